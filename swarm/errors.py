@@ -1,0 +1,117 @@
+"""Every error that Swarm raises on purpose, as one tree.
+
+    SwarmError
+    ├── ModelError              the model file or its content
+    │   ├── ModelNotFound
+    │   ├── BadModelFile        broken, truncated or hostile file
+    │   ├── UnsupportedModel    a family, tokenizer or feature we do not run
+    │   └── UnsupportedQuant    a tensor type we do not run
+    ├── TextError               chat template or tokenizer refused its input
+    ├── ContextFull             the conversation does not fit the context
+    ├── ConfigError             a setting, flag or environment variable
+    ├── ResourceError           memory, disk, cores
+    │   ├── OutOfMemory
+    │   └── DiskFull
+    ├── DownloadError           no source answered, or what came was wrong
+    ├── NativeError             the compiled part is missing or unusable here
+    └── SwarmNetworkError       anything about other devices
+        ├── ProtocolError       a message broke PROTOCOL.md; says whose fault
+        │   ├── LocalProtocolError
+        │   └── RemoteProtocolError
+        ├── SwarmKeyError       wrong, missing or unreadable swarm key
+        ├── PeerLost            a device died, froze or was cut off
+        └── DoesNotFit          the devices at hand cannot hold the model
+
+The text of an error is what the user reads: what happened, and what to do now,
+in one line. The command line prints it and exits with `exit_code`.
+"""
+
+from __future__ import annotations
+
+
+class SwarmError(Exception):
+    """Something went wrong; the text says what, and what to do about it."""
+
+    exit_code = 1
+
+
+class ModelError(SwarmError):
+    """The model cannot be used."""
+
+
+class ModelNotFound(ModelError):
+    """There is no such model file or name."""
+
+
+class BadModelFile(ModelError):
+    """The model file is broken: the text names the field and what was wrong with it."""
+
+
+class UnsupportedModel(ModelError):
+    """The model is of a kind that Swarm does not run; the text lists what it does."""
+
+
+class UnsupportedQuant(ModelError):
+    """A tensor is stored in a type that Swarm does not run; the text lists what it does."""
+
+
+class TextError(SwarmError):
+    """The chat template or the tokenizer refused its input."""
+
+
+class ContextFull(SwarmError):
+    """The conversation does not fit the context; start anew, or raise the context."""
+
+
+class ConfigError(SwarmError):
+    """A setting, flag or environment variable has a value that cannot be used."""
+
+    exit_code = 2
+
+
+class ResourceError(SwarmError):
+    """The device lacks something."""
+
+
+class OutOfMemory(ResourceError):
+    """The device has too little memory for what was asked; the text says how much is missing."""
+
+
+class DiskFull(ResourceError):
+    """The disk is full, or the quota is used up; the text says what to free."""
+
+
+class DownloadError(SwarmError):
+    """No source delivered the file intact; the text names each source and why."""
+
+
+class NativeError(SwarmError):
+    """The compiled part of Swarm is missing or does not run on this CPU."""
+
+
+class SwarmNetworkError(SwarmError):
+    """Something between devices went wrong."""
+
+
+class ProtocolError(SwarmNetworkError):
+    """A message broke the rules of swarm/wire/PROTOCOL.md."""
+
+
+class LocalProtocolError(ProtocolError):
+    """This device tried to send what it must not: a bug here."""
+
+
+class RemoteProtocolError(ProtocolError):
+    """A peer sent what it must not; it is dropped and named."""
+
+
+class SwarmKeyError(SwarmNetworkError):
+    """The swarm key is wrong, missing or unreadable; join again with an invitation."""
+
+
+class PeerLost(SwarmNetworkError):
+    """A device died, froze or was cut off."""
+
+
+class DoesNotFit(SwarmNetworkError):
+    """The devices at hand cannot hold the model; the text says how much is missing."""
