@@ -1,0 +1,151 @@
+"""Settings: swarm.toml, then the user's file, then SWARM_* in the environment, then flags; the later wins.
+
+This is the only module that reads setting files and the environment. Everything below takes plain values.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from functools import cache
+from pathlib import Path
+
+from swarm.errors import ConfigError
+from swarm.limits import MAX_CONFIG_BYTES
+
+Value = str | int
+DEFAULTS_FILE = Path(__file__).with_name("swarm.toml")
+KV_TYPES = ("f16", "q8_0")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """One value per line of swarm.toml, which says what each is for."""
+
+    model: str
+    models_dir: str
+    threads: int
+    cpu: str
+    context: int
+    kv: str
+
+    def __post_init__(self) -> None:
+        if self.kv not in KV_TYPES:
+            raise ConfigError(f"kv is {self.kv!r}; it must be one of {', '.join(KV_TYPES)}")
+        for name in ("threads", "context"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"{name} is {getattr(self, name)}; it must be 0 (choose for me) or more")
+
+    @property
+    def models_path(self) -> Path:
+        """The directory of downloaded models; it may not exist yet."""
+        return Path(self.models_dir).expanduser() if self.models_dir else user_cache_dir() / "models"
+
+
+def load(
+    flags: Mapping[str, Value | None] | None = None,
+    *,
+    env: Mapping[str, str] | None = None,
+    user_file: Path | None = None,
+) -> Settings:
+    """Return the settings in force; raise ConfigError naming the file or variable that cannot be used.
+
+    `flags` holds values from the command line; None means that the flag was not given.
+    """
+    env = os.environ if env is None else env
+    settings = defaults()
+    settings = _with(settings, _read_user_file(user_file or user_config_file()))
+    settings = _with(settings, _read_environment(env))
+    return _with(settings, {name: value for name, value in (flags or {}).items() if value is not None})
+
+
+@cache
+def defaults() -> Settings:
+    """The settings of the packaged swarm.toml."""
+    return Settings(**tomllib.loads(DEFAULTS_FILE.read_text(encoding="utf-8")))
+
+
+def debug() -> bool:
+    """True when SWARM_DEBUG asks for tracebacks."""
+    return os.environ.get("SWARM_DEBUG", "") not in ("", "0")
+
+
+def color() -> bool:
+    """False when NO_COLOR (https://no-color.org) or a dumb terminal asks for plain text."""
+    return not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def user_config_file() -> Path:
+    """~/.config/swarm/swarm.toml, or its like on this system."""
+    from platformdirs import user_config_path
+
+    return user_config_path("swarm") / "swarm.toml"
+
+
+def user_cache_dir() -> Path:
+    """~/.cache/swarm, or its like on this system."""
+    from platformdirs import user_cache_path
+
+    return user_cache_path("swarm")
+
+
+def user_data_dir() -> Path:
+    """~/.local/share/swarm, or its like on this system: saved chats and the history of the prompt."""
+    from platformdirs import user_data_path
+
+    return user_data_path("swarm")
+
+
+def _with(settings: Settings, values: Mapping[str, Value]) -> Settings:
+    return replace(settings, **values)  # type: ignore[arg-type]  # names and types were checked where they were read
+
+
+def _read_user_file(path: Path) -> dict[str, Value]:
+    try:
+        with path.open("rb") as file:
+            raw = file.read(MAX_CONFIG_BYTES + 1)
+        if len(raw) > MAX_CONFIG_BYTES:
+            raise ConfigError(f"{path}: larger than {MAX_CONFIG_BYTES} bytes; this is not a settings file")
+        table = tomllib.loads(raw.decode("utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror})") from error
+    except ValueError as error:  # bad UTF-8 or bad TOML
+        raise ConfigError(f"{path}: {error}") from error
+    return {name: _checked(name, value, str(path)) for name, value in table.items()}
+
+
+def _checked(name: str, value: object, where: str) -> Value:
+    known = {field.name: getattr(defaults(), field.name) for field in fields(Settings)}
+    if name not in known:
+        raise ConfigError(f"{where}: there is no setting {name!r}; there are {', '.join(known)}")
+    kind = type(known[name])
+    if type(value) is not kind:
+        raise ConfigError(f"{where}: {name} must be {_article(kind)}, not {value!r}")
+    assert isinstance(value, (str, int))
+    return value
+
+
+def _read_environment(env: Mapping[str, str]) -> dict[str, Value]:
+    values: dict[str, Value] = {}
+    for field in fields(Settings):
+        text = env.get(f"SWARM_{field.name.upper()}", "")
+        if text:
+            values[field.name] = _parsed(field.name, text)
+    return values
+
+
+def _parsed(name: str, text: str) -> Value:
+    if isinstance(getattr(defaults(), name), str):
+        return text
+    try:
+        return int(text)
+    except ValueError:
+        raise ConfigError(f"SWARM_{name.upper()} is {text!r}; it must be a whole number") from None
+
+
+def _article(kind: type) -> str:
+    return "a whole number" if kind is int else 'a text in "quotes"'

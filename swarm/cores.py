@@ -1,0 +1,82 @@
+"""How many cores this process may use: affinity, cgroup quota, and physical cores rather than hyper-threads."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+SYS_CPU = Path("/sys/devices/system/cpu")
+CGROUP = Path("/sys/fs/cgroup")
+PROC_CGROUP = Path("/proc/self/cgroup")
+
+
+def default_threads() -> int:
+    """Threads to compute with when nobody says: one for each physical core that this process may use, at least 1.
+
+    The second hyper-thread of a core adds nothing to memory bandwidth, which is what decoding waits for.
+    """
+    cores = physical_cores(allowed_cpus())
+    quota = cgroup_quota()
+    return max(1, min(cores, int(quota)) if quota is not None else cores)
+
+
+def allowed_cpus() -> set[int]:
+    """The CPUs that the scheduler may put this process on."""
+    if hasattr(os, "sched_getaffinity"):
+        return os.sched_getaffinity(0)
+    return set(range(os.cpu_count() or 1))
+
+
+def physical_cores(cpus: set[int], sys_cpu: Path = SYS_CPU) -> int:
+    """How many distinct cores `cpus` are; each CPU counts as its own core where the system does not tell."""
+    return len({_siblings(cpu, sys_cpu) for cpu in cpus})
+
+
+def cgroup_quota(proc_cgroup: Path = PROC_CGROUP, root: Path = CGROUP) -> float | None:
+    """The cores' worth of time that a container or service may use; None when there is no limit.
+
+    Version 2 has cpu.max, version 1 cpu.cfs_quota_us; the tightest of this group and those above it counts.
+    """
+    quotas = [_v2_quota(folder) for folder in _ancestors(_group(proc_cgroup, ""), root)]
+    v1_root = root / "cpu"
+    quotas += [_v1_quota(folder) for folder in _ancestors(_group(proc_cgroup, "cpu"), v1_root)]
+    return min((quota for quota in quotas if quota is not None), default=None)
+
+
+def _siblings(cpu: int, sys_cpu: Path) -> str:
+    return _read(sys_cpu / f"cpu{cpu}/topology/thread_siblings_list") or str(cpu)
+
+
+def _group(proc_cgroup: Path, controller: str) -> str:
+    """This process's group of one controller ("" is version 2), from lines like `0::/user.slice/...`."""
+    for line in _read(proc_cgroup).splitlines():
+        _, controllers, path = line.split(":", 2)
+        if controller in controllers.split(","):
+            return path.strip("/")
+    return ""
+
+
+def _ancestors(group: str, root: Path) -> list[Path]:
+    folder = root / group
+    return [folder, *(parent for parent in folder.parents if parent == root or root in parent.parents)]
+
+
+def _v2_quota(folder: Path) -> float | None:
+    words = _read(folder / "cpu.max").split()
+    if len(words) != 2 or not words[0].isdigit():
+        return None
+    return int(words[0]) / int(words[1])
+
+
+def _v1_quota(folder: Path) -> float | None:
+    quota, period = _read(folder / "cpu.cfs_quota_us"), _read(folder / "cpu.cfs_period_us")
+    if not quota.isdigit() or not period.isdigit():
+        return None
+    return int(quota) / int(period)
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="ascii", errors="replace").strip()
+    except OSError:
+        return ""
