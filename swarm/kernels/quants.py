@@ -1,0 +1,273 @@
+"""The types in which weights are stored, and their dequantisation in NumPy.
+
+A quantised row is a run of blocks. `_LAYOUTS` says what the bytes of a block mean, as ggml defines them; each function
+below turns the blocks of one type into floats with the operations, and the order of operations, of the `gguf` package,
+so both agree bit for bit. This is the oracle of the compiled kernels and the slow path of everything that is not one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+U8 = npt.NDArray[np.uint8]
+F32 = npt.NDArray[np.float32]
+Blocks = npt.NDArray[np.void]
+
+
+@dataclass(frozen=True)
+class Quant:
+    """A storage type. `id` is its number in ggml_type; a block of `block_cols` columns takes `block_bytes` bytes."""
+
+    id: int
+    name: str
+    block_cols: int
+    block_bytes: int
+
+    def row_bytes(self, n_cols: int) -> int:
+        """Bytes of a row of n_cols columns, which must be whole blocks."""
+        assert n_cols % self.block_cols == 0, (self.name, n_cols)
+        return n_cols // self.block_cols * self.block_bytes
+
+
+def dequantize(quant: Quant, raw: U8) -> F32:
+    """The floats (..., n_cols) that the stored rows `raw` (..., row_bytes) stand for."""
+    layout = np.dtype(_LAYOUTS[quant.name])
+    assert raw.dtype == np.uint8 and raw.shape[-1] % layout.itemsize == 0, (quant.name, raw.dtype, raw.shape)
+    blocks = np.ascontiguousarray(raw).view(layout)  # (..., n_blocks)
+    # Scales that are nan or inf are the file's business: they come out as the arithmetic gives them.
+    with np.errstate(all="ignore"):
+        values = _DEQUANTIZE[quant.name](blocks)
+    return values.reshape(*raw.shape[:-1], -1)
+
+
+def quant_by_name(name: str) -> Quant:
+    """The storage type called `name`; KeyError when there is none such."""
+    return _BY_NAME[name]
+
+
+def quant_names() -> str:
+    """The names of all supported types, for messages."""
+    return ", ".join(_BY_NAME)
+
+
+def type_name(type_id: int) -> str:
+    """What a number in a file's tensor table is called, supported or not."""
+    if type_id in QUANTS:
+        return QUANTS[type_id].name
+    return UNSUPPORTED_TYPES.get(type_id, f"unknown type {type_id}")
+
+
+# ---- blocks to floats: every function takes (..., n_blocks) records and returns (..., n_blocks, groups, columns) ----
+
+
+def _scale(field: npt.NDArray[np.float16]) -> F32:
+    """One scale per block, ready to multiply (..., n_blocks, groups, columns)."""
+    return field.astype(np.float32)[..., None, None]
+
+
+def _bit_fields(packed: U8, width: int, count: int) -> U8:
+    """(..., n) bytes to (..., count, n) fields of `width` bits, lowest bits first."""
+    shifts = np.arange(0, width * count, width, dtype=np.uint8)[:, None]
+    return (packed[..., None, :] >> shifts) & np.uint8((1 << width) - 1)
+
+
+def _bits32(packed: npt.NDArray[np.uint32]) -> U8:
+    """Words (...) to (..., 2, 16) single bits: bit i belongs to column i."""
+    bits = (packed[..., None] >> np.arange(32, dtype=np.uint32)) & np.uint32(1)
+    return bits.astype(np.uint8).reshape(*packed.shape, 2, 16)
+
+
+def _f32(blocks: Blocks) -> F32:
+    return np.asarray(blocks["x"], dtype=np.float32)
+
+
+def _bf16(blocks: Blocks) -> F32:
+    return (blocks["x"].astype(np.uint32) << np.uint32(16)).view(np.float32)
+
+
+def _q8_0(blocks: Blocks) -> F32:
+    return np.asarray(blocks["q"].astype(np.float32) * _scale(blocks["d"])[..., 0], dtype=np.float32)
+
+
+def _q4_0(blocks: Blocks) -> F32:
+    q = _bit_fields(blocks["q"], 4, 2).astype(np.int8) - np.int8(8)
+    return _scale(blocks["d"]) * q.astype(np.float32)
+
+
+def _q4_1(blocks: Blocks) -> F32:
+    q = _bit_fields(blocks["q"], 4, 2).astype(np.float32)
+    return _scale(blocks["d"]) * q + _scale(blocks["m"])
+
+
+def _q5_0(blocks: Blocks) -> F32:
+    q = _bit_fields(blocks["q"], 4, 2) | (_bits32(blocks["high"]) << np.uint8(4))
+    return _scale(blocks["d"]) * (q.astype(np.int8) - np.int8(16)).astype(np.float32)
+
+
+def _q5_1(blocks: Blocks) -> F32:
+    q = _bit_fields(blocks["q"], 4, 2) | (_bits32(blocks["high"]) << np.uint8(4))
+    return _scale(blocks["d"]) * q.astype(np.float32) + _scale(blocks["m"])
+
+
+def _q2_k(blocks: Blocks) -> F32:
+    scales = blocks["scales"][..., None]  # (..., 16, 1): low nibble scale, high nibble minimum
+    d = _scale(blocks["d"]) * (scales & np.uint8(15)).astype(np.float32)
+    m = _scale(blocks["dmin"]) * (scales >> np.uint8(4)).astype(np.float32)
+    q = _bit_fields(blocks["q"].reshape(*blocks.shape, 2, 32), 2, 4)  # (..., 2, 4, 32)
+    return d * q.reshape(*blocks.shape, 16, 16).astype(np.float32) - m
+
+
+def _q3_k(blocks: Blocks) -> F32:
+    low = _bit_fields(blocks["scales"][..., :8], 4, 2).reshape(*blocks.shape, 16)
+    high = _bit_fields(blocks["scales"][..., 8:], 2, 4).reshape(*blocks.shape, 16)
+    scales = (low | (high << np.uint8(4))).astype(np.int8) - np.int8(32)
+    q = _bit_fields(blocks["q"].reshape(*blocks.shape, 2, 32), 2, 4).reshape(*blocks.shape, 16, 16)
+    # A set bit of the mask means "nothing to subtract".
+    missing = _bit_fields(blocks["mask"], 1, 8).reshape(*blocks.shape, 16, 16) ^ np.uint8(1)
+    values = q.astype(np.int8) - (missing << np.uint8(2)).astype(np.int8)
+    return _scale(blocks["d"]) * scales.astype(np.float32)[..., None] * values.astype(np.float32)
+
+
+def _k_scales(packed: U8) -> tuple[F32, F32]:
+    """The eight 6-bit scales and minima of Q4_K and Q5_K, (..., 12) bytes to two (..., 8, 1)."""
+    a, b, c = packed[..., 0:4], packed[..., 4:8], packed[..., 8:12]
+    scales = np.concatenate([a & 63, (c & 15) | ((a >> 6) << 4)], axis=-1)
+    minima = np.concatenate([b & 63, (c >> 4) | ((b >> 6) << 4)], axis=-1)
+    return scales.astype(np.float32)[..., None], minima.astype(np.float32)[..., None]
+
+
+def _q4_k(blocks: Blocks) -> F32:
+    scales, minima = _k_scales(blocks["scales"])
+    q = _bit_fields(blocks["q"].reshape(*blocks.shape, 4, 32), 4, 2)  # (..., 4, 2, 32)
+    d, m = _scale(blocks["d"]) * scales, _scale(blocks["dmin"]) * minima
+    return d * q.reshape(*blocks.shape, 8, 32).astype(np.float32) - m
+
+
+def _q5_k(blocks: Blocks) -> F32:
+    scales, minima = _k_scales(blocks["scales"])
+    low = _bit_fields(blocks["q"].reshape(*blocks.shape, 4, 32), 4, 2).reshape(*blocks.shape, 8, 32)
+    q = low | (_bit_fields(blocks["high"], 1, 8) << np.uint8(4))
+    d, m = _scale(blocks["d"]) * scales, _scale(blocks["dmin"]) * minima
+    return d * q.astype(np.float32) - m
+
+
+def _q6_k(blocks: Blocks) -> F32:
+    low = _bit_fields(blocks["q"].reshape(*blocks.shape, 2, 64), 4, 2).reshape(*blocks.shape, 8, 32)
+    high = _bit_fields(blocks["high"].reshape(*blocks.shape, 2, 32), 2, 4).reshape(*blocks.shape, 8, 32)
+    q = (low | (high << np.uint8(4))).astype(np.int8) - np.int8(32)
+    d = _scale(blocks["d"]) * blocks["scales"].astype(np.float32)[..., None]
+    return d * q.reshape(*blocks.shape, 16, 16).astype(np.float32)
+
+
+# The sixteen levels of IQ4_NL and IQ4_XS (ggml: kvalues_iq4nl).
+IQ4_LEVELS = (-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113)
+_LEVELS = np.array(IQ4_LEVELS, dtype=np.float32)
+
+
+def _iq4_nl(blocks: Blocks) -> F32:
+    return _scale(blocks["d"]) * _LEVELS[_bit_fields(blocks["q"], 4, 2)]
+
+
+def _iq4_xs(blocks: Blocks) -> F32:
+    low = np.swapaxes(_bit_fields(blocks["scales_low"], 4, 2), -1, -2).reshape(*blocks.shape, 8)
+    high = (blocks["scales_high"][..., None] >> np.arange(0, 16, 2, dtype=np.uint16)) & np.uint16(3)
+    scales = (low | (high.astype(np.uint8) << np.uint8(4))).astype(np.int8) - np.int8(32)
+    q = _bit_fields(blocks["q"].reshape(*blocks.shape, 8, 16), 4, 2).reshape(*blocks.shape, 8, 32)
+    return _scale(blocks["d"]) * scales.astype(np.float32)[..., None] * _LEVELS[q]
+
+
+_LAYOUTS: dict[str, list[tuple[str, str] | tuple[str, str, tuple[int]]]] = {
+    "F32": [("x", "<f4", (1,))],
+    "F16": [("x", "<f2", (1,))],
+    "BF16": [("x", "<u2", (1,))],
+    "Q8_0": [("d", "<f2"), ("q", "i1", (32,))],
+    "Q4_0": [("d", "<f2"), ("q", "u1", (16,))],
+    "Q4_1": [("d", "<f2"), ("m", "<f2"), ("q", "u1", (16,))],
+    "Q5_0": [("d", "<f2"), ("high", "<u4"), ("q", "u1", (16,))],
+    "Q5_1": [("d", "<f2"), ("m", "<f2"), ("high", "<u4"), ("q", "u1", (16,))],
+    "Q2_K": [("scales", "u1", (16,)), ("q", "u1", (64,)), ("d", "<f2"), ("dmin", "<f2")],
+    "Q3_K": [("mask", "u1", (32,)), ("q", "u1", (64,)), ("scales", "u1", (12,)), ("d", "<f2")],
+    "Q4_K": [("d", "<f2"), ("dmin", "<f2"), ("scales", "u1", (12,)), ("q", "u1", (128,))],
+    "Q5_K": [("d", "<f2"), ("dmin", "<f2"), ("scales", "u1", (12,)), ("high", "u1", (32,)), ("q", "u1", (128,))],
+    "Q6_K": [("q", "u1", (128,)), ("high", "u1", (64,)), ("scales", "i1", (16,)), ("d", "<f2")],
+    "IQ4_NL": [("d", "<f2"), ("q", "u1", (16,))],
+    "IQ4_XS": [("d", "<f2"), ("scales_high", "<u2"), ("scales_low", "u1", (4,)), ("q", "u1", (128,))],
+}
+
+_DEQUANTIZE: dict[str, Callable[[Blocks], F32]] = {
+    "F32": _f32,
+    "F16": _f32,
+    "BF16": _bf16,
+    "Q8_0": _q8_0,
+    "Q4_0": _q4_0,
+    "Q4_1": _q4_1,
+    "Q5_0": _q5_0,
+    "Q5_1": _q5_1,
+    "Q2_K": _q2_k,
+    "Q3_K": _q3_k,
+    "Q4_K": _q4_k,
+    "Q5_K": _q5_k,
+    "Q6_K": _q6_k,
+    "IQ4_NL": _iq4_nl,
+    "IQ4_XS": _iq4_xs,
+}
+
+# name -> (number in ggml_type, columns of a block)
+_NUMBERS = {
+    "F32": (0, 1),
+    "F16": (1, 1),
+    "BF16": (30, 1),
+    "Q8_0": (8, 32),
+    "Q4_0": (2, 32),
+    "Q4_1": (3, 32),
+    "Q5_0": (6, 32),
+    "Q5_1": (7, 32),
+    "Q2_K": (10, 256),
+    "Q3_K": (11, 256),
+    "Q4_K": (12, 256),
+    "Q5_K": (13, 256),
+    "Q6_K": (14, 256),
+    "IQ4_NL": (20, 32),
+    "IQ4_XS": (23, 256),
+}
+
+_BY_NAME = {
+    name: Quant(type_id, name, block_cols, np.dtype(_LAYOUTS[name]).itemsize)
+    for name, (type_id, block_cols) in _NUMBERS.items()
+}
+
+QUANTS: dict[int, Quant] = {quant.id: quant for quant in _BY_NAME.values()}
+
+UNSUPPORTED_TYPES: dict[int, str] = {
+    4: "Q4_2",
+    5: "Q4_3",
+    9: "Q8_1",
+    15: "Q8_K",
+    16: "IQ2_XXS",
+    17: "IQ2_XS",
+    18: "IQ3_XXS",
+    19: "IQ1_S",
+    21: "IQ3_S",
+    22: "IQ2_S",
+    24: "I8",
+    25: "I16",
+    26: "I32",
+    27: "I64",
+    28: "F64",
+    29: "IQ1_M",
+    31: "Q4_0_4_4",
+    32: "Q4_0_4_8",
+    33: "Q4_0_8_8",
+    34: "TQ1_0",
+    35: "TQ2_0",
+    36: "IQ4_NL_4_4",
+    37: "IQ4_NL_4_8",
+    38: "IQ4_NL_8_8",
+    39: "MXFP4",
+    40: "NVFP4",
+    41: "Q1_0",
+}
