@@ -8,3 +8,64 @@ MAX_PIPED_PROMPT_BYTES = 4 * 1024 * 1024  # `swarm run -`: more text than any co
 # --- the model store
 CONNECT_TIMEOUT_S = 5.0  # asking a download source whether it answers: a person is waiting for the next one
 MIN_FREE_DISK_BYTES = 64 * 1024 * 1024  # kept free by a download: a full disk breaks more than Swarm
+
+# --- the wire (swarm/wire): checked before anything is allocated
+MAX_HEADER_BYTES = 64 * 1024  # one message's msgpack; the largest, a placement of 256 shards, is a third of it
+MAX_FRAMES = 4  # raw frames of a message; today at most one is used
+MAX_FAST_FRAME_BYTES = 16 * 1024 * 1024  # a prefill chunk of 512 tokens x 8192 wide in f32
+MAX_BULK_FRAME_BYTES = 4 * 1024 * 1024  # a piece of a chunk: 40 ms on gigabit, so that a cut loses little
+MAX_NAME_BYTES = 64  # a device's name
+MAX_TEXT_BYTES = 512  # a reason or an error in one line
+MAX_HOST_BYTES = 253  # a DNS name; addresses with a zone are shorter
+MAX_ADDRESSES = 16  # of one device: interfaces x (IPv4, IPv6, link-local)
+MAX_PEERS = 256  # devices in one swarm
+MAX_LAYERS = 1024  # layers of a model; the largest known has 126
+MAX_SHARDS = 256  # shards of one placement
+MAX_EXPERT_RANGES = 64  # runs of experts that one device holds
+MAX_END_IDS = 64  # tokens that end an answer
+MAX_MODELS = 64  # models that one device announces
+MAX_TENSOR_DIMS = 4  # of an activation
+MAX_TOKEN_ID = 2**31 - 1  # ids travel as int32
+MAX_POSITION = 2**31 - 1  # positions travel with them
+MAX_EPOCH = 2**53  # never reached: one a second for ever
+MAX_SESSIONS_SHOWN = 64  # sessions that a status lists
+MAX_UNKNOWN_TYPES = 64  # distinct unknown message types counted by name; the rest are counted together
+
+# --- links between devices (swarm/net)
+HANDSHAKE_TIMEOUT_S = 5.0  # TCP connect to proven peer; a slow Pi under load needs half a second
+HEARTBEAT_INTERVAL_S = 0.5  # four chances before a device counts as lost
+PEER_SILENCE_S = 2.0  # then a device is lost; an answer must notice within 3 s
+REDIAL_FIRST_S = 0.25  # first retry of a lost device; doubles up to the next
+REDIAL_MAX_S = 5.0  # a device that comes back is found within this
+DIAL_TURN_S = 0.7  # the device with the larger id waits so long for the other one's call
+LINK_DRAIN_S = 2.0  # a surplus link is still read for so long: what is in flight on it arrives
+GARBAGE_BACKOFF_S = 30.0  # a device that sent garbage is not heard for so long
+GARBAGE_BACKOFF_MAX_S = 600.0  # the back-off doubles up to this
+MAX_BLOCKED_KEYS = 1024  # remembered back-offs; the oldest goes first
+MAX_UNPROVEN_LINKS = 64  # incoming links that have not said hello
+FAST_QUEUE_MESSAGES = 256  # per device: activations and heartbeats; a longer queue means a frozen peer
+BULK_QUEUE_MESSAGES = 16  # per device: 64 MiB of chunk pieces
+MAX_INBOUND_EVENTS = 1024  # not yet taken by the node; then the sockets are not read, and TCP slows the senders
+MAX_INBOUND_BYTES = 128 * 1024 * 1024  # the same, in bytes of raw frames
+
+# --- discovery
+ANNOUNCE_INTERVAL_S = 15.0  # browse and announce again: an old browser misses what started during a cut
+INTERFACE_POLL_S = 2.0  # a new cable or Wi-Fi is used within this
+MAX_DISCOVERED = 1024  # services remembered; a hostile LAN can announce without end
+
+# --- joining
+INVITATION_S = 600.0  # a person walks to the other device and types a code
+MAX_WRONG_GUESSES = 3  # of 10^6 codes
+MAX_PAIRING_BYTES = 1024  # one message of the pairing dialogue
+PAIRING_TIMEOUT_S = 10.0  # one dialogue; both sides answer at once
+MAX_PAIRING_DIALOGUES = 4  # at the same time; each costs two scalar multiplications
+
+# --- GGUF files (more than any real file has; a hostile header must cost neither memory nor minutes)
+MAX_GGUF_PARTS = 256  # real models are split into at most about fifty
+MAX_GGUF_HEADER_BYTES = 256 * 1024 * 1024  # metadata and tensor table: 6-25 MB for a vocabulary of 150,000
+MAX_GGUF_TENSORS = 65_536  # GLM-4.5 has 1,760; files with one tensor an expert have about 20,000
+MAX_GGUF_METADATA = 65_536  # keys; real files have about fifty
+MAX_GGUF_NAME_BYTES = 1024  # of a key or tensor; ggml allows 64 for tensors
+MAX_GGUF_STRING_BYTES = 64 * 1024 * 1024  # a tokenizer.json in a string is 20 MB
+MAX_GGUF_ARRAY_ITEMS = 4 * 1024 * 1024  # merges of the largest vocabularies: 514,000
+MAX_TENSOR_DIMENSION = 2**31 - 1  # the kernels count rows and columns in 32 bits

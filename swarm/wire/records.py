@@ -1,0 +1,233 @@
+"""The nouns that travel inside messages. Every field says what is legal; schema.py checks it in both directions.
+
+Units are in the names. All records are values: compare, hash and replace them freely.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from swarm import limits
+from swarm.wire.ids import BootId, ChunkId, ModelId, PeerId, SessionId
+from swarm.wire.schema import Int, Many, OneOf, Raw, Real, Text
+
+__all__ = [
+    "Address",
+    "BootId",
+    "Capabilities",
+    "ChunkId",
+    "ExpertRange",
+    "LinkMeasurement",
+    "ModelId",
+    "NodeState",
+    "PeerAddresses",
+    "PeerId",
+    "Placement",
+    "Sampling",
+    "SessionId",
+    "Shard",
+    "Slice",
+    "TensorInfo",
+    "Version",
+]
+
+Name = Annotated[str, Text(limits.MAX_NAME_BYTES)]
+Line = Annotated[str, Text(limits.MAX_TEXT_BYTES)]
+Count = Annotated[int, Int(0, 2**31 - 1)]
+ByteCount = Annotated[int, Int(0, 2**53)]
+Rate = Annotated[float, Real(0.0, 1e18)]
+Seconds = Annotated[float, Real(0.0, 1e9)]
+Micros = Annotated[int, Int(0, 2**63 - 1)]
+Epoch = Annotated[int, Int(0, limits.MAX_EPOCH)]
+Position = Annotated[int, Int(0, limits.MAX_POSITION)]
+TokenId = Annotated[int, Int(0, limits.MAX_TOKEN_ID)]
+LayerIndex = Annotated[int, Int(0, limits.MAX_LAYERS)]
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """Of the protocol. Different majors do not talk; a newer minor only adds."""
+
+    major: Annotated[int, Int(0, 65535)]
+    minor: Annotated[int, Int(0, 65535)]
+
+    def __str__(self) -> str:
+        return f"{self.major}.{self.minor}"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Address:
+    """Where a device listens: an IPv4 or IPv6 address (with %zone where link-local) or a host name, and a TCP port."""
+
+    host: Annotated[str, Text(limits.MAX_HOST_BYTES)]
+    port: Annotated[int, Int(1, 65535)]
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class PeerAddresses:
+    """Gossip: where a device was reached, and how long ago it was last heard."""
+
+    peer: PeerId
+    name: Name
+    addresses: Annotated[tuple[Address, ...], Many(limits.MAX_ADDRESSES)]
+    heard_s: Seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What a device measured about itself, once."""
+
+    machine: Annotated[str, Text(16)]  # x86_64, aarch64
+    kernels: Annotated[str, Text(16)]  # the instruction set in use: avx2, dotprod, ...
+    threads: Annotated[int, Int(1, 1024)]
+    memory_bytes: ByteCount  # that Swarm may use here, weights and KV together
+    disk_bytes: ByteCount  # that the chunk store may use
+    read_bytes_per_s: Rate  # weights through the decode kernel, all threads
+    prefill_ops_per_s: Rate  # multiply-adds through the prefill kernel, all threads
+    disk_bytes_per_s: Rate = 0.0  # sequential read of the store
+
+
+@dataclass(frozen=True, slots=True)
+class LinkMeasurement:
+    """One direction between the sender and a peer."""
+
+    peer: PeerId
+    rtt_s: Seconds  # of a small message, median
+    bytes_per_s: Rate  # of bulk; 0 when not measured yet
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """A share of every layer of a shard, as ranges [start, end). Ends of 0 mean all: a whole layer."""
+
+    kv_start: Count = 0  # KV groups of attention
+    kv_end: Count = 0
+    ffn_start: Count = 0  # 32-column groups of the FFN and of every expert
+    ffn_end: Count = 0
+    vocab_start: Count = 0  # rows of the head
+    vocab_end: Count = 0
+
+    @property
+    def whole(self) -> bool:
+        """True when this is all of each layer."""
+        return not (self.kv_end or self.ffn_end or self.vocab_end)
+
+
+WHOLE = Slice()
+
+
+@dataclass(frozen=True, slots=True)
+class ExpertRange:
+    """Experts [start, end) of the layers [layer_start, layer_end) that a device holds."""
+
+    layer_start: LayerIndex
+    layer_end: LayerIndex
+    start: Count
+    end: Count
+
+
+Experts = Annotated[tuple[ExpertRange, ...], Many(limits.MAX_EXPERT_RANGES)]
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """What one device holds of a model. Shards with the same layers and different slices are one stage."""
+
+    peer: PeerId
+    layer_start: LayerIndex
+    layer_end: LayerIndex
+    embed: bool  # holds the embedding: takes token ids
+    head: bool  # holds the last norm and the head: samples
+    memory_bytes: ByteCount = 0  # weights and KV that the planner counted
+    slice: Slice = WHOLE
+    experts: Experts = ()  # empty: all of them
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """All shards of one model, in the order of the pipeline, with its epoch. `author` planned it."""
+
+    model: ModelId
+    epoch: Epoch
+    author: PeerId
+    context: Position  # tokens of KV that each shard reserves in all
+    kv: Annotated[str, OneOf(("f16", "q8_0"))]
+    shards: Annotated[tuple[Shard, ...], Many(limits.MAX_SHARDS)]
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How tokens are chosen: with the seed and the position, a pure function of the logits."""
+
+    temperature: Annotated[float, Real(0.0, 100.0)] = 0.0
+    top_k: Count = 0
+    top_p: Annotated[float, Real(0.0, 1.0)] = 1.0
+    min_p: Annotated[float, Real(0.0, 1.0)] = 0.0
+    repetition_penalty: Annotated[float, Real(0.0, 100.0)] = 1.0
+    frequency_penalty: Annotated[float, Real(-100.0, 100.0)] = 0.0
+    presence_penalty: Annotated[float, Real(-100.0, 100.0)] = 0.0
+    penalty_window: Count = 0
+    seed: Annotated[int, Int(0, 2**64 - 1)] = 0
+
+
+@dataclass(frozen=True, slots=True)
+class TensorInfo:
+    """The raw frame that follows: little-endian, row-major."""
+
+    dtype: Annotated[str, OneOf(("f32", "f16", "i32"))]
+    shape: Annotated[tuple[Count, ...], Many(limits.MAX_TENSOR_DIMS)]
+
+    @property
+    def n_bytes(self) -> int:
+        """Bytes that the frame must have."""
+        size = 2 if self.dtype == "f16" else 4
+        for extent in self.shape:
+            size *= extent
+        return size
+
+
+@dataclass(frozen=True, slots=True)
+class NodeState:
+    """What a heartbeat says about its sender."""
+
+    epoch: Epoch = 0  # of the newest placement it knows
+    busy: Annotated[float, Real(0.0, 1.0)] = 0.0  # share of the last second spent computing
+    memory_free_bytes: ByteCount = 0  # that Swarm may still take
+    n_sessions: Count = 0  # with KV here
+    tokens_per_s: Rate = 0.0  # that passed through here in the last seconds
+    shard_ready: bool = False  # its shard of that placement is loaded
+    fetching: Annotated[float, Real(0.0, 1.0)] = 1.0  # share of that shard's bytes that are here
+
+
+@dataclass(frozen=True, slots=True)
+class ModelHolding:
+    """A model that a device has chunks of."""
+
+    model: ModelId
+    name: Name
+    n_chunks: Count
+    n_have: Count
+    total_bytes: ByteCount
+
+
+@dataclass(frozen=True, slots=True)
+class SessionState:
+    """A session with KV on the sender."""
+
+    session: SessionId
+    position: Position
+    kv_bytes: ByteCount
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """Membership and identity in one: MACs that PROTOCOL.md describes."""
+
+    device_key: Annotated[bytes, Raw(32, 32)]
+    nonce: Annotated[bytes, Raw(16, 16)]
+    member_mac: Annotated[bytes, Raw(32, 32)]
+    device_mac: Annotated[bytes, Raw(0, 32)]
