@@ -1,0 +1,176 @@
+"""Every float operation of the engine, in NumPy float32: the oracle of the compiled ones.
+
+Written for reading, not speed. Arrays are float32, the first axis is tokens; heads come before their columns.
+Sources: the transformers library's eager float32 models, and the papers named below.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+
+F32 = npt.NDArray[np.float32]
+I64 = npt.NDArray[np.int64]
+
+
+def matmul(x: F32, w: F32, bias: F32 | None = None) -> F32:
+    """x (tokens, cols) times w (rows, cols) transposed, plus bias (rows,)."""
+    y = x @ w.T
+    return y if bias is None else y + bias
+
+
+def rmsnorm(x: F32, weight: F32, eps: float) -> F32:
+    """x / sqrt(mean(x ** 2) + eps) * weight over the last axis."""
+    mean_square = np.mean(np.square(x), axis=-1, keepdims=True, dtype=np.float32)
+    return x * (np.float32(1) / np.sqrt(mean_square + np.float32(eps))) * weight
+
+
+def softmax(x: F32) -> F32:
+    """Softmax over the last axis; -inf gives 0."""
+    e = np.exp(x - x.max(axis=-1, keepdims=True))
+    return e / e.sum(axis=-1, keepdims=True)
+
+
+def sigmoid(x: F32) -> F32:
+    """1 / (1 + exp(-x)), without overflow."""
+    e = np.exp(-np.abs(x))
+    return np.where(x >= 0, 1, e).astype(np.float32) / (1 + e)
+
+
+def silu_mul(gate: F32, up: F32) -> F32:
+    """gate * sigmoid(gate) * up."""
+    return gate * sigmoid(gate) * up
+
+
+# ---- rotary positions ----
+
+
+def rope_frequencies(dims: int, theta: float, divisors: F32 | None = None) -> F32:
+    """Radians per position of each rotated pair, (dims / 2,): theta ** (-2i / dims), divided by `divisors`."""
+    frequencies = np.array([theta ** (-2 * i / dims) for i in range(dims // 2)], dtype=np.float32)
+    return frequencies if divisors is None else frequencies / divisors
+
+
+def llama3_divisors(
+    dims: int, theta: float, factor: float, low_factor: float, high_factor: float, original_context: int
+) -> F32:
+    """What Llama 3 divides its frequencies by, (dims / 2,): 1 for fast ones, `factor` for slow ones, blended between."""
+    turns = original_context * rope_frequencies(dims, theta).astype(np.float64) / (2 * math.pi)
+    blend = np.clip((turns - low_factor) / (high_factor - low_factor), 0, 1)
+    return (1 / ((1 - blend) / factor + blend)).astype(np.float32)
+
+
+def yarn_divisors(
+    dims: int, theta: float, factor: float, original_context: int, beta_fast: float = 32.0, beta_slow: float = 1.0
+) -> F32:
+    """What YaRN divides frequencies by, (dims / 2,) (arXiv 2309.00071, section 3.2)."""
+
+    def pair_that_turns(times: float) -> float:
+        return dims * math.log(original_context / (times * 2 * math.pi)) / (2 * math.log(theta))
+
+    low = max(math.floor(pair_that_turns(beta_fast)), 0)
+    high = min(math.ceil(pair_that_turns(beta_slow)), dims - 1)
+    ramp = np.clip((np.arange(dims // 2) - low) / max(high - low, 0.001), 0, 1)
+    return (1 / (ramp / factor + (1 - ramp))).astype(np.float32)
+
+
+def rope_table(frequencies: F32, positions: I64, factor: float = 1.0) -> tuple[F32, F32]:
+    """cos and sin, each (tokens, dims / 2), of positions times frequencies, multiplied by `factor`."""
+    angles = positions.astype(np.float64)[:, None] * frequencies.astype(np.float64)
+    return (np.cos(angles) * factor).astype(np.float32), (np.sin(angles) * factor).astype(np.float32)
+
+
+def rope_half(x: F32, cos: F32, sin: F32) -> F32:
+    """Rotate x (tokens, heads, head_dim): column i with column i + dims / 2, for the first dims columns."""
+    half = cos.shape[-1]
+    c, s = cos[:, None, :], sin[:, None, :]
+    first, second = x[..., :half], x[..., half : 2 * half]
+    return np.concatenate([first * c - second * s, second * c + first * s, x[..., 2 * half :]], axis=-1)
+
+
+def rope_pair(x: F32, cos: F32, sin: F32) -> F32:
+    """Rotate x (tokens, heads, head_dim): column 2i with column 2i + 1, for the first dims columns."""
+    dims = 2 * cos.shape[-1]
+    c, s = cos[:, None, :], sin[:, None, :]
+    even, odd = x[..., 0:dims:2], x[..., 1:dims:2]
+    y = x.copy()
+    y[..., 0:dims:2] = even * c - odd * s
+    y[..., 1:dims:2] = odd * c + even * s
+    return y
+
+
+# ---- attention ----
+
+
+def attention(q: F32, k: F32, v: F32, scale: float) -> F32:
+    """Causal attention of the last tokens of a sequence over all of it.
+
+    q (tokens, n_heads, head_dim); k, v (positions, n_kv_heads, head_dim), the last `tokens` positions being q's own.
+    Query head h reads key/value head h * n_kv_heads // n_heads. Returns (tokens, n_heads * head_dim).
+    """
+    tokens, n_heads, _ = q.shape
+    positions, n_kv_heads, _ = k.shape
+    k, v = (np.repeat(a, n_heads // n_kv_heads, axis=1) for a in (k, v))
+    scores = np.einsum("thd,phd->htp", q, k) * np.float32(scale)
+    hidden_from = np.arange(positions) > np.arange(positions - tokens, positions)[:, None]
+    scores = np.where(hidden_from, np.float32(-np.inf), scores)
+    return np.einsum("htp,phd->thd", softmax(scores), v).reshape(tokens, -1)
+
+
+# ---- mixtures of experts ----
+
+
+def best(values: F32, count: int) -> I64:
+    """Indices of the `count` greatest of the last axis, greatest first, ties to the lower index."""
+    return np.argsort(-values, axis=-1, kind="stable")[..., :count]
+
+
+def router(
+    logits: F32,
+    top_k: int,
+    gating: str,
+    normalise: bool,
+    scale: float = 1.0,
+    bias: F32 | None = None,
+    n_group: int = 1,
+    top_group: int = 1,
+) -> tuple[I64, F32]:
+    """Which experts run for each token, best first, and with which weights: two (tokens, top_k).
+
+    logits (tokens, n_experts). `bias` and groups affect the choice only, as in DeepSeek-V3 (arXiv 2412.19437).
+    """
+    scores = softmax(logits) if gating == "softmax" else sigmoid(logits)
+    choice = scores if bias is None else scores + bias
+    if n_group > 1:
+        choice = _only_best_groups(choice, n_group, top_group)
+    chosen = best(choice, top_k)
+    weights = np.take_along_axis(scores, chosen, axis=-1)
+    if normalise:
+        # The tiny term keeps sigmoid scores that all vanished from dividing 0 by 0.
+        weights = weights / (weights.sum(axis=-1, keepdims=True) + np.float32(1e-20))
+    return chosen, weights * np.float32(scale)
+
+
+def _only_best_groups(choice: F32, n_group: int, top_group: int) -> F32:
+    """choice with -inf for experts outside the groups with the greatest sums of two."""
+    groups = choice.reshape(len(choice), n_group, -1)
+    two_best = np.take_along_axis(groups, best(groups, 2), axis=-1).sum(axis=-1)
+    kept = np.zeros((len(choice), n_group, 1), dtype=bool)
+    np.put_along_axis(kept, best(two_best, top_group)[..., None], True, axis=1)
+    return np.where(kept, groups, np.float32(-np.inf)).reshape(choice.shape)
+
+
+def ffn(x: F32, gate: F32, up: F32, down: F32) -> F32:
+    """down @ (silu(gate @ x) * (up @ x)) for x (tokens, hidden)."""
+    return matmul(silu_mul(matmul(x, gate), matmul(x, up)), down)
+
+
+def experts(x: F32, chosen: I64, weights: F32, gate: F32, up: F32, down: F32) -> F32:
+    """The weighted sum of each token's experts: gate, up (n_experts, ffn, hidden), down (n_experts, hidden, ffn)."""
+    y = np.zeros_like(x)
+    for expert in np.unique(chosen):
+        token, place = np.nonzero(chosen == expert)
+        y[token] += ffn(x[token], gate[expert], up[expert], down[expert]) * weights[token, place][:, None]
+    return y

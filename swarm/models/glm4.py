@@ -1,0 +1,58 @@
+"""glm4: GLM-4-0414 and GLM-Z1, 9B and 32B. As chatglm, and what attention and feed-forward add is normed once more.
+
+Files of April 2025 do not give rope.dimension_count: half of each head is rotated then too.
+"""
+
+from __future__ import annotations
+
+from swarm.models import header, naming
+from swarm.models.header import Header
+from swarm.models.naming import Name
+from swarm.models.spec import LayerSpec, ModelSpec, Role, RopeSpec
+
+
+def declare(h: Header) -> ModelSpec:
+    """The spec of a glm4 file."""
+    h.refuse("rope.dimension_sections", "Swarm does not run the vision models of this family")
+    n_layers = header.block_count(h)
+    n_heads, n_kv_heads, head_dim = header.heads(h)
+    bias = naming.has_qkv_bias(h)
+    spec = ModelSpec(
+        family="glm4",
+        n_layers=n_layers,
+        hidden=header.hidden_size(h),
+        vocab=header.vocab_size(h),
+        context_length=header.context_length(h),
+        n_heads=n_heads,
+        n_kv_heads=n_kv_heads,
+        head_dim=head_dim,
+        norm_eps=header.norm_eps(h),
+        rope=RopeSpec(
+            style="pair",
+            dims=header.rope_dims(h, head_dim, default=head_dim // 2),
+            theta=header.rope_theta(h),
+            scaling=header.rope_scaling(h),
+        ),
+        attention_scale=header.attention_scale(h, head_dim),
+        qkv_bias=bias,
+        sandwich_norms=True,
+        tied_output=naming.is_tied(h),
+        layers=(LayerSpec(ffn=header.ffn_width(h)),) * n_layers,
+    )
+    return naming.bind(h, spec, [names(h, layer, bias) for layer in range(n_layers)])
+
+
+def names(h: Header, layer: int, bias: bool) -> list[Name]:
+    """Tensors of one layer; post_attention_norm follows the attention, ffn_norm comes before the feed-forward."""
+    return [
+        *naming.layer_names(layer, ("attn_norm", Role.ATTN_NORM)),
+        *naming.qkv_names(h, layer, bias),
+        *naming.layer_names(
+            layer,
+            ("attn_output", Role.O),
+            ("post_attention_norm", Role.ATTN_POST_NORM),
+            ("ffn_norm", Role.FFN_NORM),
+        ),
+        (f"blk.{layer}.ffn_up.weight", (Role.GATE, Role.UP)),
+        *naming.layer_names(layer, ("ffn_down", Role.DOWN), ("post_ffw_norm", Role.FFN_POST_NORM)),
+    ]

@@ -1,0 +1,282 @@
+"""A model file's metadata and tensor table, read with a check on every value.
+
+Nothing here trusts the file: a missing key, a value of the wrong type or out of range gives one `BadModelFile` (or
+`UnsupportedModel`) that names it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal, Protocol
+
+from swarm.errors import BadModelFile, UnsupportedModel
+from swarm.kernels.quants import Quant
+from swarm.models.spec import RopeScaling
+
+
+class TensorInfo(Protocol):
+    """What a family file needs to know of a tensor: its shape, outermost dimension first, and how it is stored."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+    @property
+    def quant(self) -> Quant: ...
+
+
+# The largest values that make sense for a model, far above all that exist: a damaged file must not cost memory or time.
+MAX_LAYERS = 1024
+MAX_WIDTH = 1 << 20  # columns of any activation
+MAX_HEADS = 4096
+MAX_HEAD_DIM = 1024
+MAX_EXPERTS = 4096
+MAX_CONTEXT = 1 << 26
+MAX_VOCAB = 1 << 22
+MAX_QUOTED = 80  # characters of a file's text shown in a message
+
+
+class Header:
+    """Metadata and tensor table of one model file of architecture `arch`; keys are given without the `{arch}.`."""
+
+    def __init__(self, metadata: Mapping[str, Any], tensors: Mapping[str, TensorInfo]) -> None:
+        self.metadata = metadata
+        self.tensors = tensors
+        self.arch = architecture(metadata)
+
+    def whole(self, key: str, lo: int, hi: int, default: int | None = None) -> int:
+        """The whole number `key`, lo <= value <= hi; BadModelFile when absent without a default, or out of range."""
+        name, value = self._find(key, default)
+        if isinstance(value, list | tuple):
+            value = self._only(name, value)
+        if not isinstance(value, int) or isinstance(value, bool) or not lo <= value <= hi:
+            raise BadModelFile(f"{name} is {quoted(value)}: must be a whole number from {lo} to {hi}")
+        return value
+
+    def real(self, key: str, lo: float, hi: float, default: float | None = None) -> float:
+        """The number `key`, lo <= value <= hi (nan is never in range)."""
+        name, value = self._find(key, default)
+        if not isinstance(value, int | float) or isinstance(value, bool) or not lo <= value <= hi:
+            raise BadModelFile(f"{name} is {quoted(value)}: must be a number from {lo:g} to {hi:g}")
+        return float(value)
+
+    def flag(self, key: str, default: bool) -> bool:
+        """The truth value `key`."""
+        name, value = self._find(key, default)
+        if not isinstance(value, bool):
+            raise BadModelFile(f"{name} is {quoted(value)}: must be true or false")
+        return value
+
+    def text(self, key: str, default: str) -> str:
+        """The string `key`."""
+        name, value = self._find(key, default)
+        if not isinstance(value, str):
+            raise BadModelFile(f"{name} is {quoted(value)}: must be text")
+        return value
+
+    def has(self, tensor: str) -> bool:
+        """Whether the file has this tensor."""
+        return tensor in self.tensors
+
+    def refuse(self, key: str, why: str) -> None:
+        """UnsupportedModel when `key` is there and not zero: it changes what the model computes."""
+        value = self.metadata.get(f"{self.arch}.{key}")
+        if value:
+            raise UnsupportedModel(f"{self.arch}.{key} is {quoted(value)}: {why}")
+
+    def _find(self, key: str, default: Any) -> tuple[str, Any]:
+        name = f"{self.arch}.{key}"
+        value = self.metadata.get(name, default)
+        if value is None:
+            raise BadModelFile(f"{name} is missing: the file does not say what the model looks like")
+        return name, value
+
+    def _only(self, name: str, values: Iterable[Any]) -> Any:
+        """The one value of a per-layer list that says the same for every layer."""
+        distinct = set(map(repr, values))
+        if len(distinct) != 1:
+            raise UnsupportedModel(f"{name} differs from layer to layer: Swarm runs models whose layers are alike")
+        return next(iter(values))
+
+
+def architecture(metadata: Mapping[str, Any]) -> str:
+    """The value of general.architecture."""
+    arch = metadata.get("general.architecture")
+    if not isinstance(arch, str) or not arch:
+        raise BadModelFile(f"general.architecture is {quoted(arch)}: the file does not say which kind of model it is")
+    return arch
+
+
+def quoted(value: Any) -> str:
+    """A file's value as it may be shown: escaped, and cut when long."""
+    if isinstance(value, list | tuple):
+        return f"a list of {len(value)}"
+    text = ascii(value)
+    return text if len(text) <= MAX_QUOTED else text[:MAX_QUOTED] + "..."
+
+
+# ---- what all families say in the same keys ----
+
+
+def block_count(h: Header) -> int:
+    """Layers that the file declares."""
+    return h.whole("block_count", 1, MAX_LAYERS)
+
+
+def hidden_size(h: Header) -> int:
+    """Width of the residual stream."""
+    return h.whole("embedding_length", 2, MAX_WIDTH)
+
+
+def context_length(h: Header) -> int:
+    """Positions the model was made for."""
+    return h.whole("context_length", 1, MAX_CONTEXT)
+
+
+def norm_eps(h: Header) -> float:
+    """What RMS norms add to the mean square."""
+    return h.real("attention.layer_norm_rms_epsilon", 0.0, 0.1)
+
+
+def vocab_size(h: Header) -> int:
+    """Rows of the embedding: a file's vocabulary may be shorter, never longer."""
+    if not h.has("token_embd.weight"):
+        raise BadModelFile("tensor token_embd.weight is missing: the file is not complete")
+    shape = h.tensors["token_embd.weight"].shape
+    if len(shape) != 2 or not 1 <= shape[0] <= MAX_VOCAB:
+        raise BadModelFile(f"tensor token_embd.weight has shape {shape}: must be tokens x {hidden_size(h)}")
+    return shape[0]
+
+
+def heads(h: Header) -> tuple[int, int, int]:
+    """Query heads, key/value heads, and the width of each."""
+    h.refuse("attention.sliding_window", "Swarm has no sliding window attention")
+    n_heads = h.whole("attention.head_count", 1, MAX_HEADS)
+    n_kv_heads = h.whole("attention.head_count_kv", 1, MAX_HEADS, default=n_heads)
+    if n_heads % n_kv_heads:
+        raise BadModelFile(
+            f"{h.arch}.attention.head_count is {n_heads}: not a multiple of the {n_kv_heads} key/value heads"
+        )
+    head_dim = _head_dim(h, n_heads)
+    value_length = h.whole("attention.value_length", 1, MAX_HEAD_DIM, default=head_dim)
+    if value_length != head_dim:
+        raise UnsupportedModel(f"keys of {head_dim} and values of {value_length} columns: Swarm runs equal ones")
+    return n_heads, n_kv_heads, head_dim
+
+
+def _head_dim(h: Header, n_heads: int) -> int:
+    hidden = hidden_size(h)
+    if f"{h.arch}.attention.key_length" not in h.metadata and hidden % n_heads:
+        raise BadModelFile(f"{h.arch}.embedding_length is {hidden}: not a multiple of the {n_heads} heads")
+    head_dim = h.whole("attention.key_length", 1, MAX_HEAD_DIM, default=hidden // n_heads)
+    if head_dim < 2 or head_dim % 2:
+        raise BadModelFile(f"heads of {head_dim} columns: rotary positions need an even number")
+    return head_dim
+
+
+def rope_dims(h: Header, head_dim: int, default: int) -> int:
+    """How many columns of each head are rotated."""
+    dims = h.whole("rope.dimension_count", 1, MAX_HEAD_DIM, default=default)
+    if dims % 2 or dims > head_dim:
+        raise BadModelFile(f"{h.arch}.rope.dimension_count is {dims}: must be even and at most {head_dim}, the head's")
+    return dims
+
+
+def rope_theta(h: Header) -> float:
+    """The base of the rotary frequencies."""
+    return h.real("rope.freq_base", 1.0, 1e15, default=10000.0)
+
+
+def rope_scaling(h: Header) -> RopeScaling | None:
+    """What `rope.scaling.*` asks for; None when it asks for nothing."""
+    kind = h.text("rope.scaling.type", default="none")
+    if kind == "none":
+        return None
+    factor = h.real("rope.scaling.factor", 0.001, 1e6, default=1.0)
+    if kind == "linear":
+        return RopeScaling("linear", factor) if factor != 1 else None
+    h.refuse("rope.scaling.yarn_log_multiplier", "Swarm runs yarn without it")
+    if kind != "yarn":
+        raise UnsupportedModel(f"{h.arch}.rope.scaling.type is {quoted(kind)}: Swarm runs none, linear and yarn")
+    return _yarn(h, factor)
+
+
+def _yarn(h: Header, factor: float) -> RopeScaling | None:
+    if factor <= 1:
+        return None
+    return RopeScaling(
+        kind="yarn",
+        factor=factor,
+        original_context=h.whole("rope.scaling.original_context_length", 1, MAX_CONTEXT, default=context_length(h)),
+        attention_factor=h.real("rope.scaling.attn_factor", 0.001, 1e3, default=1.0) * yarn_attention_factor(factor),
+        beta_fast=h.real("rope.scaling.yarn_beta_fast", 0.001, 1e6, default=32.0),
+        beta_slow=h.real("rope.scaling.yarn_beta_slow", 0.001, 1e6, default=1.0),
+    )
+
+
+def yarn_attention_factor(factor: float) -> float:
+    """How much yarn sharpens attention, on cos and sin each (arXiv 2309.00071, section 3.4)."""
+    return 0.1 * math.log(factor) + 1.0
+
+
+def attention_scale(h: Header, head_dim: int) -> float:
+    """What query-key products are multiplied with."""
+    return h.real("attention.scale", 0.0, 1e3, default=0.0) or float(head_dim**-0.5)
+
+
+def ffn_width(h: Header) -> int:
+    """Columns of a dense feed-forward network."""
+    return h.whole("feed_forward_length", 1, MAX_WIDTH)
+
+
+# ---- mixtures of experts ----
+
+Gating = Literal["softmax", "sigmoid"]
+
+_GATINGS: dict[int, Gating] = {1: "softmax", 2: "sigmoid"}
+
+
+def gating(h: Header, default: Gating) -> Gating:
+    """How router values become scores; zero or absent means the family's own way."""
+    number = h.whole("expert_gating_func", 0, 1 << 16, default=0)
+    if number == 0:
+        return default
+    if number not in _GATINGS:
+        raise UnsupportedModel(f"{h.arch}.expert_gating_func is {number}: Swarm runs 1 (softmax) and 2 (sigmoid)")
+    return _GATINGS[number]
+
+
+def experts(h: Header) -> tuple[int, int]:
+    """Experts of a layer, and how many of them run for a token."""
+    n_experts = h.whole("expert_count", 2, MAX_EXPERTS)
+    top_k = h.whole("expert_used_count", 1, MAX_EXPERTS)
+    if top_k > n_experts:
+        raise BadModelFile(f"{h.arch}.expert_used_count is {top_k}: there are only {n_experts} experts")
+    return n_experts, top_k
+
+
+def expert_groups(h: Header, n_experts: int, top_k: int) -> tuple[int, int]:
+    """Groups of experts, and in how many of them a token may choose; (1, 1) when there are none."""
+    n_group = h.whole("expert_group_count", 0, MAX_EXPERTS, default=1) or 1
+    if n_group == 1:
+        return 1, 1
+    top_group = h.whole("expert_group_used_count", 1, MAX_EXPERTS)
+    if n_experts % n_group or n_experts // n_group < 2:
+        raise BadModelFile(f"{h.arch}.expert_group_count is {n_group}: {n_experts} experts do not make such groups")
+    if top_group > n_group or top_group * (n_experts // n_group) < top_k:
+        raise BadModelFile(
+            f"{h.arch}.expert_group_used_count is {top_group}: {top_k} experts do not fit that many of {n_group} groups"
+        )
+    return n_group, top_group
+
+
+def expert_scale(h: Header) -> float:
+    """What expert weights are multiplied with; files write 0 for "nothing"."""
+    return h.real("expert_weights_scale", 0.0, 1e4, default=1.0) or 1.0
+
+
+def shared_width(h: Header, expert_ffn: int) -> int:
+    """Columns of all shared experts together, which act as one; 0 when there is none."""
+    count = h.whole("expert_shared_count", 0, MAX_EXPERTS, default=0)
+    if count == 0:
+        return 0
+    return h.whole("expert_shared_feed_forward_length", 1, MAX_WIDTH, default=count * expert_ffn)

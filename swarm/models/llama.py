@@ -1,0 +1,58 @@
+"""llama: Llama 2 and 3, the R1 distills of Llama, Mistral, SmolLM2.
+
+Rotation is of adjacent pairs, because GGUF files hold query and key rows in that order (the original checkpoints do
+not). Llama 3's stretched frequencies come as the tensor rope_freqs.weight; the file has no keys for them.
+"""
+
+from __future__ import annotations
+
+from swarm.models import header, naming
+from swarm.models.header import Header
+from swarm.models.naming import Name
+from swarm.models.spec import LayerSpec, ModelSpec, Role, RopeSpec
+
+
+def declare(h: Header) -> ModelSpec:
+    """The spec of a llama file."""
+    h.refuse("expert_count", "Swarm runs mixtures of experts as qwen3moe and glm4moe, not as llama")
+    n_layers = header.block_count(h)
+    n_heads, n_kv_heads, head_dim = header.heads(h)
+    bias = naming.has_qkv_bias(h)
+    spec = ModelSpec(
+        family="llama",
+        n_layers=n_layers,
+        hidden=header.hidden_size(h),
+        vocab=header.vocab_size(h),
+        context_length=header.context_length(h),
+        n_heads=n_heads,
+        n_kv_heads=n_kv_heads,
+        head_dim=head_dim,
+        norm_eps=header.norm_eps(h),
+        rope=RopeSpec(
+            style="pair",
+            dims=header.rope_dims(h, head_dim, default=head_dim),
+            theta=header.rope_theta(h),
+            scaling=header.rope_scaling(h),
+        ),
+        attention_scale=header.attention_scale(h, head_dim),
+        qkv_bias=bias,
+        tied_output=naming.is_tied(h),
+        layers=(LayerSpec(ffn=header.ffn_width(h)),) * n_layers,
+    )
+    return naming.bind(h, spec, [names(h, layer, bias) for layer in range(n_layers)])
+
+
+def names(h: Header, layer: int, bias: bool) -> list[Name]:
+    """Tensors of one layer."""
+    return [
+        *naming.layer_names(layer, ("attn_norm", Role.ATTN_NORM)),
+        *naming.qkv_names(h, layer, bias),
+        *naming.layer_names(
+            layer,
+            ("attn_output", Role.O),
+            ("ffn_norm", Role.FFN_NORM),
+            ("ffn_gate", Role.GATE),
+            ("ffn_up", Role.UP),
+            ("ffn_down", Role.DOWN),
+        ),
+    ]

@@ -1,0 +1,129 @@
+"""The names of tensors, bound to checked row ranges.
+
+A family lists, layer by layer, which tensor holds which roles; `bind` turns that into `TensorRef`s and compares every
+tensor of the list with the file's tensor table: presence, shape, type.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from swarm.errors import BadModelFile, UnsupportedModel
+from swarm.models.header import Header, quoted
+from swarm.models.spec import OUTSIDE_LAYERS, ModelSpec, Role, RoleShape, TensorRef, role_shape
+
+# One tensor of the file and the roles whose rows it holds, in order.
+Name = tuple[str, tuple[Role, ...]]
+
+
+def qkv_names(h: Header, layer: int, bias: bool) -> list[Name]:
+    """Query, key and value as one fused tensor where the file has it, else as three."""
+    block = f"blk.{layer}."
+    names: list[Name] = []
+    for suffix, roles in (("weight", _QKV), ("bias", _QKV_BIAS)):
+        if suffix == "bias" and not bias:
+            continue
+        if h.has(f"{block}attn_qkv.{suffix}"):
+            names.append((f"{block}attn_qkv.{suffix}", roles))
+        else:
+            names += [(f"{block}attn_{part}.{suffix}", (role,)) for part, role in zip("qkv", roles, strict=True)]
+    return names
+
+
+_QKV = (Role.Q, Role.K, Role.V)
+_QKV_BIAS = (Role.Q_BIAS, Role.K_BIAS, Role.V_BIAS)
+
+
+def has_qkv_bias(h: Header) -> bool:
+    """Whether the first layer's query has a bias; then all must."""
+    return h.has("blk.0.attn_q.bias") or h.has("blk.0.attn_qkv.bias")
+
+
+def layer_names(layer: int, *names: tuple[str, Role]) -> list[Name]:
+    """Tensors `blk.LAYER.NAME.weight` that hold one role each."""
+    return [(f"blk.{layer}.{name}.weight", (role,)) for name, role in names]
+
+
+def expert_names(h: Header, layer: int) -> list[Name]:
+    """The routed experts of a layer: gate and up as one fused tensor (gate rows first) where the file has it."""
+    block = f"blk.{layer}."
+    down = [(f"{block}ffn_down_exps.weight", (Role.EXPERT_DOWN,))]
+    if h.has(f"{block}ffn_gate_up_exps.weight"):
+        return [(f"{block}ffn_gate_up_exps.weight", (Role.EXPERT_GATE, Role.EXPERT_UP)), *down]
+    return layer_names(layer, ("ffn_gate_exps", Role.EXPERT_GATE), ("ffn_up_exps", Role.EXPERT_UP)) + down
+
+
+def outside_names(h: Header) -> list[Name]:
+    """Tensors outside layers; without output.weight the embedding is the output too."""
+    names: list[Name] = [("token_embd.weight", (Role.EMBED,)), ("output_norm.weight", (Role.OUTPUT_NORM,))]
+    names.append(("token_embd.weight" if is_tied(h) else "output.weight", (Role.OUTPUT,)))
+    if h.has("rope_freqs.weight"):
+        names.append(("rope_freqs.weight", (Role.ROPE_FREQS,)))
+    return names
+
+
+def is_tied(h: Header) -> bool:
+    """Whether the embedding serves as the output head."""
+    return not h.has("output.weight")
+
+
+# ---- names to checked row ranges ----
+
+
+def bind(h: Header, spec: ModelSpec, layer_names: Iterable[list[Name]]) -> ModelSpec:
+    """The spec with a TensorRef for every role, after checking each tensor's presence, shape and type."""
+    outside = _refs(h, spec, OUTSIDE_LAYERS, outside_names(h))
+    layers = tuple(
+        replace(block, tensors=_refs(h, spec, layer, names))
+        for layer, (block, names) in enumerate(zip(spec.layers, layer_names, strict=True))
+    )
+    bound = replace(spec, layers=layers, tensors=outside)
+    _refuse_unknown_tensors(h, bound)
+    return bound
+
+
+def _refs(h: Header, spec: ModelSpec, layer: int, names: list[Name]) -> dict[Role, TensorRef]:
+    refs: dict[Role, TensorRef] = {}
+    for name, roles in names:
+        shapes = [role_shape(spec, layer, role) for role in roles]
+        row = 0
+        for role, shape in zip(roles, shapes, strict=True):
+            refs[role] = TensorRef(name, row, row + shape.rows)
+            row += shape.rows
+        _check_tensor(h, name, RoleShape(row, shapes[0].cols, shapes[0].n_experts))
+    return refs
+
+
+def _check_tensor(h: Header, name: str, want: RoleShape) -> None:
+    info = h.tensors.get(name)
+    if info is None:
+        raise BadModelFile(f"tensor {name} is missing: a {h.arch} model needs it; the file is not complete")
+    expected = _file_shape(want)
+    if tuple(info.shape) != expected:
+        found = " x ".join(map(str, info.shape))
+        raise BadModelFile(f"tensor {name} is {found}: the metadata makes it {' x '.join(map(str, expected))}")
+    block = info.quant.block_cols
+    if want.cols % block or (want.cols == 1 and block != 1):
+        raise BadModelFile(f"tensor {name} is {info.quant.name}: its rows are not whole blocks of {block} columns")
+
+
+def _file_shape(want: RoleShape) -> tuple[int, ...]:
+    if want.n_experts > 1:
+        return (want.n_experts, want.rows, want.cols)
+    return (want.rows,) if want.cols == 1 else (want.rows, want.cols)
+
+
+# What files may carry beside a layer's weights without changing what it computes.
+_HARMLESS = ("attn_rot_embd.weight", "attn_rot_embd", "rope_freqs.weight")
+
+
+def _refuse_unknown_tensors(h: Header, spec: ModelSpec) -> None:
+    """UnsupportedModel for a tensor of a layer that the spec does not use: leaving it out would compute nonsense."""
+    known = {ref.name for block in spec.layers for ref in block.tensors.values()}
+    for name in h.tensors:
+        block, _, rest = name.removeprefix("blk.").partition(".")
+        if not name.startswith("blk.") or not block.isdecimal() or int(block) >= spec.n_layers:
+            continue
+        if name not in known and rest not in _HARMLESS:
+            raise UnsupportedModel(f"tensor {quoted(name)}: Swarm's {h.arch} has no use for it, so it is another model")

@@ -1,0 +1,32 @@
+"""The table of families: what general.architecture may say, and the file that understands it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from swarm.errors import UnsupportedModel
+from swarm.models import chatglm, glm4, glm4moe, llama, qwen3, qwen3moe
+from swarm.models.header import Header, TensorInfo, quoted
+from swarm.models.spec import ModelSpec
+
+FAMILIES: dict[str, Callable[[Header], ModelSpec]] = {
+    "chatglm": chatglm.declare,
+    "glm4": glm4.declare,
+    "glm4moe": glm4moe.declare,
+    "llama": llama.declare,
+    "qwen3": qwen3.declare,
+    "qwen3moe": qwen3moe.declare,
+}
+
+
+def spec_from_gguf(metadata: Mapping[str, Any], tensors: Mapping[str, TensorInfo]) -> ModelSpec:
+    """The spec of a GGUF file, with every tensor it needs checked.
+
+    Raise UnsupportedModel for a family or feature that Swarm does not run, BadModelFile for values or tensors that
+    are missing or make no sense.
+    """
+    h = Header(metadata, tensors)
+    if h.arch not in FAMILIES:
+        raise UnsupportedModel(f"model architecture {quoted(h.arch)}: Swarm runs {', '.join(sorted(FAMILIES))}")
+    return FAMILIES[h.arch](h)

@@ -1,0 +1,80 @@
+"""How many bytes a model's parts take as its file stores them, and how many of them a token reads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from swarm.kernels.quants import quant_by_name
+from swarm.models.header import TensorInfo
+from swarm.models.spec import EXPERT_ROLES, ModelSpec, MoeSpec, NeededTensor, tensors_needed
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSizes:
+    """Bytes, as stored in the file. `layers` include their experts; `experts` is one expert of each layer (0: dense).
+
+    `output` counts what the head reads, also where it is tied to the embedding; `total` counts tied rows once.
+    """
+
+    embed: int
+    embed_row: int
+    layers: tuple[int, ...]
+    experts: tuple[int, ...]
+    output: int
+    total: int
+    active_per_token: int
+
+
+def needed_bytes(need: NeededTensor, tensors: Mapping[str, TensorInfo]) -> int:
+    """Bytes of one needed tensor, all its experts together."""
+    return need.n_experts * need.rows * tensors[need.ref.name].quant.row_bytes(need.cols)
+
+
+def model_sizes(spec: ModelSpec, tensors: Mapping[str, TensorInfo]) -> ModelSizes:
+    """The sizes of a model whose tensors were checked against `spec`."""
+    embed = _sum(tensors_needed(spec, range(0), embed=True, output=False), tensors)
+    output = _sum(tensors_needed(spec, range(0), embed=False, output=True), tensors)
+    layers = tuple(_layer_bytes(spec, layer, tensors) for layer in range(spec.n_layers))
+    experts = tuple(_expert_bytes(spec, layer, tensors) for layer in range(spec.n_layers))
+    embed_row = embed // spec.vocab
+    return ModelSizes(
+        embed=embed,
+        embed_row=embed_row,
+        layers=layers,
+        experts=experts,
+        output=output,
+        total=sum(layers) + output + (0 if spec.tied_output else embed),
+        active_per_token=embed_row + output + sum(map(_active, (b.moe for b in spec.layers), layers, experts)),
+    )
+
+
+def _sum(needs: Iterable[NeededTensor], tensors: Mapping[str, TensorInfo]) -> int:
+    return sum(needed_bytes(need, tensors) for need in needs)
+
+
+def _layer_needs(spec: ModelSpec, layer: int) -> list[NeededTensor]:
+    needs = tensors_needed(spec, range(layer, layer + 1), embed=False, output=False)
+    return [need for need in needs if need.layer == layer]
+
+
+def _layer_bytes(spec: ModelSpec, layer: int, tensors: Mapping[str, TensorInfo]) -> int:
+    return _sum(_layer_needs(spec, layer), tensors)
+
+
+def _expert_bytes(spec: ModelSpec, layer: int, tensors: Mapping[str, TensorInfo]) -> int:
+    routed = [need._replace(n_experts=1) for need in _layer_needs(spec, layer) if need.role in EXPERT_ROLES]
+    return _sum(routed, tensors)
+
+
+def _active(moe: MoeSpec | None, layer_bytes: int, expert_bytes: int) -> int:
+    """Bytes of a layer that one token reads."""
+    return layer_bytes if moe is None else layer_bytes - (moe.n_experts - moe.top_k) * expert_bytes
+
+
+def kv_bytes_per_token(spec: ModelSpec, quant_name: str = "F16", n_layers: int | None = None) -> int:
+    """Bytes of keys and values of one position, over `n_layers` layers (all when None)."""
+    quant = quant_by_name(quant_name)
+    blocks = -(-spec.head_dim // quant.block_cols)
+    layers = spec.n_layers if n_layers is None else n_layers
+    return layers * 2 * spec.n_kv_heads * blocks * quant.block_bytes

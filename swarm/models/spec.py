@@ -1,0 +1,261 @@
+"""What a model is, said once: everything a decoder needs to run it, and which rows of which tensors hold what.
+
+A `ModelSpec` names no family: an engine that obeys every field here runs every family. A layer computes
+
+    a = norm(h, ATTN_NORM);  q, k, v = a @ Q, K, V (+ biases);  q, k = per-head norm (if qk_norm);  rope
+    o = attention(q, k, v, attention_scale) @ O;                h += norm(o, ATTN_POST_NORM) if sandwich_norms else o
+    b = norm(h, FFN_NORM);  f = ffn(b);                         h += norm(f, FFN_POST_NORM) if sandwich_norms else f
+
+where ffn is DOWN @ (silu(GATE @ b) * (UP @ b)), or the mixture of such experts that `MoeSpec` describes. Logits are
+OUTPUT @ norm(h, OUTPUT_NORM). Norms are RMS norms with `norm_eps`; embeddings are not scaled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Literal, NamedTuple
+
+
+class Role(StrEnum):
+    """What a tensor, or some of its rows, is for."""
+
+    EMBED = "embed"
+    OUTPUT_NORM = "output_norm"
+    OUTPUT = "output"
+    ROPE_FREQS = "rope_freqs"
+
+    ATTN_NORM = "attn_norm"
+    Q = "q"
+    K = "k"
+    V = "v"
+    Q_BIAS = "q_bias"
+    K_BIAS = "k_bias"
+    V_BIAS = "v_bias"
+    Q_NORM = "q_norm"
+    K_NORM = "k_norm"
+    O = "o"  # noqa: E741
+    ATTN_POST_NORM = "attn_post_norm"
+    FFN_NORM = "ffn_norm"
+    GATE = "gate"
+    UP = "up"
+    DOWN = "down"
+    ROUTER = "router"
+    ROUTER_BIAS = "router_bias"
+    EXPERT_GATE = "expert_gate"
+    EXPERT_UP = "expert_up"
+    EXPERT_DOWN = "expert_down"
+    SHARED_GATE = "shared_gate"
+    SHARED_UP = "shared_up"
+    SHARED_DOWN = "shared_down"
+    FFN_POST_NORM = "ffn_post_norm"
+
+
+EXPERT_ROLES = frozenset({Role.EXPERT_GATE, Role.EXPERT_UP, Role.EXPERT_DOWN})
+
+
+@dataclass(frozen=True, slots=True)
+class TensorRef:
+    """Rows [row_start, row_end) of a tensor in the file; of every expert's slab when the tensor holds experts.
+
+    A vector of n values is n rows of one column.
+    """
+
+    name: str
+    row_start: int
+    row_end: int
+
+
+@dataclass(frozen=True, slots=True)
+class RopeScaling:
+    """Rotary frequencies stretched for contexts longer than the model was trained on.
+
+    `linear` divides every frequency by `factor`. `yarn` (arXiv 2309.00071) does so only for the slow ones, blends from
+    beta_slow to beta_fast rotations over `original_context`, and multiplies cos and sin by `attention_factor`.
+    """
+
+    kind: Literal["linear", "yarn"]
+    factor: float
+    original_context: int = 0
+    attention_factor: float = 1.0
+    beta_fast: float = 32.0
+    beta_slow: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class RopeSpec:
+    """Rotary positions on the first `dims` values of each head; the rest pass unchanged.
+
+    `half` turns value i with value i + dims / 2, `pair` turns value 2i with value 2i + 1, both by
+    position * theta ** (-2i / dims). Where the spec has ROPE_FREQS, its values divide those frequencies.
+    """
+
+    style: Literal["half", "pair"]
+    dims: int
+    theta: float
+    scaling: RopeScaling | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class MoeSpec:
+    """A mixture of `n_experts` feed-forward networks, `top_k` of which run for a token, plus one that always runs.
+
+    scores = softmax or sigmoid of ROUTER @ x. Experts are chosen by scores (+ ROUTER_BIAS if correction_bias), ties to
+    the lower index. With n_group > 1 only experts of the `top_group` groups with the greatest sum of their two best
+    choice values may be chosen. Weights are the plain scores of the chosen, divided by their sum if `normalise`,
+    times `scale`. The shared expert (width 0: none) is added with weight one.
+    """
+
+    n_experts: int
+    top_k: int
+    expert_ffn: int
+    shared_ffn: int = 0
+    gating: Literal["softmax", "sigmoid"] = "softmax"
+    normalise: bool = True
+    scale: float = 1.0
+    n_group: int = 1
+    top_group: int = 1
+    correction_bias: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class LayerSpec:
+    """One transformer block: a dense feed-forward of `ffn` columns, or a mixture (then `ffn` is 0)."""
+
+    ffn: int
+    moe: MoeSpec | None = None
+    tensors: Mapping[Role, TensorRef] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSpec:
+    """A model, family by family the same words. `tensors` are those outside layers; OUTPUT is EMBED's when tied."""
+
+    family: str
+    n_layers: int
+    hidden: int
+    vocab: int
+    context_length: int
+    n_heads: int
+    n_kv_heads: int
+    head_dim: int
+    norm_eps: float
+    rope: RopeSpec
+    attention_scale: float
+    layers: tuple[LayerSpec, ...]
+    qkv_bias: bool = False
+    qk_norm: bool = False
+    sandwich_norms: bool = False
+    tied_output: bool = False
+    tensors: Mapping[Role, TensorRef] = field(default_factory=dict)
+
+    @property
+    def q_width(self) -> int:
+        """Columns of all query heads; need not equal `hidden`."""
+        return self.n_heads * self.head_dim
+
+    @property
+    def kv_width(self) -> int:
+        """Columns of all key (or value) heads."""
+        return self.n_kv_heads * self.head_dim
+
+
+class RoleShape(NamedTuple):
+    """Rows and columns of one matrix (a vector has one column), and of how many experts there is one each."""
+
+    rows: int
+    cols: int
+    n_experts: int = 1
+
+
+class NeededTensor(NamedTuple):
+    """What a shard holds: a matrix or vector of `rows` x `cols`, for each of `n_experts`. Layer -1 is outside layers."""
+
+    role: Role
+    layer: int
+    ref: TensorRef
+    rows: int
+    cols: int
+    n_experts: int
+
+
+OUTSIDE_LAYERS = -1
+
+
+def role_shape(spec: ModelSpec, layer: int, role: Role) -> RoleShape:
+    """The shape that `role` has in this model; `layer` is ignored for roles outside layers."""
+    if role in _OUTSIDE_SHAPES:
+        return _outside_shape(spec, role)
+    block = spec.layers[layer]
+    if block.moe is not None:
+        moe_shape = _moe_shape(spec.hidden, block.moe, role)
+        if moe_shape is not None:
+            return moe_shape
+    return {
+        Role.ATTN_NORM: RoleShape(spec.hidden, 1),
+        Role.Q: RoleShape(spec.q_width, spec.hidden),
+        Role.K: RoleShape(spec.kv_width, spec.hidden),
+        Role.V: RoleShape(spec.kv_width, spec.hidden),
+        Role.Q_BIAS: RoleShape(spec.q_width, 1),
+        Role.K_BIAS: RoleShape(spec.kv_width, 1),
+        Role.V_BIAS: RoleShape(spec.kv_width, 1),
+        Role.Q_NORM: RoleShape(spec.head_dim, 1),
+        Role.K_NORM: RoleShape(spec.head_dim, 1),
+        Role.O: RoleShape(spec.hidden, spec.q_width),
+        Role.ATTN_POST_NORM: RoleShape(spec.hidden, 1),
+        Role.FFN_NORM: RoleShape(spec.hidden, 1),
+        Role.GATE: RoleShape(block.ffn, spec.hidden),
+        Role.UP: RoleShape(block.ffn, spec.hidden),
+        Role.DOWN: RoleShape(spec.hidden, block.ffn),
+        Role.FFN_POST_NORM: RoleShape(spec.hidden, 1),
+    }[role]
+
+
+_OUTSIDE_SHAPES = frozenset({Role.EMBED, Role.OUTPUT_NORM, Role.OUTPUT, Role.ROPE_FREQS})
+
+
+def _outside_shape(spec: ModelSpec, role: Role) -> RoleShape:
+    if role is Role.OUTPUT_NORM:
+        return RoleShape(spec.hidden, 1)
+    if role is Role.ROPE_FREQS:
+        return RoleShape(spec.rope.dims // 2, 1)
+    return RoleShape(spec.vocab, spec.hidden)
+
+
+def _moe_shape(hidden: int, moe: MoeSpec, role: Role) -> RoleShape | None:
+    return {
+        Role.ROUTER: RoleShape(moe.n_experts, hidden),
+        Role.ROUTER_BIAS: RoleShape(moe.n_experts, 1),
+        Role.EXPERT_GATE: RoleShape(moe.expert_ffn, hidden, moe.n_experts),
+        Role.EXPERT_UP: RoleShape(moe.expert_ffn, hidden, moe.n_experts),
+        Role.EXPERT_DOWN: RoleShape(hidden, moe.expert_ffn, moe.n_experts),
+        Role.SHARED_GATE: RoleShape(moe.shared_ffn, hidden),
+        Role.SHARED_UP: RoleShape(moe.shared_ffn, hidden),
+        Role.SHARED_DOWN: RoleShape(hidden, moe.shared_ffn),
+    }.get(role)
+
+
+def tensors_needed(spec: ModelSpec, layers: range, embed: bool, output: bool) -> list[NeededTensor]:
+    """What a shard with these layers (and the embedding, and the output head) holds, in the order it is used.
+
+    A tied model that needs both ends lists the same rows twice, as EMBED and as OUTPUT.
+    """
+    return list(_needed(spec, layers, embed, output))
+
+
+def _needed(spec: ModelSpec, layers: range, embed: bool, output: bool) -> Iterator[NeededTensor]:
+    if embed:
+        yield _need(spec, OUTSIDE_LAYERS, Role.EMBED, spec.tensors[Role.EMBED])
+    if layers and Role.ROPE_FREQS in spec.tensors:
+        yield _need(spec, OUTSIDE_LAYERS, Role.ROPE_FREQS, spec.tensors[Role.ROPE_FREQS])
+    for layer in layers:
+        for role, ref in spec.layers[layer].tensors.items():
+            yield _need(spec, layer, role, ref)
+    if output:
+        for role in (Role.OUTPUT_NORM, Role.OUTPUT):
+            yield _need(spec, OUTSIDE_LAYERS, role, spec.tensors[role])
+
+
+def _need(spec: ModelSpec, layer: int, role: Role, ref: TensorRef) -> NeededTensor:
+    return NeededTensor(role, layer, ref, *role_shape(spec, layer, role))
