@@ -1,8 +1,11 @@
 # Two commands matter: `make chat` and `make test`. Both do all the set-up themselves.
+#   make chat MODEL=path.gguf     another model
+#   PY=python3.12 make test       another Python
 PY ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.swarm-installed
+SOURCES := $(wildcard csrc/*.c csrc/*.h csrc/*.inc csrc/*.pxi csrc/*.pyx)
 
 .PHONY: chat test build oracles check clean
 
@@ -10,24 +13,29 @@ chat: $(STAMP)
 	@$(BIN)/swarm chat $(MODEL)
 
 test: $(STAMP)
-	$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -q $(TESTS)
 
 # Other implementations to compare with (torch, transformers, llama-cpp-python): large, optional.
 oracles: $(STAMP)
-	tools/install-oracles $(BIN)
+	@tools/install-oracles $(BIN)/python
 
 build: $(BIN)/python
 	@flock $(VENV)/.build.lock $(BIN)/python setup.py -q build_ext --inplace
 
+# What a commit needs: formatting, lint, types, the quick tests.
 check: $(STAMP)
-	tools/check
+	@tools/check $(BIN)
 
 $(BIN)/python:
-	$(PY) -m venv $(VENV)
-	$(BIN)/python -m pip install -q --upgrade pip
+	@tools/prerequisites $(PY)
+	@echo "Setting up $(VENV) (about a minute, once) ..."
+	@$(PY) -m venv $(VENV)
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --upgrade pip
 
-$(STAMP): $(BIN)/python pyproject.toml setup.py $(wildcard csrc/*.c csrc/*.h csrc/*.inc csrc/*.pyx)
-	$(BIN)/python -m pip install -q --editable '.[test]'
+$(STAMP): $(BIN)/python pyproject.toml setup.py $(SOURCES)
+	@tools/prerequisites $(BIN)/python
+	@echo "Installing Swarm and compiling its kernels ..."
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --editable '.[test]'
 	@touch $(STAMP)
 
 clean:

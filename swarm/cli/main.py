@@ -1,0 +1,140 @@
+"""The `swarm` command: pick the subcommand, run it, and turn every failure into one line and an exit code."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from types import ModuleType
+from typing import NoReturn
+
+from swarm import config
+from swarm.errors import ConfigError, SwarmError
+
+EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells count
+EXIT_BROKEN_PIPE = 141  # 128 + SIGPIPE
+EXIT_BUG = 70  # EX_SOFTWARE of sysexits.h
+
+# Each command is a module of the same name with HELP, EXAMPLES, add_arguments(parser) and run(args) -> exit code.
+# Only the module of the command in hand is imported: `swarm --help` must feel instant on a Pi.
+COMMANDS = {
+    "chat": "talk with a model",
+    "run": "answer one prompt, for scripts and pipes",
+    "show": "what a model is, and whether it fits here",
+    "bench": "how fast a model runs here",
+    "doctor": "check this device and say what is wrong",
+}
+
+TOP_HELP = """\
+Swarm runs a large language model on the small devices you already have: CPU only, no account, nothing leaves home.
+
+usage: swarm COMMAND [options]
+
+commands:
+{commands}
+
+examples:
+  swarm chat                         talk with a small model that is fetched on first use (98 MB)
+  swarm chat ./GLM-4-9B.Q4_K_M.gguf  talk with a model file of yours
+  swarm run smollm2-135m "Why is the sky blue?"
+  swarm doctor                       is this device ready?
+
+`swarm COMMAND --help` tells more of each. `swarm --version` prints the version.
+"""
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose complaints are errors of ours: one line, no usage dump."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f"{message} (try `{self.prog} --help`)")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; return its exit code. Never lets a traceback out unless SWARM_DEBUG=1."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        code = dispatch(arguments)
+        sys.stdout.flush()
+        return code
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        # The reader of our output has gone (`swarm run ... | head -1`); keep the interpreter from complaining at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return EXIT_BROKEN_PIPE
+    except SwarmError as error:
+        return fail(error, str(error), error.exit_code)
+    except MemoryError as error:
+        return fail(error, "this device has too little free memory for that; close something or use a smaller model", 1)
+    except Exception as error:  # the last place that can still speak plainly to the user
+        detail = f"{type(error).__name__}: {error}".splitlines()[0]
+        return fail(error, f"a bug in Swarm: {detail} (SWARM_DEBUG=1 shows where; please report it)", EXIT_BUG)
+
+
+def dispatch(arguments: list[str]) -> int:
+    """Run the command that `arguments` name; usage errors raise ConfigError."""
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(top_help(), end="")
+        return 0 if arguments else ConfigError.exit_code
+    if arguments[0] in ("-V", "--version", "version"):
+        print(f"swarm {version()}")
+        return 0
+    name, rest = arguments[0], arguments[1:]
+    if name not in COMMANDS:
+        raise ConfigError(_unknown_command(name))
+    module = import_module(f"swarm.cli.{name.replace('-', '_')}")
+    args = build_parser(name, module).parse_intermixed_args(rest)
+    code = module.run(args)
+    assert isinstance(code, int)
+    return code
+
+
+def build_parser(name: str, module: ModuleType) -> Parser:
+    """The parser of one command, with its help text and examples."""
+    parser = Parser(
+        prog=f"swarm {name}",
+        description=module.HELP,
+        epilog=f"examples:\n{module.EXAMPLES}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    module.add_arguments(parser)
+    return parser
+
+
+def top_help() -> str:
+    """What `swarm --help` prints."""
+    width = max(map(len, COMMANDS))
+    return TOP_HELP.format(commands="\n".join(f"  {name:<{width}}  {text}" for name, text in COMMANDS.items()))
+
+
+def version() -> str:
+    """The version of the installed package."""
+    from importlib.metadata import PackageNotFoundError
+    from importlib.metadata import version as installed_version
+
+    try:
+        return installed_version("swarm")
+    except PackageNotFoundError:
+        return "(not installed)"
+
+
+def fail(error: BaseException, text: str, code: int) -> int:
+    """Print one line about `error` on standard error, and the traceback when asked; return `code`."""
+    if config.debug():
+        import traceback
+
+        traceback.print_exception(error)
+    print(f"swarm: {' '.join(text.split())}", file=sys.stderr)
+    return code
+
+
+def _unknown_command(name: str) -> str:
+    import difflib
+
+    close = difflib.get_close_matches(name, COMMANDS, n=1)
+    guess = f"did you mean `swarm {close[0]}`?" if close else f"there are {', '.join(COMMANDS)}"
+    return f"there is no command {name!r}; {guess} (try `swarm --help`)"

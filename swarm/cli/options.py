@@ -1,0 +1,82 @@
+"""Options that several commands share, and what they become."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Callable
+
+from swarm import config
+
+
+def add_model(parser: argparse.ArgumentParser, *, required: bool = False) -> None:
+    """MODEL: a path or a name."""
+    parser.add_argument(
+        "model",
+        metavar="MODEL",
+        nargs=None if required else "?",
+        help="path of a GGUF file, or a name such as smollm2-135m"
+        + ("" if required else "; without it, the default model, fetched on first use"),
+    )
+
+
+def add_engine(parser: argparse.ArgumentParser) -> None:
+    """How the model runs here."""
+    group = parser.add_argument_group("running")
+    group.add_argument("--threads", metavar="N", type=whole(1, 1024), help="threads that compute (default: your cores)")
+    group.add_argument("--context", metavar="N", type=whole(1), help="tokens that the conversation may hold")
+    group.add_argument(
+        "--kv", choices=config.KV_TYPES, help="keep past tokens as f16 (default), or as q8_0 in half the memory"
+    )
+
+
+def add_sampling(parser: argparse.ArgumentParser) -> None:
+    """How the next token is chosen."""
+    group = parser.add_argument_group("answering")
+    group.add_argument("--max-tokens", metavar="N", type=whole(1), help="end the answer after N tokens")
+    group.add_argument("--temp", metavar="T", type=real(0, 100), help="0 always takes the likeliest token; 1 is lively")
+    group.add_argument("--top-k", metavar="K", type=whole(0), help="choose among the K likeliest tokens (0: all)")
+    group.add_argument("--top-p", metavar="P", type=real(0, 1), help="choose among the likeliest that add up to P")
+    group.add_argument("--min-p", metavar="P", type=real(0, 1), help="drop tokens less likely than P times the best")
+    group.add_argument("--seed", metavar="N", type=whole(0, 2**63 - 1), help="the same seed gives the same answer")
+    group.add_argument("--system", metavar="TEXT", help="instructions that the model reads before the conversation")
+
+
+def settings_of(args: argparse.Namespace) -> config.Settings:
+    """The settings with this command's flags on top."""
+    flags = {name: getattr(args, name, None) for name in ("threads", "context", "kv")}
+    return config.load(flags)
+
+
+def whole(low: int, high: int | None = None) -> Callable[[str], int]:
+    """An argparse type: a whole number from `low` to `high`."""
+
+    def parse(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
+        if value < low or (high is not None and value > high):
+            raise argparse.ArgumentTypeError(f"{value} is not {_range(low, high)}")
+        return value
+
+    return parse
+
+
+def real(low: float, high: float) -> Callable[[str], float]:
+    """An argparse type: a number from `low` to `high`."""
+
+    def parse(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
+        if math.isnan(value) or not low <= value <= high:
+            raise argparse.ArgumentTypeError(f"{text} is not from {low:g} to {high:g}")
+        return value
+
+    return parse
+
+
+def _range(low: int, high: int | None) -> str:
+    return f"{low} or more" if high is None else f"from {low} to {high}"
