@@ -24,19 +24,19 @@ def matmul(x: F32, w: F32, bias: F32 | None = None) -> F32:
 def rmsnorm(x: F32, weight: F32, eps: float) -> F32:
     """x / sqrt(mean(x ** 2) + eps) * weight over the last axis."""
     mean_square = np.mean(np.square(x), axis=-1, keepdims=True, dtype=np.float32)
-    return x * (np.float32(1) / np.sqrt(mean_square + np.float32(eps))) * weight
+    return np.asarray(x / np.sqrt(mean_square + np.float32(eps)) * weight, dtype=np.float32)
 
 
 def softmax(x: F32) -> F32:
     """Softmax over the last axis; -inf gives 0."""
     e = np.exp(x - x.max(axis=-1, keepdims=True))
-    return e / e.sum(axis=-1, keepdims=True)
+    return np.asarray(e / e.sum(axis=-1, keepdims=True), dtype=np.float32)
 
 
 def sigmoid(x: F32) -> F32:
     """1 / (1 + exp(-x)), without overflow."""
     e = np.exp(-np.abs(x))
-    return np.where(x >= 0, 1, e).astype(np.float32) / (1 + e)
+    return np.asarray(np.where(x >= 0, 1, e) / (1 + e), dtype=np.float32)
 
 
 def silu_mul(gate: F32, up: F32) -> F32:
@@ -54,16 +54,16 @@ def rope_frequencies(dims: int, theta: float, divisors: F32 | None = None) -> F3
 
 
 def llama3_divisors(
-    dims: int, theta: float, factor: float, low_factor: float, high_factor: float, original_context: int
+    dims: int, theta: float, *, factor: float, low_factor: float, high_factor: float, original_context: int
 ) -> F32:
-    """What Llama 3 divides its frequencies by, (dims / 2,): 1 for fast ones, `factor` for slow ones, blended between."""
+    """What Llama 3 divides its frequencies by, (dims / 2,): 1 for fast ones, `factor` for slow, blended between."""
     turns = original_context * rope_frequencies(dims, theta).astype(np.float64) / (2 * math.pi)
     blend = np.clip((turns - low_factor) / (high_factor - low_factor), 0, 1)
     return (1 / ((1 - blend) / factor + blend)).astype(np.float32)
 
 
 def yarn_divisors(
-    dims: int, theta: float, factor: float, original_context: int, beta_fast: float = 32.0, beta_slow: float = 1.0
+    dims: int, theta: float, *, factor: float, original_context: int, beta_fast: float = 32.0, beta_slow: float = 1.0
 ) -> F32:
     """What YaRN divides frequencies by, (dims / 2,) (arXiv 2309.00071, section 3.2)."""
 
@@ -116,7 +116,7 @@ def attention(q: F32, k: F32, v: F32, scale: float) -> F32:
     scores = np.einsum("thd,phd->htp", q, k) * np.float32(scale)
     hidden_from = np.arange(positions) > np.arange(positions - tokens, positions)[:, None]
     scores = np.where(hidden_from, np.float32(-np.inf), scores)
-    return np.einsum("htp,phd->thd", softmax(scores), v).reshape(tokens, -1)
+    return np.asarray(np.einsum("htp,phd->thd", softmax(scores), v), dtype=np.float32).reshape(tokens, -1)
 
 
 # ---- mixtures of experts ----
@@ -130,6 +130,7 @@ def best(values: F32, count: int) -> I64:
 def router(
     logits: F32,
     top_k: int,
+    *,
     gating: str,
     normalise: bool,
     scale: float = 1.0,
@@ -167,7 +168,7 @@ def ffn(x: F32, gate: F32, up: F32, down: F32) -> F32:
     return matmul(silu_mul(matmul(x, gate), matmul(x, up)), down)
 
 
-def experts(x: F32, chosen: I64, weights: F32, gate: F32, up: F32, down: F32) -> F32:
+def experts(x: F32, chosen: I64, weights: F32, *, gate: F32, up: F32, down: F32) -> F32:
     """The weighted sum of each token's experts: gate, up (n_experts, ffn, hidden), down (n_experts, hidden, ffn)."""
     y = np.zeros_like(x)
     for expert in np.unique(chosen):

@@ -2,7 +2,7 @@
 
 Traps: rotation is of halves here, of half of each head. The norm before the feed-forward is post_attention_norm.
 The first layers are dense. The q width is not the hidden one. block_count counts the blocks that predict further tokens
-(MTP), which a file may declare and not hold, as INTELLECT-3's do; they are no part of the model proper and are left out.
+(MTP), which a file may declare and not hold, as INTELLECT-3's do; they are no part of the model proper.
 """
 
 from __future__ import annotations

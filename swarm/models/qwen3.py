@@ -1,4 +1,4 @@
-"""qwen3: Qwen 3, dense. Queries and keys are normed per head before they are rotated; q width and hidden width differ."""
+"""qwen3: Qwen 3, dense. Queries and keys are normed per head before they are rotated; q and hidden widths differ."""
 
 from __future__ import annotations
 

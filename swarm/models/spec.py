@@ -170,7 +170,7 @@ class RoleShape(NamedTuple):
 
 
 class NeededTensor(NamedTuple):
-    """What a shard holds: a matrix or vector of `rows` x `cols`, for each of `n_experts`. Layer -1 is outside layers."""
+    """A matrix or vector that a shard holds: `rows` x `cols`, for each of `n_experts`. Layer -1 is outside layers."""
 
     role: Role
     layer: int
