@@ -23,6 +23,7 @@ MAX_LAYERS = 1024  # layers of a model; the largest known has 126
 MAX_SHARDS = 256  # shards of one placement
 MAX_EXPERT_RANGES = 64  # runs of experts that one device holds
 MAX_END_IDS = 64  # tokens that end an answer
+MAX_CHUNK_TOKENS = 512  # of one prefill message: 16 MiB at 8192 values
 MAX_MODELS = 64  # models that one device announces
 MAX_TENSOR_DIMS = 4  # of an activation
 MAX_TOKEN_ID = 2**31 - 1  # ids travel as int32
@@ -69,3 +70,11 @@ MAX_GGUF_NAME_BYTES = 1024  # of a key or tensor; ggml allows 64 for tensors
 MAX_GGUF_STRING_BYTES = 64 * 1024 * 1024  # a tokenizer.json in a string is 20 MB
 MAX_GGUF_ARRAY_ITEMS = 4 * 1024 * 1024  # merges of the largest vocabularies: 514,000
 MAX_TENSOR_DIMENSION = 2**31 - 1  # the kernels count rows and columns in 32 bits
+
+# --- text (swarm/text): a tokenizer or chat template comes with a model file and may be broken or hostile
+MAX_VOCABULARY = 1_000_000  # tokens; the largest known vocabularies have 262,144
+MAX_TOKEN_CHARS = 4096  # of one token; the longest real ones, runs of spaces, have some hundred
+MAX_TEMPLATE_CHARS = 256 * 1024  # source of a chat template; the longest known have 20,000
+MAX_PROMPT_CHARS = 8 * 1024 * 1024  # what a template may write: beyond any context that we run
+MAX_TEMPLATE_STEPS = 2_000_000  # loop turns and calls of one rendering; 1,000 messages with tools take 100,000
+MAX_TEMPLATE_S = 5.0  # wall time of one rendering; real ones take milliseconds, a Pi is ten times slower

@@ -197,18 +197,19 @@ class PlacementOffer(Message):
 
 @dataclass(frozen=True, slots=True)
 class PlacementReply(Message):
-    """The receiver takes its shard of that epoch, or says why not."""
+    """The receiver takes its shard of that epoch, or says why not (also later, when it cannot load it)."""
 
     TYPE = 21
     model: ModelId
     epoch: Epoch
     accepted: bool
     text: Line
+    missing_bytes: ByteCount = 0  # of memory, when that is why
 
 
 @dataclass(frozen=True, slots=True)
 class PlacementCommit(Message):
-    """All took it: from now on data of this epoch is served and older data is stale."""
+    """All took it: load it, and let go of older placements of this author and model. Goes to all devices of both."""
 
     TYPE = 22
     placement: Placement
@@ -313,14 +314,21 @@ class ChunkCancel(Message):
 
 @dataclass(frozen=True, slots=True)
 class SessionOpen(Message):
-    """The entry node opens a session on every stage of a placement."""
+    """The entry node opens a session on every stage of its placement, or opens it again.
+
+    `epoch` grows with every opening of the session; from then on messages of older epochs are stale. KV of the first
+    `keep` positions stays when the stage has it from epoch `keep_epoch` of this session; all other KV is forgotten.
+    """
 
     TYPE = 40
     session: SessionId
     model: ModelId
     epoch: Epoch
+    placement: Epoch  # of the entry node's placement whose shards are the stages
     entry: PeerId
-    context: Position  # tokens of KV to keep room for
+    context: Position  # tokens of KV to keep room for; nothing is sampled for this position or a later one
+    keep: Position
+    keep_epoch: Epoch
     sampling: Sampling
     end_ids: Annotated[tuple[TokenId, ...], Many(limits.MAX_END_IDS)]
 
@@ -334,14 +342,15 @@ class SessionReply(Message):
     epoch: Epoch
     accepted: bool
     text: Line
+    have: Position = 0  # positions of KV that were kept; the first message of data starts there
+    missing_bytes: ByteCount = 0  # of memory, when that is why
 
 
 @dataclass(frozen=True, slots=True)
 class Tokens(Message):
     """Token ids (i32) for positions [position, position + n): the entry node feeds the first stage, or replays.
 
-    KV beyond `position` is forgotten first, so a shorter prompt with the same beginning reuses what is there.
-    `sample` asks the last stage to sample after the last of them.
+    A stage takes every position of an epoch once and in order. `sample` asks the last stage to sample after the last.
     """
 
     TYPE = 42
@@ -368,6 +377,7 @@ class Activation(Message):
     layer: Annotated[int, Int(0, limits.MAX_LAYERS)]
     tensor: TensorInfo
     sample: bool
+    ids: Annotated[tuple[TokenId, ...], Many(limits.MAX_CHUNK_TOKENS)]  # of these positions, for the penalties
     slice: Slice = WHOLE
     experts: Experts = ()
 
@@ -394,7 +404,7 @@ class SessionClose(Message):
     keep: bool
 
 
-SESSION_FAULTS = ("stale", "unknown", "full", "failed")
+SESSION_FAULTS = ("unknown", "failed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -406,6 +416,36 @@ class SessionError(Message):
     epoch: Epoch
     fault: Annotated[str, OneOf(SESSION_FAULTS)]
     text: Line
+
+
+@dataclass(frozen=True, slots=True)
+class Prefilled(Message):
+    """The last stage to the entry node: all positions before `position` are done; the next chunk may come."""
+
+    TYPE = 47
+    session: SessionId
+    epoch: Epoch
+    position: Position
+
+
+@dataclass(frozen=True, slots=True)
+class SessionProbe(Message):
+    """The entry node asks every stage of a session that makes no progress."""
+
+    TYPE = 48
+    session: SessionId
+    epoch: Epoch
+
+
+@dataclass(frozen=True, slots=True)
+class SessionProbed(Message):
+    """How far the stage is: positions before `position` have come in; `busy` while some of them are not computed."""
+
+    TYPE = 49
+    session: SessionId
+    epoch: Epoch
+    position: Position
+    busy: bool
 
 
 # --- seeing
@@ -468,6 +508,9 @@ MESSAGES: tuple[type[Message], ...] = (
     Token,
     SessionClose,
     SessionError,
+    Prefilled,
+    SessionProbe,
+    SessionProbed,
     StatusRequest,
     StatusReply,
 )
