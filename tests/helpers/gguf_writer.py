@@ -40,16 +40,19 @@ def write_gguf(path: Path | str, metadata: Metadata, tensors: Tensors) -> Path:
     path = Path(path)
     writer = gguf.GGUFWriter(path, arch="")
     writer.kv_data = [{}]
+    writer.data_alignment = metadata.get("general.alignment", gguf.GGUF_DEFAULT_ALIGNMENT)
     for key, value in metadata.items():
         _add_value(writer, key, value)
     for name, (values, quant_name) in tensors.items():
         quant = quant_by_name(quant_name)
         raw = quantize(quant, values)
         writer.add_tensor(name, raw, raw_dtype=gguf.GGMLQuantizationType(quant.id))
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
+    try:
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_tensors_to_file()
+    finally:
+        writer.close()
     return path
 
 

@@ -1,0 +1,170 @@
+"""GGUF model files: opened memory-mapped, checked, and read without copying."""
+
+from __future__ import annotations
+
+import mmap
+import os
+import re
+import stat
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+import numpy.typing as npt
+
+from swarm.errors import BadModelFile, ModelNotFound
+from swarm.limits import MAX_GGUF_PARTS
+from swarm.store.gguf_header import Header, TensorInfo, parse_header
+from swarm.store.gguf_metadata import Metadata
+
+_PART_NAME = re.compile(r"(?P<prefix>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf")
+
+
+class GGUF:
+    """An open model: metadata, tensor table, and zero-copy views of the tensors' bytes. Made by open_gguf."""
+
+    def __init__(self, paths: list[Path], maps: list[mmap.mmap], headers: list[Header]) -> None:
+        self.path = paths[0]
+        self.parts = tuple(paths)
+        self.size_bytes = sum(len(part) for part in maps)
+        self.metadata: Metadata = headers[0].metadata
+        self.tensors: Mapping[str, TensorInfo] = _merged_tensors(paths, headers)
+        self._maps = maps
+
+    def raw(self, name: str) -> npt.NDArray[np.uint8]:
+        """The stored bytes of a tensor: a read-only view (rows ..., row_bytes) of the file."""
+        tensor = self.tensors[name]
+        flat = np.frombuffer(self._maps[tensor.part], np.uint8, tensor.n_bytes, tensor.offset)
+        return flat.reshape(*tensor.shape[:-1], tensor.quant.row_bytes(tensor.shape[-1]))
+
+    def drop(self, name: str) -> None:
+        """Let the system take back the memory that reading this tensor has filled; views stay valid."""
+        tensor = self.tensors[name]
+        start = tensor.offset - tensor.offset % mmap.PAGESIZE
+        self._maps[tensor.part].madvise(mmap.MADV_DONTNEED, start, tensor.offset + tensor.n_bytes - start)
+
+    def close(self) -> None:
+        """Unmap the files; parts that are still viewed go with their last view."""
+        for part in self._maps:
+            try:
+                part.close()
+            except BufferError:
+                continue
+        self._maps = []
+
+    def __enter__(self) -> GGUF:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def open_gguf(path: str | os.PathLike[str]) -> GGUF:
+    """Open a GGUF file, or all files of a split one of which any part is given.
+
+    Raise ModelNotFound when a file is missing, BadModelFile when one is broken, UnsupportedQuant for a tensor of a type
+    that Swarm does not run.
+    """
+    paths = part_paths(Path(path))
+    maps = [_map_file(part) for part in paths]
+    headers = [
+        parse_header(data, str(part), number) for number, (part, data) in enumerate(zip(paths, maps, strict=True))
+    ]
+    _check_split(paths, headers)
+    return GGUF(paths, maps, headers)
+
+
+def part_paths(path: Path) -> list[Path]:
+    """The files of the model to which `path` belongs, first part first; they need not exist."""
+    match = _PART_NAME.fullmatch(path.name)
+    if match is None:
+        return [path]
+    number, count = int(match["number"]), int(match["count"])
+    if not 1 <= number <= count <= MAX_GGUF_PARTS:
+        raise BadModelFile(f"{path}: the name says part {number} of {count}; parts are 1 to at most {MAX_GGUF_PARTS}")
+    return [path.with_name(f"{match['prefix']}-{i:05d}-of-{count:05d}.gguf") for i in range(1, count + 1)]
+
+
+def _map_file(path: Path) -> mmap.mmap:
+    try:
+        # A pipe that nobody writes to would hold an ordinary open for ever.
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except FileNotFoundError:
+        raise ModelNotFound(f"{path}: there is no such file{_missing_part_hint(path)}") from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise BadModelFile(f"{path}: cannot be opened ({reason})") from error
+    try:
+        return _map_open_file(fd, path)
+    finally:
+        os.close(fd)
+
+
+def _map_open_file(fd: int, path: Path) -> mmap.mmap:
+    status = os.fstat(fd)
+    if stat.S_ISDIR(status.st_mode):
+        raise BadModelFile(f"{path}: it is a directory; give a .gguf file{_files_hint(path)}")
+    if not stat.S_ISREG(status.st_mode):
+        raise BadModelFile(f"{path}: it is not a regular file; give a .gguf file")
+    if status.st_size == 0:
+        raise BadModelFile(f"{path}: the file is empty; fetch it again")
+    try:
+        return mmap.mmap(fd, 0, access=mmap.ACCESS_READ)
+    except OSError as error:
+        raise BadModelFile(f"{path}: cannot be mapped into memory ({error.strerror})") from error
+
+
+def _missing_part_hint(path: Path) -> str:
+    if _PART_NAME.fullmatch(path.name):
+        return "; the model is split over several files, fetch all of them into one directory"
+    return _files_hint(path.parent)
+
+
+def _files_hint(directory: Path) -> str:
+    """Names a few models that do lie in `directory`."""
+    try:
+        names = sorted(entry.name for entry in directory.iterdir() if entry.suffix == ".gguf")
+    except OSError:
+        return ""
+    return f"; there is {', '.join(names[:3])}" if names else ""
+
+
+def _check_split(paths: list[Path], headers: list[Header]) -> None:
+    """The split.* keys of each part agree with its name; the first part holds the metadata of all."""
+    for number, (path, header) in enumerate(zip(paths, headers, strict=True)):
+        _check_key(path, header, "split.no", number, len(paths) == 1)
+        _check_key(path, header, "split.count", len(paths), len(paths) == 1)
+    n_tensors = sum(len(header.tensors) for header in headers)
+    claimed = headers[0].metadata.get("split.tensors.count", n_tensors)
+    if not isinstance(claimed, int) or claimed != n_tensors:
+        raise BadModelFile(
+            f"{paths[0]}: split.tensors.count: it does not say {n_tensors}, as all parts hold; fetch them again"
+        )
+
+
+def _check_key(path: Path, header: Header, key: str, expected: int, single: bool) -> None:
+    """A file that is alone may say nothing, or that it is part 0 of 0 or 1."""
+    value = header.metadata.get(key, expected if single else None)
+    if isinstance(value, int) and (value == expected or (single and value == 0)):
+        return
+    if single and isinstance(value, int):
+        raise BadModelFile(
+            f"{path}: {key} is {value}: it is part of a split model; give it back its name NAME-00001-of-0000N.gguf"
+        )
+    raise BadModelFile(f"{path}: {key}: it does not say {expected}, as the file's name does; fetch the parts again")
+
+
+def _merged_tensors(paths: list[Path], headers: list[Header]) -> dict[str, TensorInfo]:
+    tensors: dict[str, TensorInfo] = {}
+    for header in headers:
+        for tensor in header.tensors:
+            if tensor.name in tensors:
+                first = paths[tensors[tensor.name].part].name
+                raise BadModelFile(
+                    f"{paths[tensor.part]}: tensor {tensor.name!r} is in {first} too; fetch the parts again"
+                )
+            tensors[tensor.name] = tensor
+    return tensors

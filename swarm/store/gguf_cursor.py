@@ -1,0 +1,86 @@
+"""A bounded reader of the primitive values in a GGUF header."""
+
+from __future__ import annotations
+
+import mmap
+import struct
+from typing import NoReturn
+
+from swarm.errors import BadModelFile
+from swarm.limits import MAX_GGUF_HEADER_BYTES, MAX_GGUF_NAME_BYTES
+
+Buffer = bytes | mmap.mmap
+
+MAX_SHOWN_CHARS = 120  # of a name, in an error
+
+U32, U64 = struct.Struct("<I"), struct.Struct("<Q")
+
+
+class Cursor:
+    """A position in the header that never passes its end; every read names what it reads."""
+
+    def __init__(self, data: Buffer, where: str) -> None:
+        self.data = data
+        self.where = where
+        self.position = 0
+        self.end = min(len(data), MAX_GGUF_HEADER_BYTES)
+
+    def fail(self, field: str, problem: str) -> NoReturn:
+        raise BadModelFile(f"{self.where}: {printable(field)}: {problem}; the file is broken, fetch it again")
+
+    def skip(self, n_bytes: int, field: str) -> int:
+        """Step over n_bytes and return where they began."""
+        start = self.position
+        if n_bytes > self.end - start:
+            if self.end < len(self.data):
+                self.fail(field, f"the header is longer than {MAX_GGUF_HEADER_BYTES} bytes")
+            self.fail(field, f"the file ends here (it has {self.end} bytes)")
+        self.position = start + n_bytes
+        return start
+
+    def u32(self, field: str) -> int:
+        return int(U32.unpack_from(self.data, self.skip(4, field))[0])
+
+    def u64(self, field: str) -> int:
+        return int(U64.unpack_from(self.data, self.skip(8, field))[0])
+
+    def count(self, field: str, limit: int, item_bytes: int) -> int:
+        """A number of items, of which each takes at least item_bytes of what is left of the header."""
+        count = self.u64(field)
+        if count > limit:
+            self.fail(field, f"{count} is more than the {limit} that a file may have")
+        if count * item_bytes > self.end - self.position:
+            self.fail(field, f"{count} do not fit in the file (it has {len(self.data)} bytes)")
+        return count
+
+    def name(self, field: str) -> str:
+        n_bytes = self.u64(f"length of {field}")
+        if n_bytes > MAX_GGUF_NAME_BYTES:
+            self.fail(f"length of {field}", f"{n_bytes} is more than {MAX_GGUF_NAME_BYTES} bytes")
+        start = self.skip(n_bytes, field)
+        return decode_text(self.data[start : start + n_bytes], f"{self.where}: {field}")
+
+    def skip_strings(self, count: int, field: str) -> int:
+        """Step over `count` strings; return where they began. The hot loop: half a million merges."""
+        start = position = self.position
+        data, last, unpack = self.data, self.end - 8, U64.unpack_from
+        for _ in range(count):
+            if position > last:
+                break
+            position += 8 + unpack(data, position)[0]
+        else:
+            return self.skip(position - start, field)
+        self.fail(field, f"its {count} texts do not fit in the file (it has {len(data)} bytes)")
+
+
+def decode_text(raw: bytes, where: str) -> str:
+    try:
+        return str(raw, "utf-8")
+    except UnicodeDecodeError as error:
+        raise BadModelFile(f"{where}: not UTF-8 text ({error.reason}); the file is broken, fetch it again") from None
+
+
+def printable(text: str) -> str:
+    """A text from a file, safe and short enough for one line of a message."""
+    text = text if text.isprintable() else ascii(text)
+    return text if len(text) <= MAX_SHOWN_CHARS else f"{text[:MAX_SHOWN_CHARS]}..."
