@@ -11,11 +11,12 @@ import msgpack
 
 from swarm import limits
 from swarm.errors import LocalProtocolError, RemoteProtocolError
-from swarm.wire.messages import BY_TYPE, Message
-from swarm.wire.records import TensorInfo
+from swarm.wire.messages import BY_TYPE, Hello, Message, Refuse, Welcome
+from swarm.wire.records import TensorInfo, Version
 from swarm.wire.schema import Violation, pack_record, unpack_record
 
 Buffer = bytes | bytearray | memoryview
+VERSION_PLACES = {Hello.TYPE: 0, Welcome.TYPE: 0, Refuse.TYPE: 2}  # index among the fields
 
 
 class UnknownType(Exception):
@@ -47,6 +48,19 @@ def decode(frames: Sequence[Buffer], peer: str) -> tuple[Message, Buffer | None]
         return _decode(frames)
     except Violation as error:
         raise RemoteProtocolError(f"{peer} broke the protocol: {error}") from error
+
+
+def first_version(frames: Sequence[Buffer]) -> Version | None:
+    """Return the version that a Hello, Welcome or Refuse of any protocol version names, None for anything else.
+
+    These three keep their type number and the place of their version for ever, so that versions can tell each other.
+    """
+    try:
+        number, values = _header(frames[0])
+        place = VERSION_PLACES[number]
+        return unpack_record(Version, values[place])
+    except (Violation, LookupError):
+        return None
 
 
 def _decode(frames: Sequence[Buffer]) -> tuple[Message, Buffer | None]:

@@ -104,7 +104,7 @@ def unpack_record(kind: type[T], value: object) -> T:
 
 
 def _record(kind: type) -> Codec:
-    return _compiled(kind)  # type: ignore[arg-type]  # a class is hashable; the stubs see object.__hash__
+    return _compiled(kind)
 
 
 @cache
