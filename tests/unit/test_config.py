@@ -1,0 +1,101 @@
+"""Settings: which source wins, and what a wrong value prints."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tomllib
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+
+from swarm import config
+from swarm.errors import ConfigError
+
+ROOT = Path(__file__).parents[2]
+
+
+def load(
+    tmp_path: Path, toml: str = "", env: dict[str, str] | None = None, **flags: str | int | None
+) -> config.Settings:
+    path = tmp_path / "swarm.toml"
+    path.write_text(toml, encoding="utf-8")
+    return config.load(flags, env=env or {}, user_file=path)
+
+
+def test_defaults_are_what_the_packaged_file_says() -> None:
+    assert asdict(config.defaults()) == tomllib.loads((ROOT / "swarm.toml").read_text(encoding="utf-8"))
+
+
+def test_every_setting_has_a_line_of_why_above_it() -> None:
+    lines = (ROOT / "swarm.toml").read_text(encoding="utf-8").splitlines()
+    for number, line in enumerate(lines):
+        if "=" in line and not line.startswith("#"):
+            assert lines[number - 1].startswith("# "), line
+
+
+def test_user_file_beats_default_environment_beats_file_and_flag_beats_all(tmp_path: Path) -> None:
+    toml = "threads = 2\n"
+    assert load(tmp_path).threads == 0
+    assert load(tmp_path, toml).threads == 2
+    assert load(tmp_path, toml, {"SWARM_THREADS": "3"}).threads == 3
+    assert load(tmp_path, toml, {"SWARM_THREADS": "3"}, threads=4).threads == 4
+
+
+def test_flags_that_were_not_given_and_empty_variables_change_nothing(tmp_path: Path) -> None:
+    assert load(tmp_path, "threads = 2\n", {"SWARM_THREADS": ""}, threads=None).threads == 2
+
+
+def test_a_missing_user_file_means_defaults(tmp_path: Path) -> None:
+    assert config.load(env={}, user_file=tmp_path / "none.toml") == config.defaults()
+    assert config.load(env={}, user_file=tmp_path / "none" / "none.toml") == config.defaults()
+
+
+@pytest.mark.parametrize(
+    ("toml", "says"),
+    [
+        ("thread = 2\n", "there is no setting 'thread'; there are model, models_dir, threads"),
+        ('threads = "2"\n', "threads must be a whole number, not '2'"),
+        ("threads = true\n", "threads must be a whole number, not True"),
+        ("kv = 16\n", 'kv must be a text in "quotes", not 16'),
+        ('kv = "f32"\n', "kv is 'f32'; it must be one of f16, q8_0"),
+        ("threads = -1\n", "threads is -1; it must be 0 (choose for me) or more"),
+        ("threads =\n", "swarm.toml"),
+        ("[network]\nport = 1\n", "there is no setting 'network'"),
+        ("#" * 70_000, "larger than 65536 bytes"),
+    ],
+)
+def test_a_wrong_user_file_gives_one_line_that_names_it(tmp_path: Path, toml: str, says: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(tmp_path, toml)
+    assert says in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_user_file_that_is_not_text_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "swarm.toml"
+    path.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ConfigError, match=r"swarm\.toml"):
+        config.load(env={}, user_file=path)
+
+
+def test_a_directory_in_place_of_the_user_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot be read"):
+        config.load(env={}, user_file=tmp_path)
+
+
+def test_a_wrong_variable_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="SWARM_THREADS is 'many'; it must be a whole number"):
+        load(tmp_path, env={"SWARM_THREADS": "many"})
+
+
+def test_models_are_kept_where_the_setting_says(own_home: Path) -> None:
+    assert config.load().models_path == own_home / ".cache" / "swarm" / "models"
+    assert load(own_home, env={"SWARM_MODELS_DIR": "~/big"}).models_path == own_home / "big"
+
+
+def test_settings_are_read_without_importing_anything_heavy() -> None:
+    code = "import sys, swarm.config as c; c.load(); print(sorted({'numpy', 'rich', 'jinja2'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,70 @@
+"""Cores that this process may use, from made-up /sys, /proc and cgroup trees."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from swarm import cores
+
+
+def write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text + "\n", encoding="ascii")
+
+
+def test_two_hyper_threads_of_a_core_count_once(tmp_path: Path) -> None:
+    for cpu, siblings in enumerate(["0,4", "1,5", "2,6", "3,7"] * 2):
+        write(tmp_path / f"cpu{cpu}/topology/thread_siblings_list", siblings)
+    assert cores.physical_cores(set(range(8)), tmp_path) == 4
+    assert cores.physical_cores({0, 4}, tmp_path) == 1
+    assert cores.physical_cores({4, 5, 6}, tmp_path) == 3
+
+
+def test_cpus_count_as_cores_where_the_system_tells_nothing(tmp_path: Path) -> None:
+    assert cores.physical_cores({0, 1, 2}, tmp_path) == 3
+
+
+@pytest.mark.parametrize(("text", "quota"), [("150000 100000", 1.5), ("max 100000", None), ("", None), ("x", None)])
+def test_version_2_quota_of_the_group_is_read(tmp_path: Path, text: str, quota: float | None) -> None:
+    write(tmp_path / "proc", "0::/user.slice/app.scope")
+    write(tmp_path / "cg/user.slice/app.scope/cpu.max", text)
+    assert cores.cgroup_quota(tmp_path / "proc", tmp_path / "cg") == quota
+
+
+def test_the_tightest_quota_from_here_to_the_root_counts(tmp_path: Path) -> None:
+    write(tmp_path / "proc", "0::/a/b")
+    write(tmp_path / "cg/a/b/cpu.max", "400000 100000")
+    write(tmp_path / "cg/a/cpu.max", "200000 100000")
+    write(tmp_path / "cpu.max", "1000 100000")  # outside the tree: not ours
+    assert cores.cgroup_quota(tmp_path / "proc", tmp_path / "cg") == 2.0
+
+
+def test_version_1_quota_is_read(tmp_path: Path) -> None:
+    write(tmp_path / "proc", "3:cpu,cpuacct:/docker/1")
+    write(tmp_path / "cg/cpu/docker/1/cpu.cfs_quota_us", "50000")
+    write(tmp_path / "cg/cpu/docker/1/cpu.cfs_period_us", "100000")
+    assert cores.cgroup_quota(tmp_path / "proc", tmp_path / "cg") == 0.5
+    write(tmp_path / "cg/cpu/docker/1/cpu.cfs_quota_us", "-1")
+    assert cores.cgroup_quota(tmp_path / "proc", tmp_path / "cg") is None
+
+
+@pytest.mark.parametrize(("quota", "threads"), [(None, 4), (2.5, 2), (0.5, 1), (16.0, 4)])
+def test_threads_are_cores_within_the_quota_and_at_least_one(
+    monkeypatch: pytest.MonkeyPatch, quota: float | None, threads: int
+) -> None:
+    monkeypatch.setattr(cores, "physical_cores", lambda cpus: 4)
+    monkeypatch.setattr(cores, "cgroup_quota", lambda: quota)
+    assert cores.default_threads() == threads
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system has no CPU affinity")
+def test_affinity_narrows_the_cores() -> None:
+    allowed = os.sched_getaffinity(0)
+    try:
+        os.sched_setaffinity(0, {min(allowed)})
+        assert cores.default_threads() == 1
+    finally:
+        os.sched_setaffinity(0, allowed)

@@ -1,0 +1,88 @@
+"""ARCHITECTURE.md says what may see what; the source itself is read to see that it is so."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2] / "swarm"
+LAYERS = (
+    {"errors", "limits", "config", "cores"},
+    {"kernels", "wire"},
+    {"models", "store", "text", "cluster", "experts"},
+    {"engine", "net"},
+    {"node"},
+    {"api"},
+    {"cli"},
+)
+LEVEL = {package: level for level, packages in enumerate(LAYERS) for package in packages}
+FRONT = {"__init__", "__main__"}  # the package's own API and `python -m swarm`: above everything
+PURE = {"models", "wire", "cluster", "experts"}
+IMPURE_MODULES = {"asyncio", "os", "socket", "subprocess", "threading", "time", "zeroconf", "zmq"}
+
+MODULES = sorted(ROOT.rglob("*.py"))
+
+
+def package_of(path: Path) -> str:
+    return path.relative_to(ROOT).parts[0].removesuffix(".py")
+
+
+def imports_of(tree: ast.AST, path: Path) -> set[str]:
+    """Dotted names that a module imports, wherever in it the import stands."""
+    names: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                package = ("swarm", *path.relative_to(ROOT).parent.parts)
+                base = ".".join((*package[: len(package) - node.level + 1], base)).strip(".")
+            names |= {base, *(f"{base}.{alias.name}" for alias in node.names)}
+    return names
+
+
+def swarm_packages(names: set[str]) -> set[str]:
+    return {name.split(".")[1] for name in names if name.startswith("swarm.")} & LEVEL.keys()
+
+
+def parse(path: Path) -> ast.AST:
+    return ast.parse(path.read_text(encoding="utf-8"), str(path))
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_module_imports_only_from_layers_below_its_own(path: Path) -> None:
+    own = package_of(path)
+    if own in FRONT:
+        return
+    for other in swarm_packages(imports_of(parse(path), path)) - {own}:
+        below = LEVEL[other] < LEVEL[own] or LEVEL[own] == 0
+        assert below, f"{path.relative_to(ROOT.parent)} (L{LEVEL[own]}) imports swarm.{other} (L{LEVEL[other]})"
+
+
+def test_every_package_has_a_layer() -> None:
+    found = {package_of(path) for path in MODULES} - FRONT
+    assert found <= LEVEL.keys(), f"no layer for {sorted(found - LEVEL.keys())}"
+
+
+@pytest.mark.parametrize("path", [p for p in MODULES if package_of(p) in PURE], ids=lambda p: str(p.relative_to(ROOT)))
+def test_what_decides_has_no_clock_socket_thread_or_file(path: Path) -> None:
+    roots = {name.split(".")[0] for name in imports_of(parse(path), path)}
+    assert not roots & IMPURE_MODULES
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_only_config_reads_the_environment_and_only_cli_prints(path: Path) -> None:
+    for node in ast.walk(parse(path)):
+        if isinstance(node, ast.Attribute) and node.attr in ("environ", "getenv"):
+            assert package_of(path) == "config", f"line {node.lineno} reads the environment"
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print":
+            assert package_of(path) == "cli", f"line {node.lineno} prints"
+
+
+def test_the_checker_sees_imports_inside_functions_and_relative_ones() -> None:
+    source = "def f():\n    from swarm.cli import main\n    from ..net import keys\n    import swarm.api.app\n"
+    names = imports_of(ast.parse(source), ROOT / "engine" / "decoder.py")
+    assert swarm_packages(names) == {"cli", "net", "api"}
