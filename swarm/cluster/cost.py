@@ -1,0 +1,222 @@
+"""What a placement costs: bytes, seconds per token, seconds to the first token. Pure arithmetic.
+
+The model of one decode step of a pipeline (one stream, batch 1):
+
+    token_s  = sum over stages (step_s) + sum over hops of the ring (hop_s)
+    step_s   = bytes read / read rate + n_layers * layer_s + STEP_S
+    bytes    = active weights of the layers + KV of the context + head (last stage)
+    hop_s    = rtt / 2 + hidden * 4 / link rate + MESSAGE_S
+
+and of a prefill in chunks of n tokens, where the stages work on different chunks at the same time:
+
+    chunk_s  = max(bytes read / read rate, MACs * n / MAC rate) + n_layers * layer_s + STEP_S
+    prefill  = sum over stages (chunk_s) + hops + (n_chunks - 1) * slowest stage or hop
+
+A chunk of n tokens reads the share 1 - (1 - k/E)^n of the routed experts (n = 1 gives k/E, as a decode step does).
+A stage whose weights fit the last-level cache reads at the cache's rate: small models on large CPUs do.
+
+Later stages of the project cut layers into slices and keep some experts on disk. Both fit here: a slice is a
+`Device` that reads a fraction of each layer plus two collectives a layer, an expert cache adds `miss bytes / disk rate`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+from swarm.wire.ids import PeerId
+
+# Measured on x86-64, Python 3.11, pyzmq with CURVE over loopback; a Pi 5 is some 3 times slower and says so in `step_s`.
+MESSAGE_S = 250e-6  # encode, encrypt, send, receive, decode, hand over to the compute worker: one message
+STEP_S = 150e-6  # Python around the native calls of one step of one stage
+LAYER_S = 25e-6  # two native calls and their barriers; a device measures its own
+FLOAT_BYTES = 4  # activations travel as float32, so that N nodes answer bit for bit what one node does
+CACHE_SHARE = 0.8  # of the last-level cache is ours: activations and the rest of the system use the remainder
+GUESSED_RTT_S = 2e-3  # of a link nobody has measured yet: between wired (0.3 ms) and Wi-Fi (3 ms)
+GUESSED_LINK_BYTES_PER_S = 12.5e6  # 100 Mbit/s
+
+
+@dataclass(frozen=True, slots=True)
+class LayerCost:
+    """One transformer layer: what holding it, reading it and computing it takes."""
+
+    dense_bytes: int  # read at every step: attention, norms, router, shared expert, dense FFN
+    macs: int  # multiply-adds per token
+    kv_bytes: int  # per token of context
+    expert_bytes: int = 0  # all routed experts
+    expert_share: float = 0.0  # experts used per token / experts
+    context_macs: int = 0  # attention: multiply-adds per token and position of context
+
+    @property
+    def weight_bytes(self) -> int:
+        return self.dense_bytes + self.expert_bytes
+
+    def read_bytes(self, n_tokens: int = 1) -> float:
+        """Weight bytes that a step over `n_tokens` tokens reads."""
+        return self.dense_bytes + self.expert_bytes * (1.0 - (1.0 - self.expert_share) ** n_tokens)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelCost:
+    """A model as the planner sees it. Parts are numbered: 0 embedding, 1..n_layers layers, n_layers + 1 head."""
+
+    name: str
+    layers: tuple[LayerCost, ...]
+    embed_bytes: int
+    head_bytes: int  # resident on the last stage; a tied head is the embedding, held there too
+    hidden: int
+    head_macs: int
+
+    @property
+    def n_layers(self) -> int:
+        return len(self.layers)
+
+    @property
+    def weight_bytes(self) -> int:
+        return self.embed_bytes + self.head_bytes + sum(layer.weight_bytes for layer in self.layers)
+
+    def part_bytes(self, part: int) -> int:
+        if part == 0:
+            return self.embed_bytes
+        return self.head_bytes if part == self.n_layers + 1 else self.layers[part - 1].weight_bytes
+
+    def parts(self, first: int, end: int) -> range:
+        """The parts that a stage of layers [first, end) needs on its disk."""
+        return range(0 if first == 0 else first + 1, end + 2 if end == self.n_layers else end + 1)
+
+    def stage_weight_bytes(self, first: int, end: int) -> int:
+        return sum(self.part_bytes(part) for part in self.parts(first, end))
+
+    def stage_kv_bytes(self, first: int, end: int, context: int) -> int:
+        return context * sum(layer.kv_bytes for layer in self.layers[first:end])
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """A device as the planner sees it: measured once, or the typical figures of its class."""
+
+    id: PeerId
+    name: str
+    memory_bytes: int  # for weights and KV; what the process itself needs is already taken off
+    disk_bytes: int  # free for chunks that it does not hold yet
+    read_bytes_per_s: float  # by the real matmul kernel, with the threads it will use
+    macs_per_s: float  # int8 multiply-adds in a prefill
+    layer_s: float = LAYER_S
+    step_s: float = STEP_S
+    cache_bytes: int = 0  # last-level cache; 0 when unknown
+    cached_bytes_per_s: float = 0.0
+    held: frozenset[int] = field(default_factory=frozenset)  # parts of the model on its disk
+    excluded: str = ""  # why it cannot take part (another version, a cloned id); empty when it can
+
+    def read_s(self, n_bytes: float) -> float:
+        """Seconds to read `n_bytes` of weights once, step after step."""
+        if self.cached_bytes_per_s > self.read_bytes_per_s and n_bytes <= CACHE_SHARE * self.cache_bytes:
+            return n_bytes / self.cached_bytes_per_s
+        return n_bytes / self.read_bytes_per_s
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """One direction between two devices."""
+
+    rtt_s: float
+    bytes_per_s: float
+
+    def hop_s(self, n_bytes: int) -> float:
+        return self.rtt_s / 2 + n_bytes / self.bytes_per_s + MESSAGE_S
+
+
+GUESSED_LINK = Link(GUESSED_RTT_S, GUESSED_LINK_BYTES_PER_S)
+TOKEN_BYTES = 64  # a token message: ids, epoch, position
+
+# The link from one device to another; None where they do not reach each other.
+LinkOf = Callable[[PeerId, PeerId], Link | None]
+
+
+@dataclass(frozen=True, slots=True)
+class StageOf:
+    """A device with the layers [first, end) that it runs."""
+
+    device: Device
+    first: int
+    end: int
+
+
+def step_s(model: ModelCost, stage: StageOf, context: int, n_tokens: int = 1) -> float:
+    """Seconds that one stage computes in a step over `n_tokens` tokens of one sequence."""
+    device = stage.device
+    layers = model.layers[stage.first : stage.end]
+    last = stage.end == model.n_layers
+    weights = sum(layer.read_bytes(n_tokens) for layer in layers) + (model.head_bytes if last else 0)
+    kv = context * sum(layer.kv_bytes for layer in layers)
+    macs = n_tokens * sum(layer.macs + context * layer.context_macs for layer in layers)
+    macs += model.head_macs if last else 0  # logits of the last token only
+    read = device.read_s(weights) + kv / device.read_bytes_per_s
+    return max(read, macs / device.macs_per_s) + len(layers) * device.layer_s + device.step_s
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """What a placement is expected to do; seconds unless said otherwise."""
+
+    token_s: float  # one decode step, round the ring
+    first_token_s: float  # for a prompt of `prompt` tokens
+    prompt: int
+    stage_s: tuple[float, ...]  # decode step of each stage
+    hop_s: tuple[float, ...]  # stage i -> stage i + 1, the last one back to the first; empty with one stage
+    overhead_s: float  # the part of stage_s that is neither reading nor computing
+
+    @property
+    def tokens_per_s(self) -> float:
+        return 1.0 / self.token_s
+
+    @property
+    def busy_tokens_per_s(self) -> float:
+        """With as many chats as stages: the slowest stage sets the pace."""
+        return 1.0 / max(self.stage_s)
+
+
+def predict(model: ModelCost, stages: Sequence[StageOf], link: LinkOf, context: int, prompt: int, chunk: int) -> Prediction:
+    """Predict a placement; every pair of neighbouring stages must reach each other (ValueError otherwise)."""
+    decode = tuple(step_s(model, stage, context) for stage in stages)
+    hops = ring_s(model, stages, link, 1)
+    overhead = sum((stage.end - stage.first) * stage.device.layer_s + stage.device.step_s for stage in stages)
+    return Prediction(
+        token_s=sum(decode) + sum(hops),
+        first_token_s=prefill_s(model, stages, link, prompt, chunk),
+        prompt=prompt,
+        stage_s=decode,
+        hop_s=hops,
+        overhead_s=overhead,
+    )
+
+
+def ring_s(model: ModelCost, stages: Sequence[StageOf], link: LinkOf, n_tokens: int) -> tuple[float, ...]:
+    """The hops of one step: activations forward, and the token from the last stage back to the first."""
+    if len(stages) == 1:
+        return ()
+    forward = [_link(link, a, b).hop_s(n_tokens * model.hidden * FLOAT_BYTES) for a, b in pairwise(stages)]
+    return (*forward, _link(link, stages[-1], stages[0]).hop_s(TOKEN_BYTES))
+
+
+def prefill_s(model: ModelCost, stages: Sequence[StageOf], link: LinkOf, prompt: int, chunk: int) -> float:
+    """Seconds until the first token of a prompt: chunks flow through the stages one behind the other."""
+    sizes = [chunk] * (prompt // chunk) + ([prompt % chunk] if prompt % chunk else [])
+    done = [0.0] * len(stages)  # when each stage finished the chunk before
+    seen = 0
+    for size in sizes:
+        arrival = 0.0
+        hops = ring_s(model, stages, link, size)
+        for i, stage in enumerate(stages):
+            done[i] = max(arrival, done[i]) + step_s(model, stage, seen + size // 2, size)
+            arrival = done[i] + (hops[i] if hops else 0.0)
+        seen += size
+    return done[-1]
+
+
+def _link(link: LinkOf, a: StageOf, b: StageOf) -> Link:
+    found = link(a.device.id, b.device.id)
+    if found is None:
+        raise ValueError(f"{a.device.name} does not reach {b.device.name}")
+    return found

@@ -1,0 +1,220 @@
+"""Which devices take part, and who holds which layers: the placement with the least predicted time per token.
+
+A device takes part only where that makes a token faster, or where the model does not fit without it. Among placements
+that are equally fast (within `search.FETCH_BIAS`) the one wins that must fetch fewer bytes. The answer carries its
+reasons: what limits the speed, who is left out and why, or how much memory is missing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from swarm.cluster.cost import Device, LinkOf, ModelCost, Prediction, StageOf, predict
+from swarm.cluster.search import Search
+from swarm.wire.ids import PeerId
+
+PREDICTED_PROMPT = 256  # tokens of the prompt whose time to first token is predicted
+PREFILL_CHUNK = 128  # tokens of one prefill message: a layer's weights are read once for so many
+MIN_CONTEXT = 512  # tokens; a smaller context than this is not worth offering
+MAX_EXPLAINED = 16  # devices left out whose effect on the speed is computed; the rest are only named
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What is to be placed: KV for `context` tokens is held for every one of `sessions` at once."""
+
+    model: ModelCost
+    context: int
+    sessions: int = 1
+    chunk: int = PREFILL_CHUNK
+
+
+@dataclass(frozen=True, slots=True)
+class StagePlan:
+    """One device's share: the layers [first, end), the memory they take there and what must be fetched for them."""
+
+    device: PeerId
+    name: str
+    first: int
+    end: int
+    memory_bytes: int
+    fetch_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """A device that takes no part, and why."""
+
+    device: PeerId
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A placement: the stages in the order that a token passes them."""
+
+    wanted: Wanted
+    stages: tuple[StagePlan, ...]
+    prediction: Prediction
+    limits: str  # what sets the pace, in words
+    left_out: tuple[LeftOut, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class NoPlan:
+    """No placement exists: what is missing, and what would help."""
+
+    wanted: Wanted
+    reason: str
+    missing_bytes: int = 0  # of memory; 0 when memory is not what is missing
+    missing_parts: tuple[int, ...] = ()  # that no device has on its disk
+    context_that_fits: int = 0  # 0: none does
+    left_out: tuple[LeftOut, ...] = ()
+
+
+def plan(wanted: Wanted, devices: Sequence[Device], link: LinkOf) -> Plan | NoPlan:
+    """The fastest placement, or what is missing for any."""
+    usable = sorted((d for d in devices if not d.excluded), key=lambda d: d.id)
+    missing = missing_parts(wanted.model, usable)
+    if missing:
+        return _no_source(wanted, devices, missing)
+    search = Search(wanted.model, usable, link, wanted.context, wanted.sessions)
+    stages = search.best()
+    if stages is None:
+        return _does_not_fit(wanted, devices, usable, link)
+    prediction = predict(wanted.model, stages, link, wanted.context, PREDICTED_PROMPT, wanted.chunk)
+    return Plan(
+        wanted=wanted,
+        stages=tuple(_stage_plan(wanted, search, stage) for stage in stages),
+        prediction=prediction,
+        limits=_what_limits(stages, prediction),
+        left_out=_left_out(devices, search, stages, prediction),
+    )
+
+
+def missing_parts(model: ModelCost, devices: Sequence[Device]) -> tuple[int, ...]:
+    """Parts that no device has on its disk; none when nobody holds anything at all (a model still to be fetched)."""
+    held = frozenset[int]().union(*(d.held for d in devices))
+    return tuple(part for part in range(model.n_layers + 2) if part not in held) if held else ()
+
+
+def _stage_plan(wanted: Wanted, search: Search, stage: StageOf) -> StagePlan:
+    model = wanted.model
+    memory = model.stage_weight_bytes(stage.first, stage.end)
+    memory += wanted.sessions * model.stage_kv_bytes(stage.first, stage.end, wanted.context)
+    return StagePlan(
+        device=stage.device.id,
+        name=stage.device.name,
+        first=stage.first,
+        end=stage.end,
+        memory_bytes=memory,
+        fetch_bytes=search.fetch_bytes(stage),
+    )
+
+
+def _what_limits(stages: Sequence[StageOf], prediction: Prediction) -> str:
+    """The largest part of a token's time, in words."""
+    network = sum(prediction.hop_s)
+    slow = max(range(len(stages)), key=lambda i: (prediction.stage_s[i], -i))
+    reading = sum(prediction.stage_s) - prediction.overhead_s
+    shares = {"network": network, "overhead": prediction.overhead_s, "memory": reading}
+    worst = max(sorted(shares), key=lambda key: shares[key])
+    share = f"{100 * shares[worst] / prediction.token_s:.0f}% of a token"
+    if worst == "network":
+        return f"the network: {share} passes between the devices"
+    if worst == "overhead":
+        return f"fixed costs per layer and step: {share}"
+    device = stages[slow].device
+    own = f"{100 * prediction.stage_s[slow] / prediction.token_s:.0f}% of a token is spent on {device.name}"
+    return f"memory bandwidth: {own}, which reads {device.read_bytes_per_s / 1e9:.1f} GB/s"
+
+
+def _left_out(
+    devices: Sequence[Device], search: Search, stages: Sequence[StageOf], prediction: Prediction
+) -> tuple[LeftOut, ...]:
+    taking_part = {stage.device.id for stage in stages}
+    others = sorted((d for d in devices if d.id not in taking_part), key=lambda d: d.id)
+    return tuple(
+        LeftOut(d.id, d.name, _why(d, search, stages, prediction) if i < MAX_EXPLAINED else "not needed")
+        for i, d in enumerate(others)
+    )
+
+
+def _why(device: Device, search: Search, stages: Sequence[StageOf], prediction: Prediction) -> str:
+    """Why the fastest placement is one without this device."""
+    if device.excluded:
+        return device.excluded
+    ids = [d.id for d in search.devices]
+    order = tuple(ids.index(stage.device.id) for stage in stages)
+    new = ids.index(device.id)
+    if not search.holds_a_layer(new):
+        return search.why_no_layer(new)
+    with_it = min(search.order_s((*order[:i], new, *order[i:])) for i in range(len(order) + 1))
+    slower = with_it - search.order_s(order)
+    if slower == float("inf"):
+        return "not needed" if len(stages) >= search.n else "it does not reach the devices that take part"
+    return f"a token would take {1e3 * slower:.1f} ms longer ({1 / (prediction.token_s + slower):.1f} tok/s)"
+
+
+# --- when it does not fit
+
+
+def _no_source(wanted: Wanted, devices: Sequence[Device], missing: tuple[int, ...]) -> NoPlan:
+    n = wanted.model.n_layers
+    names = {0: "the embedding", n + 1: "the head"}
+    shown = ", ".join(names.get(part, f"layer {part - 1}") for part in missing[:4])
+    more = f" and {len(missing) - 4} more" if len(missing) > 4 else ""
+    reason = f"no device at hand has {shown}{more} of {wanted.model.name} on its disk"
+    return NoPlan(wanted, reason, missing_parts=missing, left_out=_excluded(devices))
+
+
+def _does_not_fit(wanted: Wanted, devices: Sequence[Device], usable: Sequence[Device], link: LinkOf) -> NoPlan:
+    missing = _missing_memory(wanted, usable)
+    if missing == 0:
+        reason = f"{wanted.model.name} would fit, but the devices do not reach each other, or have too little disk"
+        return NoPlan(wanted, reason, left_out=_excluded(devices))
+    context = _context_that_fits(wanted, usable, link)
+    reason = f"{wanted.model.name} needs {in_gib(missing)} more memory than the devices at hand have"
+    return NoPlan(wanted, reason, missing, context_that_fits=context, left_out=_excluded(devices))
+
+
+def _missing_memory(wanted: Wanted, usable: Sequence[Device]) -> int:
+    """Bytes of the layers that find no place when the largest devices take all they can, one after the other."""
+    model = wanted.model
+    first = 0
+    for device in sorted(usable, key=lambda d: (-d.memory_bytes, d.id)):
+        end = first
+        while end < model.n_layers and _stage_bytes(wanted, first, end + 1) <= device.memory_bytes:
+            end += 1
+        first = end
+    return _stage_bytes(wanted, first, model.n_layers) if first < model.n_layers else 0
+
+
+def _stage_bytes(wanted: Wanted, first: int, end: int) -> int:
+    kv = wanted.model.stage_kv_bytes(first, end, wanted.context)
+    return wanted.model.stage_weight_bytes(first, end) + wanted.sessions * kv
+
+
+def _context_that_fits(wanted: Wanted, usable: Sequence[Device], link: LinkOf) -> int:
+    """The largest context of those halved from the wanted one; 0 when not even MIN_CONTEXT fits."""
+    context = wanted.context // 2
+    while context >= MIN_CONTEXT:
+        smaller = replace(wanted, context=context)
+        if _missing_memory(smaller, usable) == 0:
+            search = Search(wanted.model, usable, link, context, wanted.sessions)
+            return context if search.best() is not None else 0
+        context //= 2
+    return 0
+
+
+def _excluded(devices: Sequence[Device]) -> tuple[LeftOut, ...]:
+    return tuple(LeftOut(d.id, d.name, d.excluded) for d in sorted(devices, key=lambda d: d.id) if d.excluded)
+
+
+def in_gib(n_bytes: int) -> str:
+    """Bytes as a person reads them."""
+    if n_bytes >= 2**30:
+        return f"{n_bytes / 2**30:.1f} GiB"
+    return f"{n_bytes / 2**20:.1f} MiB" if n_bytes >= 2**20 else f"{max(n_bytes, 1) / 2**10:.1f} KiB"
