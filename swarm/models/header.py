@@ -7,8 +7,11 @@ Nothing here trusts the file: a missing key, a value of the wrong type or out of
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Protocol
+
+import numpy as np
+import numpy.typing as npt
 
 from swarm.errors import BadModelFile, UnsupportedModel
 from swarm.kernels.quants import Quant
@@ -46,7 +49,7 @@ class Header:
     def whole(self, key: str, lo: int, hi: int, default: int | None = None) -> int:
         """The whole number `key`, lo <= value <= hi; BadModelFile when absent without a default, or out of range."""
         name, value = self._find(key, default)
-        if isinstance(value, list | tuple):
+        if _is_list(value):
             value = self._only(name, value)
         if not isinstance(value, int) or isinstance(value, bool) or not lo <= value <= hi:
             raise BadModelFile(f"{name} is {quoted(value)}: must be a whole number from {lo} to {hi}")
@@ -79,8 +82,8 @@ class Header:
 
     def refuse(self, key: str, why: str) -> None:
         """UnsupportedModel when `key` is there and not zero: it changes what the model computes."""
-        value = self.metadata.get(f"{self.arch}.{key}")
-        if value:
+        value = self.metadata.get(f"{self.arch}.{key}", False)
+        if _is_list(value) or value:
             raise UnsupportedModel(f"{self.arch}.{key} is {quoted(value)}: {why}")
 
     def _find(self, key: str, default: Any) -> tuple[str, Any]:
@@ -90,12 +93,15 @@ class Header:
             raise BadModelFile(f"{name} is missing: the file does not say what the model looks like")
         return name, value
 
-    def _only(self, name: str, values: Iterable[Any]) -> Any:
+    def _only(self, name: str, values: Sequence[Any] | npt.NDArray[Any]) -> Any:
         """The one value of a per-layer list that says the same for every layer."""
-        distinct = set(map(repr, values))
-        if len(distinct) != 1:
+        if len(values) == 0 or any(value != values[0] for value in values):
             raise UnsupportedModel(f"{name} differs from layer to layer: Swarm runs models whose layers are alike")
-        return next(iter(values))
+        return values[0].item() if isinstance(values, np.ndarray) else values[0]
+
+
+def _is_list(value: object) -> bool:
+    return isinstance(value, list | tuple | np.ndarray)
 
 
 def architecture(metadata: Mapping[str, Any]) -> str:
@@ -108,7 +114,7 @@ def architecture(metadata: Mapping[str, Any]) -> str:
 
 def quoted(value: Any) -> str:
     """A file's value as it may be shown: escaped, and cut when long."""
-    if isinstance(value, list | tuple):
+    if _is_list(value):
         return f"a list of {len(value)}"
     text = ascii(value)
     return text if len(text) <= MAX_QUOTED else text[:MAX_QUOTED] + "..."

@@ -1,0 +1,121 @@
+"""A decoder in NumPy that runs any `ModelSpec` over a whole sequence: slow, short, and the oracle of the compiled one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from swarm.kernels import reference as ops
+from swarm.kernels.quants import dequantize
+from swarm.models import LayerSpec, ModelSpec, MoeSpec, Role, TensorRef, spec_from_gguf
+from swarm.store.gguf import GGUF, open_gguf
+
+
+class NumpyDecoder:
+    """Logits of a GGUF model, all in float32 from dequantised weights."""
+
+    def __init__(self, model: GGUF) -> None:
+        self.model = model
+        self.spec: ModelSpec = spec_from_gguf(model.metadata, model.tensors)
+        self._values: dict[str, np.ndarray] = {}
+
+    @classmethod
+    def open(cls, path: Path | str) -> NumpyDecoder:
+        return cls(open_gguf(path))
+
+    def logits(self, ids: list[int]) -> np.ndarray:
+        """Logits (tokens, vocab) of every position of one fresh sequence."""
+        spec = self.spec
+        x = self._outside(Role.EMBED)[np.asarray(ids)]
+        cos, sin = self._rope_table(len(ids))
+        for layer in spec.layers:
+            x = x + self._attention(layer, x, cos, sin)
+            x = x + self._ffn(layer, x)
+        x = ops.rmsnorm(x, self._outside(Role.OUTPUT_NORM), spec.norm_eps)
+        return ops.matmul(x, self._outside(Role.OUTPUT))
+
+    def _attention(self, layer: LayerSpec, x: np.ndarray, cos: np.ndarray, sin: np.ndarray) -> np.ndarray:
+        spec = self.spec
+        a = ops.rmsnorm(x, self._get(layer, Role.ATTN_NORM), spec.norm_eps)
+        q = self._project(layer, a, Role.Q, Role.Q_BIAS).reshape(len(x), spec.n_heads, spec.head_dim)
+        k = self._project(layer, a, Role.K, Role.K_BIAS).reshape(len(x), spec.n_kv_heads, spec.head_dim)
+        v = self._project(layer, a, Role.V, Role.V_BIAS).reshape(len(x), spec.n_kv_heads, spec.head_dim)
+        if spec.qk_norm:
+            q = ops.rmsnorm(q, self._get(layer, Role.Q_NORM), spec.norm_eps)
+            k = ops.rmsnorm(k, self._get(layer, Role.K_NORM), spec.norm_eps)
+        rope = ops.rope_half if spec.rope.style == "half" else ops.rope_pair
+        o = ops.attention(rope(q, cos, sin), rope(k, cos, sin), v, spec.attention_scale)
+        return self._after(layer, ops.matmul(o, self._get(layer, Role.O)), Role.ATTN_POST_NORM)
+
+    def _ffn(self, layer: LayerSpec, x: np.ndarray) -> np.ndarray:
+        b = ops.rmsnorm(x, self._get(layer, Role.FFN_NORM), self.spec.norm_eps)
+        if layer.moe is None:
+            y = ops.ffn(b, *(self._get(layer, role) for role in (Role.GATE, Role.UP, Role.DOWN)))
+        else:
+            y = self._mixture(layer, layer.moe, b)
+        return self._after(layer, y, Role.FFN_POST_NORM)
+
+    def _mixture(self, layer: LayerSpec, moe: MoeSpec, b: np.ndarray) -> np.ndarray:
+        chosen, weights = ops.router(
+            ops.matmul(b, self._get(layer, Role.ROUTER)),
+            moe.top_k,
+            gating=moe.gating,
+            normalise=moe.normalise,
+            scale=moe.scale,
+            bias=self._get(layer, Role.ROUTER_BIAS) if moe.correction_bias else None,
+            n_group=moe.n_group,
+            top_group=moe.top_group,
+        )
+        y = ops.experts(
+            b,
+            chosen,
+            weights,
+            gate=self._get(layer, Role.EXPERT_GATE),
+            up=self._get(layer, Role.EXPERT_UP),
+            down=self._get(layer, Role.EXPERT_DOWN),
+        )
+        if moe.shared_ffn:
+            shared = (Role.SHARED_GATE, Role.SHARED_UP, Role.SHARED_DOWN)
+            y = y + ops.ffn(b, *(self._get(layer, role) for role in shared))
+        return y
+
+    def _after(self, layer: LayerSpec, y: np.ndarray, norm: Role) -> np.ndarray:
+        return ops.rmsnorm(y, self._get(layer, norm), self.spec.norm_eps) if self.spec.sandwich_norms else y
+
+    def _project(self, layer: LayerSpec, a: np.ndarray, weight: Role, bias: Role) -> np.ndarray:
+        return ops.matmul(a, self._get(layer, weight), self._get(layer, bias) if self.spec.qkv_bias else None)
+
+    def _rope_table(self, tokens: int) -> tuple[np.ndarray, np.ndarray]:
+        rope, scaling = self.spec.rope, self.spec.rope.scaling
+        frequencies = ops.rope_frequencies(rope.dims, rope.theta)
+        factor = 1.0
+        if Role.ROPE_FREQS in self.spec.tensors:
+            frequencies = frequencies / self._outside(Role.ROPE_FREQS)
+        if scaling and scaling.kind == "linear":
+            frequencies = frequencies / np.float32(scaling.factor)
+        if scaling and scaling.kind == "yarn":
+            factor = scaling.attention_factor
+            frequencies = frequencies / ops.yarn_divisors(
+                rope.dims,
+                rope.theta,
+                factor=scaling.factor,
+                original_context=scaling.original_context,
+                beta_fast=scaling.beta_fast,
+                beta_slow=scaling.beta_slow,
+            )
+        return ops.rope_table(frequencies, np.arange(tokens), factor)
+
+    def _outside(self, role: Role) -> np.ndarray:
+        return self._rows(self.spec.tensors[role])
+
+    def _get(self, layer: LayerSpec, role: Role) -> np.ndarray:
+        return self._rows(layer.tensors[role])
+
+    def _rows(self, ref: TensorRef) -> np.ndarray:
+        if ref.name not in self._values:
+            info = self.model.tensors[ref.name]
+            self._values[ref.name] = dequantize(info.quant, self.model.raw(ref.name)).reshape(info.shape)
+        values = self._values[ref.name]
+        rows = slice(ref.row_start, ref.row_end)
+        return values[rows] if values.ndim == 1 else values[..., rows, :]

@@ -1,0 +1,385 @@
+"""Small random checkpoints of every family, as GGUF files.
+
+A `Tiny` says what a checkpoint looks like; `make_weights` gives it random values, one array for each role of each layer,
+in the order of rows that the original checkpoints have. `write_tiny` puts them into a GGUF file, stored as a `mix` says;
+`tests/helpers/transformers_oracle.py` puts the same values (after the loss of that storage) into transformers.
+Norms, biases and router corrections are random too: at their usual ones and zeros they would hide a swapped norm.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from swarm.kernels.quants import dequantize, quant_by_name
+from swarm.kernels.reference import llama3_divisors
+from tests.helpers.gguf_writer import write_gguf
+from tests.helpers.quantize import quantize
+from tests.helpers.tiny_text import VOCAB, text_metadata
+
+OUTSIDE = -1
+Key = tuple[int, str]  # layer (or OUTSIDE), role
+Weights = Mapping[Key, np.ndarray]
+Metadata = dict[str, object]
+
+
+@dataclass(frozen=True)
+class TinyMoe:
+    n_experts: int = 8
+    top_k: int = 3
+    ffn: int = 32
+    shared: int = 0
+    gating: str = "softmax"
+    scale: float = 1.0
+    n_group: int = 1
+    top_group: int = 1
+    bias: bool = False
+    fused: bool = False  # gate and up of all experts in one tensor
+    dense_layers: int = 0
+
+
+@dataclass(frozen=True)
+class Tiny:
+    name: str
+    arch: str
+    n_layers: int = 3
+    hidden: int = 64
+    n_heads: int = 4
+    n_kv_heads: int = 2
+    head_dim: int = 32  # 4 * 32 is not 64, on purpose
+    ffn: int = 96
+    eps: float = 1e-5
+    theta: float = 10000.0
+    rope_dims: int = 32
+    bias: bool = False
+    qk_norm: bool = False
+    tied: bool = False
+    qkv_fused: bool = False
+    llama3_factor: float = 0.0
+    yarn_factor: float = 0.0
+    moe: TinyMoe | None = None
+    mtp: str = "none"  # none, present, or absent (declared and counted, but without its tensors)
+    left_out: tuple[str, ...] = ()  # keys that files are known to lack
+
+    @property
+    def vocab(self) -> int:
+        return len(VOCAB)
+
+    @property
+    def sandwich(self) -> bool:
+        return self.arch == "glm4"
+
+    def is_moe(self, layer: int) -> bool:
+        return self.moe is not None and layer >= self.moe.dense_layers
+
+
+_GLM = {"rope_dims": 16, "bias": True}
+_AIR = TinyMoe(shared=1, gating="sigmoid", bias=True, dense_layers=1)
+
+TINY: dict[str, Tiny] = {
+    tiny.name: tiny
+    for tiny in (
+        Tiny("llama", "llama", theta=5e5, llama3_factor=8.0),
+        Tiny("llama-tied", "llama", head_dim=16, rope_dims=16, tied=True, left_out=("rope.dimension_count",)),
+        Tiny("qwen3", "qwen3", eps=1e-6, theta=1e6, qk_norm=True, tied=True),
+        Tiny("qwen3-yarn", "qwen3", eps=1e-6, theta=1e4, qk_norm=True, yarn_factor=4.0),
+        Tiny("qwen3moe", "qwen3moe", eps=1e-6, theta=1e6, qk_norm=True, moe=TinyMoe()),
+        Tiny("chatglm", "chatglm", eps=1.5625e-7, qkv_fused=True, **_GLM),
+        Tiny("chatglm-separate", "chatglm", eps=1.5625e-7, left_out=("rope.dimension_count",), **_GLM),
+        Tiny("glm4", "glm4", **_GLM),
+        Tiny("glm4-fused", "glm4", qkv_fused=True, left_out=("rope.dimension_count",), **_GLM),
+        Tiny("air", "glm4moe", theta=1e6, moe=_AIR, mtp="present", left_out=("expert_gating_func",), **_GLM),
+        Tiny("intellect3", "glm4moe", theta=1e6, moe=_AIR, mtp="absent", left_out=("expert_weights_norm",), **_GLM),
+        Tiny(
+            "glm355b",
+            "glm4moe",
+            n_layers=4,
+            theta=1e6,
+            qk_norm=True,
+            moe=replace(_AIR, scale=2.5, dense_layers=2, fused=True),
+            qkv_fused=True,
+            **_GLM,
+        ),
+        Tiny("glm-groups", "glm4moe", theta=1e6, moe=replace(_AIR, n_group=4, top_group=2), **_GLM),
+    )
+}
+
+
+def wide(tiny: Tiny, ffn: int = 512) -> Tiny:
+    """The same with rows of 256 and 512 columns, which K-quants need; heads of 64, q width twice the hidden one."""
+    moe = tiny.moe and replace(tiny.moe, ffn=ffn)
+    rope_dims = 64 * tiny.rope_dims // tiny.head_dim
+    return replace(
+        tiny, hidden=256, n_heads=8, head_dim=64, rope_dims=rope_dims, ffn=ffn, moe=moe, name=f"{tiny.name}-wide"
+    )
+
+
+# ---- values ----
+
+
+def shapes(tiny: Tiny) -> dict[Key, tuple[int, ...]]:
+    """The shape of every role of every layer."""
+    found: dict[Key, tuple[int, ...]] = {
+        (OUTSIDE, "embed"): (tiny.vocab, tiny.hidden),
+        (OUTSIDE, "output_norm"): (tiny.hidden,),
+    }
+    if not tiny.tied:
+        found[OUTSIDE, "output"] = (tiny.vocab, tiny.hidden)
+    for layer in range(tiny.n_layers):
+        found |= {(layer, role): shape for role, shape in _layer_shapes(tiny, layer)}
+    return found
+
+
+def _layer_shapes(tiny: Tiny, layer: int) -> Iterator[tuple[str, tuple[int, ...]]]:
+    hidden, q, kv = tiny.hidden, tiny.n_heads * tiny.head_dim, tiny.n_kv_heads * tiny.head_dim
+    yield from {"attn_norm": (hidden,), "q": (q, hidden), "k": (kv, hidden), "v": (kv, hidden)}.items()
+    if tiny.bias:
+        yield from {"q_bias": (q,), "k_bias": (kv,), "v_bias": (kv,)}.items()
+    if tiny.qk_norm:
+        yield from {"q_norm": (tiny.head_dim,), "k_norm": (tiny.head_dim,)}.items()
+    yield from {"o": (hidden, q), "ffn_norm": (hidden,)}.items()
+    if tiny.sandwich:
+        yield from {"attn_post_norm": (hidden,), "ffn_post_norm": (hidden,)}.items()
+    if tiny.moe is not None and tiny.is_moe(layer):
+        yield from _moe_shapes(tiny.moe, hidden)
+    else:
+        yield from {"gate": (tiny.ffn, hidden), "up": (tiny.ffn, hidden), "down": (hidden, tiny.ffn)}.items()
+
+
+def _moe_shapes(moe: TinyMoe, hidden: int) -> Iterator[tuple[str, tuple[int, ...]]]:
+    yield "router", (moe.n_experts, hidden)
+    if moe.bias:
+        yield "router_bias", (moe.n_experts,)
+    yield "expert_gate", (moe.n_experts, moe.ffn, hidden)
+    yield "expert_up", (moe.n_experts, moe.ffn, hidden)
+    yield "expert_down", (moe.n_experts, hidden, moe.ffn)
+    if moe.shared:
+        width = moe.shared * moe.ffn
+        yield from {
+            "shared_gate": (width, hidden),
+            "shared_up": (width, hidden),
+            "shared_down": (hidden, width),
+        }.items()
+
+
+def make_weights(tiny: Tiny, seed: int = 1) -> Weights:
+    """Random values for every role: norms about one, biases about zero, matrices that keep the scale of what they get."""
+    rng = np.random.default_rng([seed, zlib.crc32(tiny.name.encode())])
+    return {key: _values(rng, key[1], shape) for key, shape in shapes(tiny).items()}
+
+
+def _values(rng: np.random.Generator, role: str, shape: tuple[int, ...]) -> np.ndarray:
+    noise = rng.standard_normal(shape, dtype=np.float32)
+    if role.endswith("norm"):
+        return np.float32(1) + np.float32(0.2) * noise
+    if role.endswith("bias"):
+        return np.float32(0.3) * noise
+    return noise * np.float32(shape[-1] ** -0.5)
+
+
+# ---- how they are stored ----
+
+# The quant of a mix for roles that matter more, and what replaces a quant whose blocks do not fit the columns.
+MIXES = {
+    "F32": ("F32", "F32"),
+    "F16": ("F16", "F16"),
+    "BF16": ("BF16", "BF16"),
+    "Q8_0": ("Q8_0", "Q8_0"),
+    "Q4_0": ("Q4_0", "Q6_K"),
+    "Q4_1": ("Q4_1", "Q4_1"),
+    "Q4_K": ("Q4_K", "Q6_K"),
+    "Q5_K": ("Q5_K", "Q6_K"),
+}
+_FALLBACK = {"Q4_K": "Q5_0", "Q5_K": "Q5_1", "Q6_K": "Q8_0"}
+_IMPORTANT = ("output", "v", "down", "expert_down")
+_ALWAYS_F32 = ("router",)
+
+
+def stored_quant(tiny: Tiny, mix: str, role: str, shape: tuple[int, ...]) -> str:
+    """The type in which a mix stores a role, as the usual quantising tools choose it."""
+    if role == "v" and tiny.qkv_fused:
+        role = "q"
+    if len(shape) == 1 or role in _ALWAYS_F32:
+        return "F32"
+    base, important = MIXES[mix]
+    name = important if role in _IMPORTANT else base
+    return name if shape[-1] % quant_by_name(name).block_cols == 0 else _FALLBACK[name]
+
+
+def after_storage(tiny: Tiny, weights: Weights, mix: str) -> Weights:
+    """The values that a file of this mix stands for."""
+    return {key: _stored(values, stored_quant(tiny, mix, key[1], values.shape)) for key, values in weights.items()}
+
+
+def _stored(values: np.ndarray, quant_name: str) -> np.ndarray:
+    quant = quant_by_name(quant_name)
+    return dequantize(quant, quantize(quant, values))
+
+
+# ---- the GGUF file ----
+
+
+def write_tiny(path: Path | str, tiny: Tiny, weights: Weights, mix: str = "F32") -> Path:
+    """Write a checkpoint as a GGUF file in the types of `mix`."""
+    tensors = dict(_gguf_tensors(tiny, weights, mix))
+    if tiny.mtp == "present":
+        tensors |= _mtp_tensors(tiny, weights, mix)
+    return write_gguf(path, gguf_metadata(tiny), tensors)
+
+
+def make_tiny(path: Path | str, name: str, mix: str = "F32", seed: int = 1) -> Path:
+    """Write the checkpoint called `name` (see TINY); "-wide" after the name makes its rows wide enough for K-quants."""
+    tiny = wide(TINY[name.removesuffix("-wide")]) if name.endswith("-wide") else TINY[name]
+    return write_tiny(path, tiny, make_weights(tiny, seed), mix)
+
+
+_NAMES = {
+    "embed": "token_embd.weight",
+    "output_norm": "output_norm.weight",
+    "output": "output.weight",
+    "attn_norm": "attn_norm.weight",
+    "q": "attn_q.weight",
+    "k": "attn_k.weight",
+    "v": "attn_v.weight",
+    "q_bias": "attn_q.bias",
+    "k_bias": "attn_k.bias",
+    "v_bias": "attn_v.bias",
+    "q_norm": "attn_q_norm.weight",
+    "k_norm": "attn_k_norm.weight",
+    "o": "attn_output.weight",
+    "ffn_norm": "ffn_norm.weight",
+    "attn_post_norm": "post_attention_norm.weight",
+    "ffn_post_norm": "post_ffw_norm.weight",
+    "gate": "ffn_gate.weight",
+    "up": "ffn_up.weight",
+    "down": "ffn_down.weight",
+    "router": "ffn_gate_inp.weight",
+    "router_bias": "exp_probs_b.bias",
+    "expert_gate": "ffn_gate_exps.weight",
+    "expert_up": "ffn_up_exps.weight",
+    "expert_down": "ffn_down_exps.weight",
+    "shared_gate": "ffn_gate_shexp.weight",
+    "shared_up": "ffn_up_shexp.weight",
+    "shared_down": "ffn_down_shexp.weight",
+}
+
+
+def _gguf_tensors(tiny: Tiny, weights: Weights, mix: str) -> Iterator[tuple[str, tuple[np.ndarray, str]]]:
+    if tiny.llama3_factor:
+        yield "rope_freqs.weight", (llama3_rope_divisors(tiny), "F32")
+    for layer in range(OUTSIDE, tiny.n_layers):
+        roles = {role: values for (at, role), values in weights.items() if at == layer}
+        prefix = "" if layer == OUTSIDE else f"blk.{layer}."
+        for name, (role, values) in _fused(tiny, roles).items():
+            yield prefix + name, (values, stored_quant(tiny, mix, role, values.shape))
+
+
+def _fused(tiny: Tiny, roles: dict[str, np.ndarray]) -> dict[str, tuple[str, np.ndarray]]:
+    """The tensors of a layer by name, each with the role that decides its type."""
+    roles = {role: _file_rows(tiny, role, values) for role, values in roles.items()}
+    found: dict[str, tuple[str, np.ndarray]] = {}
+
+    def fuse(name: str, *parts: str) -> None:
+        if all(part in roles for part in parts):
+            row_axis = max(roles[parts[0]].ndim - 2, 0)
+            found[name] = (parts[0], np.concatenate([roles.pop(part) for part in parts], axis=row_axis))
+
+    if tiny.qkv_fused:
+        fuse("attn_qkv.weight", "q", "k", "v")
+        fuse("attn_qkv.bias", "q_bias", "k_bias", "v_bias")
+    if tiny.arch in {"chatglm", "glm4"}:
+        fuse("ffn_up.weight", "gate", "up")
+    if tiny.moe and tiny.moe.fused:
+        fuse("ffn_gate_up_exps.weight", "expert_gate", "expert_up")
+    names = {**_NAMES, "ffn_norm": "post_attention_norm.weight"} if tiny.arch == "glm4moe" else _NAMES
+    return found | {names[role]: (role, values) for role, values in roles.items()}
+
+
+def _file_rows(tiny: Tiny, role: str, values: np.ndarray) -> np.ndarray:
+    """llama files turn adjacent pairs, so query and key rows of a head alternate between its two halves."""
+    if tiny.arch != "llama" or role not in {"q", "k"}:
+        return values
+    n_heads = tiny.n_heads if role == "q" else tiny.n_kv_heads
+    halves = values.reshape(n_heads, 2, tiny.head_dim // 2, -1)
+    return halves.swapaxes(1, 2).reshape(values.shape)
+
+
+def _mtp_tensors(tiny: Tiny, weights: Weights, mix: str) -> dict[str, tuple[np.ndarray, str]]:
+    """A block that predicts a further token: a copy of the last layer, and what feeds it."""
+    last = f"blk.{tiny.n_layers - 1}."
+    prefix = f"blk.{tiny.n_layers}."
+    tensors = dict(_gguf_tensors(tiny, weights, mix))
+    block = {prefix + n.removeprefix(last): tensor for n, tensor in tensors.items() if n.startswith(last)}
+    block[prefix + "nextn.eh_proj.weight"] = (np.ones((tiny.hidden, 2 * tiny.hidden), np.float32), "F32")
+    for name in ("enorm", "hnorm", "shared_head_norm"):
+        block[f"{prefix}nextn.{name}.weight"] = (np.ones(tiny.hidden, np.float32), "F32")
+    return block
+
+
+def llama3_rope_divisors(tiny: Tiny) -> np.ndarray:
+    """The rope_freqs.weight of a checkpoint with stretched frequencies."""
+    return llama3_divisors(
+        tiny.rope_dims,
+        tiny.theta,
+        factor=tiny.llama3_factor,
+        low_factor=1.0,
+        high_factor=4.0,
+        original_context=ORIGINAL_CONTEXT,
+    )
+
+
+CONTEXT = 512
+ORIGINAL_CONTEXT = 64  # before llama3 or yarn stretched it
+
+
+def gguf_metadata(tiny: Tiny) -> Metadata:
+    """The key-value pairs of a checkpoint's file."""
+    mtp_blocks = 0 if tiny.mtp == "none" else 1
+    keys: Metadata = {
+        "block_count": tiny.n_layers + mtp_blocks,
+        "context_length": CONTEXT,
+        "embedding_length": tiny.hidden,
+        "feed_forward_length": tiny.ffn,
+        "attention.head_count": tiny.n_heads,
+        "attention.head_count_kv": tiny.n_kv_heads,
+        "attention.key_length": tiny.head_dim,
+        "attention.value_length": tiny.head_dim,
+        "attention.layer_norm_rms_epsilon": tiny.eps,
+        "rope.freq_base": tiny.theta,
+        "rope.dimension_count": tiny.rope_dims,
+    }
+    if tiny.yarn_factor:
+        keys |= {
+            "rope.scaling.type": "yarn",
+            "rope.scaling.factor": tiny.yarn_factor,
+            "rope.scaling.original_context_length": ORIGINAL_CONTEXT,
+        }
+    if tiny.moe:
+        keys |= _moe_metadata(tiny, tiny.moe)
+    if mtp_blocks:
+        keys["nextn_predict_layers"] = mtp_blocks
+    named = {f"{tiny.arch}.{key}": value for key, value in keys.items() if key not in tiny.left_out}
+    return {"general.architecture": tiny.arch, "general.name": f"tiny {tiny.name}", **named, **text_metadata(tiny.arch)}
+
+
+def _moe_metadata(tiny: Tiny, moe: TinyMoe) -> Metadata:
+    keys: Metadata = {
+        "expert_count": moe.n_experts,
+        "expert_used_count": moe.top_k,
+        "expert_feed_forward_length": moe.ffn,
+        "expert_weights_norm": True,
+        "expert_gating_func": 2 if moe.gating == "sigmoid" else 1,
+    }
+    if tiny.arch == "glm4moe":
+        keys |= {
+            "expert_shared_count": moe.shared,
+            "leading_dense_block_count": moe.dense_layers,
+            "expert_weights_scale": moe.scale,
+        }
+    if moe.n_group > 1:
+        keys |= {"expert_group_count": moe.n_group, "expert_group_used_count": moe.top_group}
+    return keys
