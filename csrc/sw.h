@@ -34,8 +34,9 @@ typedef struct {
 } sw_mat;
 
 /* The activations of n_tokens tokens, ready for a matmul. Float weights read `f`, quantised weights read the rest.
- * Blocks are 32 columns: q = round-half-even(f / scale) in [-127, 127], scale = max|f| / 127 (0 when all are 0).
- * The last block of a row is padded with zeros when cols is not a multiple of 32. */
+ * Blocks are 32 columns. With amax = max|f| and every operation rounded to f32: scale = amax / 127,
+ * factor = 127 / amax, q = round-half-even(f * factor), in [-127, 127]. A block with amax < 2^-100 counts as zeros
+ * (scale 0, q 0); one that holds a NaN or an infinity has q 0 and that scale, so the result shows it. The last block of a row is padded with zeros when cols is not a multiple of 32. */
 typedef struct {
   const float *f;        /* (n_tokens, f_stride) */
   int8_t *q;             /* (n_tokens, q_stride)           q_stride = cols rounded up to 64 */
@@ -49,11 +50,11 @@ typedef struct {
  * Never writes past row `rows`. */
 typedef void (*sw_matmul_fn)(const sw_mat *w, const sw_act *x, int t0, int t1, int p0, int p1, float *y, ptrdiff_t y_stride);
 
-/* Quantise `cols` floats into q, scale, sum as above (one token's row). */
+/* Quantise `cols` floats into q, scale, sum as above (one token's row); writes whole blocks of 32 columns. */
 typedef void (*sw_quantize_fn)(const float *f, int cols, int8_t *q, float *scale, int16_t *sum);
 
-/* One instruction set. Entries of `matmul` are never NULL for a supported type: a slower set fills the gaps
- * (sw_*_init in the ISA's file copies the slower table first). */
+/* One instruction set. Entries of `matmul` are never NULL for a supported type: where a set has nothing better, its
+ * table names the function of a slower one. */
 typedef struct {
   const char *name;                         /* "scalar" "avx2" "avxvnni" "avx512vnni" "neon" "dotprod" "i8mm" */
   sw_matmul_fn matmul[SW_N_TYPES];

@@ -1,0 +1,22 @@
+/* What the files of the instruction sets share. */
+#ifndef SW_ISA_H
+#define SW_ISA_H
+#include "sw.h"
+
+extern const sw_kernels sw_kernels_scalar;
+#ifdef __x86_64__
+extern const sw_kernels sw_kernels_avx2;
+#endif
+
+/* Below this a block's largest activation counts as 0: 127 / amax must stay finite and scales must stay normal. */
+#define SW_ACT_TINY 0x0d800000u   /* 2^-100 */
+#define SW_ACT_INF 0x7f800000u
+
+/* The scale of a block whose largest magnitude is `amax` (bits `top`), and the factor that turns floats into quants; 0
+ * when all quants are 0. A NaN or infinity goes into the scale, so that it shows in the result. */
+static inline float sw_act_scale(uint32_t top, float amax, float *factor) {
+  *factor = top >= SW_ACT_TINY && top < SW_ACT_INF ? 127.0f / amax : 0;
+  return top >= SW_ACT_TINY ? amax / 127.0f : 0;
+}
+
+#endif

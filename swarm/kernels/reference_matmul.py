@@ -1,0 +1,256 @@
+"""NumPy reference of activation quantisation and of matrix products on quantised blocks: the same bits as the C kernels.
+
+It reads GGUF blocks, not packed panels, so it checks the packing too. Formulas: csrc/README.md.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+F32 = npt.NDArray[np.float32]
+I32 = npt.NDArray[np.int32]
+U8 = npt.NDArray[np.uint8]
+
+BLOCK = 32
+TINY = np.float32(2.0**-100)
+IQ4_VALUES = np.array([-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113], np.int32)
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """Activations: q (tokens, blocks, 32), scale (tokens, blocks), sum of each half (tokens, blocks, 2)."""
+
+    q: I32
+    scale: F32
+    sum: I32
+
+
+@dataclass(frozen=True)
+class Clear:
+    """Weights in the clear, by row and 32-column block; `s` and `mins` are integer scales of the halves."""
+
+    q: I32  # (rows, blocks, 32)
+    d: F32  # (rows, blocks)
+    m: F32 | None = None  # (rows, blocks), added
+    s: I32 | None = None  # (rows, blocks, 2)
+    mins: I32 | None = None  # (rows, blocks, 2); then `m` holds dmin
+
+
+def fma(a: F32, b: F32, c: F32) -> F32:
+    """a * b + c rounded once. The double sum is rounded to odd, so that rounding it to f32 is right."""
+    product = np.multiply(a, b, dtype=np.float64)
+    addend = c.astype(np.float64)
+    total = product + addend
+    back = total - product
+    lost = (product - (total - back)) + (addend - back)
+    bits = total.view(np.int64).copy()
+    inexact = np.isfinite(total) & np.isfinite(lost) & (lost != 0) & (bits & 1 == 0)
+    toward_zero = (lost < 0) == (total > 0)
+    bits += np.where(inexact, np.where(toward_zero, -1, 1), 0)
+    return bits.view(np.float64).astype(np.float32)
+
+
+def quantize(x: F32) -> Quantized:
+    """x: (tokens, cols) float32; the last block is padded with zeros."""
+    tokens, cols = x.shape
+    blocks = -(-cols // BLOCK)
+    padded = np.zeros((tokens, blocks * BLOCK), np.float32)
+    padded[:, :cols] = x
+    parts = padded.reshape(tokens, blocks, BLOCK)
+    top = np.abs(parts).view(np.uint32).max(axis=2).view(np.float32)
+    finite = np.isfinite(top)
+    live = finite & (top >= TINY)
+    scale = np.where(live | ~finite, top / np.float32(127), np.float32(0)).astype(np.float32)
+    factor = np.divide(np.float32(127), top, out=np.zeros_like(top), where=live)
+    with np.errstate(invalid="ignore"):
+        q = np.where(live[:, :, None], np.rint(parts * factor[:, :, None]), 0).astype(np.int32)
+    return Quantized(q, scale, q.reshape(tokens, blocks, 2, 16).sum(axis=3, dtype=np.int32))
+
+
+def matmul(qtype: str, blocks: U8, x: F32) -> F32:
+    """y (tokens, rows) = x (tokens, cols) @ W.T; `blocks` is (rows, bytes of a row) as in the GGUF file."""
+    if qtype in FLOATS:
+        return float_matmul(FLOATS[qtype](blocks), x)
+    return quantized_matmul(clear(qtype, blocks), quantize(x))
+
+
+def float_matmul(w: F32, x: F32) -> F32:
+    acc = np.zeros((x.shape[0], w.shape[0]), np.float32)
+    for k in range(w.shape[1]):
+        acc = fma(w[None, :, k], x[:, None, k], acc)
+    return acc
+
+
+def quantized_matmul(w: Clear, x: Quantized) -> F32:
+    acc = np.zeros((x.q.shape[0], w.q.shape[0]), np.float32)
+    for b in range(w.q.shape[1]):
+        halves = np.einsum("rhk,thk->trh", w.q[:, b].reshape(-1, 2, 16), x.q[:, b].reshape(-1, 2, 16))
+        scale = x.scale[:, b, None]
+        dot = halves.sum(axis=2) if w.s is None else (halves * w.s[None, :, b]).sum(axis=2)
+        acc = fma(w.d[None, :, b] * scale, dot.astype(np.float32), acc)
+        if w.m is None:
+            continue
+        if w.mins is None:
+            total = scale * x.sum[:, b].sum(axis=1, dtype=np.int32)[:, None].astype(np.float32)
+            acc = fma(np.broadcast_to(w.m[None, :, b], acc.shape), total, acc)
+        else:
+            total = (w.mins[None, :, b] * x.sum[:, None, b]).sum(axis=2).astype(np.float32)
+            acc = fma(-(w.m[None, :, b] * scale), total, acc)
+    return acc
+
+
+# --- blocks in the clear ---------------------------------------------------------------------------------------------
+
+
+def clear(qtype: str, blocks: U8) -> Clear:
+    block_bytes = BLOCK_BYTES[qtype]
+    rows = blocks.shape[0]
+    return CLEAR[qtype](blocks.reshape(rows, -1, block_bytes))
+
+
+def half(b: U8, at: int) -> F32:
+    return np.ascontiguousarray(b[..., at : at + 2]).view(np.float16)[..., 0].astype(np.float32)
+
+
+def nibbles(b: U8) -> I32:
+    """(..., 16) bytes -> (..., 32): the low ones first."""
+    return np.concatenate([b & 15, b >> 4], axis=-1).astype(np.int32)
+
+
+def fifth_bits(b: U8) -> I32:
+    return np.unpackbits(b, axis=-1, bitorder="little").astype(np.int32) << 4
+
+
+def q4_0(b: U8) -> Clear:
+    return Clear(nibbles(b[..., 2:]) - 8, half(b, 0))
+
+
+def q4_1(b: U8) -> Clear:
+    return Clear(nibbles(b[..., 4:]), half(b, 0), half(b, 2))
+
+
+def q5_0(b: U8) -> Clear:
+    return Clear((nibbles(b[..., 6:]) | fifth_bits(b[..., 2:6])) - 16, half(b, 0))
+
+
+def q5_1(b: U8) -> Clear:
+    return Clear(nibbles(b[..., 8:]) | fifth_bits(b[..., 4:8]), half(b, 0), half(b, 2))
+
+
+def q8_0(b: U8) -> Clear:
+    return Clear(b[..., 2:].view(np.int8).astype(np.int32), half(b, 0))
+
+
+def iq4_nl(b: U8) -> Clear:
+    return Clear(IQ4_VALUES[nibbles(b[..., 2:])], half(b, 0))
+
+
+def by_32(per_block: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
+    """(rows, blocks, 8, ...) -> (rows, blocks * 8, ...)."""
+    return per_block.reshape(per_block.shape[0], -1, *per_block.shape[3:])
+
+
+def super_scale(d: F32, s: I32) -> F32:
+    """d (rows, blocks) times s (rows, blocks, 8), exact in f32."""
+    return by_32(d[:, :, None] * s.astype(np.float32))  # type: ignore[return-value]
+
+
+def shifted(b: U8, shifts: list[int], mask: int) -> I32:
+    """(..., n, 32) bytes -> (..., n * len(shifts), 32)."""
+    parts = [(b >> s) & mask for s in shifts]
+    stacked = np.stack(parts, axis=-2)
+    return stacked.reshape(*b.shape[:-2], -1, 32).astype(np.int32)
+
+
+def k4_scales(s: U8) -> tuple[I32, I32]:
+    """12 bytes -> 8 scales and 8 mins of 6 bits."""
+    a, b, c = s[..., 0:4], s[..., 4:8], s[..., 8:12]
+    scale = np.concatenate([a & 63, (c & 15) | (a >> 6) << 4], axis=-1)
+    mins = np.concatenate([b & 63, (c >> 4) | (b >> 6) << 4], axis=-1)
+    return scale.astype(np.int32), mins.astype(np.int32)
+
+
+def k4(b: U8, q: I32) -> Clear:
+    scale, mins = k4_scales(b[..., 4:16])
+    return Clear(by_32(q), super_scale(half(b, 0), scale), -super_scale(half(b, 2), mins))  # type: ignore[arg-type]
+
+
+def pairs(b: U8) -> I32:
+    """128 bytes: 4 times 32 bytes of low, then high nibbles."""
+    return shifted(b.reshape(*b.shape[:-1], 4, 32), [0, 4], 15)
+
+
+def q4_k(b: U8) -> Clear:
+    return k4(b, pairs(b[..., 16:]))
+
+
+def q5_k(b: U8) -> Clear:
+    high = shifted(b[..., None, 16:48], list(range(8)), 1)
+    return k4(b, pairs(b[..., 48:]) | high << 4)
+
+
+def q6_k(b: U8) -> Clear:
+    low = b[..., :128].reshape(*b.shape[:-1], 2, 2, 32)
+    high = shifted(b[..., 128:192].reshape(*b.shape[:-1], 2, 32), [0, 2, 4, 6], 3)
+    q = np.stack([low & 15, low >> 4], axis=-3).reshape(*b.shape[:-1], 8, 32).astype(np.int32) | high << 4
+    return halves(q - 32, half(b, 208), b[..., 192:208].view(np.int8).astype(np.int32))
+
+
+def halves(q: I32, d: F32, s: I32, dmin: F32 | None = None, mins: I32 | None = None) -> Clear:
+    def spread(x: F32) -> F32:
+        return np.repeat(x, 8, axis=1)
+
+    def pair(x: I32) -> I32:
+        return x.reshape(x.shape[0], -1, 2)
+
+    return Clear(
+        by_32(q),  # type: ignore[arg-type]
+        spread(d),
+        None if dmin is None else spread(dmin),
+        pair(s),
+        None if mins is None else pair(mins),
+    )
+
+
+def two_bits(b: U8) -> I32:
+    return shifted(b.reshape(*b.shape[:-1], 2, 32), [0, 2, 4, 6], 3)
+
+
+def q2_k(b: U8) -> Clear:
+    s = b[..., :16]
+    return halves(
+        two_bits(b[..., 16:80]), half(b, 80), (s & 15).astype(np.int32), half(b, 82), (s >> 4).astype(np.int32)
+    )
+
+
+def q3_k(b: U8) -> Clear:
+    s = b[..., 96:108]
+    low = np.concatenate([s[..., :8] & 15, s[..., :8] >> 4], axis=-1)
+    high = np.concatenate([(s[..., 8:] >> shift) & 3 for shift in (0, 2, 4, 6)], axis=-1)
+    q = two_bits(b[..., 32:96]) | shifted(b[..., None, :32], list(range(8)), 1) << 2
+    return halves(q - 4, half(b, 108), (low | high << 4).astype(np.int32) - 32)
+
+
+def iq4_xs(b: U8) -> Clear:
+    low = np.stack([b[..., 4:8] & 15, b[..., 4:8] >> 4], axis=-1).reshape(*b.shape[:-1], 8)
+    high = np.stack([(b[..., 2 + i // 4] >> 2 * (i % 4)) & 3 for i in range(8)], axis=-1)
+    q = IQ4_VALUES[nibbles(b[..., 8:].reshape(*b.shape[:-1], 8, 16))]
+    return Clear(by_32(q), super_scale(half(b, 0), (low | high << 4).astype(np.int32) - 32))  # type: ignore[arg-type]
+
+
+CLEAR = {
+    "Q4_0": q4_0, "Q4_1": q4_1, "Q5_0": q5_0, "Q5_1": q5_1, "Q8_0": q8_0, "IQ4_NL": iq4_nl, "IQ4_XS": iq4_xs,
+    "Q2_K": q2_k, "Q3_K": q3_k, "Q4_K": q4_k, "Q5_K": q5_k, "Q6_K": q6_k,
+}  # fmt: skip
+BLOCK_BYTES = {
+    "Q4_0": 18, "Q4_1": 20, "Q5_0": 22, "Q5_1": 24, "Q8_0": 34, "IQ4_NL": 18, "IQ4_XS": 136,
+    "Q2_K": 84, "Q3_K": 110, "Q4_K": 144, "Q5_K": 176, "Q6_K": 210,
+}  # fmt: skip
+FLOATS = {
+    "F32": lambda b: b.view(np.float32),
+    "F16": lambda b: b.view(np.float16).astype(np.float32),
+    "BF16": lambda b: (b.view(np.uint16).astype(np.uint32) << 16).view(np.float32),
+}

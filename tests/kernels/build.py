@@ -1,0 +1,201 @@
+"""Compile the kernels of csrc into a small shared library and call them through ctypes, without the extension."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import os
+import subprocess
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+CSRC = Path(__file__).parents[2] / "csrc"
+FLAGS = ["-O3", "-std=gnu11", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", "-Wall", "-Wextra", "-Werror"]
+N_TYPES = 31
+
+
+class Mat(ctypes.Structure):
+    _fields_ = (
+        ("data", ctypes.c_void_p),
+        ("type", ctypes.c_int32),
+        ("rows", ctypes.c_int32),
+        ("cols", ctypes.c_int32),
+        ("tile_cols", ctypes.c_int32),
+    )
+
+
+class Act(ctypes.Structure):
+    _fields_ = (
+        ("f", ctypes.c_void_p),
+        ("q", ctypes.c_void_p),
+        ("scale", ctypes.c_void_p),
+        ("sum", ctypes.c_void_p),
+        ("f_stride", ctypes.c_ssize_t),
+        ("q_stride", ctypes.c_ssize_t),
+        ("s_stride", ctypes.c_ssize_t),
+        ("n_tokens", ctypes.c_int32),
+        ("cols", ctypes.c_int32),
+    )
+
+
+INT = ctypes.c_int
+MATMUL = ctypes.CFUNCTYPE(
+    None, ctypes.POINTER(Mat), ctypes.POINTER(Act), INT, INT, INT, INT, ctypes.c_void_p, ctypes.c_ssize_t
+)
+QUANTIZE = ctypes.CFUNCTYPE(None, ctypes.c_void_p, INT, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p)
+
+
+class Kernels(ctypes.Structure):
+    _fields_ = (("name", ctypes.c_char_p), ("matmul", MATMUL * N_TYPES), ("quantize", QUANTIZE))
+
+
+def guarded(n_bytes: int, fill: int = 0xA5, align: int = 64, guard: int = 64) -> tuple[np.ndarray, np.ndarray]:
+    """A buffer of n bytes, aligned, between guard bytes: (all, inside)."""
+    whole = np.full(n_bytes + 2 * guard + align, fill, np.uint8)
+    start = guard + (-(whole.ctypes.data + guard)) % align
+    return whole, whole[start : start + n_bytes]
+
+
+def guards_intact(whole: np.ndarray, inside: np.ndarray, fill: int = 0xA5) -> bool:
+    start = inside.ctypes.data - whole.ctypes.data
+    return bool((whole[:start] == fill).all() and (whole[start + inside.size :] == fill).all())
+
+
+@dataclass
+class Packed:
+    """A packed matrix and the buffer that holds it."""
+
+    whole: np.ndarray
+    data: np.ndarray
+    mat: Mat
+
+
+@dataclass
+class Activations:
+    f: np.ndarray
+    q: np.ndarray
+    scale: np.ndarray
+    sum: np.ndarray
+    act: Act
+    guards: list[tuple[np.ndarray, np.ndarray]]
+
+
+class Library:
+    """The C functions with NumPy arrays in and out."""
+
+    def __init__(self, path: Path) -> None:
+        lib = ctypes.CDLL(str(path))
+        self.lib = lib
+        lib.sw_packed_bytes.restype = ctypes.c_size_t
+        lib.sw_packed_bytes.argtypes = [INT] * 4
+        lib.sw_type_bytes.restype = ctypes.c_size_t
+        lib.sw_pack.argtypes = [ctypes.POINTER(Mat), *[ctypes.c_void_p] * 2, INT, INT]
+        lib.sw_unpack.argtypes = [ctypes.POINTER(Mat), ctypes.c_void_p, INT, INT]
+        lib.sw_dequant_row.argtypes = [ctypes.POINTER(Mat), INT, ctypes.c_void_p]
+        lib.sw_kernels_by_name.restype = ctypes.POINTER(Kernels)
+        lib.sw_kernels_by_name.argtypes = [ctypes.c_char_p]
+        lib.sw_kernels_best.restype = ctypes.POINTER(Kernels)
+
+    def kernels(self, name: str) -> Kernels | None:
+        found = self.lib.sw_kernels_by_name(name.encode())
+        return found.contents if found else None
+
+    def table(self, symbol: str) -> Kernels:
+        """A kernel table by its C name, usable here or not."""
+        return Kernels.in_dll(self.lib, symbol)
+
+    def names(self) -> list[str]:
+        names = (ctypes.c_char_p * 16)()
+        return [(names[i] or b"").decode() for i in range(self.lib.sw_kernels_list(names, 16))]
+
+    def block(self, qtype: int) -> int:
+        return int(self.lib.sw_type_block(qtype))
+
+    def pack(self, qtype: int, blocks: np.ndarray, rows: int, cols: int, tile_cols: int | None = None) -> Packed:
+        tile_cols = cols if tile_cols is None else tile_cols
+        whole, data = guarded(self.lib.sw_packed_bytes(qtype, rows, cols, tile_cols))
+        mat = Mat(data.ctypes.data, qtype, rows, cols, tile_cols)
+        self.lib.sw_pack(mat, data.ctypes.data, np.ascontiguousarray(blocks).ctypes.data, 0, rows)
+        return Packed(whole, data, mat)
+
+    def unpack(self, packed: Packed) -> np.ndarray:
+        mat = packed.mat
+        size = mat.rows * (mat.cols // self.block(mat.type)) * self.lib.sw_type_bytes(mat.type)
+        whole, out = guarded(size)
+        self.lib.sw_unpack(mat, out.ctypes.data, 0, mat.rows)
+        assert guards_intact(whole, out)
+        return out
+
+    def dequant_row(self, packed: Packed, row: int) -> np.ndarray:
+        whole, out = guarded(packed.mat.cols * 4)
+        self.lib.sw_dequant_row(packed.mat, row, out.ctypes.data)
+        assert guards_intact(whole, out)
+        return out.view(np.float32)
+
+    def activations(self, kernels: Kernels, x: np.ndarray) -> Activations:
+        """Quantise (tokens, cols) floats."""
+        tokens, cols = x.shape
+        q_stride = -(-cols // 64) * 64
+        s_stride, blocks = q_stride // 32, -(-cols // 32)
+        buffers = [guarded(n) for n in (x.size * 4, tokens * q_stride, tokens * s_stride * 4, tokens * s_stride * 4)]
+        f = buffers[0][1].view(np.float32).reshape(tokens, cols)
+        f[:] = x
+        q = buffers[1][1].view(np.int8).reshape(tokens, q_stride)
+        scale = buffers[2][1].view(np.float32).reshape(tokens, s_stride)
+        sums = buffers[3][1].view(np.int16).reshape(tokens, 2 * s_stride)
+        for t in range(tokens):
+            kernels.quantize(f[t].ctypes.data, cols, q[t].ctypes.data, scale[t].ctypes.data, sums[t].ctypes.data)
+        pointers = (b.ctypes.data for b in (f, q, scale, sums))
+        act = Act(*pointers, cols, q_stride, s_stride, tokens, cols)
+        return Activations(f, q[:, : 32 * blocks], scale[:, :blocks], sums[:, : 2 * blocks], act, buffers)
+
+    def matmul(
+        self,
+        kernels: Kernels,
+        packed: Packed,
+        x: Activations,
+        *,
+        tokens: tuple[int, int] | None = None,
+        panels: tuple[int, int] | None = None,
+        fill: float = -77.5,
+    ) -> np.ndarray:
+        """(tokens, rows); what a range leaves out stays `fill`."""
+        rows, n = packed.mat.rows, x.act.n_tokens
+        t0, t1 = tokens or (0, n)
+        p0, p1 = panels or (0, -(-rows // 16))
+        whole, out = guarded(n * rows * 4)
+        y = out.view(np.float32).reshape(n, rows)
+        y[:] = fill
+        kernels.matmul[packed.mat.type](packed.mat, x.act, t0, t1, p0, p1, y.ctypes.data, rows)
+        assert guards_intact(whole, out), "wrote outside y"
+        return y
+
+
+def sources() -> list[Path]:
+    other = "arm" if os.uname().machine == "x86_64" else "x86"
+    names = [*CSRC.glob("matmul*.c"), CSRC / "pack.c", CSRC / "dispatch.c"]
+    return sorted(p for p in names if not p.name.endswith(f"_{other}.c"))
+
+
+def compile_library(out: Path, files: list[Path], extra: list[str], cc: str = "gcc") -> None:
+    objects = []
+    jobs = []
+    for file in files:
+        objects.append(out.parent / f"{out.stem}-{file.stem}.o")
+        command = [cc, *FLAGS, "-fPIC", *extra, "-c", "-o", str(objects[-1]), str(file)]
+        jobs.append(subprocess.Popen(command, stderr=subprocess.PIPE, text=True))
+    failures = [errors for job in jobs if (errors := job.communicate()[1])]
+    assert not failures, failures[0]
+    subprocess.run([cc, "-shared", "-o", str(out), *map(str, objects), "-lm"], check=True)
+
+
+@functools.cache
+def library() -> Library:
+    """The kernels of this machine's processor family."""
+    with tempfile.TemporaryDirectory(prefix="swarm-kernels-") as folder:
+        path = Path(folder) / "native.so"
+        compile_library(path, sources(), [])
+        return Library(path)   # stays loaded when the file goes

@@ -1,0 +1,103 @@
+"""csrc/pack.c: lossless, and equal to the gguf package where it dequantises."""
+
+from __future__ import annotations
+
+import gguf
+import numpy as np
+import pytest
+from gguf.quants import dequantize, quantize
+
+from tests.kernels.build import guards_intact, library
+
+TYPES = {
+    name: int(gguf.GGMLQuantizationType[name])
+    for name in (
+        "F32 F16 BF16 Q4_0 Q4_1 Q5_0 Q5_1 Q8_0 Q2_K Q3_K Q4_K Q5_K Q6_K IQ4_NL IQ4_XS"
+    ).split()
+}
+SHAPES = [(1, 256), (16, 512), (17, 256), (40, 1280)]
+
+
+def random_bytes(name: str, rows: int, cols: int, seed: int) -> np.ndarray:
+    block, size = gguf.GGML_QUANT_SIZES[TYPES[name]]
+    return np.random.default_rng(seed).integers(0, 256, (rows, cols // block * size), dtype=np.uint8)
+
+
+def tiles(name: str, cols: int) -> list[int]:
+    block = gguf.GGML_QUANT_SIZES[TYPES[name]][0]
+    return sorted({cols, max(32, block), max(96, block)})
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("name", TYPES)
+def test_any_bytes_come_back_from_the_packed_form(name: str, shape: tuple[int, int]) -> None:
+    lib = library()
+    for tile_cols in tiles(name, shape[1]):
+        blocks = random_bytes(name, *shape, seed=1)
+        packed = lib.pack(TYPES[name], blocks, *shape, tile_cols)
+        assert guards_intact(packed.whole, packed.data)
+        assert np.array_equal(lib.unpack(packed), blocks.reshape(-1)), tile_cols
+
+
+@pytest.mark.parametrize("name", TYPES)
+def test_packed_rows_take_what_gguf_takes(name: str) -> None:
+    block, size = gguf.GGML_QUANT_SIZES[TYPES[name]]
+    assert library().block(TYPES[name]) == block
+    assert library().lib.sw_packed_bytes(TYPES[name], 33, 4 * block, 4 * block) == 48 * 4 * size
+
+
+def finite_blocks(name: str, rows: int, cols: int) -> np.ndarray:
+    """Random blocks with scales that are finite, as real files have them."""
+    blocks = random_bytes(name, rows, cols, seed=2)
+    if name in ("F16", "BF16", "F32"):
+        values = np.random.default_rng(3).standard_normal((rows, cols)).astype(np.float32)
+        return quantize(values, gguf.GGMLQuantizationType[name]).view(np.uint8)
+    block, size = gguf.GGML_QUANT_SIZES[TYPES[name]]
+    scales = {"Q2_K": (80, 82), "Q3_K": (108,), "Q6_K": (208,), "Q4_1": (0, 2), "Q5_1": (0, 2)}
+    scales |= {"Q4_K": (0, 2), "Q5_K": (0, 2)}
+    view = blocks.reshape(rows, cols // block, size)
+    rng = np.random.default_rng(4)
+    for at in scales.get(name, (0,)):
+        half = (rng.standard_normal((rows, cols // block, 1)) * 0.01).astype(np.float16)
+        view[:, :, at : at + 2] = half.view(np.uint8)
+    return blocks
+
+
+@pytest.mark.parametrize("name", TYPES)
+def test_a_row_dequantises_as_the_gguf_package_does(name: str) -> None:
+    rows, cols, lib = 37, 768, library()
+    blocks = finite_blocks(name, rows, cols)
+    want = dequantize(blocks.reshape(-1), gguf.GGMLQuantizationType[name]).reshape(rows, cols)
+    for tile_cols in tiles(name, cols):
+        packed = lib.pack(TYPES[name], blocks, rows, cols, tile_cols)
+        got = np.stack([lib.dequant_row(packed, r) for r in range(rows)])
+        assert np.array_equal(got.view(np.uint32), want.view(np.uint32))
+
+
+@pytest.mark.parametrize("name", TYPES)
+def test_a_tile_of_columns_is_one_contiguous_run_of_the_matrix(name: str) -> None:
+    lib, rows, cols = library(), 20, 768
+    tile = max(32, lib.block(TYPES[name]))
+    blocks = random_bytes(name, rows, cols, seed=5)
+    whole = lib.pack(TYPES[name], blocks, rows, cols, tile).data
+    part = np.ascontiguousarray(blocks.reshape(rows, cols // tile, -1)[:, 1:2])
+    alone = lib.pack(TYPES[name], part, rows, tile, tile).data
+    assert np.array_equal(whole[alone.size : 2 * alone.size], alone)
+
+
+def test_rows_can_be_packed_in_parts() -> None:
+    lib = library()
+    blocks = random_bytes("Q5_K", 40, 512, seed=6)
+    for tile_cols in (512, 256):
+        whole = lib.pack(TYPES["Q5_K"], blocks, 40, 512, tile_cols)
+        parts = np.zeros_like(whole.data)
+        for row0, row1 in ((32, 40), (0, 16), (16, 32)):
+            lib.lib.sw_pack(whole.mat, parts.ctypes.data, blocks.ctypes.data, row0, row1)
+        assert np.array_equal(parts, whole.data)
+
+
+def test_an_unknown_type_has_no_size() -> None:
+    lib = library().lib
+    for qtype in (-1, 4, 9, 16, 31, 1000):
+        assert lib.sw_type_block(qtype) == 0
+        assert lib.sw_packed_bytes(qtype, 16, 256, 256) == 0
