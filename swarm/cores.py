@@ -1,4 +1,4 @@
-"""How many cores this process may use: affinity, cgroup quota, and physical cores rather than hyper-threads."""
+"""What this process may use of the machine: cores by affinity, quota and hyper-threads; memory by cgroup."""
 
 from __future__ import annotations
 
@@ -41,6 +41,23 @@ def cgroup_quota(proc_cgroup: Path = PROC_CGROUP, root: Path = CGROUP) -> float 
     v1_root = root / "cpu"
     quotas += [_v1_quota(folder) for folder in _ancestors(_group(proc_cgroup, "cpu"), v1_root)]
     return min((quota for quota in quotas if quota is not None), default=None)
+
+
+def cgroup_memory(proc_cgroup: Path = PROC_CGROUP, root: Path = CGROUP) -> tuple[int | None, int]:
+    """The tightest limit in bytes on the memory of this process's groups (None: no limit), and what is used of it.
+
+    Version 2 has memory.max and memory.current, version 1 memory.limit_in_bytes and memory.usage_in_bytes.
+    """
+    groups = [(folder, "memory.max", "memory.current") for folder in _ancestors(_group(proc_cgroup, ""), root)]
+    v1_root = root / "memory"
+    v1_folders = _ancestors(_group(proc_cgroup, "memory"), v1_root)
+    groups += [(folder, "memory.limit_in_bytes", "memory.usage_in_bytes") for folder in v1_folders]
+    limits = [(int(text), folder / used) for folder, name, used in groups if (text := _read(folder / name)).isdigit()]
+    if not limits:
+        return None, 0
+    limit, used_file = min(limits)
+    now = _read(used_file)
+    return limit, int(now) if now.isdigit() else 0
 
 
 def _siblings(cpu: int, sys_cpu: Path) -> str:

@@ -60,11 +60,9 @@ def resolve(
     """
     settings = settings or config.load()
     name = settings.model if model is None else model
-    path = Path(name).expanduser()
-    if path.is_file():
+    path = _existing_path(name)
+    if path is not None:
         return path
-    if path.is_dir():
-        raise ModelNotFound(_directory_hint(path))
     known = CATALOG.get(name.lower())
     if known is not None:
         return fetch(known, settings.models_path, progress)
@@ -186,6 +184,18 @@ def _locked(path: Path, progress: Progress) -> Iterator[None]:
 
 def _no_progress(what: str, done: int, total: int) -> None:
     pass
+
+
+def _existing_path(name: str) -> Path | None:
+    """The path that `name` is, when something that may be a model file is there."""
+    try:
+        path = Path(name).expanduser()
+        if path.is_dir():
+            raise ModelNotFound(_directory_hint(path))
+        return path if path.exists() else None
+    except (OSError, RuntimeError, ValueError) as error:  # too long a name, no permission, ~nobody, a zero byte
+        reason = getattr(error, "strerror", None) or str(error)
+        raise ModelNotFound(f"{name[:200]!r} is not a path that can be read ({reason})") from error
 
 
 def _kept_file(name: str, folder: Path) -> Path | None:

@@ -165,7 +165,9 @@ def test_a_path_is_itself_and_a_kept_file_is_found_by_name(tmp_path: Path) -> No
         ("./none.gguf", "there is no file ./none.gguf"),
         ("..", "is a directory; name one GGUF file"),
         ("", "is a directory"),
-        ("../../etc/passwd.gguf", "there is no file"),
+        ("../../etc/none.gguf", "there is no file"),
+        ("x" * 5000, "is not a path that can be read (File name too long)"),
+        ("~nobody-of-that-name/x.gguf", "is not a path that can be read"),
     ],
 )
 def test_a_name_that_means_nothing_gives_one_line_that_helps(tmp_path: Path, name: str, says: str) -> None:

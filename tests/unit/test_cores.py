@@ -51,6 +51,26 @@ def test_version_1_quota_is_read(tmp_path: Path) -> None:
     assert cores.cgroup_quota(tmp_path / "proc", tmp_path / "cg") is None
 
 
+def test_the_tightest_memory_limit_and_its_use_are_read(tmp_path: Path) -> None:
+    write(tmp_path / "proc", "0::/a/b")
+    write(tmp_path / "cg/a/b/memory.max", "max")
+    write(tmp_path / "cg/a/memory.max", "8000")
+    write(tmp_path / "cg/a/memory.current", "3000")
+    write(tmp_path / "cg/memory.max", "9000")
+    assert cores.cgroup_memory(tmp_path / "proc", tmp_path / "cg") == (8000, 3000)
+
+
+def test_version_1_memory_limit_is_read(tmp_path: Path) -> None:
+    write(tmp_path / "proc", "4:memory:/docker/1")
+    write(tmp_path / "cg/memory/docker/1/memory.limit_in_bytes", "500")
+    write(tmp_path / "cg/memory/docker/1/memory.usage_in_bytes", "200")
+    assert cores.cgroup_memory(tmp_path / "proc", tmp_path / "cg") == (500, 200)
+
+
+def test_without_groups_memory_has_no_limit(tmp_path: Path) -> None:
+    assert cores.cgroup_memory(tmp_path / "none", tmp_path / "none") == (None, 0)
+
+
 @pytest.mark.parametrize(("quota", "threads"), [(None, 4), (2.5, 2), (0.5, 1), (16.0, 4)])
 def test_threads_are_cores_within_the_quota_and_at_least_one(
     monkeypatch: pytest.MonkeyPatch, quota: float | None, threads: int

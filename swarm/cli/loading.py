@@ -1,0 +1,15 @@
+"""From MODEL on the command line to a file on disk and a model ready to answer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from swarm import config
+from swarm.cli.progress import ProgressBar
+from swarm.store import catalog
+
+
+def find_model(name: str | None, settings: config.Settings) -> Path:
+    """The file that MODEL means; the default model is fetched, with a progress bar, when it is not there yet."""
+    with ProgressBar() as progress:
+        return catalog.resolve(name, settings=settings, progress=progress)

@@ -1,0 +1,138 @@
+"""`swarm show`: what a model is made of, what it needs, and whether it fits on this device."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+from collections import Counter
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from swarm import config
+from swarm.cli import loading, machine, options
+from swarm.cli.terminal import harmless, human_bytes, human_count
+
+HELP = "Show what a model is: its shape, how its weights are stored, the memory it needs, and whether it fits here."
+EXAMPLES = """\
+  swarm show                      the default model
+  swarm show ./GLM-4-9B.gguf      a model file of yours
+  swarm show MODEL --json         for scripts
+"""
+CONTEXTS = (2048, 8192, 32768, 131072)
+# Beside weights and KV cache: activations, tokenizer, Python and its libraries. Measured on SmolLM2 and held by a test.
+OVERHEAD_BYTES = 150_000_000
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Everything that `show` prints; sizes in bytes."""
+
+    path: str
+    name: str
+    family: str
+    parameters: int
+    file_bytes: int
+    layers: int
+    hidden: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    ffn: int
+    experts: int
+    experts_per_token: int
+    vocabulary: int
+    context: int
+    quants: dict[str, int]  # bytes of each
+    weights_bytes: int
+    read_per_token_bytes: int
+    kv_bytes_per_token: dict[str, int]
+    ram_bytes: dict[int, int]  # context -> what it needs, with the KV type in force
+    available_bytes: int
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    options.add_model(parser)
+    parser.add_argument("--kv", choices=config.KV_TYPES, help="count past tokens as f16 (default) or q8_0")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def run(args: argparse.Namespace) -> int:
+    settings = options.settings_of(args)
+    summary = summarise(loading.find_model(args.model, settings), settings.kv)
+    print(json.dumps(asdict(summary), indent=1) if args.json else "\n".join(lines(summary, settings.kv)))
+    return 0
+
+
+def summarise(path: Path, kv: str) -> Summary:
+    """Read the header of a model file; its weights are not touched."""
+    from swarm.models import kv_bytes_per_token, model_sizes, spec_from_gguf
+    from swarm.store.gguf import open_gguf
+
+    with open_gguf(path) as file:
+        spec = spec_from_gguf(file.metadata, file.tensors)
+        sizes = model_sizes(spec, file.tensors)
+        quants: Counter[str] = Counter()
+        for tensor in file.tensors.values():
+            quants[tensor.quant.name] += tensor.n_bytes
+        moe = next((layer.moe for layer in spec.layers if layer.moe), None)
+        per_token = {name: kv_bytes_per_token(spec, name.upper()) for name in config.KV_TYPES}
+        contexts = [n for n in CONTEXTS if n < spec.context_length] + [spec.context_length]
+        return Summary(
+            path=str(path),
+            name=str(file.metadata.get("general.name", path.stem)),
+            family=spec.family,
+            parameters=sum(math.prod(tensor.shape) for tensor in file.tensors.values()),
+            file_bytes=file.size_bytes,
+            layers=spec.n_layers,
+            hidden=spec.hidden,
+            heads=spec.n_heads,
+            kv_heads=spec.n_kv_heads,
+            head_dim=spec.head_dim,
+            ffn=max(layer.ffn for layer in spec.layers),
+            experts=moe.n_experts if moe else 0,
+            experts_per_token=moe.top_k if moe else 0,
+            vocabulary=spec.vocab,
+            context=spec.context_length,
+            quants=dict(quants.most_common()),
+            weights_bytes=sizes.total,
+            read_per_token_bytes=sizes.active_per_token,
+            kv_bytes_per_token=per_token,
+            ram_bytes={n: sizes.total + n * per_token[kv] + OVERHEAD_BYTES for n in contexts},
+            available_bytes=machine.memory().available,
+        )
+
+
+def lines(summary: Summary, kv: str) -> list[str]:
+    """The summary as a person reads it."""
+    return [
+        f"{harmless(summary.name)}: {summary.family}, {human_count(summary.parameters)} parameters, "
+        f"{human_bytes(summary.file_bytes)}",
+        f"  file         {summary.path}",
+        f"  shape        {_shape(summary)}",
+        f"  vocabulary   {summary.vocabulary:,} tokens",
+        f"  stored as    {_quants(summary)}",
+        f"  a token      reads {human_bytes(summary.read_per_token_bytes)} of weights and keeps "
+        + ", ".join(f"{human_bytes(size)} ({name})" for name, size in summary.kv_bytes_per_token.items()),
+        f"  needs RAM    ({kv} keys and values; {human_bytes(summary.available_bytes)} is free here)",
+        *(f"    {_need(summary, context)}" for context in summary.ram_bytes),
+    ]
+
+
+def _shape(summary: Summary) -> str:
+    heads = f"{summary.heads} heads of {summary.head_dim} on {summary.kv_heads} KV heads"
+    ffn = f"FFN {summary.ffn}" if summary.ffn else ""
+    experts = f"{summary.experts} experts, {summary.experts_per_token} a token" if summary.experts else ""
+    parts = (f"{summary.layers} layers of {summary.hidden}", heads, ffn, experts)
+    return ", ".join(part for part in parts if part)
+
+
+def _quants(summary: Summary) -> str:
+    total = sum(summary.quants.values())
+    return ", ".join(f"{name} {100 * size / total:.3g} %" for name, size in summary.quants.items())
+
+
+def _need(summary: Summary, context: int) -> str:
+    need = summary.ram_bytes[context]
+    verdict = "fits" if need <= summary.available_bytes else f"{human_bytes(need - summary.available_bytes)} too much"
+    return f"context {context:>7,}: {human_bytes(need):>8}  {verdict}"
