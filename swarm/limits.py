@@ -43,6 +43,7 @@ DIAL_TURN_S = 0.7  # the device with the larger id waits so long for the other o
 LINK_DRAIN_S = 2.0  # a surplus link is still read for so long: what is in flight on it arrives
 GARBAGE_BACKOFF_S = 30.0  # a device that sent garbage is not heard for so long
 GARBAGE_BACKOFF_MAX_S = 600.0  # the back-off doubles up to this
+FORGET_ADDRESS_S = 600.0  # addresses of a device that nobody announced for so long are dropped
 MAX_BLOCKED_KEYS = 1024  # remembered back-offs; the oldest goes first
 FAST_QUEUE_MESSAGES = 256  # per device: activations and heartbeats; a longer queue means a frozen peer
 SEND_RETRY_S = 0.005  # a full incoming link is tried again; 40 ms drain a 4 MiB piece on gigabit

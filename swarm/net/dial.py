@@ -1,0 +1,131 @@
+"""Whom to call next, and where: pure, the transport asks with the time and does the calling."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterable
+from dataclasses import dataclass, field
+
+from swarm import limits
+from swarm.wire.ids import PeerId
+from swarm.wire.records import Address
+
+MAX_CALLS_AT_ONCE = 3  # addresses of one device tried side by side
+
+Key = PeerId | Address  # a device, or an address given by hand of which the device is not known yet
+
+
+@dataclass
+class Target:
+    """A device to be connected to."""
+
+    addresses: list[Address]
+    by_hand: bool
+    next_at: float
+    learnt_at: float
+    index: int = 0
+    wait_s: float = limits.REDIAL_FIRST_S
+    calling: set[Address] = field(default_factory=set)
+
+
+class Dialer:
+    """Addresses of devices and the schedule of calls to them."""
+
+    def __init__(self, me: PeerId) -> None:
+        self._me = me
+        self._targets: dict[Key, Target] = {}
+
+    def learn(self, peer: PeerId, addresses: Iterable[Address], now: float) -> None:
+        """Take note of where a device may be reached; the newest news comes first."""
+        if peer == self._me:
+            return
+        target = self._targets.get(peer)
+        if target is None:
+            if len(self._targets) >= limits.MAX_PEERS:
+                return
+            target = self._targets[peer] = Target([], False, now + self._turn_s(peer), now)
+        target.learnt_at = now
+        news = [address for address in dict.fromkeys(addresses) if address not in target.addresses]
+        target.addresses = [*news, *target.addresses][: limits.MAX_ADDRESSES]
+        if news:
+            target.index, target.wait_s = 0, limits.REDIAL_FIRST_S
+            target.next_at = min(target.next_at, now + limits.DIAL_TURN_S)
+
+    def learn_by_hand(self, address: Address, now: float) -> None:
+        """Call this address until something answers, for ever."""
+        self._targets.setdefault(address, Target([address], True, now, now))
+
+    def due(self, now: float, connected: Container[PeerId]) -> list[tuple[Key, Address]]:
+        """Return the calls to make now; each must be reported with `ended` or `answered`."""
+        calls: list[tuple[Key, Address]] = []
+        for key, target in list(self._targets.items()):
+            if not isinstance(key, Address) and key in connected:
+                target.index, target.wait_s = 0, limits.REDIAL_FIRST_S
+                target.next_at, target.learnt_at = now + self._turn_s(key), now
+            elif not target.by_hand and now - target.learnt_at > limits.FORGET_ADDRESS_S:
+                del self._targets[key]
+            elif target.addresses and now >= target.next_at:
+                address = self._next_address(target, now)
+                if len(target.calling) < MAX_CALLS_AT_ONCE and address not in target.calling:
+                    target.calling.add(address)
+                    calls.append((key, address))
+        return calls
+
+    def ended(self, key: Key, address: Address, now: float, wait_s: float = 0.0) -> None:
+        """The call failed or the link it made is gone; `wait_s` is how long the other end asks to be left alone."""
+        target = self._targets.get(key)
+        if target is not None:
+            target.calling.discard(address)
+            target.next_at = max(target.next_at, now + wait_s) if wait_s else target.next_at
+
+    def answered(self, key: Key, address: Address, peer: PeerId, now: float) -> None:
+        """A call reached this device: an address given by hand becomes one of its addresses, the first to try."""
+        target = self._targets.get(key)
+        if target is None:
+            return
+        target.calling.discard(address)
+        if key == peer:
+            target.addresses.remove(address)
+            target.addresses.insert(0, address)
+            return
+        if isinstance(key, Address):
+            del self._targets[key]
+            self._adopt(peer, target, now)
+
+    def drop(self, key: Key, address: Address) -> None:
+        """That address leads to this very device, or to another one than was thought."""
+        target = self._targets.get(key)
+        if target is not None:
+            target.calling.discard(address)
+            target.addresses = [each for each in target.addresses if each != address]
+            if not target.addresses:
+                del self._targets[key]
+
+    def addresses(self, peer: PeerId) -> tuple[Address, ...]:
+        """Return what is known of a device."""
+        target = self._targets.get(peer)
+        return tuple(target.addresses) if target else ()
+
+    def _adopt(self, peer: PeerId, target: Target, now: float) -> None:
+        known = self._targets.get(peer)
+        if known is None:
+            target.learnt_at = now
+            self._targets[peer] = target
+            return
+        rest = [each for each in known.addresses if each not in target.addresses]
+        known.addresses = [*target.addresses, *rest][: limits.MAX_ADDRESSES]
+        known.by_hand = True
+
+    def _turn_s(self, peer: PeerId) -> float:
+        """Both learn of each other, or lose each other, at the same time: one calls, the other waits a moment."""
+        return limits.DIAL_TURN_S if peer < self._me else 0.0
+
+    @staticmethod
+    def _next_address(target: Target, now: float) -> Address:
+        address = target.addresses[target.index % len(target.addresses)]
+        target.index += 1
+        if target.index < len(target.addresses):
+            target.next_at = now + limits.ADDRESS_STAGGER_S
+        else:
+            target.index, target.next_at = 0, now + target.wait_s
+            target.wait_s = min(2 * target.wait_s, limits.REDIAL_MAX_S)
+        return address

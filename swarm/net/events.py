@@ -1,0 +1,68 @@
+"""What the transport tells the node: typed, frozen, in the order in which it happened."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from swarm.wire.ids import BootId, PeerId
+from swarm.wire.messages import Message
+from swarm.wire.records import Address, Version
+
+Frame = memoryview  # a raw frame; it keeps its bytes alive and is never changed
+
+
+@dataclass(frozen=True, slots=True)
+class PeerUp:
+    """A device is connected and proven: it is a member, and it is this device."""
+
+    peer: PeerId
+    name: str
+    boot: BootId
+    version: Version
+    address: Address
+
+
+@dataclass(frozen=True, slots=True)
+class PeerDown:
+    """The last link to a device is gone, or it was silent too long; `reason` is one line."""
+
+    peer: PeerId
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """A message from a connected device. Heartbeats come too: their state is news."""
+
+    peer: PeerId
+    message: Message
+    frame: Frame | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Garbage:
+    """A device broke the protocol; it is cut off for a while. The text names it and the rule."""
+
+    peer: PeerId | None
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class NotLetIn:
+    """A call failed for a reason that trying again does not cure: another key, another version, a cloned id."""
+
+    address: Address
+    reason: str  # one of messages.REFUSALS, or "key"
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class CloneSeen:
+    """Two running devices have one id: somebody copied an SD card. The text says what to do."""
+
+    peer: PeerId
+    text: str
+
+
+Event = PeerUp | PeerDown | Received | Garbage | NotLetIn | CloneSeen
