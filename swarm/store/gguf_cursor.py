@@ -69,7 +69,9 @@ class Cursor:
                 break
             position += 8 + unpack(data, position)[0]
         else:
-            return self.skip(position - start, field)
+            if position <= self.end:
+                self.position = position
+                return start
         self.fail(field, f"its {count} texts do not fit in the file (it has {len(data)} bytes)")
 
 
