@@ -1,0 +1,86 @@
+/* The two halves of a transformer layer, run by a team of threads. */
+#ifndef SW_LAYER_H
+#define SW_LAYER_H
+#include <stdatomic.h>
+#include "ops.h"
+
+#define SW_CHUNK 64          /* FFN columns, and tokens, per step of a fused gate-up item */
+
+/* Threads share work item by item through `next`, so that a slow or busy core takes fewer items. Every loop over items
+ * ends in a barrier, which spins briefly and then sleeps: a busy machine costs a wake-up, never a time slice. */
+typedef struct {
+  int n_threads;
+  _Alignas(64) atomic_int next;
+  _Alignas(64) atomic_int arrived;
+  _Alignas(64) atomic_int generation;
+  atomic_int sleepers;
+} sw_team;
+
+typedef struct {
+  int hidden, n_heads, n_kv_heads, head_dim, rope_half, rope_pair;
+  float eps, q_scale;
+} sw_dims;
+
+typedef struct {
+  const float *norm, *post_norm;                       /* post_norm NULL but in sandwich families */
+  sw_mat q, k, v, o;
+  const float *q_bias, *k_bias, *v_bias, *o_bias;      /* each may be NULL */
+  const float *q_norm, *k_norm;                        /* (head_dim,) or NULL */
+} sw_attn;
+
+typedef struct {
+  const float *norm, *post_norm;
+  sw_mat gate, up, down;                               /* dense FFN or shared expert; rows == 0 when there is none */
+  int n_experts, top_k, n_group, top_group, sigmoid, normalise;   /* n_experts == 0: dense */
+  float scale;
+  sw_mat router;                                       /* (n_experts, hidden) */
+  const float *router_bias;                            /* (n_experts,) added to the choice only, or NULL */
+  sw_mat expert_gate, expert_up, expert_down;          /* shapes of one expert; data comes from the tables */
+  const uint8_t **gate_data, **up_data, **down_data;
+} sw_ffn;
+
+/* Buffers for max_tokens tokens; made by the caller. Strides are exact widths. */
+typedef struct {
+  int max_tokens, max_segments;
+  float *x, *delta, *normed;                           /* (tokens, hidden) */
+  float *q, *k, *v;                                    /* (tokens, heads * head_dim), (tokens, kv_heads * head_dim) twice */
+  float *mixed;                                        /* (tokens, heads * head_dim) attention output */
+  float *inner;                                        /* (pairs, widest ffn) silu(gate) * up, kept for float weights */
+  float *router;                                       /* (tokens, n_experts) */
+  const float *cos, *sin;                              /* (tokens, rope_half) of this step */
+  sw_act act_hidden, act_mixed, act_inner;
+  float *part_m, *part_l, *part_acc;                   /* decode: (heads, segments), and times head_dim */
+  int32_t *pick;                                       /* (tokens, top_k) chosen experts, ascending */
+  float *pick_weight;
+  int32_t *active, *start, *pair_token;                /* experts in use; their first pair; the token of each pair */
+  float *pair_weight;
+  int n_active;
+  uint8_t *scratch;                                    /* (threads, scratch_bytes) */
+  size_t scratch_bytes;
+} sw_ws;
+
+/* What the half before left in delta: nothing, or something to add to x (through its post-norm when it has one). */
+typedef struct {
+  int pending;
+  const float *norm;
+} sw_fold;
+
+typedef struct {
+  const sw_kernels *kernels;
+  const sw_ops *ops;
+  sw_team *team;
+  const sw_dims *dims;
+  sw_ws *ws;
+  int n_tokens, position;                              /* tokens of this step; position of the first */
+} sw_step;
+
+void sw_team_init(sw_team *team, int n_threads);
+size_t sw_scratch_bytes(const sw_dims *d, int max_cols, int max_segments);
+/* Every thread of the team calls these with its own id; delta is complete when they return. */
+void sw_attention(const sw_step *s, int thread, const sw_attn *w, const sw_kv *kv, sw_fold fold);
+void sw_ffn_half(const sw_step *s, int thread, const sw_ffn *w, sw_fold fold);
+/* x of the tokens [first, n_tokens) through the last norm and the head: logits (n_tokens - first, head->rows). */
+void sw_head(const sw_step *s, const float *norm, const sw_mat *head, sw_fold fold, int first, float *logits);
+void sw_finish(const sw_step *s, sw_fold fold);                /* only fold */
+void sw_embed(const sw_step *s, const sw_mat *embed, const int32_t *ids);
+#endif

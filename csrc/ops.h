@@ -1,0 +1,54 @@
+/* Float operations: one source (ops.inc), compiled once per instruction set, the same bits from each. */
+#ifndef SW_OPS_H
+#define SW_OPS_H
+#include "sw.h"
+
+#define SW_KV_BLOCK 64      /* positions per step of the online softmax; aligned to position 0 */
+#define SW_KV_SEGMENT 1024  /* positions per independent partial result; aligned to position 0 */
+#define SW_TILE_ROWS 32     /* query rows that share one converted block of keys and values */
+
+enum sw_kv_kind { SW_KV_F16 = 0, SW_KV_Q8_0 = 1 };
+
+/* Keys and values of one layer. Keys: (n_kv_heads, capacity / 16, head_dim, 16), so that 16 positions are lanes.
+ * Values: (n_kv_heads, capacity, head_dim). f16 bits, or int8 with one f16 scale per position and 32 dims:
+ * k_scale (n_kv_heads, capacity / 16, head_dim / 32, 16), v_scale (n_kv_heads, capacity, head_dim / 32). */
+typedef struct {
+  uint8_t *k, *v;
+  uint16_t *k_scale, *v_scale;
+  int32_t kind, capacity;   /* capacity in positions, a multiple of SW_KV_BLOCK */
+  int32_t n_kv_heads, head_dim;
+} sw_kv;
+
+typedef struct {
+  const char *name;
+  /* out = (x * 1/sqrt(mean(x^2) + eps)) * w */
+  void (*rmsnorm)(const float *x, const float *w, float eps, int n, float *out);
+  /* x += d */
+  void (*add)(float *x, const float *d, int n);
+  /* y = fma(a, x, y) */
+  void (*axpy)(float a, const float *x, float *y, int n);
+  /* out = silu(gate) * up, silu(g) = g / (1 + exp(-g)) */
+  void (*silu_mul)(const float *gate, const float *up, int n, float *out);
+  /* p = softmax(p) in place */
+  void (*softmax)(float *p, int n);
+  void (*sigmoid)(float *p, int n);
+  /* Rotate the first 2 * half of x. pair 0: (x[i], x[i + half]); pair 1: (x[2i], x[2i + 1]). */
+  void (*rope)(float *x, const float *cos, const float *sin, int half, int pair);
+  /* Store the key and the value of one head at one position. */
+  void (*kv_store)(const sw_kv *kv, int head, int pos, const float *k, const float *v);
+  /* Attention of `rows` <= SW_TILE_ROWS query rows (rows, head_dim), already scaled, over positions [begin, end) of
+   * one kv head; begin is a multiple of SW_KV_SEGMENT. Row r sees positions < limit[r]. Leaves the running maximum m,
+   * the sum l and the unnormalised output acc (rows, head_dim). scratch: sw_attn_scratch(head_dim) floats. */
+  void (*attend)(const sw_kv *kv, int head, const float *q, const int32_t *limit, int rows, int begin, int end,
+                 float *m, float *l, float *acc, float *scratch);
+  /* Merge n_segments partial results of one row, each (head_dim) apart by `stride` floats, and normalise. */
+  void (*merge)(const float *m, const float *l, const float *acc, ptrdiff_t m_stride, ptrdiff_t acc_stride, int n_segments,
+                int head_dim, float *out);
+} sw_ops;
+
+static inline size_t sw_attn_scratch(int head_dim) {
+  return (size_t)SW_KV_BLOCK * head_dim * 2 + (size_t)SW_TILE_ROWS * SW_KV_BLOCK;
+}
+
+const sw_ops *sw_ops_for(const char *kernels_name);   /* the float ops that go with a kernel table */
+#endif

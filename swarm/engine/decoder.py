@@ -1,0 +1,147 @@
+"""A shard of a model that runs: token ids or hidden states in, hidden states or logits out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from swarm.engine.rope import Rope
+from swarm.engine.weights import Weights
+from swarm.errors import ContextFull
+from swarm.kernels import _native
+from swarm.models.spec import OUTSIDE_LAYERS, LayerSpec, ModelSpec, Role
+
+F32 = npt.NDArray[np.float32]
+I32 = npt.NDArray[np.int32]
+
+MAX_STEP_TOKENS = 512  # of one prefill step: enough to read each weight once for many tokens, few enough to interrupt
+
+
+class Decoder:
+    """Runs the layers of `weights`, and the embedding and the head where the shard has them.
+
+    Not for two threads at once: a decoder has one set of buffers. Several sessions take turns, each with its KV cache.
+    """
+
+    def __init__(self, spec: ModelSpec, weights: Weights, *, context: int, threads: int, isa: str = "", kv: str = "f16") -> None:
+        self.spec, self.weights, self.context, self.kv_kind = spec, weights, context, kv
+        self.engine = _engine(spec, weights, context, threads, isa)
+        self.threads: int = self.engine.threads
+        self.rope = Rope(spec.rope, weights.vectors.get((OUTSIDE_LAYERS, Role.ROPE_FREQS)))
+        self._pairs = [self._layer(i) for i in weights.layers]
+        self._stack = _native.Layers(self._pairs)
+        self._singles = [_native.Layers([pair]) for pair in self._pairs]
+
+    def new_kv(self, capacity: int | None = None) -> _native.KvCache:
+        """An empty KV cache for the shard's layers. Memory is taken as positions fill."""
+        return _native.KvCache(self.engine, len(self.weights.layers), min(capacity or self.context, self.context), self.kv_kind)
+
+    def forward(self, ids: Sequence[int] | I32, kv: _native.KvCache) -> F32:
+        """Append `ids`; return the logits float32 (vocab,) after the last one."""
+        return self._steps(ids, kv, all_logits=False)[-1]
+
+    def forward_all(self, ids: Sequence[int] | I32, kv: _native.KvCache) -> F32:
+        """Append `ids`; return the logits float32 (len(ids), vocab) after each."""
+        return self._steps(ids, kv, all_logits=True)
+
+    def logits(self, ids: Sequence[int] | I32) -> F32:
+        """Logits float32 (len(ids), vocab) of a fresh sequence."""
+        return self.forward_all(ids, self.new_kv(len(ids)))
+
+    def embed(self, ids: I32, kv: _native.KvCache) -> F32:
+        """First stage: append at most MAX_STEP_TOKENS ids; return hidden states float32 (tokens, hidden)."""
+        self._check(ids, kv)
+        self.engine.embed(self.weights.matrices[OUTSIDE_LAYERS, Role.EMBED], ids)
+        self._layers(kv, len(ids))
+        return np.asarray(self.engine.hidden(len(ids)))
+
+    def extend(self, hidden: F32, kv: _native.KvCache) -> F32:
+        """Middle stage: append hidden states of the stage before; return this stage's."""
+        self._check(hidden, kv)
+        self.engine.set_hidden(hidden)
+        self._layers(kv, len(hidden))
+        return np.asarray(self.engine.hidden(len(hidden)))
+
+    def finish(self, hidden: F32, kv: _native.KvCache) -> F32:
+        """Last stage: append hidden states; return the logits float32 (vocab,) after the last."""
+        self._check(hidden, kv)
+        self.engine.set_hidden(hidden)
+        self._layers(kv, len(hidden))
+        return self._head(len(hidden), len(hidden) - 1)[0]
+
+    def _steps(self, ids: Sequence[int] | I32, kv: _native.KvCache, *, all_logits: bool) -> F32:
+        array = np.ascontiguousarray(ids, np.int32)
+        self._check(array, kv)
+        out = []
+        for start in range(0, len(array), MAX_STEP_TOKENS):
+            step = array[start : start + MAX_STEP_TOKENS]
+            self.engine.embed(self.weights.matrices[OUTSIDE_LAYERS, Role.EMBED], step)
+            self._layers(kv, len(step))
+            if all_logits or start + len(step) == len(array):
+                out.append(self._head(len(step), 0 if all_logits else len(step) - 1))
+        return np.concatenate(out)
+
+    def _layers(self, kv: _native.KvCache, n_tokens: int) -> None:
+        position = kv.length
+        cos, sin = self.rope.at(position, n_tokens)
+        if n_tokens == 1:
+            self.engine.layers(self._stack, kv, position, 1, cos, sin)
+        else:
+            self._layers_one_by_one(kv, position, n_tokens, cos, sin)
+        self.engine.commit(kv, position, n_tokens)
+
+    def _layers_one_by_one(self, kv: _native.KvCache, position: int, n_tokens: int, cos: F32, sin: F32) -> None:
+        """Back to Python between halves, so that Ctrl-C is heard; a prefill step can take long."""
+        for i, (attention, ffn) in enumerate(self._pairs):
+            self.engine.attention(attention, kv, i, position, n_tokens, cos, sin)
+            self.engine.ffn(ffn, n_tokens)
+
+    def _head(self, n_tokens: int, first: int) -> F32:
+        m = self.weights.matrices[OUTSIDE_LAYERS, Role.OUTPUT]
+        return np.asarray(self.engine.head(self.weights.vectors[OUTSIDE_LAYERS, Role.OUTPUT_NORM], m, n_tokens, first))
+
+    def _check(self, tokens: npt.NDArray[np.generic], kv: _native.KvCache) -> None:
+        if kv.length + len(tokens) > kv.capacity:
+            raise ContextFull(
+                f"{kv.length + len(tokens)} tokens do not fit the context of {kv.capacity}; start anew, or raise the context"
+            )
+
+    def _layer(self, i: int) -> tuple[_native.Attention, _native.Ffn]:
+        m, v = self.weights.matrices, self.weights.vectors
+        vector = lambda role: v.get((i, role))  # noqa: E731
+        attention = _native.Attention(
+            self.engine, norm=v[i, Role.ATTN_NORM], post_norm=vector(Role.ATTN_POST_NORM),
+            q=m[i, Role.Q], k=m[i, Role.K], v=m[i, Role.V], o=m[i, Role.O],
+            q_bias=vector(Role.Q_BIAS), k_bias=vector(Role.K_BIAS), v_bias=vector(Role.V_BIAS),
+            q_norm=vector(Role.Q_NORM), k_norm=vector(Role.K_NORM),
+        )  # fmt: skip
+        return attention, self._ffn(i, self.spec.layers[i])
+
+    def _ffn(self, i: int, layer: LayerSpec) -> _native.Ffn:
+        m, v, experts, moe = self.weights.matrices, self.weights.vectors, self.weights.experts, layer.moe
+        norms = {"norm": v[i, Role.FFN_NORM], "post_norm": v.get((i, Role.FFN_POST_NORM))}
+        if moe is None:
+            return _native.Ffn(self.engine, **norms, gate=m[i, Role.GATE], up=m[i, Role.UP], down=m[i, Role.DOWN])
+        return _native.Ffn(
+            self.engine, **norms,
+            gate=m.get((i, Role.SHARED_GATE)), up=m.get((i, Role.SHARED_UP)), down=m.get((i, Role.SHARED_DOWN)),
+            router=m[i, Role.ROUTER], router_bias=v.get((i, Role.ROUTER_BIAS)), expert_gate=experts[i, Role.EXPERT_GATE],
+            expert_up=experts[i, Role.EXPERT_UP], expert_down=experts[i, Role.EXPERT_DOWN], top_k=moe.top_k,
+            sigmoid=moe.gating == "sigmoid", normalise=moe.normalise, scale=moe.scale, n_group=moe.n_group,
+            top_group=moe.top_group,
+        )  # fmt: skip
+
+
+def _engine(spec: ModelSpec, weights: Weights, context: int, threads: int, isa: str) -> _native.Engine:
+    layers = [spec.layers[i] for i in weights.layers]
+    mixtures = [layer.moe for layer in layers if layer.moe is not None]
+    return _native.Engine(
+        hidden=spec.hidden, n_heads=spec.n_heads, n_kv_heads=spec.n_kv_heads, head_dim=spec.head_dim, rope_dims=spec.rope.dims,
+        rope_pair=spec.rope.style == "pair", eps=spec.norm_eps, q_scale=spec.attention_scale,
+        max_tokens=min(MAX_STEP_TOKENS, context), context=context, ffn=max((layer.ffn for layer in layers), default=0),
+        n_experts=max((m.n_experts for m in mixtures), default=0), top_k=max((m.top_k for m in mixtures), default=0),
+        expert_ffn=max((max(m.expert_ffn, m.shared_ffn) for m in mixtures), default=0),
+        keep_float=any(weights.is_float(i) for i in weights.layers), threads=threads, isa=isa,
+    )  # fmt: skip

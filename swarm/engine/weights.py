@@ -1,0 +1,153 @@
+"""From GGUF tensors to packed matrices: the weights of a shard in memory.
+
+Every matrix is repacked once into the layout of csrc/README.md, into one arena of huge pages. The pages of the GGUF
+file are given back tensor by tensor, so that memory never holds the weights twice.
+"""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from swarm.errors import OutOfMemory
+from swarm.kernels import _native
+from swarm.kernels.quants import QUANTS, Quant, dequantize
+from swarm.models.spec import EXPERT_ROLES, ModelSpec, NeededTensor, Role, tensors_needed
+
+U8 = npt.NDArray[np.uint8]
+F32 = npt.NDArray[np.float32]
+HUGE_PAGE = 2 * 1024 * 1024
+MATRICES = frozenset(
+    {Role.EMBED, Role.OUTPUT, Role.Q, Role.K, Role.V, Role.O, Role.GATE, Role.UP, Role.DOWN, Role.ROUTER}
+    | {Role.SHARED_GATE, Role.SHARED_UP, Role.SHARED_DOWN}
+    | EXPERT_ROLES
+)
+
+Progress = Callable[[int, int], None]  # bytes done, bytes in all
+
+
+class TensorInfo(Protocol):
+    """A line of the tensor table, as far as it matters here."""
+
+    @property
+    def quant(self) -> Quant: ...
+
+
+class TensorSource(Protocol):
+    """What weights are read from: a GGUF file, or chunks that peers sent."""
+
+    @property
+    def tensors(self) -> Mapping[str, TensorInfo]: ...
+    def raw(self, name: str) -> U8: ...
+    def drop(self, name: str) -> None: ...
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A shard's weights: by (layer, role), layer -1 for those outside layers. Experts are lists of matrices."""
+
+    layers: range
+    matrices: Mapping[tuple[int, Role], _native.Mat]
+    experts: Mapping[tuple[int, Role], list[_native.Mat]]
+    vectors: Mapping[tuple[int, Role], F32]
+    n_bytes: int
+
+    def is_float(self, layer: int) -> bool:
+        """True when the layer's down projection is stored as floats, so that its input is needed as floats too."""
+        down = [self.matrices.get((layer, role)) for role in (Role.DOWN, Role.SHARED_DOWN)]
+        down += self.experts.get((layer, Role.EXPERT_DOWN), [])[:1]
+        return any(m is not None and QUANTS[m.qtype].block_cols == 1 for m in down)
+
+
+def load_weights(
+    source: TensorSource,
+    spec: ModelSpec,
+    layers: range,
+    *,
+    embed: bool = True,
+    output: bool = True,
+    threads: int = 1,
+    memory_bytes: int | None = None,
+    progress: Progress | None = None,
+) -> Weights:
+    """Pack the tensors of a shard; raise OutOfMemory when they need more than `memory_bytes`."""
+    needed = tensors_needed(spec, layers, embed, output)
+    # A tied model names the same rows as EMBED and OUTPUT; they are packed once.
+    distinct = {n.ref: n for n in needed if n.role in MATRICES}
+    total = sum(packed_bytes(n, source.tensors[n.ref.name].quant) for n in distinct.values())
+    if memory_bytes is not None and total > memory_bytes:
+        raise OutOfMemory(
+            f"the weights need {total / 2**30:.1f} GiB and {memory_bytes / 2**30:.1f} GiB are free; "
+            "use a smaller quant or model, or join more devices"
+        )
+    loader = _Loader(source, _Arena(total), threads, progress, total)
+    for need in distinct.values():
+        loader.pack(need)
+    vectors = {(n.layer, n.role): loader.vector(n) for n in needed if n.role not in MATRICES}
+    matrices = {(n.layer, n.role): loader.packed[n.ref] for n in needed if n.role in MATRICES}
+    return Weights(
+        layers=layers,
+        matrices={key: mats[0] for key, mats in matrices.items() if key[1] not in EXPERT_ROLES},
+        experts={key: mats for key, mats in matrices.items() if key[1] in EXPERT_ROLES},
+        vectors=vectors,
+        n_bytes=total,
+    )
+
+
+def packed_bytes(need: NeededTensor, quant: Quant) -> int:
+    """Bytes that a matrix, or all its experts, take when packed; each starts on a cache line."""
+    return int(_aligned(_native.packed_bytes(quant.id, need.rows, need.cols, need.cols))) * need.n_experts
+
+
+def _aligned(n: int) -> int:
+    return (n + 63) // 64 * 64
+
+
+class _Arena:
+    """Memory for all matrices of a shard, backed by huge pages where the system has them."""
+
+    def __init__(self, n_bytes: int) -> None:
+        self._map = mmap.mmap(-1, n_bytes + HUGE_PAGE)
+        if hasattr(mmap, "MADV_HUGEPAGE"):
+            try:
+                self._map.madvise(mmap.MADV_HUGEPAGE)
+            except OSError:
+                pass  # a kernel without huge pages: everything works, some per cent slower
+        whole = np.frombuffer(self._map, np.uint8)
+        self._free = whole[-whole.ctypes.data % HUGE_PAGE :]
+
+    def take(self, n_bytes: int) -> U8:
+        taken, self._free = self._free[:n_bytes], self._free[_aligned(n_bytes) :]
+        return taken
+
+
+class _Loader:
+    def __init__(self, source: TensorSource, arena: _Arena, threads: int, progress: Progress | None, total: int) -> None:
+        self.source, self.arena, self.threads, self.progress = source, arena, threads, progress
+        self.done, self.total = 0, total
+        self.packed: dict[object, list[_native.Mat]] = {}
+
+    def pack(self, need: NeededTensor) -> None:
+        quant = self.source.tensors[need.ref.name].quant
+        raw = self.source.raw(need.ref.name)
+        slabs = raw.reshape(-1, *raw.shape[-2:]) if need.role in EXPERT_ROLES else raw.reshape(1, *raw.shape[-2:])
+        self.packed[need.ref] = [self._pack_rows(quant, slab[need.ref.row_start : need.ref.row_end], need) for slab in slabs]
+        self.source.drop(need.ref.name)
+
+    def _pack_rows(self, quant: Quant, raw: U8, need: NeededTensor) -> _native.Mat:
+        n_bytes = _native.packed_bytes(quant.id, need.rows, need.cols, need.cols)
+        mat = _native.pack(quant.id, raw, need.cols, self.arena.take(n_bytes), 0, self.threads)
+        self.done += _aligned(n_bytes)
+        if self.progress:
+            self.progress(self.done, self.total)
+        return mat
+
+    def vector(self, need: NeededTensor) -> F32:
+        raw = self.source.raw(need.ref.name)
+        values = dequantize(self.source.tensors[need.ref.name].quant, raw.reshape(1, -1)).reshape(-1)
+        return values[need.ref.row_start : need.ref.row_end].copy()
