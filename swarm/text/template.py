@@ -1,0 +1,153 @@
+"""Chat templates: a conversation becomes the text that a model was trained to continue."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cached_property
+from pathlib import Path
+
+from swarm.errors import BadModelFile, TextError
+from swarm.text.guard import Guard
+from swarm.text.messages import Message, checked, for_template, with_text_arguments
+from swarm.text.sandbox import SandboxedTemplate
+from swarm.text.tokenizer import Tokenizer
+
+_BUILT_IN = Path(__file__).with_name("templates")
+_KEY = "tokenizer.chat_template"
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """A conversation as text.
+
+    `literal` holds the positions of characters that people wrote and that no control token may cover:
+    encode with `tokenizer.encode(text, special=True, literal=literal)`.
+    """
+
+    text: str
+    literal: frozenset[int]
+
+    @property
+    def opens_thinking(self) -> bool:
+        """Whether the model goes on inside a `<think>` that the template has opened."""
+        return self.text.rstrip().endswith("<think>")
+
+    def encode(self, tokenizer: Tokenizer) -> list[int]:
+        """The prompt's ids, with the token of the text's beginning where the model wants one."""
+        ids = tokenizer.encode(self.text, special=True, literal=self.literal)
+        missing = tokenizer.add_bos and tokenizer.bos_id is not None and ids[:1] != [tokenizer.bos_id]
+        return tokenizer.encode("", add_bos=missing) + ids
+
+
+class ChatTemplate:
+    """The chat template of one model."""
+
+    def __init__(
+        self,
+        source: str,
+        *,
+        control: Iterable[str] = (),
+        bos_token: str = "",
+        eos_token: str = "",
+        now: Callable[[], datetime] = datetime.now,
+    ) -> None:
+        """`control`: the names of the vocabulary's control tokens, which no user's text may become."""
+        self.source = source
+        self._control = frozenset(control)
+        self._specials = {"bos_token": bos_token, "eos_token": eos_token}
+        self._now = now
+
+    @classmethod
+    def from_metadata(cls, metadata: Mapping[str, object], tokenizer: Tokenizer) -> ChatTemplate | None:
+        """The template in the file, or one of ours for models that are known by their tokens; None for neither."""
+        source = metadata.get(_KEY)
+        if source is not None and not isinstance(source, str):
+            raise BadModelFile(f"{_KEY} is {source!r:.80}: must be text")
+        if source is None:
+            name = fallback_name(str(metadata.get("general.architecture", "")), tokenizer)
+            source = built_in(name) if name else None
+        if source is None:
+            return None
+        return cls(
+            source,
+            control=tokenizer.vocabulary.control,
+            bos_token=_name(tokenizer, tokenizer.bos_id),
+            eos_token=_name(tokenizer, tokenizer.eos_id),
+        )
+
+    @property
+    def can_think(self) -> bool:
+        """Whether the template knows of thinking."""
+        return "<think>" in self.source or "enable_thinking" in self.source
+
+    def render(
+        self,
+        messages: Sequence[Message],
+        tools: Sequence[Mapping[str, object]] | None = None,
+        thinking: bool | None = None,
+        add_generation_prompt: bool = True,
+    ) -> Rendered:
+        """The conversation as text, ending where the assistant's answer begins; TextError when it cannot be rendered.
+
+        thinking: ask for it or for none, where the template can; None leaves the choice to the template.
+        """
+        adapted = for_template(checked(messages), self.source)
+        guard = Guard(self._control, (adapted, tools))
+        options = {"tools": guard.protect(list(tools)) if tools else None, **_thinking_options(thinking)}
+        options["add_generation_prompt"] = add_generation_prompt
+        try:
+            text = self._render(guard, adapted, options)
+        except TextError:
+            # Some templates can only join strings: they fail on arguments that are objects, and on no content.
+            if not any("tool_calls" in message for message in adapted):
+                raise
+            text = self._render(guard, with_text_arguments(adapted), options)
+        return Rendered(*guard.reveal(text))
+
+    def _render(self, guard: Guard, messages: Sequence[Message], options: Mapping[str, object]) -> str:
+        protected = [_protected(guard, message) for message in messages]
+        return self._template.render({"messages": protected, **options, **self._specials}, self._now())
+
+    @cached_property
+    def _template(self) -> SandboxedTemplate:
+        return SandboxedTemplate(self.source)
+
+
+def built_in(name: str) -> str:
+    """The source of one of our own templates."""
+    return (_BUILT_IN / f"{name}.jinja").read_text(encoding="utf-8")
+
+
+def fallback_name(architecture: str, tokenizer: Tokenizer) -> str | None:
+    """Which of our own templates fits a model whose file brings none, judged by its architecture and tokens."""
+
+    def has(*names: str) -> bool:
+        return all(tokenizer.token_id(name) is not None for name in names)
+
+    if architecture == "glm4moe" and has("<|im_start|>", "<|im_end|>"):
+        return "intellect-3"
+    if has("[gMASK]", "<sop>", "<|user|>", "<|assistant|>"):
+        return "glm-4.5" if architecture == "glm4moe" else "glm-4-0414"
+    if has("<|im_start|>", "<|im_end|>"):
+        return "chatml"
+    if has("<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"):
+        return "llama-3"
+    return None
+
+
+def _protected(guard: Guard, message: Message) -> object:
+    rest = {key: value for key, value in message.items() if key != "role"}
+    protected = guard.protect(rest, free_thinking=message["role"] == "assistant")
+    assert isinstance(protected, dict)
+    return {"role": message["role"], **protected}
+
+
+def _thinking_options(thinking: bool | None) -> dict[str, object]:
+    # Absent is a value of its own: templates ask whether enable_thinking is defined.
+    return {} if thinking is None else {"enable_thinking": thinking, "thinking": thinking}
+
+
+def _name(tokenizer: Tokenizer, token: int | None) -> str:
+    return "" if token is None else tokenizer.token_name(token)

@@ -1,0 +1,107 @@
+"""Streams of text, cut: thinking from answer, and at stop strings. Tags may arrive in pieces."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+OPEN, CLOSE = "<think>", "</think>"
+
+
+class Part(NamedTuple):
+    """Some text, and whether it is thinking."""
+
+    text: str
+    thinking: bool
+
+
+class ThinkingSplitter:
+    """Tells thinking from answer; the tags are in neither. Only an answer that begins with thinking has any."""
+
+    def __init__(self, *, inside: bool) -> None:
+        """`inside`: the prompt has opened the thinking already."""
+        self._thinking = inside
+        self._may_open = not inside
+        self._held = ""
+
+    def push(self, text: str) -> list[Part]:
+        """The parts that are now certain; the beginning of a possible tag is held back."""
+        self._held += text
+        parts: list[Part] = []
+        while (part := self._next()) is not None:
+            if part.text:
+                parts.append(part)
+        return parts
+
+    def finish(self) -> list[Part]:
+        """What was held back, for no tag will come."""
+        held, self._held = self._held, ""
+        return [Part(held, self._thinking)] if held else []
+
+    def _next(self) -> Part | None:
+        if not self._held:
+            return None
+        if self._thinking:
+            return self._until(CLOSE, then_thinking=False)
+        if not self._may_open:
+            return self._take(len(self._held))
+        return self._opening()
+
+    def _opening(self) -> Part | None:
+        """Before the first visible text: spaces, then perhaps the tag."""
+        begun = self._held.lstrip()
+        if begun.startswith(OPEN):
+            self._held, self._thinking, self._may_open = begun[len(OPEN) :], True, False
+            return Part("", True)
+        if OPEN.startswith(begun):
+            return None
+        self._may_open = False
+        return Part("", False)
+
+    def _until(self, tag: str, *, then_thinking: bool) -> Part | None:
+        before, found, after = self._held.partition(tag)
+        if found:
+            part = Part(before, self._thinking)
+            self._held, self._thinking = after, then_thinking
+            return part
+        size = len(self._held) - overlap(self._held, tag)
+        return self._take(size) if size else None
+
+    def _take(self, size: int) -> Part:
+        part = Part(self._held[:size], self._thinking)
+        self._held = self._held[size:]
+        return part
+
+
+class StopStrings:
+    """Ends a stream before the first of some strings, wherever the pieces are cut."""
+
+    def __init__(self, stops: Sequence[str]) -> None:
+        self._stops = [stop for stop in stops if stop]
+        self._held = ""
+        self.stopped = False
+
+    def push(self, text: str) -> str:
+        """The text that is certain to come before any stop string; nothing once `stopped`."""
+        if self.stopped:
+            return ""
+        self._held += text
+        found = [position for stop in self._stops if (position := self._held.find(stop)) >= 0]
+        if found:
+            self.stopped = True
+            out, self._held = self._held[: min(found)], ""
+            return out
+        keep = max((overlap(self._held, stop) for stop in self._stops), default=0)
+        out, self._held = self._held[: len(self._held) - keep], self._held[len(self._held) - keep :]
+        return out
+
+    def finish(self) -> str:
+        """What was held back, for no more will come."""
+        out, self._held = self._held, ""
+        return out
+
+
+def overlap(text: str, tag: str) -> int:
+    """The length of the longest end of `text` with which `tag` could begin."""
+    longest = min(len(text), len(tag) - 1)
+    return next((n for n in range(longest, 0, -1) if tag.startswith(text[-n:])), 0)
