@@ -140,7 +140,7 @@ def context_length(h: Header) -> int:
 
 def norm_eps(h: Header) -> float:
     """What RMS norms add to the mean square."""
-    return h.real("attention.layer_norm_rms_epsilon", 0.0, 0.1)
+    return h.real("attention.layer_norm_rms_epsilon", 1e-12, 0.1)
 
 
 def vocab_size(h: Header) -> int:

@@ -1,4 +1,4 @@
-"""A decoder in NumPy that runs any `ModelSpec` over a whole sequence: slow, short, and the oracle of the compiled one."""
+"""A decoder in NumPy that runs any `ModelSpec` over a whole sequence: slow, short, the oracle of the compiled one."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Small random checkpoints of every family, as GGUF files.
 
-A `Tiny` says what a checkpoint looks like; `make_weights` gives it random values, one array for each role of each layer,
-in the order of rows that the original checkpoints have. `write_tiny` puts them into a GGUF file, stored as a `mix` says;
-`tests/helpers/transformers_oracle.py` puts the same values (after the loss of that storage) into transformers.
+A `Tiny` says what a checkpoint looks like; `make_weights` gives it random values, one array for each role of each
+layer, in the order of rows that the original checkpoints have. `write_tiny` puts them into a GGUF file, stored as a
+`mix` says; `tests/helpers/transformers_oracle.py` puts the same values, less what storage lost, into transformers.
 Norms, biases and router corrections are random too: at their usual ones and zeros they would hide a swapped norm.
 """
 
@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from swarm.kernels.quants import dequantize, quant_by_name
+from swarm.kernels.quants import Quant, dequantize, quant_by_name
 from swarm.kernels.reference import llama3_divisors
 from tests.helpers.gguf_writer import write_gguf
 from tests.helpers.quantize import quantize
@@ -52,6 +52,8 @@ class Tiny:
     n_kv_heads: int = 2
     head_dim: int = 32  # 4 * 32 is not 64, on purpose
     ffn: int = 96
+    vocab: int = len(VOCAB)
+    context: int = 512
     eps: float = 1e-5
     theta: float = 10000.0
     rope_dims: int = 32
@@ -66,10 +68,6 @@ class Tiny:
     left_out: tuple[str, ...] = ()  # keys that files are known to lack
 
     @property
-    def vocab(self) -> int:
-        return len(VOCAB)
-
-    @property
     def sandwich(self) -> bool:
         return self.arch == "glm4"
 
@@ -77,6 +75,7 @@ class Tiny:
         return self.moe is not None and layer >= self.moe.dense_layers
 
 
+_HEAD_KEYS = ("attention.key_length", "attention.value_length", "rope.dimension_count")
 _GLM = {"rope_dims": 16, "bias": True}
 _AIR = TinyMoe(shared=1, gating="sigmoid", bias=True, dense_layers=1)
 
@@ -84,7 +83,7 @@ TINY: dict[str, Tiny] = {
     tiny.name: tiny
     for tiny in (
         Tiny("llama", "llama", theta=5e5, llama3_factor=8.0),
-        Tiny("llama-tied", "llama", head_dim=16, rope_dims=16, tied=True, left_out=("rope.dimension_count",)),
+        Tiny("llama-tied", "llama", head_dim=16, rope_dims=16, tied=True, left_out=_HEAD_KEYS),
         Tiny("qwen3", "qwen3", eps=1e-6, theta=1e6, qk_norm=True, tied=True),
         Tiny("qwen3-yarn", "qwen3", eps=1e-6, theta=1e4, qk_norm=True, yarn_factor=4.0),
         Tiny("qwen3moe", "qwen3moe", eps=1e-6, theta=1e6, qk_norm=True, moe=TinyMoe()),
@@ -111,10 +110,15 @@ TINY: dict[str, Tiny] = {
 
 def wide(tiny: Tiny, ffn: int = 512) -> Tiny:
     """The same with rows of 256 and 512 columns, which K-quants need; heads of 64, q width twice the hidden one."""
-    moe = tiny.moe and replace(tiny.moe, ffn=ffn)
-    rope_dims = 64 * tiny.rope_dims // tiny.head_dim
     return replace(
-        tiny, hidden=256, n_heads=8, head_dim=64, rope_dims=rope_dims, ffn=ffn, moe=moe, name=f"{tiny.name}-wide"
+        tiny,
+        name=f"{tiny.name}-wide",
+        hidden=256,
+        n_heads=4 if "attention.key_length" in tiny.left_out else 8,
+        head_dim=64,
+        rope_dims=64 * tiny.rope_dims // tiny.head_dim,
+        ffn=ffn,
+        moe=tiny.moe and replace(tiny.moe, ffn=ffn),
     )
 
 
@@ -167,7 +171,7 @@ def _moe_shapes(moe: TinyMoe, hidden: int) -> Iterator[tuple[str, tuple[int, ...
 
 
 def make_weights(tiny: Tiny, seed: int = 1) -> Weights:
-    """Random values for every role: norms about one, biases about zero, matrices that keep the scale of what they get."""
+    """Random values for every role: norms about one, biases about zero, matrices that keep the scale."""
     rng = np.random.default_rng([seed, zlib.crc32(tiny.name.encode())])
     return {key: _values(rng, key[1], shape) for key, shape in shapes(tiny).items()}
 
@@ -271,32 +275,57 @@ _NAMES = {
 def _gguf_tensors(tiny: Tiny, weights: Weights, mix: str) -> Iterator[tuple[str, tuple[np.ndarray, str]]]:
     if tiny.llama3_factor:
         yield "rope_freqs.weight", (llama3_rope_divisors(tiny), "F32")
-    for layer in range(OUTSIDE, tiny.n_layers):
-        roles = {role: values for (at, role), values in weights.items() if at == layer}
-        prefix = "" if layer == OUTSIDE else f"blk.{layer}."
-        for name, (role, values) in _fused(tiny, roles).items():
-            yield prefix + name, (values, stored_quant(tiny, mix, role, values.shape))
+    for name, keys in tensor_names(tiny).items():
+        parts = [_file_rows(tiny, role, weights[layer, role]) for layer, role in keys]
+        values = np.concatenate(parts, axis=max(parts[0].ndim - 2, 0))
+        yield name, (values, stored_quant(tiny, mix, keys[0][1], values.shape))
 
 
-def _fused(tiny: Tiny, roles: dict[str, np.ndarray]) -> dict[str, tuple[str, np.ndarray]]:
-    """The tensors of a layer by name, each with the role that decides its type."""
-    roles = {role: _file_rows(tiny, role, values) for role, values in roles.items()}
-    found: dict[str, tuple[str, np.ndarray]] = {}
+def tensor_names(tiny: Tiny) -> dict[str, list[Key]]:
+    """The file's tensors, each with the layer and roles whose rows it holds, in order."""
+    names: dict[str, list[Key]] = {}
+    fused = _fused_names(tiny)
+    for layer, role in shapes(tiny):
+        name = fused.get(role) or _NAMES[role]
+        if tiny.arch == "glm4moe" and role == "ffn_norm":
+            name = "post_attention_norm.weight"
+        names.setdefault(name if layer == OUTSIDE else f"blk.{layer}.{name}", []).append((layer, role))
+    return names
 
-    def fuse(name: str, *parts: str) -> None:
-        if all(part in roles for part in parts):
-            row_axis = max(roles[parts[0]].ndim - 2, 0)
-            found[name] = (parts[0], np.concatenate([roles.pop(part) for part in parts], axis=row_axis))
 
+def _fused_names(tiny: Tiny) -> dict[str, str]:
+    """Roles that share a tensor with others, whose rows follow one another as roles do in `shapes`."""
+    fused: dict[str, str] = {}
     if tiny.qkv_fused:
-        fuse("attn_qkv.weight", "q", "k", "v")
-        fuse("attn_qkv.bias", "q_bias", "k_bias", "v_bias")
+        fused |= dict.fromkeys(("q", "k", "v"), "attn_qkv.weight")
+        fused |= dict.fromkeys(("q_bias", "k_bias", "v_bias"), "attn_qkv.bias")
     if tiny.arch in {"chatglm", "glm4"}:
-        fuse("ffn_up.weight", "gate", "up")
+        fused |= dict.fromkeys(("gate", "up"), "ffn_up.weight")
     if tiny.moe and tiny.moe.fused:
-        fuse("ffn_gate_up_exps.weight", "expert_gate", "expert_up")
-    names = {**_NAMES, "ffn_norm": "post_attention_norm.weight"} if tiny.arch == "glm4moe" else _NAMES
-    return found | {names[role]: (role, values) for role, values in roles.items()}
+        fused |= dict.fromkeys(("expert_gate", "expert_up"), "ffn_gate_up_exps.weight")
+    return fused
+
+
+@dataclass(frozen=True)
+class StoredTensor:
+    """What a file's tensor table says of a tensor."""
+
+    shape: tuple[int, ...]
+    quant: Quant
+
+
+def tensor_table(tiny: Tiny, mix: str = "F32") -> dict[str, StoredTensor]:
+    """The tensor table of the checkpoint's file, without its values: also for models too large to make."""
+    shape_of = shapes(tiny)
+    table = (
+        {"rope_freqs.weight": StoredTensor((tiny.rope_dims // 2,), quant_by_name("F32"))} if tiny.llama3_factor else {}
+    )
+    for name, keys in tensor_names(tiny).items():
+        parts = [shape_of[key] for key in keys]
+        row_axis = max(len(parts[0]) - 2, 0)
+        shape = (*parts[0][:row_axis], sum(part[row_axis] for part in parts), *parts[0][row_axis + 1 :])
+        table[name] = StoredTensor(shape, quant_by_name(stored_quant(tiny, mix, keys[0][1], shape)))
+    return table
 
 
 def _file_rows(tiny: Tiny, role: str, values: np.ndarray) -> np.ndarray:
@@ -332,7 +361,6 @@ def llama3_rope_divisors(tiny: Tiny) -> np.ndarray:
     )
 
 
-CONTEXT = 512
 ORIGINAL_CONTEXT = 64  # before llama3 or yarn stretched it
 
 
@@ -341,7 +369,7 @@ def gguf_metadata(tiny: Tiny) -> Metadata:
     mtp_blocks = 0 if tiny.mtp == "none" else 1
     keys: Metadata = {
         "block_count": tiny.n_layers + mtp_blocks,
-        "context_length": CONTEXT,
+        "context_length": tiny.context,
         "embedding_length": tiny.hidden,
         "feed_forward_length": tiny.ffn,
         "attention.head_count": tiny.n_heads,

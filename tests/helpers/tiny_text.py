@@ -36,7 +36,9 @@ def byte_characters() -> list[str]:
 
 def _merges() -> list[str]:
     space = byte_characters()[ord(" ")]
-    pairs = "th he in er an re on at en nd ti es or te of ed is it al ar st to nt ng se ha as ou io le ve co me de hi ri ro ic"
+    pairs = (
+        "th he in er an re on at en nd ti es or te of ed is it al ar st to nt ng se ha as ou io le ve co me de hi ri"
+    )
     words = [f"{pair[0]} {pair[1]}" for pair in pairs.split()]
     starts = [f"{space} {letter}" for letter in "tasiwocbpfdmh"]
     return words + starts

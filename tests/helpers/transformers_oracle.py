@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from tests.helpers.tiny import CONTEXT, ORIGINAL_CONTEXT, OUTSIDE, Tiny, TinyMoe, Weights
+from tests.helpers.tiny import ORIGINAL_CONTEXT, OUTSIDE, Tiny, TinyMoe, Weights
 
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 
@@ -58,7 +58,7 @@ def _config(tiny: Tiny) -> dict[str, Any]:
         "intermediate_size": tiny.ffn,
         "rms_norm_eps": tiny.eps,
         "attention_bias": tiny.bias,
-        "max_position_embeddings": CONTEXT,
+        "max_position_embeddings": tiny.context,
         "tie_word_embeddings": tiny.tied,
         "pad_token_id": 0,
         "bos_token_id": 1,
