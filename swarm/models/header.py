@@ -32,6 +32,7 @@ MAX_LAYERS = 1024
 MAX_WIDTH = 1 << 20  # columns of any activation
 MAX_HEADS = 4096
 MAX_HEAD_DIM = 1024
+HEAD_STEP = 32  # columns that share one scale where keys and values are kept in q8_0
 MAX_EXPERTS = 4096
 MAX_CONTEXT = 1 << 26
 MAX_VOCAB = 1 << 22
@@ -174,8 +175,8 @@ def _head_dim(h: Header, n_heads: int) -> int:
     if f"{h.arch}.attention.key_length" not in h.metadata and hidden % n_heads:
         raise BadModelFile(f"{h.arch}.embedding_length is {hidden}: not a multiple of the {n_heads} heads")
     head_dim = h.whole("attention.key_length", 1, MAX_HEAD_DIM, default=hidden // n_heads)
-    if head_dim < 2 or head_dim % 2:
-        raise BadModelFile(f"heads of {head_dim} columns: rotary positions need an even number")
+    if head_dim % HEAD_STEP:
+        raise UnsupportedModel(f"heads of {head_dim} columns: Swarm runs multiples of {HEAD_STEP}")
     return head_dim
 
 
