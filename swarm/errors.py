@@ -20,6 +20,7 @@
         │   └── RemoteProtocolError
         ├── SwarmKeyError       wrong, missing or unreadable swarm key
         ├── PeerLost            a device died, froze or was cut off
+        ├── PeerBusy            a device does not take messages as fast as they come
         └── DoesNotFit          the devices at hand cannot hold the model
 
 The text of an error is what the user reads: what happened, and what to do now,
@@ -111,6 +112,10 @@ class SwarmKeyError(SwarmNetworkError):
 
 class PeerLost(SwarmNetworkError):
     """A device died, froze or was cut off."""
+
+
+class PeerBusy(SwarmNetworkError):
+    """A device does not take messages as fast as they come; wait a moment and send again."""
 
 
 class DoesNotFit(SwarmNetworkError):

@@ -22,6 +22,7 @@ class Target:
     by_hand: bool
     next_at: float
     learnt_at: float
+    not_before: float = 0.0
     index: int = 0
     wait_s: float = limits.REDIAL_FIRST_S
     calling: set[Address] = field(default_factory=set)
@@ -63,7 +64,7 @@ class Dialer:
                 target.next_at, target.learnt_at = now + self._turn_s(key), now
             elif not target.by_hand and now - target.learnt_at > limits.FORGET_ADDRESS_S:
                 del self._targets[key]
-            elif target.addresses and now >= target.next_at:
+            elif target.addresses and now >= max(target.next_at, target.not_before):
                 address = self._next_address(target, now)
                 if len(target.calling) < MAX_CALLS_AT_ONCE and address not in target.calling:
                     target.calling.add(address)
@@ -75,7 +76,7 @@ class Dialer:
         target = self._targets.get(key)
         if target is not None:
             target.calling.discard(address)
-            target.next_at = max(target.next_at, now + wait_s) if wait_s else target.next_at
+            target.not_before = max(target.not_before, now + wait_s)
 
     def answered(self, key: Key, address: Address, peer: PeerId, now: float) -> None:
         """A call reached this device: an address given by hand becomes one of its addresses, the first to try."""
@@ -99,6 +100,12 @@ class Dialer:
             target.addresses = [each for each in target.addresses if each != address]
             if not target.addresses:
                 del self._targets[key]
+
+    def leave_alone(self, peer: PeerId, until: float) -> None:
+        """Do not call a device before that time."""
+        target = self._targets.get(peer)
+        if target is not None:
+            target.not_before = until
 
     def addresses(self, peer: PeerId) -> tuple[Address, ...]:
         """Return what is known of a device."""

@@ -18,7 +18,7 @@ Socket = zmq.Socket[bytes]
 Context = zmq.Context[Socket]
 
 # Bytes in flight inside libzmq are these times the largest frame; our own queues hold the rest.
-HIGH_WATER_MARK = {Lane.FAST: 64, Lane.BULK: 4}
+HIGH_WATER_MARK = {Lane.FAST: 64, Lane.BULK: 8}
 FRAME_SLACK_BYTES = 256  # what CURVE adds to a frame
 MAX_FRAME = {Lane.FAST: limits.MAX_FAST_FRAME_BYTES, Lane.BULK: limits.MAX_BULK_FRAME_BYTES}
 TYPE_OF_SERVICE = {Lane.FAST: 0x10, Lane.BULK: 0x08}  # low delay, high throughput: priorities in Linux' default queue

@@ -48,6 +48,7 @@ class Remote:
     version: Version
     port: int
     bulk_port: int
+    device_key: bytes
 
 
 class Refused(Exception):
@@ -119,7 +120,15 @@ def _check_version(frames: Sequence[Buffer], where: str) -> None:
 
 
 def _remote(message: Hello | Welcome) -> Remote:
-    return Remote(message.peer, message.boot, message.name, message.version, message.port, message.bulk_port)
+    return Remote(
+        message.peer,
+        message.boot,
+        message.name,
+        message.version,
+        message.port,
+        message.bulk_port,
+        message.proof.device_key,
+    )
 
 
 class Connection:
@@ -134,6 +143,11 @@ class Connection:
         self.unknown: dict[int, int] = {}
         self._echo_us = 0
         self._echo_at = now
+
+    @property
+    def device_key(self) -> bytes:
+        """The public key that the peer has proven."""
+        return self.remote.device_key
 
     def __str__(self) -> str:
         return f"{self.remote.name} ({self.remote.peer[:8]})"

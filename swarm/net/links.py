@@ -1,0 +1,139 @@
+"""Links to peers and which of them to use. Owned by the engine's thread; no socket is read or written here."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from swarm import limits
+from swarm.net.dial import Key
+from swarm.net.sockets import Socket
+from swarm.wire.codec import Buffer
+from swarm.wire.connection import Connection
+from swarm.wire.ids import BootId, PeerId
+from swarm.wire.messages import Lane
+from swarm.wire.records import Address, Version
+
+Outgoing = tuple[bytes, Buffer | None]  # header, raw frame
+
+
+@dataclass(eq=False)
+class Link:
+    """One link: a call of ours (own socket and monitor), or a caller behind a listening socket (routing id and fd)."""
+
+    lane: Lane
+    socket: Socket
+    address: Address
+    started_at: float
+    monitor: Socket | None = None
+    key: Key | None = None
+    nonce: bytes = b""
+    routing: bytes = b""
+    fd: int = -1
+    connection: Connection | None = None
+    queue: deque[Outgoing] = field(default_factory=deque)
+
+    @property
+    def is_call(self) -> bool:
+        """True when we called."""
+        return self.monitor is not None
+
+
+@dataclass(frozen=True, slots=True)
+class PeerInfo:
+    """A connected device as `swarm status` shows it."""
+
+    peer: PeerId
+    name: str
+    boot: BootId
+    version: Version
+    address: Address
+    we_called: bool
+    has_bulk: bool
+    rtt_s: float | None
+    wall_offset_s: float | None
+    heard_at: float
+    n_unknown: int
+
+
+@dataclass
+class PeerLinks:
+    """All links to one device; bulk messages wait in `pending` until a bulk link is there."""
+
+    connection: Connection
+    lanes: dict[Lane, list[Link]] = field(default_factory=lambda: {Lane.FAST: [], Lane.BULK: []})
+    pending: deque[Outgoing] = field(default_factory=deque)
+    call_bulk_at: float = 0.0
+
+
+class Links:
+    """Every proven link, by peer; and every incoming one by its routing id."""
+
+    def __init__(self, me: PeerId) -> None:
+        self._me = me
+        self.peers: dict[PeerId, PeerLinks] = {}
+        self.incoming: dict[Lane, dict[bytes, Link]] = {Lane.FAST: {}, Lane.BULK: {}}
+
+    def add(self, link: Link) -> Link | None:
+        """Take a proven link in; return the oldest of that lane when there are too many, for the engine to close."""
+        assert link.connection is not None
+        peer = self.peers.setdefault(link.connection.remote.peer, PeerLinks(link.connection))
+        lane = peer.lanes[link.lane]
+        lane.append(link)
+        if link.routing:
+            self.incoming[link.lane][link.routing] = link
+        return lane[0] if len(lane) > limits.MAX_LINKS_PER_LANE else None
+
+    def remove(self, link: Link) -> bool:
+        """Forget a link; True when it was the last fast one to its peer."""
+        if link.routing:
+            self.incoming[link.lane].pop(link.routing, None)
+        if link.connection is None:
+            return False
+        peer = self.peers.get(link.connection.remote.peer)
+        if peer is None or link not in peer.lanes[link.lane]:
+            return False
+        peer.lanes[link.lane].remove(link)
+        return link.lane is Lane.FAST and not peer.lanes[Lane.FAST]
+
+    def best(self, peer: PeerId, lane: Lane) -> Link | None:
+        """Return the link to send on: the newest that the smaller id made, so both ends choose the same one."""
+        links = self.peers[peer].lanes[lane] if peer in self.peers else []
+        we_are_smaller = self._me < peer
+        return max(enumerate(links), key=lambda item: (item[1].is_call == we_are_smaller, item[0]), default=(0, None))[
+            1
+        ]
+
+    def by_fd(self, lane: Lane, fd: int) -> Link | None:
+        """Return the incoming link on that file descriptor."""
+        return next((link for link in self.incoming[lane].values() if link.fd == fd), None)
+
+    def all(self) -> Iterator[Link]:
+        """Every proven link."""
+        for peer in list(self.peers.values()):
+            for links in peer.lanes.values():
+                yield from list(links)
+
+    def infos(self) -> tuple[PeerInfo, ...]:
+        """Return what is known of every connected device."""
+        return tuple(info for peer in list(self.peers) if (info := self._info(peer)) is not None)
+
+    def _info(self, peer: PeerId) -> PeerInfo | None:
+        link = self.best(peer, Lane.FAST)
+        if link is None or link.connection is None:
+            return None
+        end, remote = link.connection, link.connection.remote
+        return PeerInfo(
+            peer,
+            remote.name,
+            remote.boot,
+            remote.version,
+            link.address,
+            link.is_call,
+            self.best(peer, Lane.BULK) is not None,
+            end.rtt_s,
+            end.wall_offset_s,
+            end.heard_at,
+            sum(end.unknown.values()),
+        )
