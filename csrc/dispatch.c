@@ -31,7 +31,7 @@ static features detect(void) {
 #define C7_VNNI (1u << 11)
 #define A71_AVXVNNI (1u << 4)
 
-__attribute__((unused)) static int has_avx2(void) {
+static int has_avx2(void) {
   const features f = detect();
   return HAS(xcr0, XCR0_YMM) && HAS(c1, C1_NEEDED) && HAS(b7, bit_AVX2);
 }
@@ -54,6 +54,7 @@ static const struct {
 } sets[] = {
   {&sw_kernels_scalar, has_always},
 #if defined(__x86_64__)
+  {&sw_kernels_avx2, has_avx2},
 #endif
 };
 #define N_SETS ((int)(sizeof sets / sizeof *sets))
