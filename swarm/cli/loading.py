@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from swarm import config
 from swarm.cli.progress import ProgressBar
 from swarm.store import catalog
+
+if TYPE_CHECKING:
+    from swarm import Model
 
 
 def find_model(name: str | None, settings: config.Settings) -> Path:
     """The file that MODEL means; the default model is fetched, with a progress bar, when it is not there yet."""
     with ProgressBar() as progress:
         return catalog.resolve(name, settings=settings, progress=progress)
+
+
+def load_model(path: Path, settings: config.Settings) -> Model:
+    """The model, ready to answer on this device."""
+    import swarm
+
+    return swarm.load(path, threads=settings.threads or None, context=settings.context or None, kv=settings.kv)

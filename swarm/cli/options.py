@@ -5,8 +5,16 @@ from __future__ import annotations
 import argparse
 import math
 from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from swarm import config
+
+if TYPE_CHECKING:
+    from swarm.engine.sampling import SamplingParams
+
+# Flags and the fields of SamplingParams that they set.
+SAMPLING_FLAGS = {"temp": "temperature", "top_k": "top_k", "top_p": "top_p", "min_p": "min_p", "seed": "seed"}
 
 
 def add_model(parser: argparse.ArgumentParser, *, required: bool = False) -> None:
@@ -40,6 +48,14 @@ def add_sampling(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--min-p", metavar="P", type=real(0, 1), help="drop tokens less likely than P times the best")
     group.add_argument("--seed", metavar="N", type=whole(0, 2**63 - 1), help="the same seed gives the same answer")
     group.add_argument("--system", metavar="TEXT", help="instructions that the model reads before the conversation")
+
+
+def sampling_of(args: argparse.Namespace) -> SamplingParams:
+    """How tokens are chosen: the usual, with this command's flags on top."""
+    from swarm.engine.sampling import SamplingParams
+
+    flags = {field: getattr(args, flag) for flag, field in SAMPLING_FLAGS.items()}
+    return replace(SamplingParams(), **{field: value for field, value in flags.items() if value is not None})
 
 
 def settings_of(args: argparse.Namespace) -> config.Settings:

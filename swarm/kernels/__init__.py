@@ -10,6 +10,7 @@ import time
 
 import numpy as np
 
+from swarm import cores
 from swarm.errors import ConfigError, NativeError
 
 # libgomp reads this once, when it is loaded. Its own default spins for milliseconds at the end of a parallel region,
@@ -18,7 +19,7 @@ from swarm.errors import ConfigError, NativeError
 os.environ.setdefault("GOMP_SPINCOUNT", "20000")
 
 try:
-    from swarm.kernels import _native
+    from swarm.kernels import _native as _native
 except ImportError as error:
     raise NativeError(
         f"the compiled kernels are missing ({error}); reinstall with a C compiler present: "
@@ -30,21 +31,21 @@ BANDWIDTH_BYTES = 256 * 1024 * 1024  # read by the measurement: past any cache o
 
 def isas() -> list[str]:
     """Names of the kernel sets that this CPU and operating system can run, slowest first."""
-    return list(_native.isa_names())
+    return _native.isa_names()
 
 
 def isa(wanted: str = "") -> str:
     """The kernel set to use: the best, or `wanted`, which may only lower it; ConfigError when it cannot run here."""
     if wanted in ("", "auto"):
-        return str(_native.best_isa())
+        return _native.best_isa()
     if wanted not in isas():
         raise ConfigError(f"SWARM_CPU={wanted}: this device runs only {', '.join(isas())}")
     return wanted
 
 
 def threads() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Threads to compute with when nobody says: the physical cores that this process may use."""
+    return cores.default_threads()
 
 
 def read_bandwidth(n_threads: int, seconds: float = 0.5) -> float:

@@ -22,6 +22,8 @@ FRONT = {"__init__", "__main__"}  # the package's own API and `python -m swarm`:
 PURE = {"models", "wire", "cluster", "experts"}
 IMPURE_MODULES = {"asyncio", "os", "socket", "subprocess", "threading", "time", "zeroconf", "zmq"}
 
+SETS_ENVIRONMENT = {"kernels/__init__.py"}  # tells libgomp how long to spin, before libgomp is loaded
+
 MODULES = sorted(ROOT.rglob("*.py"))
 
 
@@ -77,7 +79,8 @@ def test_what_decides_has_no_clock_socket_thread_or_file(path: Path) -> None:
 def test_only_config_reads_the_environment_and_only_cli_prints(path: Path) -> None:
     for node in ast.walk(parse(path)):
         if isinstance(node, ast.Attribute) and node.attr in ("environ", "getenv"):
-            assert package_of(path) == "config", f"line {node.lineno} reads the environment"
+            allowed = package_of(path) == "config" or str(path.relative_to(ROOT)) in SETS_ENVIRONMENT
+            assert allowed, f"line {node.lineno} reads the environment"
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print":
             assert package_of(path) == "cli", f"line {node.lineno} prints"
 

@@ -1,0 +1,175 @@
+"""Showing an answer while it comes: streamed text, thinking dimmed, Ctrl-C to stop it, one line of figures after it."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import FrameType
+from typing import TYPE_CHECKING, Protocol, TextIO
+
+from swarm.cli.terminal import DIM, RESET, harmless, wants_color
+
+if TYPE_CHECKING:
+    from swarm.engine.sampling import SamplingParams
+
+
+class Piece(Protocol):
+    """Some text of an answer, and whether the model is still thinking."""
+
+    @property
+    def text(self) -> str: ...
+    @property
+    def thinking(self) -> bool: ...
+
+
+class Stats(Protocol):
+    """What an answer took."""
+
+    @property
+    def prompt_tokens(self) -> int: ...
+    @property
+    def cached_tokens(self) -> int: ...
+    @property
+    def generated_tokens(self) -> int: ...
+    @property
+    def first_token_s(self) -> float: ...
+    @property
+    def decode_s(self) -> float: ...
+
+
+class Generation(Protocol):
+    """An answer in progress: iterate to let it come, `cancel()` to end it early."""
+
+    def __iter__(self) -> Iterator[Piece]: ...
+    def cancel(self) -> None: ...
+    @property
+    def finish_reason(self) -> str | None: ...
+    @property
+    def stats(self) -> Stats: ...
+
+
+class ChatModel(Protocol):
+    """What the chat needs of a model: on this device, or behind the door of a running node."""
+
+    def chat(
+        self,
+        messages: Sequence[Mapping[str, str]],
+        *,
+        max_tokens: int | None,
+        params: SamplingParams,
+        thinking: bool | None,
+    ) -> Generation: ...
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A finished or stopped answer; `text` leaves the thinking out."""
+
+    text: str
+    finish_reason: str | None
+    stats: Stats
+
+
+def show_answer(generation: Generation, out: TextIO, *, stoppable: bool) -> Answer:
+    """Write the pieces to `out` as they come. With `stoppable`, Ctrl-C ends the answer and not the program."""
+    parts: list[str] = []
+    printer = _Printer(out)
+    with _interrupt_cancels(generation) if stoppable else _nothing():
+        try:
+            for piece in generation:
+                printer.write(piece.text, piece.thinking)
+                if not piece.thinking:
+                    parts.append(piece.text)
+        finally:
+            printer.end()
+    return Answer("".join(parts), generation.finish_reason, generation.stats)
+
+
+def figures(answer: Answer) -> str:
+    """42 tokens, 31.5 tok/s, first after 0.21 s."""
+    stats = answer.stats
+    parts = [f"{stats.generated_tokens} token{'s' if stats.generated_tokens != 1 else ''}"]
+    if stats.generated_tokens > 1 and stats.decode_s > 0:
+        parts.append(f"{tokens_per_second(stats):.3g} tok/s")
+    if stats.generated_tokens:
+        parts.append(f"first after {stats.first_token_s:.2f} s")
+    return ", ".join(parts)
+
+
+def tokens_per_second(stats: Stats) -> float:
+    """Speed after the first token, which waits for the prompt."""
+    return (stats.generated_tokens - 1) / stats.decode_s
+
+
+class _Printer:
+    """Streams text; thinking is dim on a terminal, and left out of what is piped on."""
+
+    def __init__(self, out: TextIO) -> None:
+        self._out = out
+        self._color = wants_color(out)
+        self._terminal = out.isatty()
+        self._thinking = False
+        self._started = False
+        self._ends_line = True
+
+    def write(self, text: str, thinking: bool) -> None:
+        if thinking and not self._terminal:
+            return
+        text = harmless(text)
+        if thinking != self._thinking:
+            self._switch(thinking)
+        if not self._started:
+            text = text.lstrip()
+        if text:
+            self._started = True
+            self._ends_line = text.endswith("\n")
+            self._out.write(text)
+            self._out.flush()
+
+    def end(self) -> None:
+        """Leave the terminal as it was, at the start of a line."""
+        if self._thinking and self._color:
+            self._out.write(RESET)
+        if not self._ends_line:
+            self._out.write("\n")
+        self._out.flush()
+
+    def _switch(self, thinking: bool) -> None:
+        self._thinking = thinking
+        if self._started and not thinking:
+            self._out.write("\n" if self._ends_line else "\n\n")
+            self._started = False
+        if self._color:
+            self._out.write(DIM if thinking else RESET)
+
+
+@contextmanager
+def _interrupt_cancels(generation: Generation) -> Iterator[None]:
+    """The first Ctrl-C cancels; a second one, should the first not have been heard, leaves the program."""
+    pressed = 0
+
+    def on_interrupt(signum: int, frame: FrameType | None) -> None:
+        nonlocal pressed
+        pressed += 1
+        if pressed > 2:
+            raise KeyboardInterrupt
+        generation.cancel()
+
+    previous = signal.signal(signal.SIGINT, on_interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, previous)
+
+
+@contextmanager
+def _nothing() -> Iterator[None]:
+    yield
+
+
+def is_interactive() -> bool:
+    """True when a person types and reads; otherwise we are part of a pipe or a script."""
+    return sys.stdin.isatty() and sys.stdout.isatty()

@@ -1,0 +1,186 @@
+"""`swarm doctor`: look at this device, say what is wrong and what to do about it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import shutil
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from swarm import config, cores
+from swarm.cli import machine, options
+from swarm.cli.terminal import GREEN, RED, YELLOW, human_bytes, paint
+from swarm.errors import NativeError, SwarmError
+from swarm.store import catalog
+
+HELP = "Check this device: processor, kernels, memory, disk, model. Says what is wrong and what to do; exits 1 if so."
+EXAMPLES = """\
+  swarm doctor
+  swarm doctor --json
+"""
+MIN_MEMORY_BYTES = 1_000_000_000  # the default model with its context, Python and the system beside it
+# A 4-bit 9B model reads 5 GB a token: below this it speaks slower than a token in two seconds.
+SLOW_MEMORY_BYTES_S = 2.5e9
+BANDWIDTH_SECONDS = 0.5
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the report: what was looked at, what is there, and what to do when that is not well."""
+
+    subject: str
+    text: str
+    level: str = "ok"  # ok, warning (it works, less well), problem (it does not work)
+    advice: str = ""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--threads", metavar="N", type=options.whole(1, 1024), help="threads to measure with")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def run(args: argparse.Namespace) -> int:
+    settings = options.settings_of(args)
+    findings = examine(settings)
+    sick = [finding for finding in findings if finding.level == "problem"]
+    if args.json:
+        print(json.dumps({"ok": not sick, "findings": [asdict(finding) for finding in findings]}, indent=1))
+    else:
+        for finding in findings:
+            print(line_of(finding))
+        print(verdict(findings))
+    return 1 if sick else 0
+
+
+def examine(settings: config.Settings) -> list[Finding]:
+    """Every check, in the order of the report; one that fails is itself a finding."""
+    findings: list[Finding] = []
+    for check in CHECKS:
+        try:
+            findings += check(settings)
+        except SwarmError as error:
+            findings.append(Finding(check.__name__.removeprefix("check_"), str(error), "problem"))
+    return findings
+
+
+def check_python(settings: config.Settings) -> list[Finding]:
+    return [Finding("Python", f"{platform.python_version()} on {platform.system()} {platform.machine()}")]
+
+
+def check_processor(settings: config.Settings) -> list[Finding]:
+    allowed = cores.allowed_cpus()
+    quota = cores.cgroup_quota()
+    text = f"{machine.cpu_name()}; {len(allowed)} CPUs on {cores.physical_cores(allowed)} cores usable"
+    if quota is None:
+        return [Finding("processor", text)]
+    text += f", limited to {quota:.3g} cores' worth of time"
+    if quota >= 1:
+        return [Finding("processor", text)]
+    return [Finding("processor", text, "warning", "give the container or service at least one whole core")]
+
+
+def check_kernels(settings: config.Settings) -> list[Finding]:
+    """The compiled part, its instruction sets, threads and memory bandwidth."""
+    try:
+        from swarm import kernels
+    except (ImportError, NativeError) as error:
+        return [Finding("kernels", f"the compiled part is missing ({error})", "problem", _compiler_advice())]
+    threads = settings.threads or kernels.threads()
+    isas, used = kernels.isas(), kernels.isa(settings.cpu)
+    text = f"{used} in use; this CPU runs {', '.join(isas)}"
+    lowered = used != isas[-1]
+    speed = kernels.read_bandwidth(threads, BANDWIDTH_SECONDS)
+    slow = speed < SLOW_MEMORY_BYTES_S
+    return [
+        Finding(
+            "kernels",
+            text,
+            "warning" if lowered else "ok",
+            "the setting cpu (or SWARM_CPU) lowers it; leave it out for the best" if lowered else "",
+        ),
+        Finding("threads", f"{threads} compute{' (set by you)' if settings.threads else ''}"),
+        Finding(
+            "bandwidth",
+            f"{speed / 1e9:.3g} GB/s read with {threads} threads",
+            "warning" if slow else "ok",
+            "large models will be slow here; close what else is running" if slow else "",
+        ),
+    ]
+
+
+def check_memory(settings: config.Settings) -> list[Finding]:
+    memory = machine.memory()
+    where = " (limited by its container or service)" if memory.limited_by_group else ""
+    text = f"{human_bytes(memory.total)}{where}, {human_bytes(memory.available)} free"
+    if memory.available >= MIN_MEMORY_BYTES:
+        return [Finding("memory", text)]
+    return [Finding("memory", text, "warning", "close other programs; even small models need about 1 GB free")]
+
+
+def check_disk(settings: config.Settings) -> list[Finding]:
+    folder = settings.models_path
+    model = catalog.CATALOG.get(settings.model)
+    kept = sum(path.stat().st_size for path in catalog.kept_models(folder))
+    free = machine.free_disk_bytes(folder)
+    text = f"{human_bytes(free)} free for models in {folder} ({human_bytes(kept)} used)"
+    needed = 2 * model.size_bytes if model and not (folder / model.file_name).exists() else 0
+    if free >= needed:
+        return [Finding("disk", text)]
+    return [Finding("disk", text, "problem", f"free {human_bytes(needed - free)}, or set models_dir to another disk")]
+
+
+def check_model(settings: config.Settings) -> list[Finding]:
+    """The default model is whole, or will be fetched."""
+    model = catalog.CATALOG.get(settings.model)
+    if model is None:
+        return [Finding("model", str(catalog.resolve(settings=settings)))]
+    path = settings.models_path / model.file_name
+    if not path.exists():
+        return [
+            Finding("model", f"{model.name} is not here yet; `swarm chat` fetches it ({model.size_bytes / 1e6:.0f} MB)")
+        ]
+    if catalog.file_sha256(path) == model.sha256:
+        return [Finding("model", f"{model.name} is here and whole")]
+    advice = f"remove {path}; the next `swarm chat` fetches it again"
+    return [Finding("model", f"{model.name} is damaged: its SHA-256 is wrong", "problem", advice)]
+
+
+CHECKS: tuple[Callable[[config.Settings], list[Finding]], ...] = (
+    check_python,
+    check_processor,
+    check_kernels,
+    check_memory,
+    check_disk,
+    check_model,
+)
+
+
+def line_of(finding: Finding) -> str:
+    """A finding as a person reads it, with the advice below."""
+    mark, style = {"ok": ("ok", GREEN), "warning": ("??", YELLOW), "problem": ("!!", RED)}[finding.level]
+    advice = f"\n     {'':<10} -> {finding.advice}" if finding.advice else ""
+    return f"{paint(mark, style)}   {finding.subject:<10} {finding.text}{advice}"
+
+
+def verdict(findings: list[Finding]) -> str:
+    """The last line of the report."""
+    problems = sum(finding.level == "problem" for finding in findings)
+    warnings = sum(finding.level == "warning" for finding in findings)
+    if problems:
+        return paint(f"{problems} thing{'s' if problems > 1 else ''} to mend before Swarm runs here", RED)
+    if warnings:
+        return paint("Swarm runs here; it could run better", YELLOW)
+    return paint("Swarm runs here", GREEN)
+
+
+def _compiler_advice() -> str:
+    package = Path(__file__).parents[2]
+    if not (package / "setup.py").exists():
+        return "install Swarm again: pip install --force-reinstall swarm"
+    if not any(map(shutil.which, ("cc", "gcc", "clang"))):
+        return "sudo apt install gcc libc6-dev python3-dev, then `make build`"
+    return f"run `make build` in {package} (with {sys.executable}) and read what the compiler says"

@@ -1,0 +1,218 @@
+"""The commands of a chat, /help to /exit: each a function of the chat and the text after it."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from swarm import config
+from swarm.cli import answers
+from swarm.cli.conversation import Conversation, from_json
+from swarm.errors import ConfigError
+from swarm.limits import MAX_CHAT_FILE_BYTES
+
+if TYPE_CHECKING:
+    from swarm.cli.chat import Chat
+
+Number = TypeVar("Number", int, float)
+THINK = {"on": True, "off": False, "auto": None}
+
+
+@dataclass(frozen=True)
+class Command:
+    """What to call, how it is written, and one line of help."""
+
+    call: Callable[[Chat, str], None]
+    usage: str
+    help: str
+
+
+def perform(chat: Chat, line: str) -> None:
+    """Run the command in `line`, which starts with a slash; raise ConfigError when it makes no sense."""
+    name, _, argument = line[1:].strip().partition(" ")
+    command = COMMANDS.get(name.lower()) or COMMANDS.get(ALIASES.get(name.lower(), ""))
+    if command is None:
+        close = difflib.get_close_matches(name.lower(), COMMANDS, n=1)
+        guess = f"; did you mean /{close[0]}?" if close else ""
+        raise ConfigError(f"there is no command /{name}{guess} (/help lists them; //{name} says it to the model)")
+    command.call(chat, argument.strip())
+
+
+def show_help(chat: Chat, argument: str) -> None:
+    width = max(len(command.usage) for command in COMMANDS.values())
+    for command in COMMANDS.values():
+        chat.say(f"  {command.usage:<{width}}  {command.help}")
+    chat.say("Ctrl-C stops an answer, Ctrl-D leaves. Alt-Enter, or \\ at the end of a line, starts a new line.")
+
+
+def clear(chat: Chat, argument: str) -> None:
+    chat.conversation = Conversation(chat.conversation.system)
+    chat.say("a new conversation")
+
+
+def system(chat: Chat, argument: str) -> None:
+    if not argument:
+        chat.say(chat.conversation.system or "no system text; /system TEXT sets one")
+        return
+    text = "" if argument == "off" else argument
+    chat.conversation = replace(chat.conversation, system=text)
+    chat.say("the system text is set" if text else "no system text any more")
+
+
+def set_parameter(chat: Chat, argument: str) -> None:
+    name, _, text = argument.replace("=", " ").partition(" ")
+    if not name:
+        for known, value in _parameters(chat).items():
+            chat.say(f"  {known:<20} {'not set' if value is None else value}")
+        return
+    if name == "max_tokens":
+        chat.max_tokens = None if text.strip() in ("", "off") else _number(name, text.strip(), int)
+    else:
+        chat.params = replace(chat.params, **{_field(chat, name): _value(chat, name, text.strip())})
+    chat.say(f"{name} is {_parameters(chat)[_field(chat, name)]}")
+
+
+def undo(chat: Chat, argument: str) -> None:
+    chat.conversation = chat.conversation.undone()
+    chat.say(f"the last question and answer are gone; {_count(len(chat.conversation.turns), 'turn')} left")
+
+
+def regenerate(chat: Chat, argument: str) -> None:
+    shorter = chat.conversation.undone()
+    question = chat.conversation.turns[-1].user
+    chat.answer(question, shorter)
+
+
+def save(chat: Chat, argument: str) -> None:
+    path = _chat_file(argument or time.strftime("%Y-%m-%d-%H%M%S"))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists():
+            _load_file(path)  # only a saved chat may be written over
+        _write_private(path, chat.conversation.to_json(chat.model_name))
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be written ({error.strerror})") from error
+    chat.say(f"saved to {path}")
+
+
+def load(chat: Chat, argument: str) -> None:
+    if not argument:
+        saved = sorted(path.stem for path in _chats_folder().glob("*.json"))
+        chat.say("saved chats: " + ", ".join(saved) if saved else "there are no saved chats; /save makes one")
+        return
+    chat.conversation = _load_file(_chat_file(argument))
+    chat.say(f"loaded {_count(len(chat.conversation.turns), 'turn')}")
+    if chat.conversation.turns:
+        last = chat.conversation.turns[-1]
+        chat.say(f"> {last.user}\n{last.answer}")
+
+
+def stats(chat: Chat, argument: str) -> None:
+    chat.say(f"  model      {chat.model_name}")
+    chat.say(f"  talk       {_count(len(chat.conversation.turns), 'turn')}")
+    if chat.last is None:
+        chat.say("  answers    none yet")
+        return
+    held = chat.last.stats.prompt_tokens + chat.last.stats.generated_tokens
+    chat.say(f"  context    {held:,} of {chat.context:,} tokens, {chat.last.stats.cached_tokens:,} of them reused")
+    chat.say(f"  last       {answers.figures(chat.last)}")
+    speed = f", {chat.total_tokens / chat.total_s:.3g} tok/s with waiting" if chat.total_s > 0 else ""
+    chat.say(f"  in all     {_count(chat.total_tokens, 'token')}{speed}")
+
+
+def think(chat: Chat, argument: str) -> None:
+    names = {value: name for name, value in THINK.items()}
+    if argument and argument not in THINK:
+        raise ConfigError("/think on, /think off, or /think auto (as the model likes)")
+    if argument:
+        chat.thinking = THINK[argument]
+    chat.say(f"thinking: {names[chat.thinking]}")
+
+
+def leave(chat: Chat, argument: str) -> None:
+    raise EOFError
+
+
+COMMANDS = {
+    "help": Command(show_help, "/help", "this list"),
+    "clear": Command(clear, "/clear", "start a new conversation"),
+    "system": Command(system, "/system [TEXT|off]", "show or set the instructions that the model reads first"),
+    "set": Command(set_parameter, "/set [NAME VALUE]", "show or set how tokens are chosen, as in /set temp 0.7"),
+    "undo": Command(undo, "/undo", "take back the last question and its answer"),
+    "regen": Command(regenerate, "/regen", "answer the last question again"),
+    "save": Command(save, "/save [NAME]", "keep the conversation in a file"),
+    "load": Command(load, "/load [NAME]", "go on with a saved one; without a name, list them"),
+    "stats": Command(stats, "/stats", "tokens, speed, and how full the context is"),
+    "think": Command(think, "/think [on|off|auto]", "whether a model that can think does so before it answers"),
+    "exit": Command(leave, "/exit", "leave"),
+}
+ALIASES = {"quit": "exit", "bye": "exit", "q": "exit", "?": "help", "h": "help", "new": "clear", "retry": "regen"}
+SHORT_NAMES = {"temp": "temperature"}
+
+
+def _parameters(chat: Chat) -> dict[str, object]:
+    values = {field.name: getattr(chat.params, field.name) for field in fields(chat.params)}
+    return {**values, "max_tokens": chat.max_tokens}
+
+
+def _field(chat: Chat, name: str) -> str:
+    name = SHORT_NAMES.get(name, name)
+    if name not in _parameters(chat):
+        raise ConfigError(f"there is no {name!r} to set; there are {', '.join(_parameters(chat))}")
+    return name
+
+
+def _value(chat: Chat, name: str, text: str) -> float | int | None:
+    name = _field(chat, name)
+    default = getattr(type(chat.params)(), name)
+    if text == "off":
+        return default  # type: ignore[no-any-return]  # each field of SamplingParams is a number or None
+    return _number(name, text, float if isinstance(default, float) else int)
+
+
+def _number(name: str, text: str, kind: Callable[[str], Number]) -> Number:
+    try:
+        return kind(text)
+    except ValueError:
+        wanted = "a whole number" if kind is int else "a number"
+        raise ConfigError(f"/set {name} needs {wanted}, not {text!r}") from None
+
+
+def _count(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def _chats_folder() -> Path:
+    return config.user_data_dir() / "chats"
+
+
+def _chat_file(name: str) -> Path:
+    """A bare name lies in the chats folder; anything with a slash is a path."""
+    if "/" in name:
+        return Path(name).expanduser()
+    return _chats_folder() / (name if name.endswith(".json") else f"{name}.json")
+
+
+def _load_file(path: Path) -> Conversation:
+    try:
+        with path.open("rb") as file:
+            raw = file.read(MAX_CHAT_FILE_BYTES + 1)
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read ({error.strerror})") from error
+    try:
+        return from_json(raw)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
+
+
+def _write_private(path: Path, text: str) -> None:
+    """Write all or nothing, for the user's eyes only."""
+    part = path.with_name(f".{path.name}.part")
+    with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
+        file.write(text)
+    part.replace(path)

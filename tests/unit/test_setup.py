@@ -1,0 +1,85 @@
+"""What a machine without a compiler or without headers says, and when `make build` compiles anew."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+DEBIAN_PACKAGES = "sudo apt install gcc libc6-dev python3-dev"
+PYX = "def answer():\n    return 42\n"
+
+pytest.importorskip("Cython")
+
+
+@pytest.fixture
+def small_tree(tmp_path: Path) -> Path:
+    """The project's own setup.py over an extension that compiles in a second."""
+    for name in ("setup.py", "pyproject.toml", "LICENSE"):
+        shutil.copy(ROOT / name, tmp_path)
+    (tmp_path / "README.md").write_text("Swarm\n")
+    (tmp_path / "swarm/kernels").mkdir(parents=True)
+    (tmp_path / "swarm/__init__.py").touch()
+    (tmp_path / "csrc").mkdir()
+    (tmp_path / "csrc/_native.pyx").write_text(PYX)
+    (tmp_path / "csrc/a.c").write_text("int a(void) { return 1; }\n")
+    return tmp_path
+
+
+def build(tree: Path, **env: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "setup.py", "-q", "build_ext", "--inplace"]
+    clean = {name: value for name, value in os.environ.items() if name not in ("CC", "CFLAGS")}
+    return subprocess.run(
+        command, cwd=tree, env={**clean, **env}, check=False, capture_output=True, text=True, timeout=120
+    )
+
+
+def pip_install(tree: Path, **env: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "pip", "install", "--no-deps", "--no-build-isolation", "--no-index"]
+    command += ["--target", str(tree / "installed"), str(tree)]
+    return subprocess.run(command, env={**os.environ, **env}, check=False, capture_output=True, text=True, timeout=120)
+
+
+def test_a_compiler_that_fails_is_reported_with_the_debian_packages(small_tree: Path) -> None:
+    done = build(small_tree, CC="/bin/false")
+    assert done.returncode != 0
+    assert DEBIAN_PACKAGES in done.stderr
+
+
+def test_a_compiler_that_is_missing_is_reported_with_the_debian_packages(small_tree: Path) -> None:
+    done = build(small_tree, CC="/nowhere/gcc")
+    assert done.returncode != 0
+    assert DEBIAN_PACKAGES in done.stderr
+
+
+def test_missing_headers_of_python_are_reported_with_the_debian_packages(small_tree: Path) -> None:
+    compiler = small_tree / "cc-without-headers"
+    compiler.write_text(
+        '#!/bin/sh\ncase "$*" in *_native.c*) echo "Python.h: No such file" >&2; exit 1;; esac\nexec cc "$@"\n'
+    )
+    compiler.chmod(0o755)
+    done = build(small_tree, CC=str(compiler))
+    assert done.returncode != 0
+    assert "Python.h: No such file" in done.stderr
+    assert DEBIAN_PACKAGES in done.stderr
+
+
+def test_pip_install_fails_loudly_and_says_what_to_install(small_tree: Path) -> None:
+    done = pip_install(small_tree, CC="/bin/false")
+    assert done.returncode != 0
+    assert DEBIAN_PACKAGES in done.stdout + done.stderr
+
+
+def test_only_what_changed_is_compiled_again(small_tree: Path) -> None:
+    assert build(small_tree).returncode == 0
+    (library,) = (small_tree / "swarm/kernels").glob("_native.*.so")
+    first = library.stat().st_mtime_ns
+    assert build(small_tree, CC="/bin/false").returncode == 0, "nothing changed, yet the compiler was called"
+    assert library.stat().st_mtime_ns == first
+    os.utime(small_tree / "csrc/a.c", ns=(first + 10**9, first + 10**9))
+    assert build(small_tree, CC="/bin/false").returncode != 0
