@@ -83,7 +83,7 @@ TINY: dict[str, Tiny] = {
     tiny.name: tiny
     for tiny in (
         Tiny("llama", "llama", theta=5e5, llama3_factor=8.0),
-        Tiny("llama-tied", "llama", n_heads=2, n_kv_heads=1, tied=True, left_out=_HEAD_KEYS),
+        Tiny("llama-tied", "llama", head_dim=16, rope_dims=16, tied=True, left_out=_HEAD_KEYS),
         Tiny("qwen3", "qwen3", eps=1e-6, theta=1e6, qk_norm=True, tied=True),
         Tiny("qwen3-yarn", "qwen3", eps=1e-6, theta=1e4, qk_norm=True, yarn_factor=4.0),
         Tiny("qwen3moe", "qwen3moe", eps=1e-6, theta=1e6, qk_norm=True, moe=TinyMoe()),

@@ -195,7 +195,7 @@ BAD_VALUES = [
     ("glm4", {"rope.dimension_count": 15}, "glm4.rope.dimension_count is 15: must be even"),
     ("glm4", {"rope.freq_base": float("inf")}, "glm4.rope.freq_base is inf"),
     ("glm4", {"rope.freq_base": 0.0}, "glm4.rope.freq_base is 0.0"),
-    ("llama-tied", {"attention.head_count": 5, "attention.head_count_kv": 1}, "not a multiple of the 5 heads"),
+    ("llama-tied", {"attention.head_count": 5, "attention.head_count_kv": 5}, "not a multiple of the 5 heads"),
     ("qwen3moe", {"expert_count": 0}, "qwen3moe.expert_count is 0"),
     ("qwen3moe", {"expert_count": 1 << 31}, "qwen3moe.expert_count is 2147483648"),
     ("qwen3moe", {"expert_used_count": 9}, "qwen3moe.expert_used_count is 9: there are only 8 experts"),
@@ -223,7 +223,7 @@ def test_value_that_makes_no_sense_is_named(name: str, changes: dict[str, Any], 
 
 UNSUPPORTED = [
     ("glm4", {"attention.key_length": 31, "attention.value_length": 31}, "heads of 31 columns: Swarm runs multiples"),
-    ("llama-tied", {"attention.head_count": 4}, "heads of 16 columns"),
+    ("llama-tied", {"attention.head_count": 8}, "heads of 8 columns"),
     ("llama", {"expert_count": 8}, "llama.expert_count is 8"),
     ("llama", {"rope.scaling.type": "longrope"}, "llama.rope.scaling.type is 'longrope'"),
     ("llama", {"attention.sliding_window": 4096}, "llama.attention.sliding_window is 4096"),
