@@ -340,6 +340,9 @@ cdef class Ffn:
         free(<void *>self.w.gate_data)
 
 
+KV_BYTES = {"f16": 2, "q8_0": 1, "f32": 4}
+
+
 cdef class KvCache:
     """Keys and values of some layers for up to `capacity` positions. `length` positions are filled."""
 
@@ -352,6 +355,8 @@ cdef class KvCache:
 
     def __init__(self, Engine e, int n_layers, int capacity, str kind="f16"):
         cdef int heads = e.dims.n_kv_heads, hd = e.dims.head_dim, i
+        if kind == "q8_0" and hd % 32:
+            raise ValueError(f"a q8_0 KV cache needs heads of whole blocks of 32, not {hd}; use f16")
         self.capacity = (capacity + 63) // 64 * 64
         self.kind = kind
         self.n_layers = n_layers
@@ -359,13 +364,13 @@ cdef class KvCache:
         self.layers = <sw_kv *>calloc(max(n_layers, 1), sizeof(sw_kv))
         if self.layers == NULL:
             raise MemoryError()
-        cdef size_t n = <size_t>heads * self.capacity * hd, item = {"f16": 2, "q8_0": 1}[kind]
+        cdef size_t n = <size_t>heads * self.capacity * hd, item = KV_BYTES[kind]
         cdef uint8_t[::1] b
         for i in range(n_layers):
             # Untouched pages of these buffers take no memory, so a large capacity costs nothing until it is used.
             b = np.empty(2 * n * item + (n // 16 * 2 if item == 1 else 0), np.uint8)
             self.owners.append(b)
-            self.layers[i] = sw_kv(&b[0], &b[n * item], NULL, NULL, 0 if item == 2 else 1, self.capacity, heads, hd)
+            self.layers[i] = sw_kv(&b[0], &b[n * item], NULL, NULL, {1: 1, 2: 0, 4: 2}[item], self.capacity, heads, hd)
             if item == 1:
                 self.layers[i].k_scale = <uint16_t *>&b[2 * n]
                 self.layers[i].v_scale = self.layers[i].k_scale + n // 32
@@ -405,8 +410,8 @@ cdef class Engine:
     def __init__(self, *, int hidden, int n_heads, int n_kv_heads, int head_dim, int rope_dims, bint rope_pair, float eps,
                  float q_scale, int max_tokens, int context, int ffn, int n_experts=0, int top_k=0, int expert_ffn=0,
                  bint keep_float=False, int threads=1, str isa=""):
-        if head_dim % 32 or head_dim < 32 or n_heads % n_kv_heads or rope_dims % 2 or rope_dims > head_dim:
-            raise ValueError(f"head_dim {head_dim} must be a multiple of 32, heads {n_heads} of {n_kv_heads}, rope dims {rope_dims} even")
+        if head_dim % 16 or head_dim < 16 or n_heads % n_kv_heads or rope_dims % 2 or rope_dims > head_dim:
+            raise ValueError(f"head_dim {head_dim} must be a multiple of 16, heads {n_heads} of {n_kv_heads}, rope dims {rope_dims} even")
         self.isa = isa or best_isa()
         self.kernels = kernels_for(self.isa)
         self.ops = sw_ops_for(self.kernels.name)

@@ -77,7 +77,14 @@ static void emit_head(const sw_step *s, int token, int head, const float *m, con
   const int hd = s->dims->head_dim, column = head * hd;
   float *out = s->ws->mixed + (size_t)token * s->dims->n_heads * hd + column;
   s->ops->merge(m, l, acc, m_stride, acc_stride, n_segments, hd, out);
-  quantize_row(s, &s->ws->act_mixed, token, out, column, hd);
+  if (hd % SW_BLOCK == 0) quantize_row(s, &s->ws->act_mixed, token, out, column, hd);
+}
+
+/* Heads that are not whole blocks can only be quantised once their neighbours are there. */
+static void quantize_mixed(const sw_step *s) {
+  const int width = s->dims->n_heads * s->dims->head_dim;
+  SW_SHARE(s->team, t, s->n_tokens) quantize_row(s, &s->ws->act_mixed, t, s->ws->mixed + (size_t)t * width, 0, width);
+  sw_barrier(s->team);
 }
 
 typedef struct { float *q, *m, *l, *acc, *attend; int32_t *limit; } tile_scratch;
@@ -186,5 +193,6 @@ void sw_attention(const sw_step *s, int thread, const sw_attn *w, const sw_kv *k
     attend_segments(s, thread, kv);
   else
     attend_tiles(s, thread, kv);
+  if (s->dims->head_dim % SW_BLOCK) quantize_mixed(s);
   project_out(s, w);
 }

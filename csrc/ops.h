@@ -7,10 +7,10 @@
 #define SW_KV_SEGMENT 1024  /* positions per independent partial result; aligned to position 0 */
 #define SW_TILE_ROWS 32     /* query rows that share one converted block of keys and values */
 
-enum sw_kv_kind { SW_KV_F16 = 0, SW_KV_Q8_0 = 1 };
+enum sw_kv_kind { SW_KV_F16 = 0, SW_KV_Q8_0 = 1, SW_KV_F32 = 2 };
 
 /* Keys and values of one layer. Keys: (n_kv_heads, capacity / 16, head_dim, 16), so that 16 positions are lanes.
- * Values: (n_kv_heads, capacity, head_dim). f16 bits, or int8 with one f16 scale per position and 32 dims:
+ * Values: (n_kv_heads, capacity, head_dim). f32, f16 bits, or int8 with one f16 scale per position and 32 dims:
  * k_scale (n_kv_heads, capacity / 16, head_dim / 32, 16), v_scale (n_kv_heads, capacity, head_dim / 32). */
 typedef struct {
   uint8_t *k, *v;

@@ -25,22 +25,25 @@ class Decoder:
     Not for two threads at once: a decoder has one set of buffers. Several sessions take turns, each with its KV cache.
     """
 
-    def __init__(self, spec: ModelSpec, weights: Weights, *, context: int, threads: int, isa: str = "", kv: str = "f16") -> None:
+    def __init__(
+        self, spec: ModelSpec, weights: Weights, *, context: int, threads: int, isa: str = "", kv: str = "f16"
+    ) -> None:
         self.spec, self.weights, self.context, self.kv_kind = spec, weights, context, kv
         self.engine = _engine(spec, weights, context, threads, isa)
         self.threads: int = self.engine.threads
         self.rope = Rope(spec.rope, weights.vectors.get((OUTSIDE_LAYERS, Role.ROPE_FREQS)))
         self._pairs = [self._layer(i) for i in weights.layers]
         self._stack = _native.Layers(self._pairs)
-        self._singles = [_native.Layers([pair]) for pair in self._pairs]
 
     def new_kv(self, capacity: int | None = None) -> _native.KvCache:
         """An empty KV cache for the shard's layers. Memory is taken as positions fill."""
-        return _native.KvCache(self.engine, len(self.weights.layers), min(capacity or self.context, self.context), self.kv_kind)
+        positions = min(capacity or self.context, self.context)
+        return _native.KvCache(self.engine, len(self.weights.layers), positions, self.kv_kind)
 
     def forward(self, ids: Sequence[int] | I32, kv: _native.KvCache) -> F32:
         """Append `ids`; return the logits float32 (vocab,) after the last one."""
-        return self._steps(ids, kv, all_logits=False)[-1]
+        last: F32 = self._steps(ids, kv, all_logits=False)[-1]
+        return last
 
     def forward_all(self, ids: Sequence[int] | I32, kv: _native.KvCache) -> F32:
         """Append `ids`; return the logits float32 (len(ids), vocab) after each."""
@@ -55,21 +58,22 @@ class Decoder:
         self._check(ids, kv)
         self.engine.embed(self.weights.matrices[OUTSIDE_LAYERS, Role.EMBED], ids)
         self._layers(kv, len(ids))
-        return np.asarray(self.engine.hidden(len(ids)))
+        return self.engine.hidden(len(ids))
 
     def extend(self, hidden: F32, kv: _native.KvCache) -> F32:
         """Middle stage: append hidden states of the stage before; return this stage's."""
         self._check(hidden, kv)
         self.engine.set_hidden(hidden)
         self._layers(kv, len(hidden))
-        return np.asarray(self.engine.hidden(len(hidden)))
+        return self.engine.hidden(len(hidden))
 
     def finish(self, hidden: F32, kv: _native.KvCache) -> F32:
         """Last stage: append hidden states; return the logits float32 (vocab,) after the last."""
         self._check(hidden, kv)
         self.engine.set_hidden(hidden)
         self._layers(kv, len(hidden))
-        return self._head(len(hidden), len(hidden) - 1)[0]
+        last: F32 = self._head(len(hidden), len(hidden) - 1)[0]
+        return last
 
     def _steps(self, ids: Sequence[int] | I32, kv: _native.KvCache, *, all_logits: bool) -> F32:
         array = np.ascontiguousarray(ids, np.int32)
@@ -99,49 +103,84 @@ class Decoder:
             self.engine.ffn(ffn, n_tokens)
 
     def _head(self, n_tokens: int, first: int) -> F32:
-        m = self.weights.matrices[OUTSIDE_LAYERS, Role.OUTPUT]
-        return np.asarray(self.engine.head(self.weights.vectors[OUTSIDE_LAYERS, Role.OUTPUT_NORM], m, n_tokens, first))
+        norm = self.weights.vectors[OUTSIDE_LAYERS, Role.OUTPUT_NORM]
+        return self.engine.head(norm, self.weights.matrices[OUTSIDE_LAYERS, Role.OUTPUT], n_tokens, first)
 
     def _check(self, tokens: npt.NDArray[np.generic], kv: _native.KvCache) -> None:
         if kv.length + len(tokens) > kv.capacity:
             raise ContextFull(
-                f"{kv.length + len(tokens)} tokens do not fit the context of {kv.capacity}; start anew, or raise the context"
+                f"{kv.length + len(tokens)} tokens do not fit the context of {kv.capacity}; "
+                "start anew, or raise the context"
             )
 
     def _layer(self, i: int) -> tuple[_native.Attention, _native.Ffn]:
         m, v = self.weights.matrices, self.weights.vectors
-        vector = lambda role: v.get((i, role))  # noqa: E731
+
+        def vector(role: Role) -> F32 | None:
+            return v.get((i, role))
+
         attention = _native.Attention(
-            self.engine, norm=v[i, Role.ATTN_NORM], post_norm=vector(Role.ATTN_POST_NORM),
-            q=m[i, Role.Q], k=m[i, Role.K], v=m[i, Role.V], o=m[i, Role.O],
-            q_bias=vector(Role.Q_BIAS), k_bias=vector(Role.K_BIAS), v_bias=vector(Role.V_BIAS),
-            q_norm=vector(Role.Q_NORM), k_norm=vector(Role.K_NORM),
-        )  # fmt: skip
+            self.engine,
+            norm=v[i, Role.ATTN_NORM],
+            post_norm=vector(Role.ATTN_POST_NORM),
+            q=m[i, Role.Q],
+            k=m[i, Role.K],
+            v=m[i, Role.V],
+            o=m[i, Role.O],
+            q_bias=vector(Role.Q_BIAS),
+            k_bias=vector(Role.K_BIAS),
+            v_bias=vector(Role.V_BIAS),
+            q_norm=vector(Role.Q_NORM),
+            k_norm=vector(Role.K_NORM),
+        )
         return attention, self._ffn(i, self.spec.layers[i])
 
     def _ffn(self, i: int, layer: LayerSpec) -> _native.Ffn:
         m, v, experts, moe = self.weights.matrices, self.weights.vectors, self.weights.experts, layer.moe
-        norms = {"norm": v[i, Role.FFN_NORM], "post_norm": v.get((i, Role.FFN_POST_NORM))}
+        norm, post_norm = v[i, Role.FFN_NORM], v.get((i, Role.FFN_POST_NORM))
         if moe is None:
-            return _native.Ffn(self.engine, **norms, gate=m[i, Role.GATE], up=m[i, Role.UP], down=m[i, Role.DOWN])
+            gate, up, down = (m[i, role] for role in (Role.GATE, Role.UP, Role.DOWN))
+            return _native.Ffn(self.engine, norm=norm, post_norm=post_norm, gate=gate, up=up, down=down)
         return _native.Ffn(
-            self.engine, **norms,
-            gate=m.get((i, Role.SHARED_GATE)), up=m.get((i, Role.SHARED_UP)), down=m.get((i, Role.SHARED_DOWN)),
-            router=m[i, Role.ROUTER], router_bias=v.get((i, Role.ROUTER_BIAS)), expert_gate=experts[i, Role.EXPERT_GATE],
-            expert_up=experts[i, Role.EXPERT_UP], expert_down=experts[i, Role.EXPERT_DOWN], top_k=moe.top_k,
-            sigmoid=moe.gating == "sigmoid", normalise=moe.normalise, scale=moe.scale, n_group=moe.n_group,
+            self.engine,
+            norm=norm,
+            post_norm=post_norm,
+            gate=m.get((i, Role.SHARED_GATE)),
+            up=m.get((i, Role.SHARED_UP)),
+            down=m.get((i, Role.SHARED_DOWN)),
+            router=m[i, Role.ROUTER],
+            router_bias=v.get((i, Role.ROUTER_BIAS)),
+            expert_gate=experts[i, Role.EXPERT_GATE],
+            expert_up=experts[i, Role.EXPERT_UP],
+            expert_down=experts[i, Role.EXPERT_DOWN],
+            top_k=moe.top_k,
+            sigmoid=moe.gating == "sigmoid",
+            normalise=moe.normalise,
+            scale=moe.scale,
+            n_group=moe.n_group,
             top_group=moe.top_group,
-        )  # fmt: skip
+        )
 
 
 def _engine(spec: ModelSpec, weights: Weights, context: int, threads: int, isa: str) -> _native.Engine:
     layers = [spec.layers[i] for i in weights.layers]
     mixtures = [layer.moe for layer in layers if layer.moe is not None]
     return _native.Engine(
-        hidden=spec.hidden, n_heads=spec.n_heads, n_kv_heads=spec.n_kv_heads, head_dim=spec.head_dim, rope_dims=spec.rope.dims,
-        rope_pair=spec.rope.style == "pair", eps=spec.norm_eps, q_scale=spec.attention_scale,
-        max_tokens=min(MAX_STEP_TOKENS, context), context=context, ffn=max((layer.ffn for layer in layers), default=0),
-        n_experts=max((m.n_experts for m in mixtures), default=0), top_k=max((m.top_k for m in mixtures), default=0),
+        hidden=spec.hidden,
+        n_heads=spec.n_heads,
+        n_kv_heads=spec.n_kv_heads,
+        head_dim=spec.head_dim,
+        rope_dims=spec.rope.dims,
+        rope_pair=spec.rope.style == "pair",
+        eps=spec.norm_eps,
+        q_scale=spec.attention_scale,
+        max_tokens=min(MAX_STEP_TOKENS, context),
+        context=context,
+        ffn=max((layer.ffn for layer in layers), default=0),
+        n_experts=max((m.n_experts for m in mixtures), default=0),
+        top_k=max((m.top_k for m in mixtures), default=0),
         expert_ffn=max((max(m.expert_ffn, m.shared_ffn) for m in mixtures), default=0),
-        keep_float=any(weights.is_float(i) for i in weights.layers), threads=threads, isa=isa,
-    )  # fmt: skip
+        keep_float=any(weights.is_float(i) for i in weights.layers),
+        threads=threads,
+        isa=isa,
+    )

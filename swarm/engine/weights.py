@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import mmap
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -114,10 +115,8 @@ class _Arena:
     def __init__(self, n_bytes: int) -> None:
         self._map = mmap.mmap(-1, n_bytes + HUGE_PAGE)
         if hasattr(mmap, "MADV_HUGEPAGE"):
-            try:
+            with suppress(OSError):  # a kernel without huge pages: everything works, some per cent slower
                 self._map.madvise(mmap.MADV_HUGEPAGE)
-            except OSError:
-                pass  # a kernel without huge pages: everything works, some per cent slower
         whole = np.frombuffer(self._map, np.uint8)
         self._free = whole[-whole.ctypes.data % HUGE_PAGE :]
 
@@ -127,7 +126,9 @@ class _Arena:
 
 
 class _Loader:
-    def __init__(self, source: TensorSource, arena: _Arena, threads: int, progress: Progress | None, total: int) -> None:
+    def __init__(
+        self, source: TensorSource, arena: _Arena, threads: int, progress: Progress | None, total: int
+    ) -> None:
         self.source, self.arena, self.threads, self.progress = source, arena, threads, progress
         self.done, self.total = 0, total
         self.packed: dict[object, list[_native.Mat]] = {}
@@ -135,8 +136,9 @@ class _Loader:
     def pack(self, need: NeededTensor) -> None:
         quant = self.source.tensors[need.ref.name].quant
         raw = self.source.raw(need.ref.name)
-        slabs = raw.reshape(-1, *raw.shape[-2:]) if need.role in EXPERT_ROLES else raw.reshape(1, *raw.shape[-2:])
-        self.packed[need.ref] = [self._pack_rows(quant, slab[need.ref.row_start : need.ref.row_end], need) for slab in slabs]
+        rows = slice(need.ref.row_start, need.ref.row_end)
+        slabs = raw if need.role in EXPERT_ROLES else raw[None]  # (experts, rows, row_bytes)
+        self.packed[need.ref] = [self._pack_rows(quant, slab[rows], need) for slab in slabs]
         self.source.drop(need.ref.name)
 
     def _pack_rows(self, quant: Quant, raw: U8, need: NeededTensor) -> _native.Mat:

@@ -1,0 +1,122 @@
+"""Types of the compiled module; its docstrings are in csrc/_native.pyx."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+F32 = npt.NDArray[np.float32]
+U8 = npt.NDArray[np.uint8]
+
+def isa_names() -> list[str]: ...
+def best_isa() -> str: ...
+def team_size(n_threads: int) -> int: ...
+def packed_bytes(qtype: int, rows: int, cols: int, tile_cols: int) -> int: ...
+def read_all(data: U8, n_threads: int) -> int: ...
+def pack(qtype: int, raw: U8, cols: int, out: U8, tile_cols: int = 0, n_threads: int = 1) -> Mat: ...
+def matmul(w: Mat, x: F32, isa: str = "", n_threads: int = 1) -> F32: ...
+def op(name: str, isa: str, *args: Any) -> F32: ...
+
+class Mat:
+    n_bytes: int
+    def __init__(self, qtype: int, rows: int, cols: int, data: U8, tile_cols: int = 0) -> None: ...
+    @property
+    def shape(self) -> tuple[int, int]: ...
+    @property
+    def qtype(self) -> int: ...
+    def row(self, i: int) -> F32: ...
+    def unpack(self) -> U8: ...
+
+class Attention:
+    def __init__(
+        self,
+        e: Engine,
+        *,
+        norm: F32,
+        q: Mat,
+        k: Mat,
+        v: Mat,
+        o: Mat,
+        post_norm: F32 | None = None,
+        q_bias: F32 | None = None,
+        k_bias: F32 | None = None,
+        v_bias: F32 | None = None,
+        o_bias: F32 | None = None,
+        q_norm: F32 | None = None,
+        k_norm: F32 | None = None,
+    ) -> None: ...
+
+class Ffn:
+    def __init__(
+        self,
+        e: Engine,
+        *,
+        norm: F32,
+        post_norm: F32 | None = None,
+        gate: Mat | None = None,
+        up: Mat | None = None,
+        down: Mat | None = None,
+        router: Mat | None = None,
+        router_bias: F32 | None = None,
+        expert_gate: list[Mat] | None = None,
+        expert_up: list[Mat] | None = None,
+        expert_down: list[Mat] | None = None,
+        top_k: int = 0,
+        sigmoid: bool = False,
+        normalise: bool = True,
+        scale: float = 1.0,
+        n_group: int = 1,
+        top_group: int = 1,
+    ) -> None: ...
+
+class Layers:
+    n: int
+    def __init__(self, pairs: Iterable[tuple[Attention, Ffn]]) -> None: ...
+
+class KvCache:
+    capacity: int
+    kind: str
+    def __init__(self, e: Engine, n_layers: int, capacity: int, kind: str = "f16") -> None: ...
+    @property
+    def length(self) -> int: ...
+    def truncate(self, n: int) -> None: ...
+
+class Engine:
+    threads: int
+    max_tokens: int
+    isa: str
+    def __init__(
+        self,
+        *,
+        hidden: int,
+        n_heads: int,
+        n_kv_heads: int,
+        head_dim: int,
+        rope_dims: int,
+        rope_pair: bool,
+        eps: float,
+        q_scale: float,
+        max_tokens: int,
+        context: int,
+        ffn: int,
+        n_experts: int = 0,
+        top_k: int = 0,
+        expert_ffn: int = 0,
+        keep_float: bool = False,
+        threads: int = 1,
+        isa: str = "",
+    ) -> None: ...
+    @property
+    def buffer_bytes(self) -> int: ...
+    def embed(self, table: Mat, ids: npt.NDArray[np.int32]) -> None: ...
+    def set_hidden(self, x: F32) -> None: ...
+    def hidden(self, n_tokens: int) -> F32: ...
+    def delta(self, n_tokens: int) -> F32: ...
+    def attention(
+        self, layer: Attention, kv: KvCache, index: int, position: int, n_tokens: int, cos: F32, sin: F32
+    ) -> None: ...
+    def ffn(self, layer: Ffn, n_tokens: int) -> None: ...
+    def layers(self, stack: Layers, kv: KvCache, position: int, n_tokens: int, cos: F32, sin: F32) -> None: ...
+    def commit(self, kv: KvCache, position: int, n_tokens: int) -> None: ...
+    def head(self, norm: F32, table: Mat, n_tokens: int, first: int) -> F32: ...
