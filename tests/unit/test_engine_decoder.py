@@ -1,0 +1,141 @@
+"""The compiled decoder: the same as the NumPy one, and the same bits however the work is cut."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from swarm import kernels
+from swarm.engine.decoder import Decoder
+from swarm.engine.weights import load_weights
+from swarm.errors import ContextFull, OutOfMemory
+from swarm.models import spec_from_gguf
+from swarm.store.gguf import open_gguf
+from tests.helpers.numpy_decoder import NumpyDecoder
+from tests.helpers.tiny import TINY, make_weights, wide, write_tiny
+
+IDS = np.random.default_rng(7).integers(4, 256, 70).astype(np.int32)
+MIXED = (("llama", "Q4_K"), ("glm4", "Q4_0"), ("air", "Q4_K"), ("qwen3moe", "Q4_0"), ("glm-groups", "Q8_0"))
+
+
+def write(tmp_path: Path, name: str, mix: str) -> Path:
+    tiny = TINY[name] if mix == "F32" else wide(TINY[name])
+    return write_tiny(tmp_path / "tiny.gguf", tiny, make_weights(tiny), mix)
+
+
+def decoder(
+    path: Path, *, layers: range | None = None, threads: int = 2, kv: str = "f32", isa: str = "", context: int = 512
+) -> Decoder:
+    """The model, or some of its layers with the embedding before the first and the head after the last."""
+    with open_gguf(path) as model:
+        spec = spec_from_gguf(model.metadata, model.tensors)
+        layers = layers or range(spec.n_layers)
+        weights = load_weights(model, spec, layers, embed=layers.start == 0, output=layers.stop == spec.n_layers)
+    return Decoder(spec, weights, context=context, threads=threads, kv=kv, isa=isa)
+
+
+def in_pieces(d: Decoder, cuts: list[int], ids: np.ndarray = IDS) -> np.ndarray:
+    kv = d.new_kv()
+    ends = [*cuts, len(ids)]
+    return np.concatenate([d.forward_all(ids[a:b], kv) for a, b in zip([0, *cuts], ends, strict=True)])
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_float_weights_give_the_logits_of_the_numpy_decoder(tmp_path: Path, name: str) -> None:
+    path = write(tmp_path, name, "F32")
+    want = NumpyDecoder.open(path).logits(list(IDS))
+    got = decoder(path).logits(IDS)
+    assert np.abs(got - want).max() <= 1e-5 * np.abs(want).max()
+
+
+@pytest.mark.parametrize(("name", "mix"), MIXED)
+def test_a_row_depends_on_neither_batch_nor_threads(tmp_path: Path, name: str, mix: str) -> None:
+    path = write(tmp_path, name, mix)
+    whole = decoder(path, threads=1).logits(IDS)
+    for threads in (1, 2, 3):
+        d = decoder(path, threads=threads)
+        assert np.array_equal(in_pieces(d, []), whole)
+        assert np.array_equal(in_pieces(d, list(range(1, len(IDS)))), whole), "one token at a time"
+        assert np.array_equal(in_pieces(d, [3, 40, 41]), whole), "mixed pieces"
+
+
+@pytest.mark.parametrize(("name", "mix"), MIXED)
+def test_every_instruction_set_gives_the_same_bits(tmp_path: Path, name: str, mix: str) -> None:
+    path = write(tmp_path, name, mix)
+    for kv in ("f16", "q8_0"):
+        first, *others = [decoder(path, isa=isa, kv=kv).logits(IDS) for isa in kernels.isas()]
+        assert all(np.array_equal(first, other) for other in others), kernels.isas()
+
+
+@pytest.mark.parametrize(("name", "mix"), MIXED)
+def test_a_pipeline_of_stages_gives_the_bits_of_one_device(tmp_path: Path, name: str, mix: str) -> None:
+    path = write(tmp_path, name, mix)
+    want = decoder(path).forward(IDS, decoder(path).new_kv())
+    first, middle, last = (decoder(path, layers=range(i, i + 1)) for i in range(3))
+    caches = [d.new_kv() for d in (first, middle, last)]
+    for ids in (IDS[:30], IDS[30:31], IDS[31:]):
+        hidden = first.embed(ids, caches[0])
+        logits = last.finish(middle.extend(hidden, caches[1]), caches[2])
+    assert np.array_equal(logits, want)
+
+
+@pytest.mark.parametrize("kv", ["f16", "q8_0", "f32"])
+def test_long_contexts_agree_across_segments_and_blocks(tmp_path: Path, kv: str) -> None:
+    path = write(tmp_path, "glm4", "F32")
+    ids = np.random.default_rng(3).integers(4, 256, 1100).astype(np.int32)
+    d = decoder(path, kv=kv, context=2048)
+    whole = d.logits(ids)
+    assert np.array_equal(in_pieces(d, [1000, 1020, *range(1021, 1030), 1090], ids), whole)
+    if kv == "f32":
+        want = NumpyDecoder.open(path).logits(list(ids))
+        assert np.abs(whole - want).max() <= 1e-5 * np.abs(want).max()
+
+
+@pytest.mark.parametrize(("kv", "bound"), [("f16", 2e-3), ("q8_0", 5e-2)])
+def test_a_smaller_kv_cache_costs_little(tmp_path: Path, kv: str, bound: float) -> None:
+    path = write(tmp_path, "llama", "F32")
+    want = decoder(path).logits(IDS)
+    got = decoder(path, kv=kv).logits(IDS)
+    assert 0 < np.abs(got - want).max() <= bound * np.abs(want).max()
+
+
+def test_a_truncated_cache_is_as_good_as_a_new_one(tmp_path: Path) -> None:
+    d = decoder(write(tmp_path, "llama", "F32"))
+    want = d.logits(IDS)
+    kv = d.new_kv()
+    d.forward(np.concatenate([IDS[:20], IDS[:30]]), kv)
+    kv.truncate(20)
+    assert np.array_equal(d.forward_all(IDS[20:], kv), want[20:])
+
+
+def test_a_context_that_would_overflow_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    d = decoder(write(tmp_path, "llama", "F32"), context=64)
+    kv = d.new_kv()
+    with pytest.raises(ContextFull, match=r"70 tokens .* context of 64"):
+        d.forward(IDS, kv)
+    assert kv.length == 0
+
+
+def test_token_ids_outside_the_vocabulary_are_refused(tmp_path: Path) -> None:
+    d = decoder(write(tmp_path, "llama", "F32"))
+    for bad in (-1, d.spec.vocab):
+        with pytest.raises(ValueError, match="outside the vocabulary"):
+            d.forward([5, bad], d.new_kv())
+
+
+def test_weights_that_do_not_fit_the_memory_are_refused_before_loading(tmp_path: Path) -> None:
+    with open_gguf(write(tmp_path, "llama", "F32")) as model:
+        spec = spec_from_gguf(model.metadata, model.tensors)
+        with pytest.raises(OutOfMemory, match="weights need"):
+            load_weights(model, spec, range(spec.n_layers), memory_bytes=1000)
+
+
+def test_a_tied_head_is_packed_once(tmp_path: Path) -> None:
+    with open_gguf(write(tmp_path, "qwen3", "F32")) as model:
+        spec = spec_from_gguf(model.metadata, model.tensors)
+        both = load_weights(model, spec, range(spec.n_layers))
+        one = load_weights(model, spec, range(spec.n_layers), output=False)
+    assert spec.tied_output
+    assert both.n_bytes == one.n_bytes
