@@ -317,7 +317,7 @@ class SessionOpen(Message):
     """The entry node opens a session on every stage of its placement, or opens it again.
 
     `epoch` grows with every opening of the session; from then on messages of older epochs are stale. KV of the first
-    `keep` positions stays when the stage has it from epoch `keep_epoch` of this session; all other KV is forgotten.
+    `keep` positions stays where the stage has it from epoch `keep_epoch` or a later one; all other KV is forgotten.
     """
 
     TYPE = 40

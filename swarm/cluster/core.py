@@ -1,0 +1,303 @@
+"""The deciding part of a node in one piece: events and the time go in, effects come out.
+
+The node owns one `Core`, calls it from one thread, and carries out the effects (effects.py says how). It owns no clock,
+socket, thread, file or random source of its own, so the simulator in tests/helpers/sim.py runs it as it is.
+
+    peer_up, peer_down, clone_seen, received     from the transport
+    tick                                         ten times a second
+    ask, cancel, forget                          from the local API
+    model_known, holdings, measured              from the store and the measurements
+    loaded, load_failed, computed, compute_failed    answers to effects
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from random import Random
+
+from swarm import limits
+from swarm.cluster.cost import Device, Link, ModelCost
+from swarm.cluster.effects import Buffer, Effect, Log, Send
+from swarm.cluster.membership import Change, Joined, Lost, Membership, ReachChanged
+from swarm.cluster.memory import Ledger
+from swarm.cluster.placement import Placer
+from swarm.cluster.session import Ask, Sessions
+from swarm.cluster.shards import Shards
+from swarm.cluster.stage import Stage
+from swarm.wire import messages as m
+from swarm.wire.ids import BootId, ModelId, PeerId, SessionId
+from swarm.wire.records import Capabilities, NodeState, TensorInfo
+
+Handler = Callable[[PeerId, m.Message, Buffer | None, float], list[Effect]]
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who this node is, in this run. `first_epoch` must be higher than any epoch of an earlier run (seconds since 1970)."""
+
+    peer: PeerId
+    boot: BootId
+    name: str
+    first_epoch: int = 1
+
+
+class Core:
+    """One node's decisions."""
+
+    def __init__(self, me: Identity, capabilities: Capabilities, rng: Random) -> None:
+        self.me = me.peer
+        self.capabilities = capabilities
+        self.members = Membership(me.peer, me.boot, me.name)
+        self.ledger = Ledger(capabilities.memory_bytes)
+        self.shards = Shards(me.peer, self.ledger)
+        self.stage = Stage(me.peer, self.ledger, self.shards)
+        self.placer = Placer(me.peer, self, rng, me.first_epoch)
+        self.sessions = Sessions(me.peer, self.placer)
+        self.held: dict[tuple[PeerId, ModelId], frozenset[int]] = {}
+        self._advertised_at = float("-inf")
+        self._handlers: dict[type[m.Message], Handler] = self._table()
+
+    # --- the transport
+
+    def peer_up(self, peer: PeerId, boot: BootId, name: str, now: float) -> list[Effect]:
+        """A link to a proven peer is there."""
+        changes = self.members.up(peer, boot, name, now)
+        return self._run([*self._advertise([peer]), *self._changed(changes, now)], now)
+
+    def peer_down(self, peer: PeerId, why: str, now: float, *, certain: bool = False) -> list[Effect]:
+        """The last link to a peer is gone. `certain`: it cannot come back by itself (it said goodbye)."""
+        return self._run(self._changed(self.members.down(peer, why, now, certain=certain), now), now)
+
+    def clone_seen(self, peer: PeerId, name: str, now: float) -> list[Effect]:
+        """The transport met two running devices with one id."""
+        return self._run(self._changed(self.members.clone_seen(peer, name, now), now), now)
+
+    def received(self, sender: PeerId, message: m.Message, frame: Buffer | None, now: float) -> list[Effect]:
+        """A message from a connected peer."""
+        if not self.members.is_alive(sender):
+            return []
+        self.members.heard(sender, now)
+        return self._run(self._handle(sender, message, frame, now), now)
+
+    def heartbeat(self, sender: PeerId, state: NodeState, rtt_s: float | None, now: float) -> list[Effect]:
+        """A heartbeat came; the transport measured the round trip."""
+        self.members.heard(sender, now)
+        self.members.state(sender, state, rtt_s)
+        return []
+
+    def link_measured(self, peer: PeerId, bytes_per_s: float) -> None:
+        """The throughput to a peer was measured."""
+        self.members.link_measured(peer, bytes_per_s)
+
+    def tick(self, now: float) -> list[Effect]:
+        """Time passed."""
+        effects = self._changed(self.members.tick(now), now)
+        self.shards.tick(now)
+        self.stage.tick(now)
+        effects += self.placer.tick(now) + self.sessions.placements_changed(now) + self.sessions.tick(now)
+        if now - self._advertised_at > limits.ADVERTISE_S:
+            self._advertised_at = now
+            effects += self._advertise(self.others())
+        return self._run(effects, now)
+
+    def leave(self, now: float) -> list[Effect]:
+        """Say goodbye to everybody."""
+        return [Send(peer, m.Goodbye("leaves")) for peer in self.others()]
+
+    # --- the user
+
+    def ask(self, ask: Ask, now: float) -> list[Effect]:
+        """Start an answer."""
+        return self._run(self.sessions.ask(ask, now), now)
+
+    def cancel(self, session: SessionId, now: float) -> list[Effect]:
+        """Stop an answer."""
+        return self._run(self.sessions.cancel(session, now), now)
+
+    def forget(self, session: SessionId, now: float) -> list[Effect]:
+        """Stop an answer, and free its KV everywhere."""
+        return self._run(self.sessions.forget(session, now), now)
+
+    # --- the store and the measurements
+
+    def model_known(self, model: ModelId, cost: ModelCost, now: float) -> list[Effect]:
+        """The manifest of a model is here."""
+        effects = self.shards.model_known(model, cost, now) + self.placer.model_known(model, cost, now)
+        return self._run(effects + self.sessions.placements_changed(now), now)
+
+    def holdings(self, peer: PeerId, model: ModelId, parts: frozenset[int], now: float) -> list[Effect]:
+        """A device (or this one) has these parts of a model on its disk."""
+        if self.held.get((peer, model)) == parts:
+            return []
+        self.held[peer, model] = parts
+        return self._run(self._replaced(self.placer.devices_changed(now), now), now)
+
+    def measured(self, capabilities: Capabilities, now: float) -> list[Effect]:
+        """This device measured itself (again)."""
+        self.capabilities = capabilities
+        return self._run(self._advertise(self.others()) + self.placer.devices_changed(now), now)
+
+    # --- answers to effects
+
+    def loaded(self, ticket: int, now: float) -> list[Effect]:
+        """A `Load` is done."""
+        return self._run(self.shards.parts_loaded(ticket), now)
+
+    def load_failed(self, ticket: int, text: str, now: float) -> list[Effect]:
+        """A `Load` cannot be done; `text` is one line."""
+        return self._run(self.shards.load_failed(ticket, text), now)
+
+    def computed(
+        self, job: int, now: float, *, frame: Buffer | None = None, info: TensorInfo | None = None, token: int | None = None
+    ) -> list[Effect]:
+        """A `Compute` is done: a frame for the next stage, or a token, or neither on the last stage of a chunk."""
+        return self._run(self.stage.computed(job, frame, info, token, now), now)
+
+    def compute_failed(self, job: int, text: str, now: float) -> list[Effect]:
+        """A `Compute` cannot be done; `text` is one line."""
+        return self._run(self.stage.compute_failed(job, text, now), now)
+
+    # --- World: what the placer sees
+
+    def devices(self, model: ModelId, now: float) -> list[Device]:
+        """All devices that are there, as the planner sees them."""
+        mine = self._device(self.me, self.members.name, self.capabilities, model, now)
+        others = [
+            self._device(p.id, p.name, p.capabilities, model, now)
+            for p in self.members.living()
+            if p.capabilities is not None
+        ]
+        return [mine, *others]
+
+    def link(self, a: PeerId, b: PeerId) -> Link | None:
+        """The link from a to b, as far as we know."""
+        return self.members.link(a, b)
+
+    def doubts(self, peer: PeerId, now: float) -> str:
+        """Why a device is only to be used where nothing fits without it."""
+        return self.members.doubts(peer, now)
+
+    def others(self) -> list[PeerId]:
+        """All living peers."""
+        return [peer.id for peer in self.members.living()]
+
+    def state(self, now: float, busy: float, tokens_per_s: float, fetching: float) -> NodeState:
+        """What our heartbeats say."""
+        placed = max((c.placement.epoch for c in self.shards.live.values()), default=0)
+        ready = all(c.parts <= self.shards.loaded for c in self.shards.live.values())
+        free = max(self.ledger.free_bytes, 0)
+        running = sum(entry.running for entry in self.ledger.kv.values())
+        return NodeState(placed, busy, free, running, tokens_per_s, ready, fetching)
+
+    # --- within
+
+    def _device(self, peer: PeerId, name: str, caps: Capabilities, model: ModelId, now: float) -> Device:
+        held = self.held.get((peer, model), frozenset())
+        return Device(
+            id=peer,
+            name=name,
+            memory_bytes=caps.memory_bytes,
+            disk_bytes=caps.disk_bytes,
+            read_bytes_per_s=max(caps.read_bytes_per_s, 1.0),
+            macs_per_s=max(caps.prefill_ops_per_s, 1.0),
+            held=held,
+            excluded=self.members.why_unusable(peer, now),
+        )
+
+    def _run(self, effects: list[Effect], now: float) -> list[Effect]:
+        """Messages to ourselves are handled here, in order; all other effects are the node's."""
+        out: list[Effect] = []
+        queue = deque(effects)
+        while queue:
+            effect = queue.popleft()
+            if isinstance(effect, Send) and effect.to == self.me:
+                queue.extend(self._handle(self.me, effect.message, effect.frame, now))
+            else:
+                out.append(effect)
+        return out
+
+    def _handle(self, sender: PeerId, message: m.Message, frame: Buffer | None, now: float) -> list[Effect]:
+        handler = self._handlers.get(type(message))
+        return handler(sender, message, frame, now) if handler is not None else []
+
+    def _table(self) -> dict[type[m.Message], Handler]:
+        """What happens on each message; those that are not here are the transport's and the store's."""
+        shards, stage, placer, sessions = self.shards, self.stage, self.placer, self.sessions
+        return {
+            m.Goodbye: lambda p, x, f, t: self._changed(self.members.down(p, "it said goodbye", t, certain=True), t),
+            m.Measured: self._on_measured,
+            m.PlacementOffer: lambda p, x, f, t: shards.offer(x, t) if x.placement.author == p else [],
+            m.PlacementReply: lambda p, x, f, t: self._replaced(placer.reply(p, x, t), t),
+            m.PlacementCommit: self._on_commit,
+            m.ShardReady: lambda p, x, f, t: self._replaced(placer.shard_ready(p, x), t),
+            m.SessionOpen: lambda p, x, f, t: stage.open(p, x, t),
+            m.SessionReply: lambda p, x, f, t: sessions.reply(p, x, t),
+            m.Tokens: self._on_tokens,
+            m.Activation: lambda p, x, f, t: stage.activation(p, x, f, t) if f is not None else [],
+            m.Token: lambda p, x, f, t: stage.token(p, x, t) + sessions.token(p, x, t),
+            m.SessionClose: lambda p, x, f, t: stage.close(p, x, t),
+            m.SessionError: lambda p, x, f, t: sessions.error(p, x, t),
+            m.Prefilled: lambda p, x, f, t: sessions.prefilled(p, x, t),
+            m.SessionProbe: lambda p, x, f, t: stage.probe(p, x),
+            m.SessionProbed: lambda p, x, f, t: sessions.probed(p, x, t),
+        }
+
+    def _on_measured(self, sender: PeerId, message: m.Message, frame: Buffer | None, now: float) -> list[Effect]:
+        assert isinstance(message, m.Measured)
+        known = self.members.peers[sender].capabilities if sender in self.members.peers else None
+        changes = self.members.measured(sender, message)
+        news = changes or known != message.capabilities
+        return self._replaced(self.placer.devices_changed(now), now) if news else []
+
+    def _on_commit(self, sender: PeerId, message: m.Message, frame: Buffer | None, now: float) -> list[Effect]:
+        assert isinstance(message, m.PlacementCommit)
+        if message.placement.author != sender:
+            return []
+        if sender != self.me:
+            self.placer.commit_seen(message)
+        return self.shards.commit(message)
+
+    def _on_tokens(self, sender: PeerId, message: m.Message, frame: Buffer | None, now: float) -> list[Effect]:
+        assert isinstance(message, m.Tokens)
+        if frame is None or message.tensor.dtype != "i32" or len(frame) != message.tensor.n_bytes:
+            return []
+        ids = array("i", bytes(frame))
+        return self.stage.tokens(sender, message, tuple(ids), now) if all(i >= 0 for i in ids) else []
+
+    def _changed(self, changes: list[Change], now: float) -> list[Effect]:
+        effects: list[Effect] = []
+        for change in changes:
+            effects.append(Log(type(change).__name__.lower(), (("peer", change.peer),)))
+            match change:
+                case Lost(peer, _):
+                    effects += self._lost(peer, now)
+                case Joined(peer, restarted):
+                    effects += self._joined(peer, now, restarted=restarted)
+                case ReachChanged():
+                    effects += self.placer.devices_changed(now)
+        return self._replaced(effects, now) if changes else []
+
+    def _lost(self, peer: PeerId, now: float) -> list[Effect]:
+        effects = self.shards.author_gone(peer, restarted=False)
+        effects += self.stage.entry_gone(peer, now, restarted=False)
+        effects += self.placer.peer_lost(peer, now)
+        return effects + self._advertise(self.others())
+
+    def _joined(self, peer: PeerId, now: float, *, restarted: bool) -> list[Effect]:
+        effects: list[Effect] = []
+        if restarted:
+            effects += self.shards.author_gone(peer, restarted=True)
+            effects += self.stage.entry_gone(peer, now, restarted=True)
+        return effects + self._advertise(self.others()) + self.placer.devices_changed(now)
+
+    def _replaced(self, effects: list[Effect], now: float) -> list[Effect]:
+        """After anything that may have changed a placement: the sessions follow."""
+        return effects + self.sessions.placements_changed(now)
+
+    def _advertise(self, peers: list[PeerId]) -> list[Effect]:
+        """Tell peers what we can and whom we reach."""
+        message = m.Measured(self.capabilities, self.members.measured_links())
+        return [Send(peer, message) for peer in peers]

@@ -1,0 +1,148 @@
+"""What the pure core asks its node to do. A method takes an event and the time, and returns a list of these, in order.
+
+The node carries them out in that order. `Load` may take minutes and is answered by `core.loaded()` or
+`core.load_failed()`, `Compute` by `core.computed()` or `core.compute_failed()`; at most one `Compute` is out at a time.
+`Unload`, the KV effects and `Compute` go to the one compute worker, in order, so that nothing is pulled from under a step.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from swarm.wire.ids import ModelId, PeerId, SessionId
+from swarm.wire.messages import Message
+from swarm.wire.records import Sampling
+
+Buffer = bytes | bytearray | memoryview
+
+
+@dataclass(frozen=True, slots=True)
+class Effect:
+    """Base of all effects."""
+
+
+@dataclass(frozen=True, slots=True)
+class Send(Effect):
+    """A message, and its raw frame, to a peer."""
+
+    to: PeerId
+    message: Message
+    frame: Buffer | None = None
+
+
+# --- weights
+
+
+@dataclass(frozen=True, slots=True)
+class LookUp(Effect):
+    """The manifest of a model is needed: get it and call `core.model_known()`."""
+
+    model: ModelId
+
+
+@dataclass(frozen=True, slots=True)
+class Load(Effect):
+    """Bring these parts into memory: fetch what the disk lacks, then read it. `ticket` comes back with the answer."""
+
+    ticket: int
+    model: ModelId
+    parts: frozenset[int]
+
+
+@dataclass(frozen=True, slots=True)
+class Unload(Effect):
+    """Let go of these parts; where they are still being loaded, give that up (other parts of that `Load` go on)."""
+
+    model: ModelId
+    parts: frozenset[int]
+
+
+# --- KV and computing, in order on the compute worker
+
+
+@dataclass(frozen=True, slots=True)
+class OpenKv(Effect):
+    """KV for layers [first, end) with room for `context` tokens; what is there is cut to the first `keep` positions."""
+
+    session: SessionId
+    model: ModelId
+    first: int
+    end: int
+    context: int
+    keep: int
+
+
+@dataclass(frozen=True, slots=True)
+class DropKv(Effect):
+    """Free the KV of a session."""
+
+    session: SessionId
+
+
+@dataclass(frozen=True, slots=True)
+class Compute(Effect):
+    """Run the layers [first, end) over positions [position, position + len(ids)).
+
+    The input is the embedding of `ids` where first is 0, else `frame`. The output is the frame for the next stage; on
+    the last stage with `sample` it is a token id for the position after the last one, and without it None.
+    """
+
+    job: int
+    session: SessionId
+    model: ModelId
+    first: int
+    end: int
+    position: int
+    ids: tuple[int, ...]
+    sample: bool
+    frame: Buffer | None = None
+    sampling: Sampling = field(default_factory=Sampling)
+    recent: tuple[int, ...] = ()  # ids up to and with this step, for the penalties; empty when they are off
+
+
+# --- to the user of this node
+
+
+class Reason(StrEnum):
+    """Why an answer ended."""
+
+    STOP = "stop"  # an end token
+    LENGTH = "length"  # as many tokens as were asked for, or the context is full
+    CANCELLED = "cancelled"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Emit(Effect):
+    """The next token of an answer. Never taken back, never repeated."""
+
+    session: SessionId
+    position: int
+    token: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ended(Effect):
+    """The answer is over. `error` is one line for the user when it failed."""
+
+    session: SessionId
+    reason: Reason
+    error: str = ""
+    missing_bytes: int = 0  # of memory, when that is why
+
+
+@dataclass(frozen=True, slots=True)
+class Notice(Effect):
+    """One quiet line for the reader of an answer: why it waits, or what changed. Empty: it goes on."""
+
+    session: SessionId
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Log(Effect):
+    """An event with fields, for the log and the live view. Never keys, prompts or answers."""
+
+    event: str
+    fields: tuple[tuple[str, str | int | float], ...] = ()

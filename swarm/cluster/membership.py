@@ -1,0 +1,304 @@
+"""Who is there: what a node believes about its peers, from links, heartbeats and what they say about each other.
+
+A peer is `alive` while it is heard, `suspect` when it was silent for SUSPECT_S or its link broke, `lost` after
+PEER_SILENCE_S of silence, DOWN_GRACE_S after a broken link, or at once when it said goodbye or its machine answered that
+nobody listens there any more. Being lost ends in no other way than `up`.
+
+Nobody votes, and there is no leader: each node acts on its own belief. That is safe because nothing that a wrong belief
+could spoil is shared (see session.py): a device that is wrongly held to be lost costs time, never a token.
+
+Two runs of one device: a restart sends a new boot id, and the old one is never heard again. If it is, the device id was
+cloned (a copied SD card); then neither is used until only one has been heard for CLONE_S.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from swarm import limits
+from swarm.cluster.cost import GUESSED_LINK, Link
+from swarm.wire.ids import BootId, PeerId
+from swarm.wire.messages import Measured
+from swarm.wire.records import Capabilities, LinkMeasurement, NodeState
+
+
+class Health(StrEnum):
+    """What we believe of a peer."""
+
+    ALIVE = "alive"
+    SUSPECT = "suspect"
+    LOST = "lost"
+
+
+@dataclass(slots=True)
+class Peer:
+    """One other device."""
+
+    id: PeerId
+    name: str
+    boot: BootId
+    health: Health
+    heard_at: float
+    link_up: bool = True
+    down_at: float = 0.0
+    state: NodeState = field(default_factory=NodeState)
+    capabilities: Capabilities | None = None
+    reaches: dict[PeerId, LinkMeasurement] | None = None  # what it said; None: nothing yet
+    rtt_s: float | None = None
+    bytes_per_s: float = 0.0
+    old_boots: deque[BootId] = field(default_factory=lambda: deque(maxlen=4))
+    cloned_until: float = 0.0
+    lost_at: deque[float] = field(default_factory=lambda: deque(maxlen=limits.MAX_FLAPS))
+    lost_why: str = ""
+
+    def is_flapping(self, now: float) -> bool:
+        return len(self.lost_at) == limits.MAX_FLAPS and now - self.lost_at[0] < limits.FLAP_WINDOW_S
+
+
+# --- what changes
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """Base of what membership reports."""
+
+    peer: PeerId
+
+
+@dataclass(frozen=True, slots=True)
+class Joined(Change):
+    """A device is there (again); `restarted` when it lost what it had in memory."""
+
+    restarted: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Lost(Change):
+    """A device is gone; `why` in words."""
+
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Suspected(Change):
+    """A device was silent for a moment."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cloned(Change):
+    """Two devices with one id are running."""
+
+    names: tuple[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class ReachChanged(Change):
+    """A device said that it reaches other devices than before."""
+
+
+class Membership:
+    """The peers of one node. Every method that can change a belief returns the changes."""
+
+    def __init__(self, me: PeerId, boot: BootId, name: str) -> None:
+        self.me = me
+        self.boot = boot
+        self.name = name
+        self.peers: dict[PeerId, Peer] = {}
+        self.cloned_me_until = 0.0
+        self._ticked_at: float | None = None
+
+    # --- events
+
+    def up(self, peer: PeerId, boot: BootId, name: str, now: float) -> list[Change]:
+        """A link to a proven peer is there."""
+        if peer == self.me:
+            return self._met_myself(boot, name, now)
+        known = self.peers.get(peer)
+        if known is None:
+            if len(self.peers) >= limits.MAX_PEERS:
+                return []
+            self.peers[peer] = Peer(peer, name, boot, Health.ALIVE, now)
+            return [Joined(peer, restarted=False)]
+        if boot == known.boot:
+            return self._came_back(known, now)
+        if boot in known.old_boots and known.heard_at > now - limits.CLONE_S:
+            return self._is_cloned(known, name, now)
+        return self._restarted(known, boot, name, now)
+
+    def down(self, peer: PeerId, why: str, now: float, *, certain: bool) -> list[Change]:
+        """The link broke. `certain`: it said goodbye, or nothing listens there any more."""
+        known = self.peers.get(peer)
+        if known is None or known.health is Health.LOST:
+            return []
+        if certain:
+            return self._lose(known, why, now)
+        if known.link_up:
+            known.link_up, known.down_at = False, now
+        return self._suspect(known)
+
+    def clone_seen(self, peer: PeerId, name: str, now: float) -> list[Change]:
+        """The transport met two running devices with one id."""
+        if peer == self.me:
+            return self._met_myself(BootId(""), name, now)
+        known = self.peers.get(peer)
+        return self._is_cloned(known, name, now) if known is not None else []
+
+    def heard(self, peer: PeerId, now: float) -> list[Change]:
+        """Any message came from it. A lost peer stays lost: its link must come up again first."""
+        known = self.peers.get(peer)
+        if known is None or known.health is Health.LOST:
+            return []
+        known.heard_at = now
+        if known.link_up:
+            known.health = Health.ALIVE
+        return []
+
+    def state(self, peer: PeerId, state: NodeState, rtt_s: float | None) -> None:
+        """What its heartbeat said."""
+        known = self.peers.get(peer)
+        if known is not None:
+            known.state, known.rtt_s = state, rtt_s if rtt_s is not None else known.rtt_s
+
+    def measured(self, peer: PeerId, message: Measured) -> list[Change]:
+        """What it measured about itself and its links."""
+        known = self.peers.get(peer)
+        if known is None:
+            return []
+        before = known.reaches.keys() if known.reaches is not None else None
+        known.capabilities = message.capabilities
+        known.reaches = {link.peer: link for link in message.links}
+        return [ReachChanged(peer)] if before != known.reaches.keys() else []
+
+    def link_measured(self, peer: PeerId, bytes_per_s: float) -> None:
+        """We measured the throughput to it."""
+        if peer in self.peers:
+            self.peers[peer].bytes_per_s = bytes_per_s
+
+    def tick(self, now: float) -> list[Change]:
+        """Time passed. Call it a few times a second."""
+        self._forgive_our_own_sleep(now)
+        changes: list[Change] = []
+        for peer in self.peers.values():
+            if peer.health is not Health.LOST:
+                changes += self._check(peer, now)
+        return changes
+
+    # --- questions
+
+    def is_alive(self, peer: PeerId) -> bool:
+        """True for ourselves and for every peer that is not lost."""
+        return peer == self.me or (peer in self.peers and self.peers[peer].health is not Health.LOST)
+
+    def living(self) -> Iterator[Peer]:
+        """Peers that are not lost, by id."""
+        return (self.peers[p] for p in sorted(self.peers) if self.peers[p].health is not Health.LOST)
+
+    def name_of(self, peer: PeerId) -> str:
+        if peer == self.me:
+            return self.name
+        return self.peers[peer].name if peer in self.peers else peer[:8]
+
+    def why_unusable(self, peer: PeerId, now: float) -> str:
+        """Why nothing may be placed there; empty when something may."""
+        if peer == self.me:
+            return "another device runs with this device's id" if now < self.cloned_me_until else ""
+        known = self.peers[peer]
+        if now < known.cloned_until:
+            return "two devices run with its id (a copied disk?): remove the keys on one and let it join anew"
+        return ""
+
+    def doubts(self, peer: PeerId, now: float) -> str:
+        """Why it is only to be used where nothing fits without it; empty when it is as good as any."""
+        known = self.peers.get(peer)
+        if known is None:
+            return ""
+        if known.health is Health.SUSPECT:
+            return "it has not been heard for a moment"
+        return f"it was lost {limits.MAX_FLAPS} times lately" if known.is_flapping(now) else ""
+
+    def link(self, a: PeerId, b: PeerId) -> Link | None:
+        """The link from a to b as far as we know; None when one of them says that it does not reach the other."""
+        if self.me in (a, b):
+            other = self.peers.get(b if a == self.me else a)
+            if other is None or other.health is Health.LOST or not self._says_it_reaches(other, self.me):
+                return None
+            rtt = other.rtt_s if other.rtt_s is not None else GUESSED_LINK.rtt_s
+            return Link(rtt, other.bytes_per_s or GUESSED_LINK.bytes_per_s)
+        return self._link_between(a, b)
+
+    def measured_links(self) -> tuple[LinkMeasurement, ...]:
+        """Whom we reach, for others to know."""
+        return tuple(
+            LinkMeasurement(p.id, p.rtt_s if p.rtt_s is not None else GUESSED_LINK.rtt_s, p.bytes_per_s)
+            for p in self.living()
+        )
+
+    # --- within
+
+    def _link_between(self, a: PeerId, b: PeerId) -> Link | None:
+        pa, pb = self.peers.get(a), self.peers.get(b)
+        if pa is None or pb is None or not self._says_it_reaches(pa, b) or not self._says_it_reaches(pb, a):
+            return None
+        said = pa.reaches.get(b) if pa.reaches is not None else None
+        if said is None:
+            return GUESSED_LINK
+        return Link(said.rtt_s, said.bytes_per_s or GUESSED_LINK.bytes_per_s)
+
+    @staticmethod
+    def _says_it_reaches(peer: Peer, other: PeerId) -> bool:
+        return peer.reaches is None or other in peer.reaches
+
+    def _check(self, peer: Peer, now: float) -> list[Change]:
+        silent = now - peer.heard_at
+        if silent > limits.PEER_SILENCE_S:
+            return self._lose(peer, f"it has not been heard for {silent:.1f} s", now)
+        if not peer.link_up and now - peer.down_at > limits.DOWN_GRACE_S:
+            return self._lose(peer, "its link broke", now)
+        return self._suspect(peer) if silent > limits.SUSPECT_S else []
+
+    def _suspect(self, peer: Peer) -> list[Change]:
+        if peer.health is not Health.ALIVE:
+            return []
+        peer.health = Health.SUSPECT
+        return [Suspected(peer.id)]
+
+    def _lose(self, peer: Peer, why: str, now: float) -> list[Change]:
+        peer.health, peer.link_up, peer.lost_why = Health.LOST, False, why
+        peer.lost_at.append(now)
+        peer.reaches = None
+        return [Lost(peer.id, why)]
+
+    def _came_back(self, known: Peer, now: float) -> list[Change]:
+        known.heard_at, known.link_up = now, True
+        was, known.health = known.health, Health.ALIVE
+        return [Joined(known.id, restarted=False)] if was is Health.LOST else []
+
+    def _restarted(self, known: Peer, boot: BootId, name: str, now: float) -> list[Change]:
+        changes: list[Change] = []
+        if known.health is not Health.LOST:
+            changes = self._lose(known, "it was restarted", now)
+        known.old_boots.append(known.boot)
+        known.boot, known.name, known.health = boot, name, Health.ALIVE
+        known.heard_at, known.link_up, known.reaches, known.state = now, True, None, NodeState()
+        return [*changes, Joined(known.id, restarted=True)]
+
+    def _is_cloned(self, known: Peer, name: str, now: float) -> list[Change]:
+        new, known.cloned_until = now >= known.cloned_until, now + limits.CLONE_S
+        return [Cloned(known.id, (known.name, name))] if new else []
+
+    def _met_myself(self, boot: BootId, name: str, now: float) -> list[Change]:
+        if boot == self.boot:
+            return []
+        new, self.cloned_me_until = now >= self.cloned_me_until, now + limits.CLONE_S
+        return [Cloned(self.me, (self.name, name))] if new else []
+
+    def _forgive_our_own_sleep(self, now: float) -> None:
+        """After this process was stopped or its machine slept, silence says nothing about the others."""
+        slept = now - self._ticked_at if self._ticked_at is not None else 0.0
+        self._ticked_at = now
+        if slept > limits.SUSPECT_S:
+            for peer in self.peers.values():
+                peer.heard_at, peer.down_at = peer.heard_at + slept, peer.down_at + slept

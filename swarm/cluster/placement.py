@@ -1,0 +1,339 @@
+"""Where this entry node's sessions run: one placement per model, planned here, offered, committed, replaced when it breaks.
+
+Who decides? Every entry node for its own sessions; there is no leader, no vote and no quorum. A placement is therefore
+known by (author, epoch), and each device alone arbitrates its own memory (shards.py). Why that is enough:
+
+- The only thing that must never fork is a session, and a session has one owner for its whole life (session.py).
+- Weights are read-only and chunks are content-addressed: any number of authors may use them at once.
+- Memory is decided where it is: a device takes a shard or refuses it, so that two authors cannot overbook it, even from
+  two sides of a split network.
+
+A majority would forbid a swarm of two to survive the loss of one; here the side of the split with the entry node goes on
+if its devices can hold the model, and else waits. To share weights, an author adopts the layout of another one where
+that is nearly as fast as its own best (ADOPT_SLACK); of two that ask at once, the lower id gets all its devices.
+
+States of one model's placement:
+
+    IDLE --need--> OFFERING --all took it--> LOADING --all ready--> READY
+      ^               | refused                |  a device is lost, or cannot load
+      |               v                        v
+      +---------- BACKOFF (the devices are busy)      UNFIT (they cannot hold it: something must come back)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from enum import Enum
+from random import Random
+from typing import Protocol
+
+from swarm import limits
+from swarm.cluster.cost import Device, Link, ModelCost, StageOf, predict
+from swarm.cluster.effects import Effect, Log, LookUp, Send
+from swarm.cluster.planner import PREDICTED_PROMPT, PREFILL_CHUNK, NoPlan, Plan, Wanted, plan
+from swarm.wire.ids import ModelId, PeerId
+from swarm.wire.messages import PlacementCommit, PlacementOffer, PlacementReply, ShardReady
+from swarm.wire.records import Placement, Shard
+
+KEEP_SLACK = 1.10  # a new layout must be so much faster before the current one is given up
+ADOPT_SLACK = 1.25  # another author's layout may be so much slower than our best: sharing saves memory and loading
+KV_TYPE = "f16"
+
+
+class World(Protocol):
+    """What the placer sees of the swarm."""
+
+    def devices(self, model: ModelId, now: float) -> list[Device]:
+        """All devices that are there, ourselves too; with `excluded` set where one may not be used."""
+
+    def link(self, a: PeerId, b: PeerId) -> Link | None:
+        """The link from a to b; None when there is none."""
+
+    def doubts(self, peer: PeerId, now: float) -> str:
+        """Why a device is only to be used where nothing fits without it; empty when it is as good as any."""
+
+    def others(self) -> list[PeerId]:
+        """All living peers but ourselves."""
+
+
+class State(Enum):
+    """Of one model's placement."""
+
+    IDLE = "idle"
+    OFFERING = "offering"
+    LOADING = "loading"
+    READY = "ready"
+    BACKOFF = "backoff"
+    UNFIT = "unfit"
+
+
+@dataclass(slots=True)
+class ModelPlacement:
+    """The placement of one model for this entry node's sessions."""
+
+    model: ModelId
+    context: int
+    state: State = State.IDLE
+    placement: Placement | None = None
+    plan: Plan | None = None
+    took: set[PeerId] = field(default_factory=set)  # peers that accepted, then peers that are ready
+    asked_at: float = 0.0
+    sent_at: float = 0.0
+    retry_at: float = 0.0
+    refusals: int = 0
+    trouble: str = ""  # why it waits, for the user
+    no_plan: NoPlan | None = None
+    wanted: bool = False  # a session waits for it
+    planned_for: tuple[object, ...] = ()  # the devices that the last plan knew
+
+    @property
+    def peers(self) -> list[PeerId]:
+        return [shard.peer for shard in self.placement.shards] if self.placement else []
+
+
+class Placer:
+    """All placements that this node is the author of."""
+
+    def __init__(self, me: PeerId, world: World, rng: Random, first_epoch: int) -> None:
+        self.me = me
+        self.world = world
+        self.rng = rng
+        self.epoch = first_epoch
+        self.models: dict[ModelId, ModelCost] = {}
+        self.placements: dict[ModelId, ModelPlacement] = {}
+        self.seen: dict[tuple[PeerId, ModelId], Placement] = {}  # committed by other authors
+        self.avoided: dict[PeerId, tuple[float, str]] = {}  # until when, and why
+        self.short: dict[PeerId, tuple[float, int]] = {}  # until when, and the memory that it really has
+
+    def next_epoch(self) -> int:
+        """Epochs of this node's placements and sessions come from one counter: they only grow."""
+        self.epoch += 1
+        return self.epoch
+
+    # --- what sessions ask
+
+    def ready(self, model: ModelId) -> Placement | None:
+        """The placement that sessions may open on now."""
+        here = self.placements.get(model)
+        return here.placement if here is not None and here.state is State.READY else None
+
+    def need(self, model: ModelId, context: int, now: float) -> list[Effect]:
+        """A session of that model starts, or waits: see that there is a placement with room for `context` tokens."""
+        here = self.placements.setdefault(model, ModelPlacement(model, context))
+        here.wanted = True
+        if model not in self.models:
+            return [LookUp(model)]
+        if context > here.context:
+            here.context = context
+            return self._replan(here, now)
+        if here.state in (State.IDLE, State.UNFIT):
+            return self._replan(here, now)
+        return []
+
+    def refresh(self, model: ModelId, now: float) -> list[Effect]:
+        """Between answers: use devices that came since, where that is faster."""
+        here = self.placements.get(model)
+        if here is None or here.state is not State.READY or here.planned_for == self._generation(model, now):
+            return []
+        return self._replan(here, now)
+
+    def avoid(self, peer: PeerId, why: str, now: float) -> list[Effect]:
+        """A device did not do its part: plan around it for a while."""
+        self.avoided[peer] = (now + limits.AVOID_S, why)
+        broken = [here for here in self.placements.values() if peer in here.peers]
+        return [effect for here in broken for effect in self._broke(here, now)]
+
+    def renew(self, model: ModelId, now: float) -> list[Effect]:
+        """The placement turned out to be gone: make a new one."""
+        here = self.placements.get(model)
+        return self._broke(here, now) if here is not None else []
+
+    # --- events
+
+    def model_known(self, model: ModelId, cost: ModelCost, now: float) -> list[Effect]:
+        self.models[model] = cost
+        here = self.placements.get(model)
+        return self._replan(here, now) if here is not None and here.state is State.IDLE and here.wanted else []
+
+    def devices_changed(self, now: float) -> list[Effect]:
+        """A device came, changed, or holds more than before: what did not fit may fit now."""
+        waiting = [h for h in self.placements.values() if h.state is State.UNFIT and h.wanted]
+        return [effect for here in waiting for effect in self._replan(here, now)] + self._check_links(now)
+
+    def peer_lost(self, peer: PeerId, now: float) -> list[Effect]:
+        self.seen = {key: placement for key, placement in self.seen.items() if key[0] != peer}
+        broken = [here for here in self.placements.values() if peer in here.peers]
+        return [effect for here in broken for effect in self._broke(here, now)]
+
+    def reply(self, sender: PeerId, message: PlacementReply, now: float) -> list[Effect]:
+        """A device takes its shard, or does not."""
+        here = self._current(message.model, message.epoch)
+        if here is None or sender not in here.peers:
+            return []
+        if not message.accepted:
+            return self._refused(here, sender, message, now)
+        if here.state is not State.OFFERING:
+            return []
+        here.took.add(sender)
+        return self._commit(here, now) if here.took >= set(here.peers) else []
+
+    def shard_ready(self, sender: PeerId, message: ShardReady) -> list[Effect]:
+        here = self._current(message.model, message.epoch)
+        if here is None or here.state is not State.LOADING or sender not in here.peers:
+            return []
+        here.took.add(sender)
+        if here.took >= set(here.peers):
+            here.state, here.refusals, here.trouble = State.READY, 0, ""
+            return [Log("placement_ready", (("model", here.model), ("epoch", message.epoch)))]
+        return []
+
+    def commit_seen(self, message: PlacementCommit) -> None:
+        """Another author's placement: it may be worth adopting."""
+        placement = message.placement
+        key = (placement.author, placement.model)
+        old = self.seen.get(key)
+        if old is None or old.epoch < placement.epoch:
+            self.seen[key] = placement
+        if len(self.seen) > limits.MAX_PEERS:
+            del self.seen[next(iter(self.seen))]
+
+    def tick(self, now: float) -> list[Effect]:
+        effects: list[Effect] = []
+        for here in self.placements.values():
+            if here.state is State.OFFERING:
+                effects += self._await_answers(here, now)
+            elif here.state is State.LOADING and now - here.sent_at > limits.OFFER_TIMEOUT_S:
+                effects += self._send(here, PlacementCommit, now)
+            elif here.state is State.BACKOFF and now >= here.retry_at and here.wanted:
+                effects += self._replan(here, now)
+        return effects
+
+    # --- within
+
+    def _current(self, model: ModelId, epoch: int) -> ModelPlacement | None:
+        here = self.placements.get(model)
+        return here if here is not None and here.placement is not None and here.placement.epoch == epoch else None
+
+    def _broke(self, here: ModelPlacement, now: float) -> list[Effect]:
+        here.state, here.placement = State.IDLE, None
+        return self._replan(here, now) if here.wanted else []
+
+    def _check_links(self, now: float) -> list[Effect]:
+        """Devices of a ring that do not reach each other any more (we may still reach both) break it."""
+        broken = [h for h in self.placements.values() if h.placement is not None and not self._is_connected(h.peers)]
+        return [effect for here in broken for effect in self._broke(here, now)]
+
+    def _is_connected(self, peers: Sequence[PeerId]) -> bool:
+        ring = zip(peers, [*peers[1:], peers[0]], strict=True) if len(peers) > 1 else ()
+        mine = all(self.world.link(self.me, peer) is not None for peer in peers if peer != self.me)
+        return mine and all(self.world.link(a, b) is not None for a, b in ring)
+
+    def _devices(self, model: ModelId, now: float, *, strict: bool) -> list[Device]:
+        """The devices to plan with; `strict` leaves out and shrinks those that disappointed us lately."""
+        devices = self.world.devices(model, now)
+        return [self._distrust(device, now) for device in devices] if strict else devices
+
+    def _distrust(self, device: Device, now: float) -> Device:
+        until, why = self.avoided.get(device.id, (0.0, ""))
+        why = why if now < until else self.world.doubts(device.id, now)
+        if why and not device.excluded:
+            device = replace(device, excluded=why)
+        until, memory = self.short.get(device.id, (0.0, 0))
+        return replace(device, memory_bytes=min(device.memory_bytes, memory)) if now < until else device
+
+    def _generation(self, model: ModelId, now: float) -> tuple[object, ...]:
+        """Changes when a device came, went, or may be used again."""
+        return tuple((d.id, d.memory_bytes, bool(d.excluded)) for d in self._devices(model, now, strict=True))
+
+    def _replan(self, here: ModelPlacement, now: float) -> list[Effect]:
+        wanted = Wanted(self.models[here.model], here.context)
+        devices = self._devices(here.model, now, strict=True)
+        here.planned_for = self._generation(here.model, now)
+        result = plan(wanted, devices, self.world.link)
+        if isinstance(result, NoPlan):
+            devices = self._devices(here.model, now, strict=False)
+            result = plan(wanted, devices, self.world.link)
+            if isinstance(result, NoPlan):
+                here.state, here.no_plan, here.placement = State.UNFIT, result, None
+                return [Log("does_not_fit", (("model", here.model), ("missing_bytes", result.missing_bytes)))]
+            if here.state is not State.BACKOFF:
+                return self._back_off(here, now)
+        shards = self._choose(here, wanted, devices, result)
+        if here.state is State.READY and here.placement is not None and shards == here.placement.shards:
+            return []
+        return self._offer(here, result, shards, now)
+
+    def _choose(
+        self, here: ModelPlacement, wanted: Wanted, devices: Sequence[Device], best: Plan
+    ) -> tuple[Shard, ...]:
+        """Our best layout, or one that is in use already and nearly as fast: ours first, then the lowest author's."""
+        others = [p for key, p in sorted(self.seen.items()) if key[1] == here.model and here.refusals % 2 == 0]
+        mine = [here.placement] if here.placement is not None else []
+        for placement, slack in [(p, KEEP_SLACK) for p in mine] + [(p, ADOPT_SLACK) for p in others]:
+            seconds = self._token_s(wanted, devices, placement.shards)
+            if seconds is not None and seconds <= slack * best.prediction.token_s:
+                return placement.shards
+        n = wanted.model.n_layers
+        return tuple(Shard(s.device, s.first, s.end, s.first == 0, s.end == n, s.memory_bytes) for s in best.stages)
+
+    def _token_s(self, wanted: Wanted, devices: Sequence[Device], shards: Sequence[Shard]) -> float | None:
+        """The predicted time per token of a layout; None when it cannot be used."""
+        by_id = {device.id: device for device in devices if not device.excluded}
+        if not shards or any(shard.peer not in by_id for shard in shards):
+            return None
+        if shards[-1].layer_end != wanted.model.n_layers or not self._is_connected([s.peer for s in shards]):
+            return None
+        stages = [StageOf(by_id[s.peer], s.layer_start, s.layer_end) for s in shards]
+        for stage in stages:
+            kv = wanted.model.stage_kv_bytes(stage.first, stage.end, wanted.context)
+            if wanted.model.stage_weight_bytes(stage.first, stage.end) + kv > stage.device.memory_bytes:
+                return None
+        args = (wanted.context, PREDICTED_PROMPT, PREFILL_CHUNK)
+        return predict(wanted.model, stages, self.world.link, *args).token_s
+
+    def _offer(self, here: ModelPlacement, best: Plan, shards: tuple[Shard, ...], now: float) -> list[Effect]:
+        here.placement = Placement(here.model, self.next_epoch(), self.me, here.context, KV_TYPE, shards)
+        here.state, here.plan, here.no_plan, here.took, here.asked_at = State.OFFERING, best, None, set(), now
+        return self._send(here, PlacementOffer, now)
+
+    def _send(
+        self, here: ModelPlacement, kind: type[PlacementOffer] | type[PlacementCommit], now: float
+    ) -> list[Effect]:
+        """To every device of the placement that has not answered yet."""
+        assert here.placement is not None
+        here.sent_at = now
+        return [Send(peer, kind(here.placement)) for peer in here.peers if peer not in here.took]
+
+    def _commit(self, here: ModelPlacement, now: float) -> list[Effect]:
+        """Everybody hears of it: members load, others let go of our older one and know what is in use."""
+        assert here.placement is not None
+        here.state, here.took, here.sent_at = State.LOADING, set(), now
+        everyone = dict.fromkeys([*here.peers, self.me, *self.world.others()])
+        return [Send(peer, PlacementCommit(here.placement)) for peer in everyone]
+
+    def _await_answers(self, here: ModelPlacement, now: float) -> list[Effect]:
+        if now - here.asked_at > limits.OFFER_TIMEOUT_S:
+            for peer in set(here.peers) - here.took - {self.me}:
+                self.avoided[peer] = (now + limits.AVOID_S, "it does not answer")
+            return self._replan(here, now)
+        return self._send(here, PlacementOffer, now) if now - here.sent_at > limits.OFFER_RETRY_S else []
+
+    def _refused(self, here: ModelPlacement, sender: PeerId, message: PlacementReply, now: float) -> list[Effect]:
+        here.trouble = message.text
+        if message.missing_bytes:
+            shard = next(shard for shard in here.placement.shards if shard.peer == sender) if here.placement else None
+            memory = max(shard.memory_bytes - message.missing_bytes, 0) if shard else 0
+            self.short[sender] = (now + limits.AVOID_S, memory)
+        else:
+            self.avoided[sender] = (now + limits.AVOID_S, message.text)
+        here.refusals += 1
+        here.placement = None
+        return self._back_off(here, now) if here.refusals % 4 == 0 else self._replan(here, now)
+
+    def _back_off(self, here: ModelPlacement, now: float) -> list[Effect]:
+        """It would fit if devices were not busy: try again, not all at the same moment."""
+        wait = min(limits.REPLAN_S * 2 ** min(here.refusals, 8), limits.REPLAN_MAX_S)
+        here.state, here.placement = State.BACKOFF, None
+        here.retry_at = now + wait * (0.5 + self.rng.random())
+        return [Log("placement_waits", (("model", here.model), ("why", here.trouble)))]

@@ -1,0 +1,242 @@
+"""The placements that this device serves: offers taken or refused, weights loaded, authors told.
+
+A placement is taken in two steps, so that no device loads gigabytes for a placement that another one refuses: an offer
+reserves memory for OFFER_HOLD_S, a commit loads. The author of a placement is the entry node whose sessions it serves;
+each author has at most one placement of a model here, and epochs of an author only grow.
+
+Several authors may share weights: they count once. A placement without a running session makes way for one that has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+from swarm import limits
+from swarm.cluster.cost import ModelCost
+from swarm.cluster.effects import Effect, Load, Log, LookUp, Send
+from swarm.cluster.memory import ClaimKey, Ledger, PartKey
+from swarm.cluster.planner import MIN_CONTEXT, in_gib
+from swarm.wire.ids import ModelId, PeerId
+from swarm.wire.messages import PlacementCommit, PlacementOffer, PlacementReply, ShardReady
+from swarm.wire.records import Placement, Shard
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A placement that this device takes part in."""
+
+    placement: Placement
+    shard: Shard
+    parts: frozenset[PartKey]
+    first_kv_bytes: int  # room that is kept so that at least one session can open
+    expires_at: float  # of an offer without a commit
+    told_ready: bool = False
+
+    @property
+    def key(self) -> ClaimKey:
+        return self.placement.author, self.placement.model
+
+
+class Shards:
+    """What this device holds, and for whom."""
+
+    def __init__(self, me: PeerId, ledger: Ledger) -> None:
+        self.me = me
+        self.ledger = ledger
+        self.models: dict[ModelId, ModelCost] = {}
+        self.offers: dict[ClaimKey, Claim] = {}
+        self.live: dict[ClaimKey, Claim] = {}
+        self.loaded: set[PartKey] = set()
+        self.newest: dict[ClaimKey, int] = {}  # epochs: older messages of that author are stale
+        self.loading: dict[int, set[PartKey]] = {}  # by ticket
+        self._next_ticket = 1
+        self._unknown: dict[ClaimKey, Placement] = {}  # offers that wait for the model's manifest
+
+    # --- questions
+
+    def ready(self, author: PeerId, model: ModelId, epoch: int) -> Claim | None:
+        """The claim of that placement, when its weights are all in memory."""
+        claim = self.live.get((author, model))
+        return claim if claim and claim.placement.epoch == epoch and claim.parts <= self.loaded else None
+
+    def needed(self) -> set[PartKey]:
+        """Weights that some placement needs."""
+        return {part for claim in self._claims() for part in claim.parts}
+
+    def room_for_kv(self) -> int:
+        """Bytes that running sessions may take together."""
+        return self.ledger.total_bytes - self._weight_bytes(self.needed())
+
+    # --- events
+
+    def model_known(self, model: ModelId, cost: ModelCost, now: float) -> list[Effect]:
+        """The manifest is here: answer the offers that waited for it."""
+        self.models[model] = cost
+        waiting = [placement for key, placement in self._unknown.items() if key[1] == model]
+        self._unknown = {key: p for key, p in self._unknown.items() if key[1] != model}
+        return [effect for placement in waiting for effect in self.offer(PlacementOffer(placement), now)]
+
+    def offer(self, message: PlacementOffer, now: float) -> list[Effect]:
+        """An entry node asks us to take a shard."""
+        placement = message.placement
+        key = (placement.author, placement.model)
+        if placement.epoch < self.newest.get(key, 0):
+            return []
+        if key in self.offers and self.offers[key].placement.epoch == placement.epoch:
+            return [_accept(placement)]  # our first answer was lost
+        if placement.model not in self.models:
+            if len(self._unknown) < limits.MAX_MODELS:
+                self._unknown[key] = placement
+            return [LookUp(placement.model)]
+        shard = own_shard(placement, self.me)
+        if shard is None or not _is_sane(shard, self.models[placement.model]):
+            return [_refuse(placement, "the offer has no shard that this device can hold")]
+        return self._consider(self._claim(placement, shard, now))
+
+    def commit(self, message: PlacementCommit) -> list[Effect]:
+        """All took the placement: ours becomes live, the author's older one of this model ends."""
+        placement = message.placement
+        key = (placement.author, placement.model)
+        if placement.epoch < self.newest.get(key, 0):
+            return []
+        self.newest[key] = placement.epoch
+        if own_shard(placement, self.me) is None:
+            return self._end(key)
+        claim = self.offers.pop(key, None)
+        if claim is None or claim.placement.epoch != placement.epoch:
+            known = self.live.get(key)
+            if known is not None and known.placement.epoch == placement.epoch:
+                return [_ready(known)] if known.told_ready else []
+            return [_refuse(placement, "the offer was not answered in time")]
+        self.live[key] = claim
+        outdated = self.ledger.outdated(key, claim.shard.layer_start, claim.shard.layer_end)
+        dropped = [effect for session in outdated for effect in self.ledger.drop_kv(session)]
+        return dropped + self._load_missing(claim)
+
+    def parts_loaded(self, ticket: int) -> list[Effect]:
+        """Weights came into memory."""
+        self.loaded |= self.loading.pop(ticket, set())
+        return self._tell_ready()
+
+    def load_failed(self, ticket: int, text: str) -> list[Effect]:
+        """Weights cannot be had: tell the authors that wait for them, and let go."""
+        parts = self.loading.pop(ticket, set())
+        for part in parts:
+            self.ledger.parts.pop(part, None)
+        waiting = [claim for claim in self.live.values() if claim.parts & parts]
+        ended = [effect for claim in waiting for effect in self._end(claim.key)]
+        return ended + [_refuse(claim.placement, text) for claim in waiting]
+
+    def author_gone(self, author: PeerId, *, restarted: bool) -> list[Effect]:
+        """Its placements serve nobody now; after a restart its epochs begin anew."""
+        if restarted:
+            self.newest = {key: epoch for key, epoch in self.newest.items() if key[0] != author}
+        self._unknown = {key: placement for key, placement in self._unknown.items() if key[0] != author}
+        keys = sorted({claim.key for claim in self._claims() if claim.key[0] == author})
+        return [effect for key in keys for effect in self._end(key)]
+
+    def tick(self, now: float) -> None:
+        """Offers that nobody committed lose their memory."""
+        self.offers = {key: claim for key, claim in self.offers.items() if now < claim.expires_at}
+
+    def make_room(self, n_bytes: int) -> list[Effect]:
+        """Free memory that is only a cache."""
+        effects = self.ledger.make_room(n_bytes, self.needed())
+        self.loaded &= self.ledger.parts.keys()
+        for parts in self.loading.values():
+            parts &= self.ledger.parts.keys()
+        return effects
+
+    # --- within
+
+    def _claims(self) -> list[Claim]:
+        return [*self.live.values(), *self.offers.values()]
+
+    def _weight_bytes(self, parts: Iterable[PartKey]) -> int:
+        return sum(self.models[model].part_bytes(part) for model, part in parts)
+
+    def _claim(self, placement: Placement, shard: Shard, now: float) -> Claim:
+        model = self.models[placement.model]
+        parts = frozenset((placement.model, p) for p in model.parts(shard.layer_start, shard.layer_end))
+        context = min(placement.context, MIN_CONTEXT)
+        kv = model.stage_kv_bytes(shard.layer_start, shard.layer_end, context)
+        return Claim(placement, shard, parts, kv, now + limits.OFFER_HOLD_S)
+
+    def _consider(self, claim: Claim) -> list[Effect]:
+        """Take an offer when there is room, if need be in the place of others.
+
+        Those are offers of authors with a higher id (so of two that ask at once one gets all its devices), then
+        placements that serve nobody now.
+        """
+        self.offers.pop(claim.key, None)
+        missing = self._missing_bytes(claim)
+        ended: list[Effect] = []
+        outranked = sorted(key for key in self.offers if key[0] > claim.key[0] and key not in self.live)
+        resting = sorted(key for key in self.live if key != claim.key and not self.ledger.is_serving(key))
+        for key in [*outranked, *resting]:
+            if missing <= 0:
+                break
+            ended += self._end(key)
+            missing = self._missing_bytes(claim)
+        if missing > 0:
+            return [*ended, _refuse(claim.placement, f"{in_gib(missing)} of memory are missing there", missing)]
+        self.offers[claim.key] = claim
+        self.newest[claim.key] = claim.placement.epoch
+        return [*ended, _accept(claim.placement)]
+
+    def _missing_bytes(self, claim: Claim) -> int:
+        """Memory that taking this claim in the place of its author's older one lacks."""
+        others = [c for c in self._claims() if c.key != claim.key]
+        weights = self._weight_bytes({part for c in others for part in c.parts} | claim.parts)
+        outdated = set(self.ledger.outdated(claim.key, claim.shard.layer_start, claim.shard.layer_end))
+        running = sum(e.n_bytes for s, e in self.ledger.kv.items() if e.running and s not in outdated)
+        serving = any(e.running and e.owner == claim.key for s, e in self.ledger.kv.items() if s not in outdated)
+        return weights + running + (0 if serving else claim.first_kv_bytes) - self.ledger.total_bytes
+
+    def _load_missing(self, claim: Claim) -> list[Effect]:
+        missing = sorted(part for part in claim.parts if part not in self.ledger.parts)
+        if not missing:
+            return self._tell_ready()
+        room = self.make_room(self._weight_bytes(missing))
+        if self._weight_bytes(missing) > self.ledger.free_bytes:
+            return [*room, *self._end(claim.key), _refuse(claim.placement, "the memory was taken in the meantime")]
+        for part in missing:
+            self.ledger.parts[part] = self._weight_bytes([part])
+        ticket, self._next_ticket = self._next_ticket, self._next_ticket + 1
+        self.loading[ticket] = set(missing)
+        return [*room, Load(ticket, claim.placement.model, frozenset(part for _, part in missing))]
+
+    def _tell_ready(self) -> list[Effect]:
+        """Tell the authors of placements that became complete."""
+        complete = [c for c in self.live.values() if not c.told_ready and c.parts <= self.loaded]
+        for claim in complete:
+            self.live[claim.key] = replace(claim, told_ready=True)
+        return [_ready(claim) for claim in complete]
+
+    def _end(self, key: ClaimKey) -> list[Effect]:
+        """A placement ends; its weights stay as a cache."""
+        was = [self.live.pop(key, None), self.offers.pop(key, None)]
+        return [Log("placement_ended", (("author", key[0]), ("model", key[1])))] if any(was) else []
+
+
+def own_shard(placement: Placement, me: PeerId) -> Shard | None:
+    """Our shard of a placement."""
+    return next((shard for shard in placement.shards if shard.peer == me), None)
+
+
+def _is_sane(shard: Shard, model: ModelCost) -> bool:
+    return shard.layer_start < shard.layer_end <= model.n_layers
+
+
+def _accept(placement: Placement) -> Send:
+    return Send(placement.author, PlacementReply(placement.model, placement.epoch, True, ""))
+
+
+def _refuse(placement: Placement, text: str, missing_bytes: int = 0) -> Send:
+    text = text[: limits.MAX_TEXT_BYTES]
+    return Send(placement.author, PlacementReply(placement.model, placement.epoch, False, text, missing_bytes))
+
+
+def _ready(claim: Claim) -> Send:
+    return Send(claim.placement.author, ShardReady(claim.placement.model, claim.placement.epoch, claim.shard))

@@ -1,0 +1,393 @@
+"""A stage of other nodes' sessions: takes the activations of the current epoch, each position once, and computes.
+
+The rules that keep a session whole, checked for every message of data:
+
+- the session was opened here by its entry node, and the message has the epoch of that opening. An older epoch is stale,
+  a newer one early: both are counted and dropped. Epochs of a session only grow.
+- it comes from the one that may send it: ids from the entry node (to the first stage), activations from the stage
+  before, a sampled token from the last stage.
+- its first position is the next one that this stage expects. Earlier ones were here already (a duplicate), later ones
+  mean that something was lost: both are dropped; the entry node notices the silence and opens the session again.
+
+So each stage computes each position of an epoch at most once and in order, whatever the network repeats, drops or
+reorders. A stage never waits for anything and never resends: only the entry node recovers.
+
+One step is out at the compute worker at a time. Decode steps go before prefill chunks, sessions take turns, and a chunk
+that waited PREFILL_PATIENCE_S goes first: so several chats share the stage and none starves.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from dataclasses import dataclass, field
+
+from swarm import limits
+from swarm.cluster.effects import Buffer, Compute, Effect, OpenKv, Send
+from swarm.cluster.memory import KvEntry, Ledger
+from swarm.cluster.planner import in_gib
+from swarm.cluster.shards import Claim, Shards
+from swarm.wire.ids import ModelId, PeerId, SessionId
+from swarm.wire.messages import (
+    Activation,
+    Prefilled,
+    SessionClose,
+    SessionError,
+    SessionOpen,
+    SessionProbe,
+    SessionProbed,
+    SessionReply,
+    Token,
+    Tokens,
+)
+from swarm.wire.records import Sampling, TensorInfo
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """Positions that wait to be computed here."""
+
+    position: int
+    ids: tuple[int, ...]
+    sample: bool
+    frame: Buffer | None
+    since: float
+
+    @property
+    def end(self) -> int:
+        return self.position + len(self.ids)
+
+
+@dataclass(slots=True)
+class StageSession:
+    """One session on this stage."""
+
+    open: SessionOpen
+    place: Place
+    expected: int  # positions before this one have come in
+    done: int  # positions before this one are in the KV cache
+    ids: list[int]  # of the positions before `expected`
+    steps: deque[Step] = field(default_factory=deque)
+    answered: SessionReply | None = None
+    closed: bool = False  # the answer is over, or its entry node is out of sight
+
+    @property
+    def epoch(self) -> int:
+        return self.open.epoch
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where this stage is in the pipeline."""
+
+    model: ModelId
+    first: int
+    end: int
+    before: PeerId | None  # None: this is the first stage
+    after: PeerId | None  # None: this is the last stage
+    ring_first: PeerId
+    ring_last: PeerId
+
+    @classmethod
+    def of(cls, claim: Claim) -> Place:
+        peers = [shard.peer for shard in claim.placement.shards]
+        at = peers.index(claim.shard.peer)
+        return cls(
+            model=claim.placement.model,
+            first=claim.shard.layer_start,
+            end=claim.shard.layer_end,
+            before=peers[at - 1] if at else None,
+            after=peers[at + 1] if at + 1 < len(peers) else None,
+            ring_first=peers[0],
+            ring_last=peers[-1],
+        )
+
+
+class Stage:
+    """All sessions that pass through this device."""
+
+    def __init__(self, me: PeerId, ledger: Ledger, shards: Shards) -> None:
+        self.me = me
+        self.ledger = ledger
+        self.shards = shards
+        self.sessions: dict[SessionId, StageSession] = {}
+        self.dropped: Counter[str] = Counter()  # messages of data by reason, for the status and the tests
+        self.running: tuple[int, SessionId, int, Step] | None = None  # job, session, epoch, step
+        self._turn: deque[SessionId] = deque()  # sessions with steps, the next one first
+        self._next_job = 1
+
+    # --- opening and closing
+
+    def open(self, sender: PeerId, message: SessionOpen, now: float) -> list[Effect]:
+        """The entry node opens a session here, or opens it again at a higher epoch."""
+        if sender != message.entry:
+            return self._drop("stranger")
+        known = self.sessions.get(message.session)
+        if known is not None and known.open.entry != sender:
+            return self._drop("stranger")
+        if known is not None and message.epoch <= known.epoch:
+            same = message.epoch == known.epoch and known.answered is not None
+            return [Send(sender, known.answered)] if same and known.answered else self._drop("stale")
+        claim = self.shards.ready(sender, message.model, message.placement)
+        if claim is None:
+            return [Send(sender, _no(message, "that placement is not ready there"))]
+        effects, reply = self._admit(known, claim, message, now)
+        return [*effects, Send(sender, reply), *self.next_step(now)]
+
+    def _admit(
+        self, known: StageSession | None, claim: Claim, message: SessionOpen, now: float
+    ) -> tuple[list[Effect], SessionReply]:
+        place = Place.of(claim)
+        have = self._kept(known, place, message)
+        model = self.shards.models[message.model]
+        n_bytes = model.stage_kv_bytes(place.first, place.end, message.context)
+        room, missing = self._reserve(claim, message.session, n_bytes, now)
+        if missing > 0:
+            return room, _no(message, f"{in_gib(missing)} of memory for the conversation are missing there", missing)
+        ids = known.ids[:have] if known is not None else []
+        reply = SessionReply(message.session, message.epoch, True, "", have)
+        self.sessions.pop(message.session, None)
+        self.sessions[message.session] = StageSession(message, place, have, have, ids, answered=reply)
+        self._forget_oldest()
+        opened = OpenKv(message.session, message.model, place.first, place.end, message.context, have)
+        return [*room, opened], reply
+
+    def _kept(self, known: StageSession | None, place: Place, message: SessionOpen) -> int:
+        """Positions of KV here that are still true for the new epoch."""
+        entry = self.ledger.kv.get(message.session)
+        if known is None or entry is None or (entry.first, entry.end) != (place.first, place.end):
+            return 0
+        same = known.epoch >= message.keep_epoch and known.open.model == message.model
+        return min(message.keep, known.done) if same else 0
+
+    def _reserve(self, claim: Claim, session: SessionId, n_bytes: int, now: float) -> tuple[list[Effect], int]:
+        """Make room for a session's KV; return what that took, and the bytes that are missing."""
+        held = self.ledger.kv.pop(session, None)
+        missing = self.ledger.running_bytes() + n_bytes - self.shards.room_for_kv()
+        if missing > 0:
+            if held is not None:
+                self.ledger.kv[session] = held
+            return [], missing
+        room = self.shards.make_room(n_bytes)
+        shard = claim.shard
+        self.ledger.kv[session] = KvEntry(claim.key, shard.layer_start, shard.layer_end, n_bytes, True, now)
+        return room, 0
+
+    def close(self, sender: PeerId, message: SessionClose, now: float) -> list[Effect]:
+        """The answer is over."""
+        session = self.sessions.get(message.session)
+        if session is None or session.open.entry != sender or message.epoch < session.epoch:
+            return self._drop("stale")
+        session.steps.clear()
+        session.closed = True
+        if message.keep:
+            self.ledger.rest(message.session, now)
+            return []
+        del self.sessions[message.session]
+        return self.ledger.drop_kv(message.session)
+
+    def entry_gone(self, peer: PeerId, now: float, *, restarted: bool) -> list[Effect]:
+        """Without its entry node a session stands still; it may go on where the node comes back."""
+        effects: list[Effect] = []
+        for key in [key for key, s in self.sessions.items() if s.open.entry == peer]:
+            self.sessions[key].steps.clear()
+            self.sessions[key].closed = True
+            self.ledger.rest(key, now)
+            if restarted:
+                del self.sessions[key]
+                effects += self.ledger.drop_kv(key)
+        return effects
+
+    def tick(self, now: float) -> None:
+        """KV of a session that stands still makes way for others, in case its closing was lost."""
+        for key, entry in list(self.ledger.kv.items()):
+            session = self.sessions.get(key)
+            if entry.running and now - entry.used_at > limits.IDLE_KV_S and session is not None and not session.steps:
+                self.ledger.rest(key, now)
+
+    def probe(self, sender: PeerId, message: SessionProbe) -> list[Effect]:
+        """The entry node asks whether we are slow or something was lost."""
+        session = self.sessions.get(message.session)
+        gone = session is None or session.closed or message.session not in self.ledger.kv
+        if session is None or gone or session.epoch < message.epoch:
+            text = "that session is not open there"
+            return [Send(sender, SessionError(message.session, message.epoch, "unknown", text))]
+        if session.epoch > message.epoch or session.open.entry != sender:
+            return self._drop("stale")
+        busy = bool(session.steps) or self._is_running(message.session, message.epoch)
+        return [Send(sender, SessionProbed(message.session, message.epoch, session.expected, busy))]
+
+    # --- data
+
+    def tokens(self, sender: PeerId, message: Tokens, ids: tuple[int, ...], now: float) -> list[Effect]:
+        """Ids from the entry node: a chunk of the prompt, or of what is to be computed again."""
+        session = self._current(message.session, message.epoch)
+        if session is None:
+            return []
+        if sender != session.open.entry or session.place.before is not None:
+            return self._drop("stranger")
+        return self._take(session, Step(message.position, ids, message.sample, None, now), now)
+
+    def activation(self, sender: PeerId, message: Activation, frame: Buffer, now: float) -> list[Effect]:
+        """The residual stream from the stage before."""
+        session = self._current(message.session, message.epoch)
+        if session is None:
+            return []
+        if sender != session.place.before or message.layer != session.place.first:
+            return self._drop("stranger")
+        if not message.ids or message.tensor.shape[:1] != (len(message.ids),):
+            return self._drop("malformed")
+        return self._take(session, Step(message.position, message.ids, message.sample, frame, now), now)
+
+    def token(self, sender: PeerId, message: Token, now: float) -> list[Effect]:
+        """The last stage sampled: the first stage begins the next step."""
+        session = self._current(message.session, message.epoch)
+        if session is None:
+            return []
+        if sender != session.place.ring_last or session.place.before is not None:
+            return self._drop("stranger")
+        if message.token in session.open.end_ids or message.position + 1 >= session.open.context:
+            return []
+        return self._take(session, Step(message.position, (message.token,), True, None, now), now)
+
+    def _current(self, key: SessionId, epoch: int) -> StageSession | None:
+        session = self.sessions.get(key)
+        if session is None or key not in self.ledger.kv:
+            self.dropped["unknown"] += 1
+            return None
+        if epoch != session.epoch:
+            self.dropped["stale" if epoch < session.epoch else "early"] += 1
+            return None
+        if session.closed:
+            self.dropped["closed"] += 1
+            return None
+        return session
+
+    def _take(self, session: StageSession, step: Step, now: float) -> list[Effect]:
+        if step.position != session.expected:
+            return self._drop("duplicate" if step.position < session.expected else "gap")
+        if not step.ids or step.end > session.open.context or len(step.ids) > limits.MAX_CHUNK_TOKENS:
+            return self._drop("malformed")
+        if len(session.steps) >= limits.MAX_SESSION_JOBS:
+            return self._drop("full")
+        self.ledger.wake(session.open.session, now)
+        session.expected = step.end
+        session.ids += step.ids
+        session.steps.append(step)
+        if session.open.session not in self._turn:
+            self._turn.append(session.open.session)
+        return self.next_step(now)
+
+    # --- computing
+
+    def next_step(self, now: float) -> list[Effect]:
+        """Hand the next step to the compute worker, when it is free."""
+        if self.running is not None:
+            return []
+        key = self._whose_turn(now)
+        if key is None:
+            return []
+        session = self.sessions[key]
+        step = session.steps.popleft()
+        job, self._next_job = self._next_job, self._next_job + 1
+        self.running = (job, key, session.epoch, step)
+        self._turn.remove(key)
+        if session.steps:
+            self._turn.append(key)
+        return [self._compute(job, session, step)]
+
+    def _whose_turn(self, now: float) -> SessionId | None:
+        """A chunk that waited too long, else the first session with a decode step, else the first one."""
+        self._turn = deque(key for key in self._turn if key in self.sessions and self.sessions[key].steps)
+        heads = [(key, self.sessions[key].steps[0]) for key in self._turn]
+        late = [key for key, step in heads if now - step.since > limits.PREFILL_PATIENCE_S]
+        decode = [key for key, step in heads if len(step.ids) == 1]
+        return next(iter([*late, *decode, *self._turn]), None)
+
+    def _compute(self, job: int, session: StageSession, step: Step) -> Compute:
+        last = session.place.after is None
+        sampling = session.open.sampling
+        recent = _recent(session.ids[: step.end], sampling) if last and step.sample else ()
+        return Compute(
+            job=job,
+            session=session.open.session,
+            model=session.place.model,
+            first=session.place.first,
+            end=session.place.end,
+            position=step.position,
+            ids=step.ids,
+            sample=step.sample and last,
+            frame=step.frame,
+            sampling=sampling,
+            recent=recent,
+        )
+
+    def computed(
+        self, job: int, frame: Buffer | None, info: TensorInfo | None, token: int | None, now: float
+    ) -> list[Effect]:
+        """The worker is done with a step: pass its output on, and begin the next one."""
+        if self.running is None or self.running[0] != job:
+            return self._drop("job")
+        _, key, epoch, step = self.running
+        self.running = None
+        session = self.sessions.get(key)
+        if session is None or session.epoch != epoch or key not in self.ledger.kv:
+            return self._drop("stale") + self.next_step(now)
+        session.done = step.end
+        if session.closed:
+            return self._drop("closed") + self.next_step(now)
+        return self._pass_on(session, step, frame, info, token) + self.next_step(now)
+
+    def compute_failed(self, job: int, text: str, now: float) -> list[Effect]:
+        """The worker could not do the step: the entry node decides what happens."""
+        if self.running is None or self.running[0] != job:
+            return self._drop("job")
+        _, key, epoch, _ = self.running
+        self.running = None
+        session = self.sessions.get(key)
+        if session is None or session.epoch != epoch:
+            return self.next_step(now)
+        session.steps.clear()
+        error = SessionError(key, epoch, "failed", text[: limits.MAX_TEXT_BYTES])
+        return [Send(session.open.entry, error), *self.next_step(now)]
+
+    def _pass_on(
+        self, session: StageSession, step: Step, frame: Buffer | None, info: TensorInfo | None, token: int | None
+    ) -> list[Effect]:
+        place, key, epoch = session.place, session.open.session, session.epoch
+        if place.after is not None:
+            assert info is not None and frame is not None
+            onward = Activation(key, epoch, step.position, place.end, info, step.sample, step.ids)
+            return [Send(place.after, onward, frame)]
+        if token is None:
+            return [Send(session.open.entry, Prefilled(key, epoch, step.end))]
+        sampled = Token(key, epoch, step.end, token)
+        return [Send(peer, sampled) for peer in dict.fromkeys((place.ring_first, session.open.entry))]
+
+    # --- within
+
+    def _is_running(self, key: SessionId, epoch: int) -> bool:
+        return self.running is not None and self.running[1:3] == (key, epoch)
+
+    def _forget_oldest(self) -> None:
+        """Sessions without KV are only remembered for their epoch; their number is bounded."""
+        surplus = len(self.sessions) - limits.MAX_STAGE_SESSIONS
+        for key in [key for key in self.sessions if key not in self.ledger.kv][: max(surplus, 0)]:
+            del self.sessions[key]
+
+    def _drop(self, why: str) -> list[Effect]:
+        self.dropped[why] += 1
+        return []
+
+
+def _recent(ids: list[int], sampling: Sampling) -> tuple[int, ...]:
+    """The ids that the penalties look at; empty when there are no penalties."""
+    penalties = (sampling.repetition_penalty != 1.0, sampling.frequency_penalty != 0.0, sampling.presence_penalty != 0.0)
+    if not any(penalties):
+        return ()
+    return tuple(ids[-sampling.penalty_window :]) if sampling.penalty_window else tuple(ids)
+
+
+def _no(message: SessionOpen, text: str, missing_bytes: int = 0) -> SessionReply:
+    return SessionReply(message.session, message.epoch, False, text, 0, missing_bytes)
+
+
