@@ -7,6 +7,7 @@ Sources: the transformers library's eager float32 models, and the papers named b
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
@@ -163,15 +164,22 @@ def _only_best_groups(choice: F32, n_group: int, top_group: int) -> F32:
     return np.where(kept, groups, np.float32(-np.inf)).reshape(choice.shape)
 
 
-def ffn(x: F32, gate: F32, up: F32, down: F32) -> F32:
-    """down @ (silu(gate @ x) * (up @ x)) for x (tokens, hidden)."""
-    return matmul(silu_mul(matmul(x, gate), matmul(x, up)), down)
+def _as_it_is(x: F32) -> F32:
+    return x
 
 
-def experts(x: F32, chosen: I64, weights: F32, *, gate: F32, up: F32, down: F32) -> F32:
+def ffn(x: F32, gate: F32, up: F32, down: F32, *, seen: Callable[[F32], F32] = _as_it_is) -> F32:
+    """down @ (silu(gate @ x) * (up @ x)) for x (tokens, hidden). `seen` is what a product sees of its input."""
+    x = seen(x)
+    return matmul(seen(silu_mul(matmul(x, gate), matmul(x, up))), down)
+
+
+def experts(
+    x: F32, chosen: I64, weights: F32, *, gate: F32, up: F32, down: F32, seen: Callable[[F32], F32] = _as_it_is
+) -> F32:
     """The weighted sum of each token's experts: gate, up (n_experts, ffn, hidden), down (n_experts, hidden, ffn)."""
     y = np.zeros_like(x)
     for expert in np.unique(chosen):
         token, place = np.nonzero(chosen == expert)
-        y[token] += ffn(x[token], gate[expert], up[expert], down[expert]) * weights[token, place][:, None]
+        y[token] += ffn(x[token], gate[expert], up[expert], down[expert], seen=seen) * weights[token, place][:, None]
     return y

@@ -2,27 +2,41 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
 from swarm.kernels import reference as ops
 from swarm.kernels.quants import dequantize
+from swarm.kernels.reference_matmul import quantize
 from swarm.models import LayerSpec, ModelSpec, MoeSpec, Role, TensorRef, spec_from_gguf
 from swarm.store.gguf import GGUF, open_gguf
 
+_SHARED = (Role.SHARED_GATE, Role.SHARED_UP, Role.SHARED_DOWN)
+
+
+def through_int8(x: np.ndarray) -> np.ndarray:
+    """Activations as they are after rounding to int8 with one scale for each 32 columns."""
+    quantised = quantize(x)
+    values = quantised.q * quantised.scale[..., None]
+    return values.reshape(len(x), -1)[:, : x.shape[1]].astype(np.float32)
+
 
 class NumpyDecoder:
-    """Logits of a GGUF model, all in float32 from dequantised weights."""
+    """Logits of a GGUF model, all in float32 from dequantised weights.
 
-    def __init__(self, model: GGUF) -> None:
-        self.model = model
+    `rounded` rounds what the engine rounds: keys and values to half floats, what meets quantised weights to int8.
+    """
+
+    def __init__(self, model: GGUF, rounded: bool = False) -> None:
+        self.model, self.rounded = model, rounded
         self.spec: ModelSpec = spec_from_gguf(model.metadata, model.tensors)
         self._values: dict[str, np.ndarray] = {}
 
     @classmethod
-    def open(cls, path: Path | str) -> NumpyDecoder:
-        return cls(open_gguf(path))
+    def open(cls, path: Path | str, rounded: bool = False) -> NumpyDecoder:
+        return cls(open_gguf(path), rounded)
 
     def logits(self, ids: list[int]) -> np.ndarray:
         """Logits (tokens, vocab) of every position of one fresh sequence."""
@@ -33,7 +47,8 @@ class NumpyDecoder:
             x = x + self._attention(layer, x, cos, sin)
             x = x + self._ffn(layer, x)
         x = ops.rmsnorm(x, self._outside(Role.OUTPUT_NORM), spec.norm_eps)
-        return ops.matmul(x, self._outside(Role.OUTPUT))
+        output = self.spec.tensors[Role.OUTPUT]
+        return ops.matmul(self._seen_by(output)(x), self._rows(output))
 
     def _attention(self, layer: LayerSpec, x: np.ndarray, cos: np.ndarray, sin: np.ndarray) -> np.ndarray:
         spec = self.spec
@@ -45,13 +60,14 @@ class NumpyDecoder:
             q = ops.rmsnorm(q, self._get(layer, Role.Q_NORM), spec.norm_eps)
             k = ops.rmsnorm(k, self._get(layer, Role.K_NORM), spec.norm_eps)
         rope = ops.rope_half if spec.rope.style == "half" else ops.rope_pair
-        o = ops.attention(rope(q, cos, sin), rope(k, cos, sin), v, spec.attention_scale)
+        o = ops.attention(rope(q, cos, sin), self._kept(rope(k, cos, sin)), self._kept(v), spec.attention_scale)
+        o = self._seen_by(layer.tensors[Role.O])(o)
         return self._after(layer, ops.matmul(o, self._get(layer, Role.O)), Role.ATTN_POST_NORM)
 
     def _ffn(self, layer: LayerSpec, x: np.ndarray) -> np.ndarray:
         b = ops.rmsnorm(x, self._get(layer, Role.FFN_NORM), self.spec.norm_eps)
         if layer.moe is None:
-            y = ops.ffn(b, *(self._get(layer, role) for role in (Role.GATE, Role.UP, Role.DOWN)))
+            y = self._dense(layer, b, (Role.GATE, Role.UP, Role.DOWN))
         else:
             y = self._mixture(layer, layer.moe, b)
         return self._after(layer, y, Role.FFN_POST_NORM)
@@ -74,17 +90,29 @@ class NumpyDecoder:
             gate=self._get(layer, Role.EXPERT_GATE),
             up=self._get(layer, Role.EXPERT_UP),
             down=self._get(layer, Role.EXPERT_DOWN),
+            seen=self._seen_by(layer.tensors[Role.EXPERT_DOWN]),
         )
-        if moe.shared_ffn:
-            shared = (Role.SHARED_GATE, Role.SHARED_UP, Role.SHARED_DOWN)
-            y = y + ops.ffn(b, *(self._get(layer, role) for role in shared))
-        return y
+        return y + self._dense(layer, b, _SHARED) if moe.shared_ffn else y
+
+    def _dense(self, layer: LayerSpec, b: np.ndarray, roles: tuple[Role, Role, Role]) -> np.ndarray:
+        weights = (self._get(layer, role) for role in roles)
+        return ops.ffn(b, *weights, seen=self._seen_by(layer.tensors[roles[2]]))
 
     def _after(self, layer: LayerSpec, y: np.ndarray, norm: Role) -> np.ndarray:
         return ops.rmsnorm(y, self._get(layer, norm), self.spec.norm_eps) if self.spec.sandwich_norms else y
 
     def _project(self, layer: LayerSpec, a: np.ndarray, weight: Role, bias: Role) -> np.ndarray:
+        a = self._seen_by(layer.tensors[weight])(a)
         return ops.matmul(a, self._get(layer, weight), self._get(layer, bias) if self.spec.qkv_bias else None)
+
+    def _seen_by(self, ref: TensorRef) -> Callable[[np.ndarray], np.ndarray]:
+        """What a product with these weights sees of its input."""
+        in_blocks = self.model.tensors[ref.name].quant.block_cols > 1
+        return through_int8 if self.rounded and in_blocks else lambda x: x
+
+    def _kept(self, x: np.ndarray) -> np.ndarray:
+        """What a KV cache keeps of keys or values."""
+        return x.astype(np.float16).astype(np.float32) if self.rounded else x
 
     def _rope_table(self, tokens: int) -> tuple[np.ndarray, np.ndarray]:
         rope, scaling = self.spec.rope, self.spec.rope.scaling

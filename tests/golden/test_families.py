@@ -1,0 +1,33 @@
+"""The table of families: the engine against transformers and against itself, in three quants."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.helpers.families import CHUNKS, MIXES, Row, in_steps, measure, open_decoder, random_ids
+from tests.helpers.tiny import TINY, make_tiny
+
+
+@pytest.mark.oracle
+@pytest.mark.parametrize("mix", MIXES)
+@pytest.mark.parametrize("name", TINY)
+def test_engine_computes_what_transformers_does(name: str, mix: str, tmp_path: Path) -> None:
+    pytest.importorskip("torch", reason="torch is not installed: `make oracles`")
+    pytest.importorskip("transformers", reason="transformers is not installed: `make oracles`")
+    row: Row = measure(name, mix, tmp_path)
+    assert row.within_bounds, row
+
+
+@pytest.mark.parametrize("name", ["llama", "glm4", "glm355b-wide"])
+def test_int8_kv_cache_gives_the_same_bits_in_any_chunks(name: str, tmp_path: Path) -> None:
+    path = make_tiny(tmp_path / "tiny.gguf", name, mix="Q8_0")
+    decoder = open_decoder(path, kv="q8_0")
+    ids = random_ids(decoder.spec.vocab, seed=3)
+    prefilled = decoder.logits(ids)
+    assert np.array_equal(in_steps(decoder, ids, (1,) * len(ids)), prefilled)
+    assert np.array_equal(in_steps(decoder, ids, CHUNKS), prefilled)
+    # Eight bits for keys and values cost little beside sixteen.
+    assert np.median(np.abs(prefilled - open_decoder(path).logits(ids))) < 0.02 * np.abs(prefilled).max()
