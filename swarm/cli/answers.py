@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
 from typing import TYPE_CHECKING, Protocol, TextIO
 
-from swarm.cli.terminal import DIM, RESET, harmless, wants_color
+from swarm.cli.terminal import DIM, RESET, harmless, paint, wants_color
 
 if TYPE_CHECKING:
     from swarm.engine.sampling import SamplingParams
@@ -61,6 +61,7 @@ class ChatModel(Protocol):
         max_tokens: int | None,
         params: SamplingParams,
         thinking: bool | None,
+        progress: Callable[[int, int], None] | None,
     ) -> Generation: ...
 
 
@@ -92,16 +93,28 @@ def figures(answer: Answer) -> str:
     """42 tokens, 31.5 tok/s, first after 0.21 s."""
     stats = answer.stats
     parts = [f"{stats.generated_tokens} token{'s' if stats.generated_tokens != 1 else ''}"]
-    if stats.generated_tokens > 1 and stats.decode_s > 0:
-        parts.append(f"{tokens_per_second(stats):.3g} tok/s")
+    if speed := tokens_per_second(stats):
+        parts.append(f"{speed:.3g} tok/s")
     if stats.generated_tokens:
         parts.append(f"first after {stats.first_token_s:.2f} s")
     return ", ".join(parts)
 
 
 def tokens_per_second(stats: Stats) -> float:
-    """Speed after the first token, which waits for the prompt."""
-    return (stats.generated_tokens - 1) / stats.decode_s
+    """Speed after the first token, which waits for the prompt; 0 for fewer than two tokens."""
+    return (stats.generated_tokens - 1) / stats.decode_s if stats.generated_tokens > 1 and stats.decode_s > 0 else 0.0
+
+
+class ReadingNote:
+    """While a long prompt is read, a dim line on the terminal says how far that has come; it goes away by itself."""
+
+    def __init__(self, out: TextIO) -> None:
+        self._out = out
+
+    def __call__(self, done: int, total: int) -> None:
+        text = f"[reading {done} of {total} tokens]" if done < total else ""
+        self._out.write(f"\r\x1b[K{paint(text, DIM, self._out)}")
+        self._out.flush()
 
 
 class _Printer:

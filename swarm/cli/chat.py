@@ -23,6 +23,13 @@ EXAMPLES = """\
   echo "Why is the sky blue?" | swarm chat
 """
 
+# What the line after an answer says when the model did not end it by itself.
+ENDINGS = {
+    "cancelled": "stopped; ",
+    "length": "cut short by --max-tokens; ",
+    "context": "the context is full, /clear starts anew; ",
+}
+
 
 class Chat:
     """One conversation with one model; the commands of /help change it."""
@@ -80,7 +87,11 @@ class Chat:
         """Ask `question` after `before`, show the answer, and take both into the conversation."""
         started = time.monotonic()
         generation = self.model.chat(
-            before.messages(question), max_tokens=self.max_tokens, params=self.params, thinking=self.thinking
+            before.messages(question),
+            max_tokens=self.max_tokens,
+            params=self.params,
+            thinking=self.thinking,
+            progress=answers.ReadingNote(sys.stdout) if self.interactive else None,
         )
         answer = answers.show_answer(generation, sys.stdout, stoppable=self.interactive)
         self.conversation = before.answered(question, answer.text)
@@ -91,7 +102,7 @@ class Chat:
 
     def remark(self, answer: answers.Answer) -> None:
         """The dim line after an answer."""
-        ending = {"cancelled": "stopped; ", "length": "cut short; "}.get(answer.finish_reason or "", "")
+        ending = ENDINGS.get(answer.finish_reason or "", "")
         note(f"[{ending}{answers.figures(answer)}]")
         if self.interactive:
             print()

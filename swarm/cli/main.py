@@ -10,6 +10,7 @@ from importlib import import_module
 from types import ModuleType
 from typing import NoReturn
 
+import swarm
 from swarm import config
 from swarm.errors import ConfigError, SwarmError
 
@@ -80,7 +81,7 @@ def dispatch(arguments: list[str]) -> int:
         print(top_help(), end="")
         return 0 if arguments else ConfigError.exit_code
     if arguments[0] in ("-V", "--version", "version"):
-        print(f"swarm {version()}")
+        print(f"swarm {swarm.__version__}")
         return 0
     name, rest = arguments[0], arguments[1:]
     if name not in COMMANDS:
@@ -109,17 +110,6 @@ def top_help() -> str:
     """What `swarm --help` prints."""
     width = max(map(len, COMMANDS))
     return TOP_HELP.format(commands="\n".join(f"  {name:<{width}}  {text}" for name, text in COMMANDS.items()))
-
-
-def version() -> str:
-    """The version of the installed package."""
-    from importlib.metadata import PackageNotFoundError
-    from importlib.metadata import version as installed_version
-
-    try:
-        return installed_version("swarm")
-    except PackageNotFoundError:
-        return "(not installed)"
 
 
 def fail(error: BaseException, text: str, code: int) -> int:

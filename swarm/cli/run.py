@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from dataclasses import asdict
 
 from swarm.cli import answers, loading, options
 from swarm.cli.conversation import Conversation
@@ -72,8 +71,18 @@ def as_json(model: str, generation: answers.Generation) -> str:
             thinking += piece.text
         else:
             text += piece.text
-    answer = {"model": model, "text": text, "finish_reason": generation.finish_reason, **asdict(generation.stats)}
-    return json.dumps(answer | ({"thinking": thinking} if thinking else {}), ensure_ascii=False)
+    stats = generation.stats
+    answer = {
+        "model": model,
+        "text": text,
+        "thinking": thinking,
+        "finish_reason": generation.finish_reason,
+        "prompt_tokens": stats.prompt_tokens,
+        "generated_tokens": stats.generated_tokens,
+        "first_token_s": round(stats.first_token_s, 4),
+        "tokens_per_s": round(answers.tokens_per_second(stats), 2),
+    }
+    return json.dumps(answer, ensure_ascii=False)
 
 
 def _filled(words: list[str]) -> list[str]:

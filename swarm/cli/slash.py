@@ -18,6 +18,7 @@ from swarm.limits import MAX_CHAT_FILE_BYTES
 
 if TYPE_CHECKING:
     from swarm.cli.chat import Chat
+    from swarm.engine.sampling import SamplingFields
 
 Number = TypeVar("Number", int, float)
 THINK = {"on": True, "off": False, "auto": None}
@@ -73,7 +74,8 @@ def set_parameter(chat: Chat, argument: str) -> None:
     if name == "max_tokens":
         chat.max_tokens = None if text.strip() in ("", "off") else _number(name, text.strip(), int)
     else:
-        chat.params = replace(chat.params, **{_field(chat, name): _value(chat, name, text.strip())})
+        changed: SamplingFields = {_field(chat, name): _value(chat, name, text.strip())}  # type: ignore[misc]
+        chat.params = replace(chat.params, **changed)
     chat.say(f"{name} is {_parameters(chat)[_field(chat, name)]}")
 
 

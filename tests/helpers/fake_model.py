@@ -64,7 +64,8 @@ class FakeModel:
         *,
         max_tokens: int | None,
         params: SamplingParams,
-        thinking: bool | None,
+        thinking: bool | None = None,
+        progress: Callable[[int, int], None] | None = None,
     ) -> Generation:
         self.asked.append([dict(message) for message in messages])
         self.params.append(params)
