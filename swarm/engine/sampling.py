@@ -201,7 +201,8 @@ def _weights(logits: F32, ids: I64, best: np.float32, temperature: float = 1.0) 
     for start in range(0, len(ids), _SLICE):  # slices stay in the cache: four times faster
         below = logits[ids[start : start + _SLICE]].astype(np.float64)
         below -= best
-        below /= temperature
+        with np.errstate(over="ignore"):  # infinitely far below is far enough
+            below /= temperature
         weights[start : start + _SLICE] = exponential(below)
     return weights
 

@@ -34,6 +34,10 @@ class Rendered:
         """Whether the model goes on inside a `<think>` that the template has opened."""
         return self.text.rstrip().endswith("<think>")
 
+    def without_thinking(self) -> Rendered:
+        """The same with the thinking that the template opens closed again, for templates that know no other way."""
+        return Rendered(self.text.rstrip() + "\n\n</think>\n\n", self.literal)
+
     def encode(self, tokenizer: Tokenizer) -> list[int]:
         """The prompt's ids, with the token of the text's beginning where the model wants one."""
         ids = tokenizer.encode(self.text, special=True, literal=self.literal)
@@ -104,7 +108,8 @@ class ChatTemplate:
             if not any("tool_calls" in message for message in adapted):
                 raise
             text = self._render(guard, with_text_arguments(adapted), options)
-        return Rendered(*guard.reveal(text))
+        rendered = Rendered(*guard.reveal(text))
+        return rendered.without_thinking() if thinking is False and rendered.opens_thinking else rendered
 
     def _render(self, guard: Guard, messages: Sequence[Message], options: Mapping[str, object]) -> str:
         protected = [_protected(guard, message) for message in messages]
