@@ -5,7 +5,7 @@ import numpy as np
 
 cimport cython
 from cython.parallel cimport parallel, threadid
-from libc.stdint cimport int8_t, int16_t, int32_t, uint8_t, uint16_t, uintptr_t
+from libc.stdint cimport int8_t, int16_t, int32_t, uint8_t, uint16_t, uint32_t, uintptr_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 cimport openmp
@@ -55,6 +55,7 @@ cdef extern from "layer.h" nogil:
         int32_t kind, capacity, n_kv_heads, head_dim
     ctypedef struct sw_team:
         int n_threads
+        uint32_t phase
     ctypedef struct sw_dims:
         int hidden, n_heads, n_kv_heads, head_dim, rope_half, rope_pair
         float eps, q_scale
@@ -114,15 +115,16 @@ cdef extern from "layer.h" nogil:
         sw_team *team
         const sw_dims *dims
         sw_ws *ws
-        int n_tokens, position
+        int n_tokens, position, thread
+        uint32_t phase
     int SW_KV_SEGMENT
     void sw_team_init(sw_team *, int)
     size_t sw_scratch_bytes(const sw_dims *, int, int)
-    void sw_attention(const sw_step *, int, const sw_attn *, const sw_kv *, sw_fold) noexcept
-    void sw_ffn_half(const sw_step *, int, const sw_ffn *, sw_fold) noexcept
-    void sw_head(const sw_step *, const float *, const sw_mat *, sw_fold, int, float *) noexcept
-    void sw_finish(const sw_step *, sw_fold) noexcept
-    void sw_embed(const sw_step *, const sw_mat *, const int32_t *) noexcept
+    void sw_attention(sw_step *, const sw_attn *, const sw_kv *, sw_fold) noexcept
+    void sw_ffn_half(sw_step *, const sw_ffn *, sw_fold) noexcept
+    void sw_head(sw_step *, const float *, const sw_mat *, sw_fold, int, float *) noexcept
+    void sw_finish(sw_step *, sw_fold) noexcept
+    void sw_embed(sw_step *, const sw_mat *, const int32_t *) noexcept
 
 cdef extern from *:
     """
@@ -484,7 +486,7 @@ cdef class Engine:
     cdef sw_step _step(self, int n_tokens, int position) except *:
         if not 0 < n_tokens <= self.max_tokens:
             raise ValueError(f"{n_tokens} tokens in a step of at most {self.max_tokens}")
-        return sw_step(self.kernels, self.ops, self.team, &self.dims, &self.ws, n_tokens, position)
+        return sw_step(self.kernels, self.ops, self.team, &self.dims, &self.ws, n_tokens, position, 0, self.team.phase)
 
     def _rope(self, const float[:, ::1] cos, const float[:, ::1] sin, int n_tokens):
         if cos.shape[0] < n_tokens or sin.shape[0] < n_tokens or cos.shape[1] != self.dims.rope_half or sin.shape[1] != cos.shape[1]:
@@ -503,7 +505,7 @@ cdef class Engine:
             raise ValueError("embedding width")
         self.fold = sw_fold(0, NULL)
         with nogil, parallel(num_threads=self.threads):
-            sw_embed(&s, &table.m, &ids[0])
+            run_embed(s, threadid(), &table.m, &ids[0])
 
     def set_hidden(self, const float[:, ::1] x):
         """x = the hidden state (tokens, hidden) that came from the stage before."""
@@ -517,7 +519,7 @@ cdef class Engine:
         """A copy of x (tokens, hidden) after folding what is pending: what travels to the next stage."""
         cdef sw_step s = self._step(n_tokens, 0)
         with nogil, parallel(num_threads=self.threads):
-            sw_finish(&s, self.fold)
+            run_finish(s, threadid(), self.fold)
         self.fold = sw_fold(0, NULL)
         return np.array(<float[:n_tokens, :self.dims.hidden]>self.ws.x)
 
@@ -531,14 +533,14 @@ cdef class Engine:
         self._rope(cos, sin, n_tokens)
         cdef sw_step s = self._step(n_tokens, position)
         with nogil, parallel(num_threads=self.threads):
-            sw_attention(&s, threadid(), &layer.w, &kv.layers[index], self.fold)
+            run_attention(s, threadid(), &layer.w, &kv.layers[index], self.fold)
         self.fold = sw_fold(1, layer.w.post_norm)
 
     def ffn(self, Ffn layer, int n_tokens):
         """The feed-forward half of one layer."""
         cdef sw_step s = self._step(n_tokens, 0)
         with nogil, parallel(num_threads=self.threads):
-            sw_ffn_half(&s, threadid(), &layer.w, self.fold)
+            run_ffn(s, threadid(), &layer.w, self.fold)
         self.fold = sw_fold(1, layer.w.post_norm)
 
     def _check_kv(self, KvCache kv, int first, int n_layers, int position, int n_tokens):
@@ -551,7 +553,7 @@ cdef class Engine:
         self._rope(cos, sin, n_tokens)
         cdef sw_step s = self._step(n_tokens, position)
         with nogil, parallel(num_threads=self.threads):
-            run_stack(&s, threadid(), stack.attn, stack.ffn, kv.layers, stack.n, self.fold)
+            run_stack(s, threadid(), stack.attn, stack.ffn, kv.layers, stack.n, self.fold)
         self.fold = sw_fold(1, stack.ffn[stack.n - 1].post_norm) if stack.n else self.fold
 
     def commit(self, KvCache kv, int position, int n_tokens):
@@ -568,17 +570,45 @@ cdef class Engine:
         cdef float[:, ::1] out = np.empty((n_tokens - first, table.m.rows), np.float32)
         cdef float *logits = &out[0, 0]
         with nogil, parallel(num_threads=self.threads):
-            sw_head(&s, w, &table.m, self.fold, first, logits)
+            run_head(s, threadid(), w, &table.m, self.fold, first, logits)
         self.fold = sw_fold(0, NULL)
         return np.asarray(out)
 
 
-cdef void run_stack(const sw_step *s, int thread, sw_attn **attn, sw_ffn **ffn, sw_kv *kv, int n, sw_fold fold) noexcept nogil:
+# What each thread of a team runs, on its own copy of the step.
+
+cdef void run_embed(sw_step s, int thread, const sw_mat *table, const int32_t *ids) noexcept nogil:
+    s.thread = thread
+    sw_embed(&s, table, ids)
+
+
+cdef void run_finish(sw_step s, int thread, sw_fold fold) noexcept nogil:
+    s.thread = thread
+    sw_finish(&s, fold)
+
+
+cdef void run_attention(sw_step s, int thread, const sw_attn *w, const sw_kv *kv, sw_fold fold) noexcept nogil:
+    s.thread = thread
+    sw_attention(&s, w, kv, fold)
+
+
+cdef void run_ffn(sw_step s, int thread, const sw_ffn *w, sw_fold fold) noexcept nogil:
+    s.thread = thread
+    sw_ffn_half(&s, w, fold)
+
+
+cdef void run_head(sw_step s, int thread, const float *norm, const sw_mat *table, sw_fold fold, int first, float *logits) noexcept nogil:
+    s.thread = thread
+    sw_head(&s, norm, table, fold, first, logits)
+
+
+cdef void run_stack(sw_step s, int thread, sw_attn **attn, sw_ffn **ffn, sw_kv *kv, int n, sw_fold fold) noexcept nogil:
     cdef int i
+    s.thread = thread
     for i in range(n):
-        sw_attention(s, thread, attn[i], &kv[i], fold)
+        sw_attention(&s, attn[i], &kv[i], fold)
         fold = sw_fold(1, attn[i].post_norm)
-        sw_ffn_half(s, thread, ffn[i], fold)
+        sw_ffn_half(&s, ffn[i], fold)
         fold = sw_fold(1, ffn[i].post_norm)
 
 

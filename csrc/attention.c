@@ -2,16 +2,16 @@
 #include <string.h>
 #include "team.h"
 
-static void quantize_row(const sw_step *s, sw_act *a, int token, const float *row, int first_col, int n) {
+static void quantize_row(sw_step *s, sw_act *a, int token, const float *row, int first_col, int n) {
   s->kernels->quantize(row, n, a->q + token * a->q_stride + first_col, a->scale + token * a->s_stride + first_col / 32,
                        a->sum + 2 * (token * a->s_stride + first_col / 32));
 }
 
 /* x += what is pending; normed = rmsnorm(x); quantise it. */
-void sw_fold_norm(const sw_step *s, const float *norm, sw_fold fold, int first) {
+void sw_fold_norm(sw_step *s, const float *norm, sw_fold fold, int first) {
   const int h = s->dims->hidden;
   sw_ws *ws = s->ws;
-  SW_SHARE(s->team, t, s->n_tokens) {
+  SW_SHARE(s, t, s->n_tokens) {
     float *x = ws->x + (size_t)t * h, *d = ws->delta + (size_t)t * h, *n = ws->normed + (size_t)t * h;
     if (fold.pending) {
       if (fold.norm) s->ops->rmsnorm(d, fold.norm, s->dims->eps, h, d);
@@ -22,15 +22,15 @@ void sw_fold_norm(const sw_step *s, const float *norm, sw_fold fold, int first) 
       quantize_row(s, &ws->act_hidden, t, n, 0, h);
     }
   }
-  sw_barrier(s->team);
+  sw_join(s);
 }
 
 /* Rows of one matrix for all tokens, as item `i` of its panels. */
-static void matmul_item(const sw_step *s, const sw_mat *w, const sw_act *a, int i, int grain, float *y, ptrdiff_t stride) {
+static void matmul_item(sw_step *s, const sw_mat *w, const sw_act *a, int i, int grain, float *y, ptrdiff_t stride) {
   s->kernels->matmul[w->type](w, a, 0, s->n_tokens, i * grain, sw_min((i + 1) * grain, sw_panels(w)), y, stride);
 }
 
-static void project_qkv(const sw_step *s, const sw_attn *w) {
+static void project_qkv(sw_step *s, const sw_attn *w) {
   const sw_mat *m[3] = {&w->q, &w->k, &w->v};
   float *out[3] = {s->ws->q, s->ws->k, s->ws->v};
   int grain[3], items[3];
@@ -38,15 +38,15 @@ static void project_qkv(const sw_step *s, const sw_attn *w) {
     grain[i] = sw_grain(sw_panels(m[i]), s->team->n_threads);
     items[i] = sw_items(sw_panels(m[i]), grain[i]);
   }
-  SW_SHARE(s->team, i, items[0] + items[1] + items[2]) {
+  SW_SHARE(s, i, items[0] + items[1] + items[2]) {
     int which = 0, j = i;
     while (j >= items[which]) j -= items[which++];
     matmul_item(s, m[which], &s->ws->act_hidden, j, grain[which], out[which], m[which]->rows);
   }
-  sw_barrier(s->team);
+  sw_join(s);
 }
 
-static void finish_head(const sw_step *s, float *x, int head, int token, const float *bias, const float *norm) {
+static void finish_head(sw_step *s, float *x, int head, int token, const float *bias, const float *norm) {
   const sw_dims *d = s->dims;
   if (bias) s->ops->add(x, bias + head * d->head_dim, d->head_dim);
   if (norm) s->ops->rmsnorm(x, norm, d->eps, d->head_dim, x);
@@ -54,10 +54,10 @@ static void finish_head(const sw_step *s, float *x, int head, int token, const f
 }
 
 /* Bias, norm and rotation of one token's key head and of the query heads that read it; store key and value. */
-static void rotate_and_store(const sw_step *s, const sw_attn *w, const sw_kv *kv) {
+static void rotate_and_store(sw_step *s, const sw_attn *w, const sw_kv *kv) {
   const sw_dims *d = s->dims;
   const int hd = d->head_dim, group = d->n_heads / d->n_kv_heads;
-  SW_SHARE(s->team, i, s->n_tokens * d->n_kv_heads) {
+  SW_SHARE(s, i, s->n_tokens * d->n_kv_heads) {
     const int t = i / d->n_kv_heads, h = i % d->n_kv_heads;
     float *k = s->ws->k + ((size_t)t * d->n_kv_heads + h) * hd, *v = s->ws->v + ((size_t)t * d->n_kv_heads + h) * hd;
     finish_head(s, k, h, t, w->k_bias, w->k_norm);
@@ -69,10 +69,10 @@ static void rotate_and_store(const sw_step *s, const sw_attn *w, const sw_kv *kv
       for (int e = 0; e < hd; e++) q[e] *= d->q_scale;
     }
   }
-  sw_barrier(s->team);
+  sw_join(s);
 }
 
-static void emit_head(const sw_step *s, int token, int head, const float *m, const float *l, const float *acc, ptrdiff_t m_stride,
+static void emit_head(sw_step *s, int token, int head, const float *m, const float *l, const float *acc, ptrdiff_t m_stride,
                       ptrdiff_t acc_stride, int n_segments) {
   const int hd = s->dims->head_dim, column = head * hd;
   float *out = s->ws->mixed + (size_t)token * s->dims->n_heads * hd + column;
@@ -81,18 +81,18 @@ static void emit_head(const sw_step *s, int token, int head, const float *m, con
 }
 
 /* Heads that are not whole blocks can only be quantised once their neighbours are there. */
-static void quantize_mixed(const sw_step *s) {
+static void quantize_mixed(sw_step *s) {
   const int width = s->dims->n_heads * s->dims->head_dim;
-  SW_SHARE(s->team, t, s->n_tokens) quantize_row(s, &s->ws->act_mixed, t, s->ws->mixed + (size_t)t * width, 0, width);
-  sw_barrier(s->team);
+  SW_SHARE(s, t, s->n_tokens) quantize_row(s, &s->ws->act_mixed, t, s->ws->mixed + (size_t)t * width, 0, width);
+  sw_join(s);
 }
 
 typedef struct { float *q, *m, *l, *acc, *attend; int32_t *limit; } tile_scratch;
 
-static tile_scratch split_scratch(const sw_step *s, int thread) {
+static tile_scratch split_scratch(sw_step *s) {
   const int hd = s->dims->head_dim, segments = s->ws->max_segments;
   tile_scratch t;
-  t.q = (float *)(s->ws->scratch + (size_t)thread * s->ws->scratch_bytes);
+  t.q = (float *)(s->ws->scratch + (size_t)s->thread * s->ws->scratch_bytes);
   t.attend = t.q + SW_TILE_ROWS * hd;
   t.m = t.attend + sw_attn_scratch(hd);
   t.l = t.m + SW_TILE_ROWS * segments;
@@ -102,7 +102,7 @@ static tile_scratch split_scratch(const sw_step *s, int thread) {
 }
 
 /* Query rows [first, first + rows) of kv head h; row r is token r / group, query head h * group + r % group. */
-static void gather_rows(const sw_step *s, tile_scratch *t, int h, int first, int rows) {
+static void gather_rows(sw_step *s, tile_scratch *t, int h, int first, int rows) {
   const sw_dims *d = s->dims;
   const int group = d->n_heads / d->n_kv_heads;
   for (int r = 0; r < rows; r++) {
@@ -113,12 +113,12 @@ static void gather_rows(const sw_step *s, tile_scratch *t, int h, int first, int
 }
 
 /* Many tokens: an item is a tile of rows of one kv head over all its positions. */
-static void attend_tiles(const sw_step *s, int thread, const sw_kv *kv) {
+static void attend_tiles(sw_step *s, const sw_kv *kv) {
   const sw_dims *d = s->dims;
   const int hd = d->head_dim, group = d->n_heads / d->n_kv_heads, total = s->n_tokens * group;
   const int tiles = (total + SW_TILE_ROWS - 1) / SW_TILE_ROWS;
-  tile_scratch t = split_scratch(s, thread);
-  SW_SHARE(s->team, i, tiles * d->n_kv_heads) {
+  tile_scratch t = split_scratch(s);
+  SW_SHARE(s, i, tiles * d->n_kv_heads) {
     const int tile = tiles - 1 - i / d->n_kv_heads, h = i % d->n_kv_heads;      /* the longest tiles first */
     const int first = tile * SW_TILE_ROWS, rows = sw_min(SW_TILE_ROWS, total - first);
     gather_rows(s, &t, h, first, rows);
@@ -132,19 +132,19 @@ static void attend_tiles(const sw_step *s, int thread, const sw_kv *kv) {
                 (ptrdiff_t)SW_TILE_ROWS * hd, own);
     }
   }
-  sw_barrier(s->team);
+  sw_join(s);
 }
 
 /* One token: an item is some heads of one kv head over one segment, so that long contexts use every thread. */
-static void attend_segments(const sw_step *s, int thread, const sw_kv *kv) {
+static void attend_segments(sw_step *s, const sw_kv *kv) {
   const sw_dims *d = s->dims;
   const int hd = d->head_dim, group = d->n_heads / d->n_kv_heads, end = s->position + 1;
   const int segments = (end + SW_KV_SEGMENT - 1) / SW_KV_SEGMENT;
   int rows = sw_min(group, SW_TILE_ROWS);
   while (rows > 4 && d->n_kv_heads * segments * ((group + rows - 1) / rows) < 2 * s->team->n_threads) rows = (rows + 1) / 2;
   const int tiles = (group + rows - 1) / rows;
-  tile_scratch t = split_scratch(s, thread);
-  SW_SHARE(s->team, i, d->n_kv_heads * tiles * segments) {
+  tile_scratch t = split_scratch(s);
+  SW_SHARE(s, i, d->n_kv_heads * tiles * segments) {
     const int g = i % segments, tile = i / segments % tiles, h = i / segments / tiles;
     const int n = sw_min(rows, group - tile * rows), head = h * group + tile * rows;
     gather_rows(s, &t, h, tile * rows, n);
@@ -156,23 +156,23 @@ static void attend_segments(const sw_step *s, int thread, const sw_kv *kv) {
       memcpy(s->ws->part_acc + at * hd, t.acc + (size_t)r * hd, hd * sizeof(float));
     }
   }
-  sw_barrier(s->team);
-  SW_SHARE(s->team, head, d->n_heads) {
+  sw_join(s);
+  SW_SHARE(s, head, d->n_heads) {
     const size_t at = (size_t)head * s->ws->max_segments;
     emit_head(s, 0, head, s->ws->part_m + at, s->ws->part_l + at, s->ws->part_acc + at * hd, 1, hd, segments);
   }
-  sw_barrier(s->team);
+  sw_join(s);
 }
 
 /* delta = W_o mixed (+ bias) */
-static void project_out(const sw_step *s, const sw_attn *w) {
+static void project_out(sw_step *s, const sw_attn *w) {
   const int panels = sw_panels(&w->o), grain = sw_grain(panels, s->team->n_threads), h = s->dims->hidden;
-  SW_SHARE(s->team, i, sw_items(panels, grain)) {
+  SW_SHARE(s, i, sw_items(panels, grain)) {
     matmul_item(s, &w->o, &s->ws->act_mixed, i, grain, s->ws->delta, h);
     const int r0 = i * grain * SW_PANEL, n = sw_min(grain * SW_PANEL, h - r0);
     for (int t = 0; w->o_bias && t < s->n_tokens; t++) s->ops->add(s->ws->delta + (size_t)t * h + r0, w->o_bias + r0, n);
   }
-  sw_barrier(s->team);
+  sw_join(s);
 }
 
 size_t sw_scratch_bytes(const sw_dims *d, int max_cols, int max_segments) {
@@ -185,14 +185,14 @@ size_t sw_scratch_bytes(const sw_dims *d, int max_cols, int max_segments) {
   return (floats * sizeof(float) + 4095) / 4096 * 4096;
 }
 
-void sw_attention(const sw_step *s, int thread, const sw_attn *w, const sw_kv *kv, sw_fold fold) {
+void sw_attention(sw_step *s, const sw_attn *w, const sw_kv *kv, sw_fold fold) {
   sw_fold_norm(s, w->norm, fold, 0);
   project_qkv(s, w);
   rotate_and_store(s, w, kv);
   if (s->n_tokens == 1)
-    attend_segments(s, thread, kv);
+    attend_segments(s, kv);
   else
-    attend_tiles(s, thread, kv);
+    attend_tiles(s, kv);
   if (s->dims->head_dim % SW_BLOCK) quantize_mixed(s);
   project_out(s, w);
 }

@@ -9,10 +9,10 @@ void sw_group_pairs(const sw_ffn *w, sw_ws *ws, int n_tokens);
 
 typedef struct { float *gate, *up, *out, *down; sw_act rows; } ffn_scratch;
 
-static ffn_scratch split_scratch(const sw_step *s, int thread) {
+static ffn_scratch split_scratch(sw_step *s) {
   const ptrdiff_t cols = (s->dims->hidden + 63) / 64 * 64;
   ffn_scratch f;
-  f.gate = (float *)(s->ws->scratch + (size_t)thread * s->ws->scratch_bytes);
+  f.gate = (float *)(s->ws->scratch + (size_t)s->thread * s->ws->scratch_bytes);
   f.up = f.gate + SW_CHUNK * SW_CHUNK;
   f.out = f.up + SW_CHUNK * SW_CHUNK;
   f.rows = (sw_act){.f = f.out + SW_CHUNK * SW_CHUNK, .f_stride = cols, .q_stride = cols, .s_stride = cols / 32,
@@ -38,7 +38,7 @@ static void gather(const sw_act *a, sw_act *to, const int32_t *token, int n, int
 }
 
 /* Chunk c of SW_CHUNK columns: inner = silu(gate x) * (up x) for rows [t0, t1) of a, quantised into rows of `inner`. */
-static void gate_up(const sw_step *s, const ffn_scratch *f, const sw_mat *gate, const sw_mat *up, const sw_act *a, int t0, int t1,
+static void gate_up(sw_step *s, const ffn_scratch *f, const sw_mat *gate, const sw_mat *up, const sw_act *a, int t0, int t1,
                     int c, sw_act *inner, int row) {
   const int first = c * SW_CHUNK, n = sw_min(SW_CHUNK, gate->rows - first), p0 = first / SW_PANEL;
   const int p1 = p0 + (n + SW_PANEL - 1) / SW_PANEL;
@@ -54,12 +54,12 @@ static void gate_up(const sw_step *s, const ffn_scratch *f, const sw_mat *gate, 
   }
 }
 
-static void gate_up_dense(const sw_step *s, const ffn_scratch *f, const sw_ffn *w, int c, sw_act *inner, int row) {
+static void gate_up_dense(sw_step *s, const ffn_scratch *f, const sw_ffn *w, int c, sw_act *inner, int row) {
   for (int t = 0; t < s->n_tokens; t += SW_CHUNK)
     gate_up(s, f, &w->gate, &w->up, &s->ws->act_hidden, t, sw_min(t + SW_CHUNK, s->n_tokens), c, inner, row + t);
 }
 
-static void gate_up_expert(const sw_step *s, ffn_scratch *f, const sw_ffn *w, int a, int c, sw_act *inner) {
+static void gate_up_expert(sw_step *s, ffn_scratch *f, const sw_ffn *w, int a, int c, sw_act *inner) {
   const sw_ws *ws = s->ws;
   sw_mat gate = w->expert_gate, up = w->expert_up;
   gate.data = w->gate_data[ws->active[a]];
@@ -76,12 +76,12 @@ static void gate_up_expert(const sw_step *s, ffn_scratch *f, const sw_ffn *w, in
 }
 
 /* Rows of panels [p0, p1) of delta: the dense or shared down projection, then each expert in ascending order. */
-static void down_dense(const sw_step *s, const sw_ffn *w, const sw_act *inner, int row, int p0, int p1) {
+static void down_dense(sw_step *s, const sw_ffn *w, const sw_act *inner, int row, int p0, int p1) {
   const ptrdiff_t h = s->dims->hidden;
   s->kernels->matmul[w->down.type](&w->down, inner, row, row + s->n_tokens, p0, p1, s->ws->delta - row * h, h);
 }
 
-static void down_experts(const sw_step *s, const ffn_scratch *f, const sw_ffn *w, const sw_act *inner, int p0, int p1) {
+static void down_experts(sw_step *s, const ffn_scratch *f, const sw_ffn *w, const sw_act *inner, int p0, int p1) {
   const sw_ws *ws = s->ws;
   const int h = s->dims->hidden, r0 = p0 * SW_PANEL, n = sw_min(p1 * SW_PANEL, h) - r0;
   sw_mat down = w->expert_down;
@@ -97,7 +97,7 @@ static void down_experts(const sw_step *s, const ffn_scratch *f, const sw_ffn *w
 }
 
 /* The shared buffer of inner activations, shaped for this layer's widest FFN. */
-static sw_act shape_inner(const sw_step *s, const sw_ffn *w) {
+static sw_act shape_inner(sw_step *s, const sw_ffn *w) {
   sw_act a = s->ws->act_inner;
   const int width = w->expert_gate.rows > w->gate.rows ? w->expert_gate.rows : w->gate.rows;
   const int keep_float = (w->down.rows && is_float(w->down.type)) || (w->n_experts && is_float(w->expert_down.type));
@@ -111,43 +111,43 @@ static sw_act shape_inner(const sw_step *s, const sw_ffn *w) {
 
 static int chunks(const sw_mat *m) { return (m->rows + SW_CHUNK - 1) / SW_CHUNK; }
 
-static void ffn_dense(const sw_step *s, int thread, const sw_ffn *w) {
-  ffn_scratch f = split_scratch(s, thread);
+static void ffn_dense(sw_step *s, const sw_ffn *w) {
+  ffn_scratch f = split_scratch(s);
   sw_act inner = shape_inner(s, w);
-  SW_SHARE(s->team, c, chunks(&w->gate)) gate_up_dense(s, &f, w, c, &inner, 0);
-  sw_barrier(s->team);
+  SW_SHARE(s, c, chunks(&w->gate)) gate_up_dense(s, &f, w, c, &inner, 0);
+  sw_join(s);
   const int panels = sw_panels(&w->down), grain = sw_grain(panels, s->team->n_threads);
-  SW_SHARE(s->team, i, sw_items(panels, grain)) down_dense(s, w, &inner, 0, i * grain, sw_min((i + 1) * grain, panels));
-  sw_barrier(s->team);
+  SW_SHARE(s, i, sw_items(panels, grain)) down_dense(s, w, &inner, 0, i * grain, sw_min((i + 1) * grain, panels));
+  sw_join(s);
 }
 
 /* Router logits, and meanwhile the shared expert's first half. */
-static void route(const sw_step *s, const ffn_scratch *f, const sw_ffn *w, sw_act *inner) {
+static void route(sw_step *s, const ffn_scratch *f, const sw_ffn *w, sw_act *inner) {
   sw_ws *ws = s->ws;
   const int panels = sw_panels(&w->router), shared = w->gate.rows ? chunks(&w->gate) : 0;
-  SW_SHARE(s->team, i, panels + shared) {
+  SW_SHARE(s, i, panels + shared) {
     if (i < panels)
       s->kernels->matmul[w->router.type](&w->router, &ws->act_hidden, 0, s->n_tokens, i, i + 1, ws->router, w->n_experts);
     else
       gate_up_dense(s, f, w, i - panels, inner, s->n_tokens * w->top_k);
   }
-  sw_barrier(s->team);
-  SW_SHARE(s->team, t, s->n_tokens)
+  sw_join(s);
+  SW_SHARE(s, t, s->n_tokens)
     sw_route(w, s->ops, ws->router + (size_t)t * w->n_experts, ws->pick + t * w->top_k, ws->pick_weight + t * w->top_k);
-  sw_barrier(s->team);
-  SW_SHARE(s->team, once, 1) sw_group_pairs(w, ws, s->n_tokens);
-  sw_barrier(s->team);
+  sw_join(s);
+  SW_SHARE(s, once, 1) sw_group_pairs(w, ws, s->n_tokens);
+  sw_join(s);
 }
 
-static void ffn_moe(const sw_step *s, int thread, const sw_ffn *w) {
-  ffn_scratch f = split_scratch(s, thread);
+static void ffn_moe(sw_step *s, const sw_ffn *w) {
+  ffn_scratch f = split_scratch(s);
   sw_act inner = shape_inner(s, w);
   const int h = s->dims->hidden, per_expert = chunks(&w->expert_gate);
   route(s, &f, w, &inner);
-  SW_SHARE(s->team, i, s->ws->n_active * per_expert) gate_up_expert(s, &f, w, i / per_expert, i % per_expert, &inner);
-  sw_barrier(s->team);
+  SW_SHARE(s, i, s->ws->n_active * per_expert) gate_up_expert(s, &f, w, i / per_expert, i % per_expert, &inner);
+  sw_join(s);
   const int panels = sw_panels(&w->expert_down), grain = sw_min(DOWN_GRAIN, sw_grain(panels, s->team->n_threads));
-  SW_SHARE(s->team, i, sw_items(panels, grain)) {
+  SW_SHARE(s, i, sw_items(panels, grain)) {
     const int p0 = i * grain, p1 = sw_min(p0 + grain, panels), n = sw_min(p1 * SW_PANEL, h) - p0 * SW_PANEL;
     if (w->down.rows)
       down_dense(s, w, &inner, s->n_tokens * w->top_k, p0, p1);
@@ -155,26 +155,26 @@ static void ffn_moe(const sw_step *s, int thread, const sw_ffn *w) {
       for (int t = 0; t < s->n_tokens; t++) memset(s->ws->delta + (size_t)t * h + p0 * SW_PANEL, 0, n * sizeof(float));
     down_experts(s, &f, w, &inner, p0, p1);
   }
-  sw_barrier(s->team);
+  sw_join(s);
 }
 
-void sw_ffn_half(const sw_step *s, int thread, const sw_ffn *w, sw_fold fold) {
+void sw_ffn_half(sw_step *s, const sw_ffn *w, sw_fold fold) {
   sw_fold_norm(s, w->norm, fold, 0);
-  if (w->n_experts) ffn_moe(s, thread, w); else ffn_dense(s, thread, w);
+  if (w->n_experts) ffn_moe(s, w); else ffn_dense(s, w);
 }
 
-void sw_finish(const sw_step *s, sw_fold fold) { sw_fold_norm(s, NULL, fold, 0); }
+void sw_finish(sw_step *s, sw_fold fold) { sw_fold_norm(s, NULL, fold, 0); }
 
-void sw_head(const sw_step *s, const float *norm, const sw_mat *head, sw_fold fold, int first, float *logits) {
+void sw_head(sw_step *s, const float *norm, const sw_mat *head, sw_fold fold, int first, float *logits) {
   const int panels = sw_panels(head), grain = sw_grain(panels, s->team->n_threads);
   sw_fold_norm(s, norm, fold, first);
-  SW_SHARE(s->team, i, sw_items(panels, grain))
+  SW_SHARE(s, i, sw_items(panels, grain))
     s->kernels->matmul[head->type](head, &s->ws->act_hidden, first, s->n_tokens, i * grain, sw_min((i + 1) * grain, panels),
                                    logits - (ptrdiff_t)first * head->rows, head->rows);
-  sw_barrier(s->team);
+  sw_join(s);
 }
 
-void sw_embed(const sw_step *s, const sw_mat *embed, const int32_t *ids) {
-  SW_SHARE(s->team, t, s->n_tokens) sw_dequant_row(embed, ids[t], s->ws->x + (size_t)t * s->dims->hidden);
-  sw_barrier(s->team);
+void sw_embed(sw_step *s, const sw_mat *embed, const int32_t *ids) {
+  SW_SHARE(s, t, s->n_tokens) sw_dequant_row(embed, ids[t], s->ws->x + (size_t)t * s->dims->hidden);
+  sw_join(s);
 }

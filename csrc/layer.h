@@ -6,13 +6,15 @@
 
 #define SW_CHUNK 64          /* FFN columns, and tokens, per step of a fused gate-up item */
 
-/* Threads share work item by item through `next`, so that a slow or busy core takes fewer items. Every loop over items
- * ends in a barrier, which spins briefly and then sleeps: a busy machine costs a wake-up, never a time slice. */
+/* Threads work through the same phases. A phase is a number of items; a thread takes one after the other, so a slow core
+ * takes fewer. A phase is over when its items are done, not when all threads have come: a thread that the system has put
+ * aside holds nobody up unless it holds an item, and when it runs again it walks through the phases it missed.
+ * Whoever waits spins briefly, then sleeps. */
 typedef struct {
   int n_threads;
-  _Alignas(64) atomic_int next;
-  _Alignas(64) atomic_int arrived;
-  _Alignas(64) atomic_int generation;
+  _Alignas(64) _Atomic uint64_t ticket;                /* phase << 32 | next item */
+  _Alignas(64) atomic_int done;                        /* items done in this phase */
+  _Alignas(64) _Atomic uint32_t phase;
   atomic_int sleepers;
 } sw_team;
 
@@ -65,6 +67,7 @@ typedef struct {
   const float *norm;
 } sw_fold;
 
+/* What one thread knows of a step; each has its own copy. */
 typedef struct {
   const sw_kernels *kernels;
   const sw_ops *ops;
@@ -72,15 +75,17 @@ typedef struct {
   const sw_dims *dims;
   sw_ws *ws;
   int n_tokens, position;                              /* tokens of this step; position of the first */
+  int thread;
+  uint32_t phase;                                      /* the phase this thread is in */
 } sw_step;
 
 void sw_team_init(sw_team *team, int n_threads);
 size_t sw_scratch_bytes(const sw_dims *d, int max_cols, int max_segments);
-/* Every thread of the team calls these with its own id; delta is complete when they return. */
-void sw_attention(const sw_step *s, int thread, const sw_attn *w, const sw_kv *kv, sw_fold fold);
-void sw_ffn_half(const sw_step *s, int thread, const sw_ffn *w, sw_fold fold);
+/* Every thread of the team calls these in the same order; delta is complete when they return. */
+void sw_attention(sw_step *s, const sw_attn *w, const sw_kv *kv, sw_fold fold);
+void sw_ffn_half(sw_step *s, const sw_ffn *w, sw_fold fold);
 /* x of the tokens [first, n_tokens) through the last norm and the head: logits (n_tokens - first, head->rows). */
-void sw_head(const sw_step *s, const float *norm, const sw_mat *head, sw_fold fold, int first, float *logits);
-void sw_finish(const sw_step *s, sw_fold fold);                /* only fold */
-void sw_embed(const sw_step *s, const sw_mat *embed, const int32_t *ids);
+void sw_head(sw_step *s, const float *norm, const sw_mat *head, sw_fold fold, int first, float *logits);
+void sw_finish(sw_step *s, sw_fold fold);                /* only fold */
+void sw_embed(sw_step *s, const sw_mat *embed, const int32_t *ids);
 #endif

@@ -1,4 +1,4 @@
-/* A team of threads: shared counter of work items, and a barrier that spins briefly, then sleeps. */
+/* A team of threads that share phases of work: see layer.h. */
 #define _GNU_SOURCE
 #include <sched.h>
 #include "team.h"
@@ -8,7 +8,7 @@
 #include <unistd.h>
 #endif
 
-#define SPIN 4000   /* about 20-50 us: longer than a phase of a small model, shorter than a time slice */
+#define SPIN 2000   /* about 10-40 us: longer than most waits for a last item, much shorter than a time slice */
 
 static inline void relax(void) {
 #if defined(__x86_64__)
@@ -20,45 +20,42 @@ static inline void relax(void) {
 
 void sw_team_init(sw_team *team, int n_threads) {
   team->n_threads = n_threads;
-  atomic_init(&team->next, 0);
-  atomic_init(&team->arrived, 0);
-  atomic_init(&team->generation, 0);
+  atomic_init(&team->ticket, 0);
+  atomic_init(&team->done, 0);
+  atomic_init(&team->phase, 0);
   atomic_init(&team->sleepers, 0);
 }
 
-static void release(sw_team *team, int generation) {
-  atomic_store_explicit(&team->arrived, 0, memory_order_relaxed);
-  atomic_store_explicit(&team->next, 0, memory_order_relaxed);
-  atomic_store(&team->generation, generation + 1);
+void sw_next_phase(sw_step *s) {
+  sw_team *team = s->team;
+  atomic_store_explicit(&team->done, 0, memory_order_relaxed);
+  atomic_store(&team->ticket, (uint64_t)(s->phase + 1) << 32);
+  atomic_store(&team->phase, s->phase + 1);
 #ifdef __linux__
-  if (atomic_load(&team->sleepers)) syscall(SYS_futex, &team->generation, FUTEX_WAKE_PRIVATE, 1 << 30, 0, 0, 0);
+  if (atomic_load(&team->sleepers)) syscall(SYS_futex, &team->phase, FUTEX_WAKE_PRIVATE, 1 << 30, 0, 0, 0);
 #endif
 }
 
-static void wait(sw_team *team, int generation) {
+static int is_over(const sw_step *s) { return atomic_load_explicit(&s->team->phase, memory_order_acquire) != s->phase; }
+
+/* Sleep early: a core that goes idle lets the system move the thread we wait for onto it. */
+static void wait(sw_step *s) {
   for (int i = 0; i < SPIN; i++) {
-    if (atomic_load_explicit(&team->generation, memory_order_acquire) != generation) return;
+    if (is_over(s)) return;
     relax();
   }
-  atomic_fetch_add(&team->sleepers, 1);
-  while (atomic_load(&team->generation) == generation) {
+  atomic_fetch_add(&s->team->sleepers, 1);
+  while (atomic_load(&s->team->phase) == s->phase) {
 #ifdef __linux__
-    syscall(SYS_futex, &team->generation, FUTEX_WAIT_PRIVATE, generation, 0, 0, 0);
+    syscall(SYS_futex, &s->team->phase, FUTEX_WAIT_PRIVATE, s->phase, 0, 0, 0);
 #else
     sched_yield();
 #endif
   }
-  atomic_fetch_sub(&team->sleepers, 1);
+  atomic_fetch_sub(&s->team->sleepers, 1);
 }
 
-void sw_barrier(sw_team *team) {
-  if (team->n_threads == 1) {
-    atomic_store_explicit(&team->next, 0, memory_order_relaxed);
-    return;
-  }
-  const int generation = atomic_load_explicit(&team->generation, memory_order_relaxed);
-  if (atomic_fetch_add_explicit(&team->arrived, 1, memory_order_acq_rel) == team->n_threads - 1)
-    release(team, generation);
-  else
-    wait(team, generation);
+void sw_join(sw_step *s) {
+  if (!is_over(s)) wait(s);
+  s->phase++;
 }

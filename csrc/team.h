@@ -2,14 +2,26 @@
 #define SW_TEAM_H
 #include "layer.h"
 
-void sw_barrier(sw_team *team);   /* all threads of the team; also starts a new loop over items */
+void sw_next_phase(sw_step *s);
+void sw_join(sw_step *s);         /* wait until every item of this phase is done */
 /* x += what the half before left; normed = rmsnorm(x) of the tokens from `first`, quantised; norm NULL: only fold. */
-void sw_fold_norm(const sw_step *s, const float *norm, sw_fold fold, int first);
+void sw_fold_norm(sw_step *s, const float *norm, sw_fold fold, int first);
 
-static inline int sw_next(sw_team *team) { return atomic_fetch_add_explicit(&team->next, 1, memory_order_relaxed); }
+/* The next of n items of this phase, or -1 when all are taken or the others are already past this phase. */
+static inline int sw_take(const sw_step *s, int n) {
+  uint64_t t = atomic_load_explicit(&s->team->ticket, memory_order_acquire);
+  do {
+    if ((uint32_t)(t >> 32) != s->phase || (int)(uint32_t)t >= n) return -1;
+  } while (!atomic_compare_exchange_weak_explicit(&s->team->ticket, &t, t + 1, memory_order_acq_rel, memory_order_acquire));
+  return (int)(uint32_t)t;
+}
 
-/* for (int i = ...; i < n; ...) over shared items, then the barrier. */
-#define SW_SHARE(team, i, n) for (int i = sw_next(team); i < (n); i = sw_next(team))
+static inline void sw_done(sw_step *s, int n) {
+  if (atomic_fetch_add_explicit(&s->team->done, 1, memory_order_acq_rel) + 1 == n) sw_next_phase(s);
+}
+
+/* One phase: `SW_SHARE(s, i, n) work(i);` then sw_join(s). n is at least 1. */
+#define SW_SHARE(s, i, n) for (int i, n_##i = (n); (i = sw_take(s, n_##i)) >= 0; sw_done(s, n_##i))
 
 static inline int sw_panels(const sw_mat *m) { return (m->rows + SW_PANEL - 1) / SW_PANEL; }
 
