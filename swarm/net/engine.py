@@ -1,28 +1,30 @@
-"""The thread that owns every socket: links to peers in two lanes, calls, heartbeats, and who is up.
+"""Links to peers in two lanes: calls, heartbeats, who is up, and every message in and out.
 
-Only this thread touches sockets and links. Others reach it through the `Outbox`, it reaches them through the `Gate`.
+One lock guards all of it. A thread of its own reads sockets and keeps the time; whoever sends does so on its own
+thread, because a hop to another one would cost more than sending. Events leave through the `Gate`.
 One link to a peer carries both directions; when both sides called, both links stay and links.py says which is used.
 """
 
 from __future__ import annotations
 
 import os
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Sequence
 from functools import partial
-from math import ceil
 
 import zmq
 from zmq.utils import z85
 from zmq.utils.monitor import recv_monitor_message
 
 from swarm import limits
-from swarm.errors import RemoteProtocolError, SwarmNetworkError
+from swarm.errors import PeerBusy, PeerLost, RemoteProtocolError, SwarmNetworkError
 from swarm.net.dial import Dialer, Key
-from swarm.net.events import CloneSeen, Garbage, NotLetIn, PeerDown, PeerUp, Received
+from swarm.net.events import CloneSeen, Event, Garbage, NotLetIn, PeerDown, PeerUp, Received
+from swarm.net.gate import Gate
 from swarm.net.gossip import news_of, tell, to_learn
-from swarm.net.links import Link, Links, PeerInfo
-from swarm.net.outbox import Gate, LearnAddresses, LearnByHand, Outbox, Send, ShutOut
+from swarm.net.links import Link, Links, Outgoing, PeerInfo
+from swarm.net.poll import Poll, readable
 from swarm.net.sockets import Door, Socket, close_call, open_call
 from swarm.net.zap import Doorman, answer_zap
 from swarm.wire.codec import Buffer, encode
@@ -30,28 +32,30 @@ from swarm.wire.connection import Connection, LocalNode, Refused, answer, answer
 from swarm.wire.ids import BootId, PeerId
 from swarm.wire.messages import Goodbye, Gossip, Lane, LinkProbe, LinkProbed, Message
 from swarm.wire.proof import NONCE_BYTES
-from swarm.wire.records import Address
+from swarm.wire.records import Address, NodeState
 
 TICK_S = 0.1  # timers are looked at this often; the shortest that matters is 0.25 s
 READS_PER_TURN = {Lane.FAST: 64, Lane.BULK: 4}  # of one socket; then the others get a turn
+MOST_WAITING = {Lane.FAST: limits.FAST_QUEUE_MESSAGES, Lane.BULK: limits.BULK_QUEUE_MESSAGES}
 GOODBYE_LINGER_MS = 300
+COPY_BYTES = 64 * 1024  # below this, copying a frame costs less than sharing it
 IPV4_IN_IPV6 = "::ffff:"
 
 
 class Engine:
-    """Runs on its own thread from `run()` until the outbox says stop."""
+    """`run()` serves on the calling thread until `stop()`; the other public methods may be called from any thread."""
 
-    def __init__(self, me: LocalNode, doors: dict[Lane, Door], outbox: Outbox, gate: Gate) -> None:
+    def __init__(self, me: LocalNode, doors: dict[Lane, Door], gate: Gate) -> None:
         self.me = me
         self.infos: tuple[PeerInfo, ...] = ()
+        self.state = NodeState()
+        self._lock = threading.RLock()
         self._doors = doors
-        self._outbox = outbox
         self._gate = gate
         self._links = Links(me.peer)
         self._dialer = Dialer(me.peer)
         self._doorman = Doorman()
-        self._poller = zmq.Poller()
-        self._handlers: dict[object, Callable[[], None]] = {}
+        self._poll = Poll()
         self._calls: dict[Socket, Link] = {}
         self._muted: dict[tuple[Lane, bytes], int] = {}  # routing ids that sent garbage, with their fd
         self._second_boots: dict[PeerId, float] = {}  # when a second boot of a living peer was first refused
@@ -59,32 +63,96 @@ class Engine:
         self._blocked: set[Link] = set()
         self._next_tick = self._next_heartbeat = self._next_gossip = 0.0
         self._paused = False
+        self._stopping = False
+        self._events: list[Event] = []
         self._now = time.monotonic()
+
+    # --- for other threads
+
+    def send(self, peer: PeerId, lane: Lane, outgoing: Outgoing) -> None:
+        """Send, or queue when libzmq is full; raise PeerLost, or PeerBusy when too much waits already."""
+        with self._lock:
+            links = self._links.peers.get(peer)
+            if links is None:
+                raise PeerLost(f"device {peer[:8]} is not connected")
+            link = self._links.best(peer, lane)
+            queue = links.pending if link is None else link.queue
+            if len(queue) >= MOST_WAITING[lane]:
+                raise PeerBusy(f"{links.connection} does not take messages as fast as they come")
+            queue.append(outgoing)
+            if link is not None:
+                self._flush(link)
+            if self._blocked or self._poll.has_unread():
+                self._poll.wake()
+
+    def n_waiting(self, peer: PeerId, lane: Lane) -> int:
+        """Return how many messages wait here for a device."""
+        with self._lock:
+            link = self._links.best(peer, lane)
+            if link is not None:
+                return len(link.queue)
+            return len(self._links.peers[peer].pending) if peer in self._links.peers else 0
+
+    def learn(self, peer: PeerId, addresses: Sequence[Address]) -> None:
+        """A device may be at these addresses."""
+        with self._lock:
+            self._dialer.learn(peer, addresses, time.monotonic())
+            self._next_tick = 0.0
+        self._poll.wake()
+
+    def learn_by_hand(self, address: Address) -> None:
+        """Somebody is at this address, a person says."""
+        with self._lock:
+            self._dialer.learn_by_hand(address, time.monotonic())
+            self._next_tick = 0.0
+        self._poll.wake()
+
+    def shut_out(self, peer: PeerId) -> None:
+        """Drop a device and never let it in again while this node runs."""
+        with self._lock:
+            known = self._links.peers.get(peer)
+            if known is not None:
+                self._doorman.shut_out(known.connection.device_key)
+                self._send(peer, refusal("forgotten", "this swarm has shut this device out", 0))
+                self._dialer.leave_alone(peer, float("inf"))
+                self._lose(peer, "it was shut out")
+        self._poll.wake()
+
+    def stop(self) -> None:
+        """Make `run` say goodbye and return."""
+        self._stopping = True
+        self._poll.wake()
 
     # --- the loop
 
     def run(self) -> None:
         """Serve until stopped; then say goodbye and close everything."""
-        self._register(self._outbox.reader.fileno(), self._take_commands)
-        for door in self._doors.values():
-            self._register(door.zap, partial(self._read_zap, door))
-            self._register(door.monitor, partial(self._read_door_monitor, door))
-            self._register(door.router, partial(self._read_door, door))
+        with self._lock:
+            for door in self._doors.values():
+                self._poll.register(door.zap, partial(self._read_zap, door))
+                self._poll.register(door.monitor, partial(self._read_door_monitor, door))
+                self._poll.register(door.router, partial(self._read_door, door))
         try:
-            while not self._outbox.stopping:
-                self._turn()
+            while not self._stopping:
+                self._poll.wait(self._wait_s())
+                with self._lock:
+                    self._turn()
+                    events, self._events = self._events, []
+                for event in events:
+                    self._gate.deliver(event)
         finally:
-            self._close()
+            with self._lock:
+                self._close()
+
+    def _wait_s(self) -> float:
+        if self._blocked or self._paused:
+            return limits.SEND_RETRY_S
+        return 0.0 if self._poll.has_unread() else max(0.0, self._next_tick - time.monotonic())
 
     def _turn(self) -> None:
-        timeout_s = limits.SEND_RETRY_S if self._blocked or self._paused else max(0.0, self._next_tick - self._now)
-        ready = self._poller.poll(ceil(timeout_s * 1000))
         self._now = time.monotonic()
         self._paused = not self._gate.has_room()
-        for socket, _ in ready:
-            handler = self._handlers.get(socket)
-            if handler is not None:
-                handler()
+        self._poll.run_handlers()
         for link in list(self._blocked):
             self._flush(link)
         # After reading: a process that was frozen must hear what waits before it judges who is silent.
@@ -105,63 +173,71 @@ class Engine:
         for key, address in self._dialer.due(self._now, self._links.peers):
             self._call(Lane.FAST, address, key)
         self._call_bulk()
+        self._poll.look_at_all()
         self.infos = self._links.infos()
 
     # --- reading
 
-    def _read_zap(self, door: Door) -> None:
-        answer_zap(door.zap, self._doorman, self._now)
+    def _read_zap(self, door: Door) -> bool:
+        if readable(door.zap):
+            answer_zap(door.zap, self._doorman, self._now)
+        return readable(door.zap)
 
-    def _read_door(self, door: Door) -> None:
+    def _read_door(self, door: Door) -> bool:
         for _ in range(READS_PER_TURN[door.lane]):
-            frames = None if self._paused else _receive(door.router)
+            if self._paused:
+                return True
+            frames = _receive(door.router)
             if frames is None:
-                return
+                return False
             routing = frames[0].bytes
             link = self._links.incoming[door.lane].get(routing)
             if link is not None:
                 self._receive(link, frames[1:])
             elif (door.lane, routing) not in self._muted:
                 self._answer(door, routing, frames[1:])
+        return True
 
-    def _read_call(self, link: Link) -> None:
+    def _read_call(self, link: Link) -> bool:
         for _ in range(READS_PER_TURN[link.lane]):
-            frames = None if self._paused or link.socket.closed else _receive(link.socket)
+            if self._paused:
+                return True
+            frames = None if link.socket.closed else _receive(link.socket)
             if frames is None:
-                return
+                return False
             if link.connection is None:
                 self._welcome(link, frames)
             else:
                 self._receive(link, frames)
+        return True
 
-    def _read_door_monitor(self, door: Door) -> None:
+    def _read_door_monitor(self, door: Door) -> bool:
         """A caller's connection closed: its link is down. The events of a connection come before its first message."""
-        while door.monitor.poll(0):
+        while readable(door.monitor):
             event = recv_monitor_message(door.monitor)
             if event["event"] != zmq.EVENT_DISCONNECTED:
                 continue
             fd = int(event["value"])
             link = self._links.by_fd(door.lane, fd)
             if link is not None:
-                self._read_rest(door)
+                self._read_door(door)  # what it sent before it hung up still counts
                 self._down(link, "its connection closed")
             for muted in [key for key, muted_fd in self._muted.items() if key[0] is door.lane and muted_fd == fd]:
                 del self._muted[muted]
+        return False
 
-    def _read_rest(self, door: Door) -> None:
-        """What a peer sent before it hung up still counts."""
-        self._read_door(door)
-
-    def _read_call_monitor(self, link: Link) -> None:
-        while link.monitor is not None and not link.monitor.closed and link.monitor.poll(0):
+    def _read_call_monitor(self, link: Link) -> bool:
+        assert link.monitor is not None
+        while not link.monitor.closed and readable(link.monitor):
             event = recv_monitor_message(link.monitor)["event"]
             self._read_call(link)
             if link.socket.closed:
-                return
+                return False
             if link.connection is None and event in HANDSHAKE_FAILED:
                 text = f"{link.address} does not let this device in: it has another swarm key, or is no Swarm device"
                 self._notice("key", link.address, text)
             self._down(link, "its connection closed")
+        return False
 
     def _receive(self, link: Link, frames: list[zmq.Frame]) -> None:
         connection = link.connection
@@ -187,7 +263,7 @@ class Engine:
         elif isinstance(message, LinkProbe):
             self._send(peer, LinkProbed(message.sequence, 0 if frame is None else len(frame)))
         else:
-            self._gate.deliver(Received(peer, message, None if frame is None else memoryview(frame)))
+            self._events.append(Received(peer, message, None if frame is None else memoryview(frame)))
 
     # --- links come up
 
@@ -215,7 +291,7 @@ class Engine:
             wait_s = self._doorman.back_off(curve_key, self._now)
             self._mute(door.lane, routing, frames[0].get(zmq.SRCFD))
             _reply(door.router, routing, encode(refusal("garbage", "broke the protocol", wait_s)))
-            self._gate.deliver(Garbage(None, str(error)))
+            self._events.append(Garbage(None, str(error)))
             return
         remote = connection.remote
         if remote.port:
@@ -240,7 +316,7 @@ class Engine:
             return
         except RemoteProtocolError as error:
             self._down(link, str(error), limits.GARBAGE_BACKOFF_S)
-            self._gate.deliver(Garbage(None, str(error)))
+            self._events.append(Garbage(None, str(error)))
             return
         link.connection = connection
         if link.key is not None:
@@ -293,10 +369,9 @@ class Engine:
             self._flush(link)
         elif is_new:
             self._second_boots.pop(remote.peer, None)
-            self._outbox.open(remote.peer)
             self._end_other_calls(link)
             self.infos = self._links.infos()
-            self._gate.deliver(PeerUp(remote.peer, remote.name, remote.boot, remote.version, link.address))
+            self._events.append(PeerUp(remote.peer, remote.name, remote.boot, remote.version, link.address))
             self._send(remote.peer, tell(self.infos, self._now, leave_out=remote.peer))
             self._broadcast(news_of(self.infos, remote.peer, self._now), leave_out=remote.peer)
 
@@ -331,7 +406,6 @@ class Engine:
         lost = self._links.peers.pop(peer, None)
         if lost is None:
             return
-        self._outbox.close(peer)
         for link in [*lost.lanes[Lane.FAST], *lost.lanes[Lane.BULK]]:
             self._links.remove(link)
             self._blocked.discard(link)
@@ -340,7 +414,7 @@ class Engine:
                 if link.key is not None:
                     self._dialer.ended(link.key, link.address, self._now)
         self.infos = self._links.infos()
-        self._gate.deliver(PeerDown(peer, lost.connection.remote.name, reason))
+        self._events.append(PeerDown(peer, lost.connection.remote.name, reason))
 
     def _cut_off(self, link: Link, error: RemoteProtocolError) -> None:
         """A proven peer sent garbage: it is named, told, and not heard for a while."""
@@ -355,7 +429,7 @@ class Engine:
                 self._mute(each.lane, each.routing, each.fd)
         self._lose(peer, "it broke the protocol")
         self._dialer.leave_alone(peer, self._now + wait_s)
-        self._gate.deliver(Garbage(peer, str(error)))
+        self._events.append(Garbage(peer, str(error)))
 
     def _mute(self, lane: Lane, routing: bytes, fd: int) -> None:
         if len(self._muted) >= limits.MAX_BLOCKED_KEYS:
@@ -381,8 +455,8 @@ class Engine:
             return
         link = Link(lane, socket, address, self._now, monitor, key, os.urandom(NONCE_BYTES))
         self._calls[socket] = link
-        self._register(socket, partial(self._read_call, link))
-        self._register(monitor, partial(self._read_call_monitor, link))
+        self._poll.register(socket, partial(self._read_call, link))
+        self._poll.register(monitor, partial(self._read_call_monitor, link))
         socket.send(call(self.me, lane, link.nonce), zmq.NOBLOCK)
 
     def _call_bulk(self) -> None:
@@ -414,70 +488,38 @@ class Engine:
             return
         assert link.monitor is not None
         for socket in (link.socket, link.monitor):
-            self._poller.unregister(socket)
-            del self._handlers[socket]
+            self._poll.unregister(socket)
         self._calls.pop(link.socket, None)
         close_call(link.socket, link.monitor, GOODBYE_LINGER_MS)
 
     # --- sending
 
-    def _take_commands(self) -> None:
-        for command in self._outbox.take():
-            match command:
-                case Send(peer, lane, header, frame):
-                    self._post(peer, lane, (header, frame))
-                case LearnAddresses(peer, addresses):
-                    self._dialer.learn(peer, addresses, self._now)
-                    self._next_tick = self._now
-                case LearnByHand(address):
-                    self._dialer.learn_by_hand(address, self._now)
-                    self._next_tick = self._now
-                case ShutOut(peer):
-                    self._shut_out(peer)
-
-    def _shut_out(self, peer: PeerId) -> None:
-        known = self._links.peers.get(peer)
-        if known is not None:
-            self._doorman.shut_out(known.connection.device_key)
-            self._send(peer, refusal("forgotten", "this swarm has shut this device out", 0))
-            self._lose(peer, "it was shut out")
-            self._dialer.leave_alone(peer, float("inf"))
-
-    def _post(self, peer: PeerId, lane: Lane, outgoing: tuple[bytes, Buffer | None]) -> None:
-        known = self._links.peers.get(peer)
-        if known is None:
-            return  # it went down after the sender looked; PeerDown says so
-        link = self._links.best(peer, lane)
-        if link is None:
-            known.pending.append(outgoing)
-            return
-        link.queue.append(outgoing)
-        self._flush(link)
-
     def _flush(self, link: Link) -> None:
-        connection = link.connection
-        assert connection is not None
         while link.queue:
             if not self._transmit(link, link.queue[0]):
                 self._blocked.add(link)
                 return
             link.queue.popleft()
-            self._outbox.sent(connection.remote.peer, link.lane)
         self._blocked.discard(link)
 
-    def _transmit(self, link: Link, outgoing: tuple[bytes, Buffer | None]) -> bool:
+    def _transmit(self, link: Link, outgoing: Outgoing) -> bool:
         """Hand one message to libzmq; False when it is full. A closed link swallows it."""
         header, frame = outgoing
-        parts: list[Buffer] = [link.routing, header] if link.routing else [header]
-        if frame is not None:
-            parts.append(frame)
+        socket, more = link.socket, zmq.NOBLOCK | zmq.SNDMORE
         try:
-            link.socket.send_multipart(parts, zmq.NOBLOCK, copy=False)
+            if link.routing:
+                socket.send(link.routing, more)
+            if frame is None:
+                socket.send(header, zmq.NOBLOCK)
+            else:
+                socket.send(header, more)
+                socket.send(frame, zmq.NOBLOCK, copy=len(frame) < COPY_BYTES)
         except zmq.Again:
             return False
         except zmq.ZMQError as error:
             if error.errno != zmq.EHOSTUNREACH:
                 raise
+        self._poll.used(link.socket)
         return True
 
     def _send(self, peer: PeerId, message: Message) -> None:
@@ -492,7 +534,7 @@ class Engine:
                 self._send(peer, message)
 
     def _send_heartbeats(self) -> None:
-        wall, state = time.time(), self._outbox.state
+        wall, state = time.time(), self.state
         for link in self._links.all():
             if link.lane is Lane.FAST and link.connection is not None:
                 self._transmit(link, (link.connection.heartbeat(self._now, wall, state), None))
@@ -502,11 +544,11 @@ class Engine:
     def _notice(self, reason: str, address: Address, text: str) -> None:
         if reason in ("hello", "garbage") or not self._is_news(reason, address.host):
             return
-        self._gate.deliver(NotLetIn(address, reason, text))
+        self._events.append(NotLetIn(address, reason, text))
 
     def _tell_clone(self, peer: PeerId, who: str) -> None:
         if self._is_news("clone", peer):
-            self._gate.deliver(CloneSeen(peer, f"{who} have the same id {peer[:8]}: {CLONE_ADVICE}"))
+            self._events.append(CloneSeen(peer, f"{who} have the same id {peer[:8]}: {CLONE_ADVICE}"))
 
     def _is_news(self, what: str, whom: str) -> bool:
         if self._now < self._noticed.get((what, whom), 0.0):
@@ -516,11 +558,7 @@ class Engine:
         self._noticed[what, whom] = self._now + limits.NOTICE_INTERVAL_S
         return True
 
-    # --- sockets
-
-    def _register(self, socket: Socket | int, handler: Callable[[], None]) -> None:
-        self._handlers[socket] = handler
-        self._poller.register(socket, zmq.POLLIN)
+    # --- the end
 
     def _close(self) -> None:
         goodbye = encode(Goodbye("it left"))
@@ -531,7 +569,7 @@ class Engine:
             self._close_call(link)
         for door in self._doors.values():
             door.close(GOODBYE_LINGER_MS)
-        self._outbox.reader.close()
+        self._poll.close()
 
 
 CLONE_ADVICE = (
@@ -550,10 +588,9 @@ def _receive(socket: Socket) -> list[zmq.Frame] | None:
 
     Frames past the limit are read and thrown away, so that the codec refuses the message.
     """
-    try:
-        frames = [socket.recv(zmq.NOBLOCK, copy=False)]
-    except zmq.Again:
+    if not readable(socket):
         return None
+    frames = [socket.recv(zmq.NOBLOCK, copy=False)]
     while frames[-1].more:
         frame = socket.recv(zmq.NOBLOCK, copy=False)
         if len(frames) > limits.MAX_FRAMES + 1:

@@ -18,11 +18,10 @@ import socket
 import threading
 from collections.abc import Sequence
 
-from swarm import limits
 from swarm.errors import SwarmNetworkError
 from swarm.net.engine import Engine
+from swarm.net.gate import Gate
 from swarm.net.links import PeerInfo
-from swarm.net.outbox import Gate, LearnAddresses, LearnByHand, Outbox, Send, ShutOut
 from swarm.net.sockets import Door, open_door
 from swarm.wire.codec import Buffer, encode
 from swarm.wire.connection import LocalNode
@@ -38,9 +37,8 @@ WANTED_FILES = 65536  # a port scan must not use up the file descriptors of a no
 class Transport:
     """A running transport; make it with `start`."""
 
-    def __init__(self, me: LocalNode, outbox: Outbox, engine: Engine) -> None:
+    def __init__(self, me: LocalNode, engine: Engine) -> None:
         self.me = me
-        self._outbox = outbox
         self._engine = engine
         self._thread = threading.Thread(target=engine.run, name="swarm-net", daemon=True)
 
@@ -69,16 +67,14 @@ class Transport:
             raise
         boot = BootId(os.urandom(ID_BYTES[BootId]).hex())
         me = LocalNode(credentials, boot, name, doors[Lane.FAST].port, doors[Lane.BULK].port)
-        outbox = Outbox()
-        transport = cls(me, outbox, Engine(me, doors, outbox, gate))
+        transport = cls(me, Engine(me, doors, gate))
         transport._thread.start()
         return transport
 
     def stop(self) -> None:
         """Say goodbye, close everything and wait for the thread."""
-        self._outbox.stop()
+        self._engine.stop()
         self._thread.join()
-        self._outbox.close_writer()
 
     def send(self, peer: PeerId, message: Message, frame: Buffer | None = None) -> None:
         """Queue a message for a connected device.
@@ -86,30 +82,30 @@ class Transport:
         Raise PeerLost when it is not connected, PeerBusy when too much waits for it, LocalProtocolError when it
         may not travel.
         """
-        self._outbox.send(Send(peer, message.LANE, encode(message, frame), frame))
+        self._engine.send(peer, message.LANE, (encode(message, frame), frame))
 
     def n_waiting(self, peer: PeerId, lane: Lane) -> int:
         """Return how many messages wait to be sent to a device on a lane."""
-        return self._outbox.n_waiting(peer, lane)
+        return self._engine.n_waiting(peer, lane)
 
     def set_state(self, state: NodeState) -> None:
         """Set what the next heartbeats say."""
-        self._outbox.state = state
+        self._engine.state = state
 
     def learn(self, peer: PeerId, addresses: Sequence[Address]) -> None:
         """A device may be reached at these addresses, in this order."""
-        self._outbox.post(LearnAddresses(peer, tuple(addresses[: limits.MAX_ADDRESSES])))
+        self._engine.learn(peer, addresses)
 
     def call(self, text: str) -> tuple[Address, ...]:
         """Call HOST[:PORT] until it answers; return where that is. Blocks while a name is looked up."""
         addresses = resolve(text)
         for address in addresses:
-            self._outbox.post(LearnByHand(address))
+            self._engine.learn_by_hand(address)
         return addresses
 
     def shut_out(self, peer: PeerId) -> None:
         """Drop a connected device and never let it in again while this node runs."""
-        self._outbox.post(ShutOut(peer))
+        self._engine.shut_out(peer)
 
     def peers(self) -> tuple[PeerInfo, ...]:
         """Return the connected devices; at most a tenth of a second old."""
