@@ -187,30 +187,32 @@ def _values(rng: np.random.Generator, role: str, shape: tuple[int, ...]) -> np.n
 
 # ---- how they are stored ----
 
-# The quant of a mix for roles that matter more, and what replaces a quant whose blocks do not fit the columns.
+# Mixes of more than one quant: for most matrices, for values and down projections, for the output head.
 MIXES = {
-    "F32": ("F32", "F32"),
-    "F16": ("F16", "F16"),
-    "BF16": ("BF16", "BF16"),
-    "Q8_0": ("Q8_0", "Q8_0"),
-    "Q4_0": ("Q4_0", "Q6_K"),
-    "Q4_1": ("Q4_1", "Q4_1"),
-    "Q4_K": ("Q4_K", "Q6_K"),
-    "Q5_K": ("Q5_K", "Q6_K"),
+    "Q4_0": ("Q4_0", "Q4_0", "Q6_K"),
+    "Q4_K": ("Q4_K", "Q6_K", "Q6_K"),
+    "Q5_K": ("Q5_K", "Q6_K", "Q6_K"),
 }
-_FALLBACK = {"Q4_K": "Q5_0", "Q5_K": "Q5_1", "Q6_K": "Q8_0"}
-_IMPORTANT = ("output", "v", "down", "expert_down")
-_ALWAYS_F32 = ("router",)
+# What replaces a quant whose blocks do not fit the columns.
+_FALLBACK = {
+    "Q2_K": "IQ4_NL",
+    "Q3_K": "IQ4_NL",
+    "IQ4_XS": "IQ4_NL",
+    "Q4_K": "Q5_0",
+    "Q5_K": "Q5_1",
+    "Q6_K": "Q8_0",
+}
+_CAREFUL = ("v", "down", "expert_down")
 
 
 def stored_quant(tiny: Tiny, mix: str, role: str, shape: tuple[int, ...]) -> str:
-    """The type in which a mix stores a role, as the usual quantising tools choose it."""
+    """The type in which a mix (or a single quant) stores a role, much as the usual quantising tools choose it."""
     if role == "v" and tiny.qkv_fused:
         role = "q"
-    if len(shape) == 1 or role in _ALWAYS_F32:
+    if len(shape) == 1 or role == "router":
         return "F32"
-    base, important = MIXES[mix]
-    name = important if role in _IMPORTANT else base
+    most, careful, output = MIXES.get(mix, (mix, mix, mix))
+    name = output if role == "output" else careful if role in _CAREFUL else most
     return name if shape[-1] % quant_by_name(name).block_cols == 0 else _FALLBACK[name]
 
 
