@@ -6,25 +6,6 @@
 
 #define ONES 0x01010101u
 
-const sw_layout sw_layouts[SW_N_TYPES] = {
-  /*              kind               cols bytes  d,m   n  head n  header sub */
-  [SW_F32] =     {SW_KIND_FLOAT,        1,   4, {0, 0}, 0, 0, 0,    0, 64},
-  [SW_F16] =     {SW_KIND_FLOAT,        1,   2, {0, 0}, 0, 0, 0,    0, 32},
-  [SW_BF16] =    {SW_KIND_FLOAT,        1,   2, {0, 0}, 0, 0, 0,    0, 32},
-  [SW_Q4_0] =    {SW_KIND_SCALE,       32,  18, {0, 0}, 1, 0, 0,   32, 256},
-  [SW_Q4_1] =    {SW_KIND_SCALE_MIN,   32,  20, {0, 2}, 2, 0, 0,   64, 256},
-  [SW_Q5_0] =    {SW_KIND_SCALE,       32,  22, {0, 0}, 1, 0, 0,   32, 320},
-  [SW_Q5_1] =    {SW_KIND_SCALE_MIN,   32,  24, {0, 2}, 2, 0, 0,   64, 320},
-  [SW_Q8_0] =    {SW_KIND_SCALE,       32,  34, {0, 0}, 1, 0, 0,   32, 512},
-  [SW_IQ4_NL] =  {SW_KIND_SCALE,       32,  18, {0, 0}, 1, 0, 0,   32, 256},
-  [SW_IQ4_XS] =  {SW_KIND_SCALE,      256, 136, {0, 0}, 1, 2, 6,  128, 256},
-  [SW_Q2_K] =    {SW_KIND_HALVES_MIN, 256,  84, {80, 82}, 2, 0, 16, 320, 128},
-  [SW_Q3_K] =    {SW_KIND_HALVES,     256, 110, {108, 0}, 1, 96, 12, 224, 192},
-  [SW_Q4_K] =    {SW_KIND_SCALE_MIN,  256, 144, {0, 2}, 2, 4, 12, 256, 256},
-  [SW_Q5_K] =    {SW_KIND_SCALE_MIN,  256, 176, {0, 2}, 2, 4, 12, 256, 320},
-  [SW_Q6_K] =    {SW_KIND_HALVES,     256, 210, {208, 0}, 1, 192, 16, 288, 384},
-};
-
 const int8_t sw_iq4_values[16] = {-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113};
 
 int sw_type_block(int type) {
