@@ -30,7 +30,12 @@ class GGUF:
         self.size_bytes = sum(len(part) for part in maps)
         self.metadata: Metadata = headers[0].metadata
         self.tensors: Mapping[str, TensorInfo] = _merged_tensors(paths, headers)
+        self.header_bytes = headers[0].metadata_end
         self._maps = maps
+
+    def header(self) -> memoryview:
+        """The bytes of the first file up to the end of the metadata."""
+        return memoryview(self._maps[0])[: self.header_bytes]
 
     def raw(self, name: str) -> npt.NDArray[np.uint8]:
         """The stored bytes of a tensor: a read-only view (rows ..., row_bytes) of the file."""

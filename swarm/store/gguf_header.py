@@ -63,6 +63,7 @@ class Header:
     alignment: int
     metadata: Metadata
     tensors: tuple[TensorInfo, ...]
+    metadata_end: int
     data_start: int
 
 
@@ -86,12 +87,21 @@ def parse_header(data: Buffer, where: str, part: int = 0) -> Header:
     n_tensors = cursor.count("number of tensors", MAX_GGUF_TENSORS, item_bytes=32)
     n_keys = cursor.count("number of metadata keys", MAX_GGUF_METADATA, item_bytes=13)
     metadata = read_metadata(cursor, n_keys)
+    metadata_end = cursor.position
     alignment = _alignment(cursor, metadata)
     entries = [_read_entry(cursor, number) for number in range(n_tensors)]
     data_start = -(-cursor.position // alignment) * alignment
     tensors = tuple(_tensor(cursor, entry, data_start, alignment, part) for entry in entries)
     _check_table(cursor, tensors)
-    return Header(version, alignment, metadata, tensors, data_start)
+    return Header(version, alignment, metadata, tensors, metadata_end, data_start)
+
+
+def parse_metadata(data: Buffer, where: str) -> Metadata:
+    """Read the metadata alone, from a file of which only the first `metadata_end` bytes are there."""
+    cursor = Cursor(data, where)
+    _read_version(cursor)
+    cursor.u64("number of tensors")
+    return read_metadata(cursor, cursor.count("number of metadata keys", MAX_GGUF_METADATA, item_bytes=13))
 
 
 def _read_version(cursor: Cursor) -> int:

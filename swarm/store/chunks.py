@@ -1,0 +1,274 @@
+"""The chunk store: all models of this device, under one directory and one quota.
+
+    models/<model id>/manifest      its BLAKE3 hash is the directory's name
+    models/<model id>/journal       which chunks are in the data files
+    models/<model id>/*.data        the chunks, see data_files.py
+    models/<model id>/source        the GGUF file that serves instead, with its size and time
+
+One process at a time uses a store.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import shutil
+from collections.abc import Collection
+from pathlib import Path
+from threading import RLock
+
+import msgpack
+import numpy as np
+from blake3 import blake3
+
+from swarm.errors import DiskFull, ModelError, ModelNotFound, RemoteProtocolError, ResourceError
+from swarm.limits import MAX_GGUF_PARTS, MAX_MANIFEST_BYTES, MAX_MODELS
+from swarm.store.disk import disk_errors, free_bytes, replace_file
+from swarm.store.gguf import GGUF, open_gguf, part_paths
+from swarm.store.importing import Progress, manifest_of
+from swarm.store.manifest import Manifest, decode_manifest
+from swarm.store.model_chunks import Buffer, ModelChunks
+from swarm.store.stored_model import StoredModel
+from swarm.wire.ids import ChunkId, ModelId
+from swarm.wire.records import ModelHolding
+
+log = logging.getLogger(__name__)
+Stamp = list[list[str | int]]  # of each part: path, size, time of change
+
+
+class ChunkStore:
+    """Every chunk on this device; safe to use from several threads."""
+
+    def __init__(self, root: Path, quota_bytes: int | None = None) -> None:
+        self.root = root
+        self.quota_bytes = quota_bytes
+        self._models: dict[ModelId, ModelChunks] = {}
+        self._lock = RLock()
+        with disk_errors(root):
+            (root / "models").mkdir(parents=True, exist_ok=True)
+            self._lock_file: int | None = _locked(root)
+        for directory in sorted((root / "models").iterdir()):
+            self._open_directory(directory)
+
+    # ---- models
+
+    def import_gguf(self, path: Path, *, threads: int = 1, progress: Progress | None = None) -> Manifest:
+        """Offer a GGUF file to peers. It stays where it is; it is hashed unless that was done before."""
+        stamp = _stamp(path)
+        known = next((m for m in self._models.values() if _read_stamp(m.directory) == stamp and m.source), None)
+        if known is not None:
+            return known.manifest
+        source = open_gguf(path)
+        manifest = manifest_of(source, threads=threads, progress=progress)
+        with self._lock:
+            self._close_model(manifest.id)
+            directory = self._write_manifest(manifest)
+            replace_file(directory / "source", msgpack.packb(stamp))
+            self._models[manifest.id] = ModelChunks(directory, manifest, source)
+        return manifest
+
+    def add_manifest(self, data: bytes, expected: ModelId) -> Manifest:
+        """Begin to collect a model of which a peer sent the manifest; RemoteProtocolError when it is not that one."""
+        if blake3(data).hexdigest() != expected:
+            raise RemoteProtocolError(f"a manifest is not the one of model {expected[:12]}")
+        manifest = decode_manifest(data)
+        with self._lock:
+            if manifest.id not in self._models:
+                if len(self._models) >= MAX_MODELS:
+                    raise DiskFull(f"the store holds {MAX_MODELS} models, the most it can; remove one")
+                self._models[manifest.id] = ModelChunks(self._write_manifest(manifest), manifest)
+        return manifest
+
+    def model(self, model: ModelId) -> ModelChunks | None:
+        """The chunks of a model, None when not even its manifest is here."""
+        return self._models.get(model)
+
+    def open(self, model: ModelId) -> StoredModel:
+        """A model to load from; also notes that it was used."""
+        chunks = self._models.get(model)
+        if chunks is None:
+            raise ModelNotFound(f"model {model[:12]} is not on this device")
+        os.utime(chunks.directory / "manifest")
+        return StoredModel(chunks)
+
+    def holdings(self) -> list[ModelHolding]:
+        """What to tell peers: which models, and how much of each."""
+        return [
+            ModelHolding(
+                model=model,
+                name=chunks.manifest.name,
+                n_chunks=chunks.manifest.n_chunks,
+                n_have=int(chunks.held.sum()),
+                total_bytes=chunks.manifest.total_bytes,
+            )
+            for model, chunks in self._models.items()
+        ]
+
+    def have_bits(self, model: ModelId, start: int = 0) -> bytes:
+        """One bit a chunk from number `start` on, least significant first."""
+        chunks = self._models.get(model)
+        return b"" if chunks is None else np.packbits(chunks.held[start:], bitorder="little").tobytes()
+
+    def remove(self, model: ModelId) -> None:
+        """Forget a model and delete its chunks; a GGUF file that it came from stays."""
+        with self._lock:
+            directory = self.root / "models" / model
+            self._close_model(model)
+            (directory / "manifest").unlink(missing_ok=True)  # first: without it the rest is no model
+            shutil.rmtree(directory, ignore_errors=True)
+
+    # ---- chunks
+
+    def put(self, model: ModelId, chunk: int, data: Buffer) -> bool:
+        """Keep a chunk; False when it is not what the manifest says. Raise DiskFull when it does not fit."""
+        chunks = self._models[model]
+        if not chunks.on_disk[chunk]:
+            self.check_room(len(data))
+        return chunks.put(chunk, data)
+
+    def read(self, chunk: ChunkId, start: int, n_bytes: int) -> Buffer | None:
+        """Bytes [start, start + n_bytes) of a chunk for a peer, None when they are not here."""
+        for chunks in list(self._models.values()):
+            for number in chunks.manifest.find(chunk):
+                data = chunks.read(number, start, n_bytes)
+                if data is not None:
+                    return data
+        return None
+
+    # ---- space
+
+    @property
+    def stored_bytes(self) -> int:
+        return sum(chunks.stored_bytes for chunks in self._models.values())
+
+    def check_room(self, n_bytes: int) -> None:
+        """Raise DiskFull when so many bytes more would break the quota or fill the disk."""
+        stored = self.stored_bytes
+        if self.quota_bytes is not None and stored + n_bytes > self.quota_bytes:
+            raise DiskFull(
+                f"the model store may take {self.quota_bytes / 1e9:.1f} GB, has {stored / 1e9:.1f} GB and needs "
+                f"{n_bytes / 1e9:.1f} GB more; remove a model or raise the limit"
+            )
+        free = free_bytes(self.root)
+        if n_bytes > free:
+            raise DiskFull(
+                f"the disk of {self.root} has {free / 1e9:.1f} GB to spare and {n_bytes / 1e9:.1f} GB are needed; "
+                "free some space or remove a model"
+            )
+
+    def make_room(self, n_bytes: int, in_use: Collection[ModelId]) -> list[ModelId]:
+        """Remove models that nobody uses, longest unused first, until n_bytes fit; DiskFull when they never do."""
+        removed = []
+        with self._lock:
+            spare = [model for model, chunks in self._models.items() if model not in in_use and chunks.stored_bytes]
+            for model in sorted(spare, key=self._used_at):
+                if self._has_room(n_bytes):
+                    break
+                self.remove(model)
+                removed.append(model)
+        self.check_room(n_bytes)
+        return removed
+
+    def sync(self) -> None:
+        """Flush all models: what is here now survives a power cut."""
+        for chunks in list(self._models.values()):
+            chunks.sync()
+
+    def close(self) -> None:
+        """Flush and let go; closing twice does nothing."""
+        with self._lock:
+            for model in list(self._models):
+                self._close_model(model)
+            if self._lock_file is not None:
+                os.close(self._lock_file)
+                self._lock_file = None
+
+    # ---- inside
+
+    def _open_directory(self, directory: Path) -> None:
+        """Open one model; what is broken is left alone: its manifest may come again."""
+        try:
+            with (directory / "manifest").open("rb") as file:
+                data = file.read(MAX_MANIFEST_BYTES + 1)
+            if blake3(data).hexdigest() != directory.name:
+                raise RemoteProtocolError("the manifest was damaged on disk")
+            manifest = decode_manifest(data)
+        except (OSError, RemoteProtocolError) as error:
+            log.warning("model skipped", extra={"directory": str(directory), "reason": str(error)})
+            return
+        self._models[manifest.id] = ModelChunks(directory, manifest, _open_source(directory, manifest))
+
+    def _write_manifest(self, manifest: Manifest) -> Path:
+        directory = self.root / "models" / manifest.id
+        with disk_errors(self.root):
+            directory.mkdir(exist_ok=True)
+            replace_file(directory / "manifest", manifest.encoded)
+        return directory
+
+    def _close_model(self, model: ModelId) -> None:
+        chunks = self._models.pop(model, None)
+        if chunks is not None:
+            chunks.close()
+
+    def _used_at(self, model: ModelId) -> float:
+        return (self._models[model].directory / "manifest").stat().st_mtime
+
+    def _has_room(self, n_bytes: int) -> bool:
+        try:
+            self.check_room(n_bytes)
+        except DiskFull:
+            return False
+        return True
+
+
+def _locked(root: Path) -> int:
+    """A lock on the store that the system drops when the process ends, however it ends."""
+    fd = os.open(root / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(fd)
+        raise ResourceError(f"another Swarm on this device uses {root}; stop it, or give this one its own") from None
+    return fd
+
+
+def _stamp(path: Path) -> Stamp:
+    """What tells whether a file is still the one that was hashed."""
+    parts: Stamp = []
+    for part in part_paths(path):
+        try:
+            status = part.stat()
+        except OSError:
+            open_gguf(path).close()  # says better than we could what is missing
+            raise
+        parts.append([str(part.resolve()), status.st_size, status.st_mtime_ns])
+    return parts
+
+
+def _read_stamp(directory: Path) -> Stamp | None:
+    try:
+        stamp = msgpack.unpackb((directory / "source").read_bytes(), max_array_len=MAX_GGUF_PARTS)
+    except (OSError, ValueError):
+        return None
+    return stamp if isinstance(stamp, list) and stamp else None
+
+
+def _open_source(directory: Path, manifest: Manifest) -> GGUF | None:
+    """The GGUF file that a model came from, if it is still there and still the same."""
+    stamp = _read_stamp(directory)
+    if stamp is None:
+        return None
+    try:
+        path = Path(str(stamp[0][0]))
+        if _stamp(path) != stamp:
+            raise ModelNotFound(f"{path}: it was changed since it was imported")
+        source = open_gguf(path)
+    except (OSError, ModelError, IndexError, TypeError) as error:
+        log.warning("source lost", extra={"model": manifest.name, "reason": str(error)})
+        return None
+    same = {name: (t.shape, t.quant) for name, t in source.tensors.items()}
+    if same != {t.name: (t.shape, t.quant) for t in manifest.tensors} or source.header_bytes != manifest.header_bytes:
+        log.warning("source lost", extra={"model": manifest.name, "reason": "other tensors"})
+        return None
+    return source

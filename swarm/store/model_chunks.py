@@ -1,0 +1,174 @@
+"""The chunks of one model on this device: some in data files, or all of them in the GGUF file that it came from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from threading import RLock
+
+import numpy as np
+import numpy.typing as npt
+from blake3 import blake3
+
+from swarm.limits import SYNC_BYTES
+from swarm.store.data_files import DataFiles, flush
+from swarm.store.disk import disk_errors
+from swarm.store.gguf import GGUF
+from swarm.store.journal import Journal
+from swarm.store.manifest import HEADER_STEP, Manifest
+
+Buffer = bytes | memoryview
+Bits = npt.NDArray[np.bool_]
+
+
+class ModelChunks:
+    """Puts, reads and verifies chunks; safe to use from several threads."""
+
+    def __init__(self, directory: Path, manifest: Manifest, source: GGUF | None = None) -> None:
+        self.directory = directory
+        self.manifest = manifest
+        self.source = source
+        self.files = DataFiles(directory, manifest)
+        self._journal = Journal(directory / "journal", manifest.n_chunks)
+        self.on_disk: Bits = self._journal.held
+        self._in_source: Bits = np.full(manifest.n_chunks, source is not None, np.bool_)
+        self._checked: Bits = np.zeros(manifest.n_chunks, np.bool_)
+        # What the data files take. Chunks in the user's own GGUF file cost nothing.
+        self.stored_bytes = int(manifest.chunk_sizes[self.on_disk].sum())
+        self._unsynced_bytes = 0
+        self._lock = RLock()
+        self._settle()
+
+    @property
+    def held(self) -> Bits:
+        """One truth value a chunk: can it be read here?"""
+        return self.on_disk | self._in_source
+
+    def put(self, chunk: int, data: Buffer) -> bool:
+        """Keep a chunk that a peer sent; False when it is not what the manifest says. Raise DiskFull."""
+        if len(data) != self.manifest.chunk_sizes[chunk] or not self._is_right(chunk, data):
+            return False
+        with self._lock, disk_errors(self.directory):
+            if not self.on_disk[chunk] and not self._in_source[chunk]:
+                self.files.write(chunk, data)
+                self._journal.note_held(chunk)
+                self.on_disk[chunk] = self._checked[chunk] = True
+                self.stored_bytes += len(data)
+                self._unsynced_bytes += len(data)
+        if self._unsynced_bytes >= SYNC_BYTES:
+            self.sync()
+        return True
+
+    def read(self, chunk: int, start: int = 0, n_bytes: int | None = None) -> Buffer | None:
+        """Bytes [start, start + n_bytes) of a chunk, None when it is not here. Its hash is checked once in each run."""
+        size = int(self.manifest.chunk_sizes[chunk])
+        n_bytes = size - start if n_bytes is None else n_bytes
+        if not 0 <= start <= start + n_bytes <= size:
+            return None
+        with self._lock:
+            if self.on_disk[chunk] and self._checked[chunk]:
+                data = self.files.read(chunk, start, n_bytes)
+                if len(data) == n_bytes:
+                    return data
+                self._lose(chunk)
+            whole = self._read_whole(chunk)
+        return None if whole is None else memoryview(whole)[start : start + n_bytes]
+
+    def verify(self, progress: Callable[[int, int], None] | None = None) -> list[int]:
+        """Hash everything that is here anew; forget what is wrong and return it."""
+        wrong = []
+        with self._lock:
+            self._checked[:] = False
+        here = np.flatnonzero(self.held)
+        for number, chunk in enumerate(here):
+            if self.read(int(chunk), 0, 0) is None:
+                wrong.append(int(chunk))
+            if progress:
+                progress(number + 1, len(here))
+        return wrong
+
+    def trim(self, keep: Iterable[int]) -> int:
+        """Delete the data files in which no chunk is worth keeping; return the bytes gained."""
+        kept = np.zeros(self.manifest.n_chunks, np.bool_)
+        kept[list(keep)] = True
+        with self._lock:
+            before = self.stored_bytes
+            for group, chunks in self.files.chunks.items():
+                if not kept[chunks].any():
+                    # First the note: a file without a note costs a fetch, a note without a file would cost trust.
+                    self._forget([chunk for chunk in chunks if self.on_disk[chunk]])
+                    self.files.delete(group)
+            return before - self.stored_bytes
+
+    def sync(self) -> None:
+        """Flush: what is here now is here after a power cut, too. Others may read and put meanwhile."""
+        with self._lock:
+            n_notes, paths = self._journal.n_notes, self.files.take_dirty()
+            self._unsynced_bytes = 0
+        if paths:
+            with disk_errors(self.directory):
+                flush(paths)
+            with self._lock:
+                self._journal.note_synced(n_notes)
+
+    def close(self) -> None:
+        with self._lock:
+            self.sync()
+            self.files.close()
+            self._journal.close()
+            if self.source is not None:
+                self.source.close()
+
+    def _settle(self) -> None:
+        """After a crash: believe only what is really there."""
+        for group, chunks in self.files.chunks.items():
+            if self.on_disk[chunks].any() and not self.files.is_whole(group):
+                self._forget([chunk for chunk in chunks if self.on_disk[chunk]])
+        claims = [chunk for chunk in self._journal.unsynced if self.on_disk[chunk]]
+        self._forget([chunk for chunk in claims if not self._is_right(chunk, self._read_disk(chunk))])
+        self._checked[claims] = self.on_disk[claims]
+        if claims:
+            flush({self.directory, *(self.files.path_of(chunk) for chunk in claims)})
+            self._journal.note_synced(self._journal.n_notes)
+
+    def _read_whole(self, chunk: int) -> Buffer | None:
+        """A chunk from wherever it is, hashed unless that was done before."""
+        if self.on_disk[chunk]:
+            data: Buffer = self._read_disk(chunk)
+        elif self._in_source[chunk] and self.source is not None:
+            data = chunk_of_gguf(self.source, self.manifest, chunk)
+        else:
+            return None
+        if self._checked[chunk] or self._is_right(chunk, data):
+            self._checked[chunk] = True
+            return data
+        self._lose(chunk)
+        return None
+
+    def _read_disk(self, chunk: int) -> bytes:
+        return self.files.read(chunk, 0, int(self.manifest.chunk_sizes[chunk]))
+
+    def _is_right(self, chunk: int, data: Buffer) -> bool:
+        return blake3(data).digest() == self.manifest.digest(chunk)
+
+    def _lose(self, chunk: int) -> None:
+        """A chunk turned out to be damaged: it is fetched again like any other that is not here."""
+        self._in_source[chunk] = False
+        if self.on_disk[chunk]:
+            self._forget([chunk])
+
+    def _forget(self, chunks: list[int]) -> None:
+        if chunks:
+            self.stored_bytes -= int(self.manifest.chunk_sizes[chunks].sum())
+            self.on_disk[chunks] = self._checked[chunks] = False
+            self._journal.note_lost(chunks)
+
+
+def chunk_of_gguf(source: GGUF, manifest: Manifest, chunk: int) -> memoryview:
+    """A chunk of the GGUF file itself: a view of the mapped file, copied only where it is cut by columns."""
+    tensor = manifest.tensor_of(chunk)
+    if tensor is None:
+        return source.header()[chunk * HEADER_STEP : (chunk + 1) * HEADER_STEP]
+    slab, row0, row1, byte0, byte1 = tensor.place(chunk)
+    rows = source.raw(tensor.name).reshape(tensor.n_slabs, tensor.rows, tensor.row_bytes)[slab, row0:row1, byte0:byte1]
+    return np.ascontiguousarray(rows).reshape(-1).data
