@@ -1,0 +1,132 @@
+"""`swarm doctor`: each thing that can be wrong is found, named, and answered with what to do."""
+
+from __future__ import annotations
+
+import builtins
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from swarm import config, cores
+from swarm.cli import doctor, machine
+from swarm.cli import main as cli
+from swarm.store.catalog import SMOLLM2
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One pass over the memory is enough here."""
+    monkeypatch.setattr(doctor, "BANDWIDTH_SECONDS", 0.0)
+
+
+@pytest.fixture
+def settings(own_home: Path) -> config.Settings:
+    return replace(config.defaults(), models_dir=str(own_home / "models"))
+
+
+def finding(settings: config.Settings, subject: str) -> doctor.Finding:
+    return next(finding for finding in doctor.examine(settings) if finding.subject == subject)
+
+
+def test_a_healthy_device_passes(own_home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["doctor"]) == 0
+    out = capsys.readouterr().out
+    for subject in ("Python", "processor", "kernels", "threads", "bandwidth", "memory", "disk", "model"):
+        assert f" {subject} " in out
+    assert "Swarm runs here" in out
+
+
+def test_json_says_the_same(own_home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["doctor", "--json", "--threads", "1"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["ok"] is True
+    assert {"subject": "threads", "text": "1 compute (set by you)", "level": "ok", "advice": ""} in report["findings"]
+
+
+def test_missing_kernels_are_a_problem_with_a_remedy(
+    settings: config.Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real_import = builtins.__import__
+
+    def no_kernels(
+        name: str, globals: object = None, locals: object = None, fromlist: object = (), level: int = 0
+    ) -> object:
+        if name == "swarm" and fromlist and "kernels" in fromlist:  # type: ignore[operator]
+            raise ImportError("no _native")
+        return real_import(name, globals, locals, fromlist, level)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(builtins, "__import__", no_kernels)
+    (found,) = doctor.check_kernels(settings)
+    assert found.level == "problem" and "make build" in found.advice
+
+
+def test_missing_kernels_without_a_compiler_name_the_packages(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    assert "sudo apt install gcc libc6-dev python3-dev" in doctor._compiler_advice()
+
+
+def test_a_lowered_instruction_set_is_remarked(settings: config.Settings) -> None:
+    found = finding(replace(settings, cpu="scalar"), "kernels")
+    from swarm import kernels
+
+    assert found.text.startswith("scalar in use")
+    assert found.level == ("ok" if kernels.isas() == ["scalar"] else "warning")
+
+
+def test_an_instruction_set_that_is_not_here_is_a_problem(settings: config.Settings) -> None:
+    found = finding(replace(settings, cpu="avx1024"), "kernels")
+    assert found.level == "problem" and "avx1024" in found.text
+
+
+def test_slow_memory_is_remarked(settings: config.Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("swarm.kernels.read_bandwidth", lambda threads, seconds: 1e9)
+    found = finding(settings, "bandwidth")
+    assert (found.level, found.text) == ("warning", f"1 GB/s read with {cores.default_threads()} threads")
+
+
+def test_little_memory_is_remarked(settings: config.Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "memory", lambda: machine.Memory(8 * 10**9, 4 * 10**8, True))
+    found = finding(settings, "memory")
+    assert found.level == "warning"
+    assert found.text == "8 GB (limited by its container or service), 400 MB free"
+
+
+def test_less_than_one_core_of_quota_is_remarked(settings: config.Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cores, "cgroup_quota", lambda: 0.5)
+    found = finding(settings, "processor")
+    assert found.level == "warning" and "limited to 0.5 cores" in found.text
+
+
+def test_a_full_disk_is_a_problem(settings: config.Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "free_disk_bytes", lambda folder: 10**6)
+    found = finding(settings, "disk")
+    assert found.level == "problem" and "free 196 MB, or set models_dir" in found.advice
+
+
+def test_a_damaged_default_model_is_a_problem(settings: config.Settings, own_home: Path) -> None:
+    path = own_home / "models" / SMOLLM2.file_name
+    path.parent.mkdir()
+    path.write_bytes(b"GGUF")
+    found = finding(settings, "model")
+    assert found.level == "problem" and str(path) in found.advice
+
+
+def test_a_model_that_is_not_there_yet_is_no_problem(settings: config.Settings) -> None:
+    found = finding(settings, "model")
+    assert (found.level, found.text) == ("ok", "smollm2-135m is not here yet; `swarm chat` fetches it (98 MB)")
+
+
+def test_a_model_setting_that_means_nothing_is_a_problem(settings: config.Settings) -> None:
+    assert finding(replace(settings, model="nonsense"), "model").level == "problem"
+
+
+def test_a_problem_sets_the_exit_code_and_the_last_line(
+    own_home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(machine, "free_disk_bytes", lambda folder: 10**6)
+    assert cli.main(["doctor"]) == 1
+    out = capsys.readouterr().out
+    assert "!!   disk" in out and "-> free 196 MB" in out
+    assert out.splitlines()[-1] == "1 thing to mend before Swarm runs here"

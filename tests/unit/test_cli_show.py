@@ -1,0 +1,100 @@
+"""`swarm show` and `swarm bench`: what they print, as text and as JSON."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from swarm.cli import bench, machine, show, terminal
+from swarm.cli import main as cli
+from tests.helpers.tiny import make_tiny
+
+
+@pytest.fixture(scope="module")
+def mixture(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_tiny(tmp_path_factory.mktemp("tiny") / "air.gguf", "air", "Q8_0")
+
+
+def test_the_default_model_is_described(real_model: Path) -> None:
+    summary = show.summarise(real_model, "f16")
+    assert (summary.family, summary.layers, summary.hidden, summary.heads) == ("llama", 30, 576, 9)
+    assert (summary.kv_heads, summary.head_dim, summary.ffn, summary.context) == (3, 64, 1536, 8192)
+    assert summary.parameters == 134_515_008
+    assert summary.file_bytes == real_model.stat().st_size
+    assert summary.kv_bytes_per_token == {"f16": 30 * 2 * 3 * 64 * 2, "q8_0": 30 * 2 * 3 * 2 * 34}
+    assert sum(summary.quants.values()) == summary.weights_bytes
+    assert next(iter(summary.quants)) == "Q4_1"
+
+
+def test_a_mixture_of_experts_shows_them(mixture: Path) -> None:
+    text = "\n".join(show.lines(show.summarise(mixture, "f16"), "f16"))
+    assert "8 experts, 3 a token" in text
+    assert "Q8_0 88.1 %, F32 11.9 %" in text
+
+
+def test_memory_grows_with_the_context_and_shrinks_with_q8_0(real_model: Path) -> None:
+    f16, q8_0 = (show.summarise(real_model, kv).ram_bytes for kv in ("f16", "q8_0"))
+    assert f16[8192] - f16[2048] == 6144 * 23040
+    assert q8_0[8192] < f16[8192]
+
+
+def test_what_does_not_fit_says_by_how_much(real_model: Path) -> None:
+    summary = replace(show.summarise(real_model, "f16"), available_bytes=300_000_000)
+    text = "\n".join(show.lines(summary, "f16"))
+    assert "context   2,048:   294 MB  fits" in text
+    assert "context   8,192:   435 MB  135 MB too much" in text
+
+
+def test_json_is_the_same_summary(mixture: Path, own_home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["show", str(mixture), "--json"]) == 0
+    data = json.loads(capsys.readouterr().out)
+    assert data["experts"] == 8 and data["quants"]["Q8_0"] > 0 and data["path"] == str(mixture)
+
+
+def test_a_name_with_control_characters_does_not_reach_the_terminal(mixture: Path) -> None:
+    summary = replace(show.summarise(mixture, "f16"), name="\x1b[2Jevil")
+    assert show.lines(summary, "f16")[0].startswith("[2Jevil: glm4moe")
+
+
+def test_bench_measures_and_reports(mixture: Path, own_home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    asked = ["bench", str(mixture), "--prompt", "16", "--gen", "4", "--repeat", "1", "--threads", "1", "--json"]
+    assert cli.main(asked) == 0
+    data = json.loads(capsys.readouterr().out)
+    assert (data["prompt_tokens"], data["generated_tokens"], data["threads"]) == (16, 4, 1)
+    assert data["prefill_tokens_per_s"] > 0 and data["decode_tokens_per_s"] > 0
+    assert data["read_bandwidth"] > 1e8
+    share = data["bytes_per_token"] * data["decode_tokens_per_s"] / data["read_bandwidth"]
+    assert data["bandwidth_share"] == pytest.approx(share)
+    assert "decode" in "\n".join(bench.lines(bench.Result(**data)))
+
+
+def test_bench_refuses_more_tokens_than_the_context(
+    mixture: Path, own_home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["bench", str(mixture), "--prompt", "512", "--gen", "4"]) == 2
+    assert "512 + 4 tokens are more than the model's context of 512" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [(0, "0 B"), (999, "999 B"), (1000, "1 kB"), (98_362_432, "98.4 MB"), (999_400, "999 kB"), (60.4e9, "60.4 GB")],
+)
+def test_sizes_read_as_a_person_says_them(count: float, text: str) -> None:
+    assert terminal.human_bytes(count) == text
+
+
+def test_a_raspberry_pi_is_called_by_its_name(tmp_path: Path) -> None:
+    (tmp_path / "cpuinfo").write_text("processor\t: 0\nCPU part\t: 0xd0b\nRevision\t: d04170\n")
+    (tmp_path / "model").write_bytes(b"Raspberry Pi 5 Model B Rev 1.0\0")
+    named = machine.cpu_name(tmp_path / "cpuinfo", tmp_path / "model")
+    assert named == "Raspberry Pi 5 Model B Rev 1.0, Cortex-A76"
+
+
+def test_a_container_limit_counts_as_the_memory_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("swarm.cores.cgroup_memory", lambda: (500_000_000, 200_000_000))
+    memory = machine.memory()
+    assert (memory.total, memory.limited_by_group) == (500_000_000, True)
+    assert memory.available <= 300_000_000
