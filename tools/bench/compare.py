@@ -1,0 +1,243 @@
+#!/usr/bin/env python3
+"""Swarm beside llama-cpp-python on the same file: alternating runs, medians, ratios.
+
+    tools/bench/compare.py glm4-9b:Q4_0 qwen3-0.6b:Q4_0 smollm2 --threads 1 2
+    tools/bench/compare.py --all --out tools/bench/results.md
+
+Each engine is a process of its own that holds the model; the parent lets them take turns, so that what else the
+machine does hits both alike. Decode is one token at a time after a prompt; prefill is one batch from an empty cache.
+Neither samples. NAME:MIX is a random model in a real shape (shapes.py); `smollm2` is the default model; else a path.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
+
+MODELS = (
+    "glm4-9b:Q4_0", "glm4-9b:Q4_K_M", "glm4-9b:Q8_0", "glm4.5-air:Q4_0", "glm4.5-air:Q4_K_M",
+    "qwen3-30b-a3b:Q4_0", "qwen3-30b-a3b:Q4_K_M", "qwen3-0.6b:Q4_0", "smollm2",
+)  # fmt: skip
+PROMPT = 64  # tokens in the cache when decode starts
+CONTEXT = 1024
+
+
+class Swarm:
+    """Our engine."""
+
+    def __init__(self, path: str, threads: int) -> None:
+        from swarm import kernels
+        from swarm.engine.decoder import Decoder
+        from swarm.engine.weights import load_weights
+        from swarm.models import spec_from_gguf
+        from swarm.store.gguf import open_gguf
+
+        with open_gguf(path) as model:
+            self.spec = spec_from_gguf(model.metadata, model.tensors)
+            weights = load_weights(model, self.spec, range(self.spec.n_layers), threads=threads)
+        isa = kernels.isa(os.environ.get("SWARM_CPU", ""))
+        self.decoder = Decoder(self.spec, weights, context=CONTEXT, threads=threads, isa=isa)
+        self.kv = self.decoder.new_kv()
+
+    def clear(self) -> None:
+        self.kv.truncate(0)
+
+    def eval(self, ids: list[int]) -> None:
+        self.decoder.forward(ids, self.kv)
+
+
+class Llama:
+    """llama-cpp-python, as pip builds it."""
+
+    def __init__(self, path: str, threads: int) -> None:
+        import llama_cpp
+
+        self.model = llama_cpp.Llama(
+            path, n_ctx=CONTEXT, n_batch=512, n_ubatch=512, n_threads=threads, n_threads_batch=threads, verbose=False
+        )
+
+    def clear(self) -> None:
+        self.model.reset()
+
+    def eval(self, ids: list[int]) -> None:
+        self.model.eval(ids)
+
+
+ENGINES = {"swarm": Swarm, "llama": Llama}
+
+
+def work(engine: str, path: str, threads: int) -> None:
+    """A worker: one JSON line per measurement, as the parent asks."""
+    model = ENGINES[engine](path, threads)
+    print(json.dumps({"ready": True}), flush=True)
+    rng = np.random.default_rng(1)
+    for line in sys.stdin:
+        kind, n = line.split()
+        ids = rng.integers(1000, 40000, int(n)).tolist()
+        model.clear()
+        if kind == "decode":
+            model.eval(ids[:1] * PROMPT)
+        start = time.perf_counter()
+        if kind == "decode":
+            for token in ids:
+                model.eval([token])
+        else:
+            model.eval(ids)
+        print(json.dumps({"rate": int(n) / (time.perf_counter() - start)}), flush=True)
+
+
+@dataclass
+class Worker:
+    """A worker process and what it has measured."""
+
+    engine: str
+    path: str
+    threads: int
+    process: subprocess.Popen[str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        command = [sys.executable, "-W", "ignore", __file__, "--work", self.engine, self.path, str(self.threads)]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.answer()
+
+    def answer(self) -> dict[str, Any]:
+        assert self.process.stdout
+        line = self.process.stdout.readline()
+        if not line:
+            raise SystemExit(f"{self.engine} died on {self.path}")
+        answer: dict[str, Any] = json.loads(line)
+        return answer
+
+    def measure(self, kind: str, n: int) -> float:
+        assert self.process.stdin
+        self.process.stdin.write(f"{kind} {n}\n")
+        self.process.stdin.flush()
+        return float(self.answer()["rate"])
+
+    def stop(self) -> None:
+        assert self.process.stdin
+        self.process.stdin.close()
+        self.process.wait()
+
+
+CASES = (("decode", 24), ("prefill", 512), ("prefill", 64))
+
+
+def compare(name: str, path: str, threads: int, rounds: int) -> list[dict[str, Any]]:
+    """Medians of each case for both engines."""
+    workers = [Worker(engine, path, threads) for engine in ENGINES]
+    rows = []
+    for kind, n in CASES:
+        rates: dict[str, list[float]] = {engine: [] for engine in ENGINES}
+        for round_ in range(rounds + 1):
+            for worker in workers:
+                rate = worker.measure(kind, n)
+                if round_:  # the first turn warms up
+                    rates[worker.engine].append(rate)
+        medians = {engine: statistics.median(values) for engine, values in rates.items()}
+        rows.append({"model": name, "threads": threads, "case": f"{kind} {n}" if kind == "prefill" else kind, **medians})
+    for worker in workers:
+        worker.stop()
+    return rows
+
+
+def bytes_per_token(path: str) -> int:
+    """Packed bytes that a decode step reads: what is active of the layers, and the head."""
+    from swarm.models import spec_from_gguf
+    from swarm.models.sizes import model_sizes
+    from swarm.store.gguf import open_gguf
+
+    with open_gguf(path) as model:
+        return model_sizes(spec_from_gguf(model.metadata, model.tensors), model.tensors).active_per_token
+
+
+def machine() -> str:
+    """One line about where this ran."""
+    names = [line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith(("model name", "CPU part"))]
+    from swarm import kernels
+
+    isa = os.environ.get("SWARM_CPU") or kernels.isa()
+    return f"{platform.machine()} {names[0] if names else ''}, {kernels.threads()} cores, kernels {isa}"
+
+
+def table(rows: list[dict[str, Any]], bandwidth: dict[int, float], active: dict[str, int]) -> str:
+    """The results as Markdown."""
+    lines = [
+        f"Machine: {machine()}. Read bandwidth GB/s by threads: "
+        + ", ".join(f"{n}: {b / 1e9:.1f}" for n, b in bandwidth.items())
+        + ". tok/s, medians of alternating runs.",
+        "",
+        "| model | threads | case | llama.cpp | swarm | ratio | swarm's share of bandwidth |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for r in rows:
+        share = ""
+        if r["case"] == "decode":
+            share = f"{r['swarm'] * active[r['model']] / bandwidth[r['threads']]:.2f}"
+        ratio = r["swarm"] / r["llama"]
+        lines.append(
+            f"| {r['model']} | {r['threads']} | {r['case']} | {r['llama']:.1f} | {r['swarm']:.1f} | {ratio:.2f} | {share} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def resolve(name: str, directory: Path) -> str:
+    if name == "smollm2":
+        from swarm.store import catalog
+
+        return str(catalog.resolve(None))
+    if ":" in name:
+        from shapes import model_file
+
+        return str(model_file(name, directory))
+    return name
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("models", nargs="*")
+    parser.add_argument("--all", action="store_true", help="the models of the table in METHODOLOGY.md")
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--models-dir", type=Path, default=Path.home() / ".cache" / "swarm" / "bench")
+    parser.add_argument("--delete", action="store_true", help="delete each random model after its turn")
+    parser.add_argument("--out", type=Path, help="also write the table here")
+    parser.add_argument("--work", nargs=3, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.work:
+        work(args.work[0], args.work[1], int(args.work[2]))
+        return
+    from swarm import kernels
+
+    rows: list[dict[str, Any]] = []
+    active: dict[str, int] = {}
+    bandwidth = {n: kernels.read_bandwidth(n, 1.0) for n in args.threads}
+    for name in MODELS if args.all else args.models:
+        path = resolve(name, args.models_dir)
+        active[name] = bytes_per_token(path)
+        for threads in args.threads:
+            rows += compare(name, path, threads, args.rounds)
+            bandwidth[threads] = max(bandwidth[threads], kernels.read_bandwidth(threads, 0.5))
+        print(table(rows, bandwidth, active), flush=True)
+        if args.delete and ":" in name:
+            Path(path).unlink()
+    if args.out:
+        args.out.write_text(table(rows, bandwidth, active))
+
+
+if __name__ == "__main__":
+    main()
