@@ -93,6 +93,7 @@ ADVERTISE_S = 10.0  # measured figures and reachable peers are told again, and a
 OFFER_TIMEOUT_S = 2.0  # an answer to a placement offer is a few comparisons; later means the device hangs
 OFFER_HOLD_S = 5.0  # memory stays promised to an offer for so long, when no commit comes
 OFFER_RETRY_S = 0.5  # an offer without an answer is sent again
+CLAIM_GRACE_S = 3.0  # a loaded placement without an answer makes way for others after this: its author is opening one
 REPLAN_S = 1.0  # between attempts to place: what refused needs time to change; doubles up to the next
 REPLAN_MAX_S = 5.0  # an answer that waits for busy devices goes on within this
 OPEN_RETRY_S = 0.5  # a session opening without an answer is sent again

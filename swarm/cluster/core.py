@@ -144,7 +144,7 @@ class Core:
 
     def loaded(self, ticket: int, now: float) -> list[Effect]:
         """A `Load` is done."""
-        return self._run(self.shards.parts_loaded(ticket), now)
+        return self._run(self.shards.parts_loaded(ticket, now), now)
 
     def load_failed(self, ticket: int, text: str, now: float) -> list[Effect]:
         """A `Load` cannot be done; `text` is one line."""
@@ -258,7 +258,7 @@ class Core:
             return []
         if sender != self.me:
             self.placer.commit_seen(message)
-        return self.shards.commit(message)
+        return self.shards.commit(message, now)
 
     def _on_tokens(self, sender: PeerId, message: m.Message, frame: Buffer | None, now: float) -> list[Effect]:
         assert isinstance(message, m.Tokens)

@@ -131,6 +131,11 @@ class Placer:
             return self._replan(here, now)
         return []
 
+    def rest(self, model: ModelId) -> None:
+        """No session needs the placement now: it stays while it holds, and is not renewed when it breaks."""
+        if model in self.placements:
+            self.placements[model].wanted = False
+
     def refresh(self, model: ModelId, now: float) -> list[Effect]:
         """Between answers: use devices that came since, where that is faster."""
         here = self.placements.get(model)

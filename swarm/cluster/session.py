@@ -402,6 +402,8 @@ class Sessions:
         effects = [*self._close(session, keep=True), Ended(session.id, reason, error, missing)]
         session.placement = None
         _enter(session, Phase.RESTING, now)
+        if not any(s.is_active and s.ask.model == session.ask.model for s in self.sessions.values()):
+            self.placer.rest(session.ask.model)
         return effects + self._forget_oldest() + self._admit(now)
 
     def _fail(self, session: Session, error: str, now: float, missing: int = 0) -> list[Effect]:

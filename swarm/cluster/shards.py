@@ -31,7 +31,7 @@ class Claim:
     parts: frozenset[PartKey]
     first_kv_bytes: int  # room that is kept so that at least one session can open
     expires_at: float  # of an offer without a commit
-    told_ready: bool = False
+    ready_at: float = float("inf")  # when its author was told that the weights are in memory
 
     @property
     def key(self) -> ClaimKey:
@@ -64,9 +64,9 @@ class Shards:
         """Weights that some placement needs."""
         return {part for claim in self._claims() for part in claim.parts}
 
-    def room_for_kv(self) -> int:
-        """Bytes that running sessions may take together."""
-        return self.ledger.total_bytes - self._weight_bytes(self.needed())
+    def missing_for_kv(self, n_bytes: int) -> int:
+        """Bytes that are missing for so much more KV beside all promised weights and running sessions."""
+        return self.ledger.running_bytes() + n_bytes + self._weight_bytes(self.needed()) - self.ledger.total_bytes
 
     # --- events
 
@@ -92,9 +92,9 @@ class Shards:
         shard = own_shard(placement, self.me)
         if shard is None or not _is_sane(shard, self.models[placement.model]):
             return [_refuse(placement, "the offer has no shard that this device can hold")]
-        return self._consider(self._claim(placement, shard, now))
+        return self._consider(self._claim(placement, shard, now), now)
 
-    def commit(self, message: PlacementCommit) -> list[Effect]:
+    def commit(self, message: PlacementCommit, now: float) -> list[Effect]:
         """All took the placement: ours becomes live, the author's older one of this model ends."""
         placement = message.placement
         key = (placement.author, placement.model)
@@ -107,17 +107,17 @@ class Shards:
         if claim is None or claim.placement.epoch != placement.epoch:
             known = self.live.get(key)
             if known is not None and known.placement.epoch == placement.epoch:
-                return [_ready(known)] if known.told_ready else []
+                return [_ready(known)] if known.parts <= self.loaded else []
             return [_refuse(placement, "the offer was not answered in time")]
         self.live[key] = claim
         outdated = self.ledger.outdated(key, claim.shard.layer_start, claim.shard.layer_end)
         dropped = [effect for session in outdated for effect in self.ledger.drop_kv(session)]
-        return dropped + self._load_missing(claim)
+        return dropped + self._load_missing(claim, now)
 
-    def parts_loaded(self, ticket: int) -> list[Effect]:
+    def parts_loaded(self, ticket: int, now: float) -> list[Effect]:
         """Weights came into memory."""
         self.loaded |= self.loading.pop(ticket, set())
-        return self._tell_ready()
+        return self._tell_ready(now)
 
     def load_failed(self, ticket: int, text: str) -> list[Effect]:
         """Weights cannot be had: tell the authors that wait for them, and let go."""
@@ -139,6 +139,15 @@ class Shards:
     def tick(self, now: float) -> None:
         """Offers that nobody committed lose their memory."""
         self.offers = {key: claim for key, claim in self.offers.items() if now < claim.expires_at}
+
+    def make_way(self, kv_bytes: int, owner: ClaimKey, now: float) -> tuple[list[Effect], int]:
+        """End placements that serve nobody until so much KV fits; return what is missing still."""
+        ended: list[Effect] = []
+        for key in self._resting(owner, now):
+            if self.missing_for_kv(kv_bytes) <= 0:
+                break
+            ended += self._end(key)
+        return ended, self.missing_for_kv(kv_bytes)
 
     def make_room(self, n_bytes: int) -> list[Effect]:
         """Free memory that is only a cache."""
@@ -163,27 +172,30 @@ class Shards:
         kv = model.stage_kv_bytes(shard.layer_start, shard.layer_end, context)
         return Claim(placement, shard, parts, kv, now + limits.OFFER_HOLD_S)
 
-    def _consider(self, claim: Claim) -> list[Effect]:
+    def _consider(self, claim: Claim, now: float) -> list[Effect]:
         """Take an offer when there is room, if need be in the place of others.
 
         Those are offers of authors with a higher id (so of two that ask at once one gets all its devices), then
         placements that serve nobody now.
         """
         self.offers.pop(claim.key, None)
-        missing = self._missing_bytes(claim)
+        outranked = sorted(key for key in self.offers if key[0] > claim.key[0])
         ended: list[Effect] = []
-        outranked = sorted(key for key in self.offers if key[0] > claim.key[0] and key not in self.live)
-        resting = sorted(key for key in self.live if key != claim.key and not self.ledger.is_serving(key))
-        for key in [*outranked, *resting]:
-            if missing <= 0:
+        for key in [*outranked, *self._resting(claim.key, now)]:
+            if self._missing_bytes(claim) <= 0:
                 break
             ended += self._end(key)
-            missing = self._missing_bytes(claim)
+        missing = self._missing_bytes(claim)
         if missing > 0:
             return [*ended, _refuse(claim.placement, f"{in_gib(missing)} of memory are missing there", missing)]
         self.offers[claim.key] = claim
         self.newest[claim.key] = claim.placement.epoch
         return [*ended, _accept(claim.placement)]
+
+    def _resting(self, but: ClaimKey, now: float) -> list[ClaimKey]:
+        """Live placements that serve nobody: loaded for a while, and no answer runs on them."""
+        old = [c.key for c in self.live.values() if now - c.ready_at > limits.CLAIM_GRACE_S]
+        return sorted(key for key in old if key != but and not self.ledger.is_serving(key))
 
     def _missing_bytes(self, claim: Claim) -> int:
         """Memory that taking this claim in the place of its author's older one lacks."""
@@ -194,10 +206,10 @@ class Shards:
         serving = any(e.running and e.owner == claim.key for s, e in self.ledger.kv.items() if s not in outdated)
         return weights + running + (0 if serving else claim.first_kv_bytes) - self.ledger.total_bytes
 
-    def _load_missing(self, claim: Claim) -> list[Effect]:
+    def _load_missing(self, claim: Claim, now: float) -> list[Effect]:
         missing = sorted(part for part in claim.parts if part not in self.ledger.parts)
         if not missing:
-            return self._tell_ready()
+            return self._tell_ready(now)
         room = self.make_room(self._weight_bytes(missing))
         if self._weight_bytes(missing) > self.ledger.free_bytes:
             return [*room, *self._end(claim.key), _refuse(claim.placement, "the memory was taken in the meantime")]
@@ -207,11 +219,11 @@ class Shards:
         self.loading[ticket] = set(missing)
         return [*room, Load(ticket, claim.placement.model, frozenset(part for _, part in missing))]
 
-    def _tell_ready(self) -> list[Effect]:
+    def _tell_ready(self, now: float) -> list[Effect]:
         """Tell the authors of placements that became complete."""
-        complete = [c for c in self.live.values() if not c.told_ready and c.parts <= self.loaded]
+        complete = [c for c in self.live.values() if c.ready_at > now and c.parts <= self.loaded]
         for claim in complete:
-            self.live[claim.key] = replace(claim, told_ready=True)
+            self.live[claim.key] = replace(claim, ready_at=now)
         return [_ready(claim) for claim in complete]
 
     def _end(self, key: ClaimKey) -> list[Effect]:

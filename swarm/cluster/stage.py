@@ -162,12 +162,12 @@ class Stage:
     def _reserve(self, claim: Claim, session: SessionId, n_bytes: int, now: float) -> tuple[list[Effect], int]:
         """Make room for a session's KV; return what that took, and the bytes that are missing."""
         held = self.ledger.kv.pop(session, None)
-        missing = self.ledger.running_bytes() + n_bytes - self.shards.room_for_kv()
+        way, missing = self.shards.make_way(n_bytes, claim.key, now)
         if missing > 0:
             if held is not None:
                 self.ledger.kv[session] = held
-            return [], missing
-        room = self.shards.make_room(n_bytes)
+            return way, missing
+        room = [*way, *self.shards.make_room(n_bytes)]
         shard = claim.shard
         self.ledger.kv[session] = KvEntry(claim.key, shard.layer_start, shard.layer_end, n_bytes, True, now)
         return room, 0
@@ -239,11 +239,14 @@ class Stage:
         return self._take(session, Step(message.position, message.ids, message.sample, frame, now), now)
 
     def token(self, sender: PeerId, message: Token, now: float) -> list[Effect]:
-        """The last stage sampled: the first stage begins the next step."""
+        """The last stage sampled: the first stage begins the next step. (The entry node hears it too: session.py.)"""
+        here = self.sessions.get(message.session)
+        if here is None or here.place.before is not None or message.epoch > here.epoch:
+            return []
         session = self._current(message.session, message.epoch)
         if session is None:
             return []
-        if sender != session.place.ring_last or session.place.before is not None:
+        if sender != session.place.ring_last:
             return self._drop("stranger")
         if message.token in session.open.end_ids or message.position + 1 >= session.open.context:
             return []
@@ -297,11 +300,14 @@ class Stage:
 
     def _whose_turn(self, now: float) -> SessionId | None:
         """A chunk that waited too long, else the first session with a decode step, else the first one."""
-        self._turn = deque(key for key in self._turn if key in self.sessions and self.sessions[key].steps)
+        self._turn = deque(key for key in self._turn if self._has_work(key))
         heads = [(key, self.sessions[key].steps[0]) for key in self._turn]
         late = [key for key, step in heads if now - step.since > limits.PREFILL_PATIENCE_S]
         decode = [key for key, step in heads if len(step.ids) == 1]
         return next(iter([*late, *decode, *self._turn]), None)
+
+    def _has_work(self, key: SessionId) -> bool:
+        return key in self.sessions and bool(self.sessions[key].steps) and key in self.ledger.kv
 
     def _compute(self, job: int, session: StageSession, step: Step) -> Compute:
         last = session.place.after is None

@@ -1,0 +1,602 @@
+"""A swarm under a virtual clock: real node cores, a toy model, and a network that does everything a network may do.
+
+Everything comes from one seed: devices, chats, loss, delay, repetition, reordering, deaths, restarts, freezes, splits
+and one-way links. After every event the invariants of the node that handled it are checked; at the end every chat whose
+entry node lived must have got the exact text that one device gives.
+
+    python -m tests.helpers.sim SEED [-v]      play one seed again, with -v every event
+"""
+
+from __future__ import annotations
+
+import heapq
+import sys
+from collections import Counter, deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from random import Random
+
+from swarm import limits
+from swarm.cluster import effects as fx
+from swarm.cluster.core import Core, Identity
+from swarm.cluster.cost import ModelCost
+from swarm.cluster.session import Ask, Phase
+from swarm.wire import codec
+from swarm.wire.ids import BootId, ModelId, PeerId, SessionId
+from swarm.wire.messages import Heartbeat, Message
+from swarm.wire.records import Capabilities, NodeState, Sampling, TensorInfo
+from tests.helpers import toy
+
+MODEL = ModelId("ab" * 32)
+TICK_S = 0.1
+QUEUE_MESSAGES = 4096  # of a frozen node; more are lost, as a full socket loses them
+
+
+class Broken(AssertionError):
+    """An invariant does not hold; the text names the seed and the time."""
+
+
+@dataclass
+class Wire:
+    """One direction between two nodes."""
+
+    delay_s: float = 0.0003
+    jitter_s: float = 0.0001
+    loss: float = 0.0
+    repeat: float = 0.0
+    reorder: bool = False
+    cut: bool = False
+    last_at: float = 0.0
+
+
+@dataclass
+class Engine:
+    """What the node would do with effects: memory, KV and computing, in order, checked."""
+
+    memory_bytes: int
+    model: ModelCost
+    token_s: float
+    load_s: float
+    parts: set[int] = field(default_factory=set)
+    loading: dict[int, set[int]] = field(default_factory=dict)  # by ticket
+    caches: dict[SessionId, tuple[toy.ToyKv, int]] = field(default_factory=dict)  # with the bytes it takes
+    queue: deque[fx.Effect] = field(default_factory=deque)
+    busy: bool = False
+
+    @property
+    def used_bytes(self) -> int:
+        kv = sum(n_bytes for _, n_bytes in self.caches.values())
+        return sum(self.model.part_bytes(part) for part in self.parts) + kv
+
+
+@dataclass
+class Chat:
+    """One answer that somebody asked for."""
+
+    ask: Ask
+    entry: PeerId
+    boot: BootId
+    expected: list[int]
+    got: list[int] = field(default_factory=list)
+    ended: fx.Ended | None = None
+    cancelled: bool = False
+    emitted_at: list[float] = field(default_factory=list)
+    notices: list[str] = field(default_factory=list)
+
+
+class Node:
+    """One device: a core, its engine and its transport. It survives its own death (as a disk does)."""
+
+    def __init__(self, sim: Sim, index: int, memory_bytes: int, speed: float, *, holds: bool) -> None:
+        self.sim = sim
+        self.id = PeerId(f"{index + 1:032x}")
+        self.name = f"node{index}"
+        self.memory_bytes = memory_bytes
+        self.speed = speed
+        self.disk: set[int] = set(range(sim.model.n_layers + 2)) if holds else set()
+        self.offset = sim.rng.uniform(0, 1e5)  # every machine has its own clock
+        self.boots = 0
+        self.alive = False
+        self.frozen = False
+        self.start()
+
+    def start(self) -> None:
+        self.boots += 1
+        self.boot = BootId(f"{self.boots:08x}{self.id[-8:]}")
+        self.alive, self.frozen = True, False
+        self.inbox: deque[Callable[[], None]] = deque()
+        self.links: dict[PeerId, tuple[BootId, float]] = {}  # peers that we hear: which run, and since when not
+        caps = Capabilities("x86_64", "avx2", 4, self.memory_bytes, 2**40, self.speed, self.speed * 4)
+        rng = Random(self.sim.rng.random())
+        self.core = Core(Identity(self.id, self.boot, self.name, self.boots * 1_000_000), caps, rng)
+        self.engine = Engine(self.memory_bytes, self.sim.model, 0.0, 0.0)
+        self.epochs: dict[object, int] = {}
+        self.computed: set[tuple[SessionId, int, int]] = set()
+        self.do(self.core.model_known(MODEL, self.sim.model, self.now))
+        self.tell_holdings(self)
+
+    @property
+    def now(self) -> float:
+        return self.sim.now + self.offset
+
+    # --- events
+
+    def run(self, event: Callable[[], None]) -> None:
+        """Handle an event now, or when the node thaws."""
+        if not self.alive:
+            return
+        if self.frozen:
+            if len(self.inbox) < QUEUE_MESSAGES:
+                self.inbox.append(event)
+            return
+        event()
+        self.sim.check(self)
+
+    def tick(self) -> None:
+        for peer, (_, heard) in list(self.links.items()):
+            if self.now - heard > limits.PEER_SILENCE_S:
+                self.link_down(peer, "silent")
+        self.do(self.core.tick(self.now))
+
+    def beat(self) -> None:
+        state = self.core.state(self.now, 0.0, 0.0, 1.0)
+        beat = Heartbeat(int(self.now * 1e6), 0, 0, 0, state)
+        for node in self.sim.nodes:
+            if node is not self:
+                self.sim.transmit(self, node, beat, None)
+
+    def receive(self, sender: Node, boot: BootId, message: Message, frame: fx.Buffer | None) -> None:
+        known = self.links.get(sender.id)
+        if known is None or known[0] != boot:
+            if not isinstance(message, Heartbeat) or not self.sim.reach_each_other(self, sender) or not sender.alive:
+                return  # no link: a heartbeat stands for the call that makes one
+            self.link_up(sender)
+            sender.run(lambda: sender.link_up(self))
+        self.links[sender.id] = (boot, self.now)
+        if isinstance(message, Heartbeat):
+            self.do(self.core.heartbeat(sender.id, message.state, 0.0006, self.now))
+        else:
+            self.do(self.core.received(sender.id, message, frame, self.now))
+
+    def link_up(self, peer: Node) -> None:
+        if not peer.alive or self.links.get(peer.id, ("", 0.0))[0] == peer.boot:
+            return
+        self.links[peer.id] = (peer.boot, self.now)
+        self.do(self.core.peer_up(peer.id, peer.boot, peer.name, self.now))
+        self.tell_holdings(peer)
+
+    def link_down(self, peer: PeerId, why: str, *, certain: bool = False) -> None:
+        if self.links.pop(peer, None) is not None:
+            self.do(self.core.peer_down(peer, why, self.now, certain=certain))
+
+    def tell_holdings(self, of: Node) -> None:
+        """The store's gossip, without its messages: what `of` has on its disk."""
+        self.do(self.core.holdings(of.id, MODEL, frozenset(of.disk), self.now))
+
+    # --- effects
+
+    def do(self, effects: list[fx.Effect]) -> None:
+        for effect in effects:
+            match effect:
+                case fx.Send(to, message, frame):
+                    self.sim.transmit(self, self.sim.by_id[to], message, frame)
+                case fx.Emit() | fx.Ended() | fx.Notice():
+                    self.sim.show(self, effect)
+                case fx.Log(event, fields):
+                    self.sim.note(self, f"{event} {dict(fields)}")
+                case fx.LookUp():
+                    raise Broken("the model is known to all")
+                case _:
+                    self.engine.queue.append(effect)
+        self.work()
+
+    def work(self) -> None:
+        """Carry out what waits for the compute worker, in order."""
+        engine = self.engine
+        while engine.queue and not engine.busy:
+            effect = engine.queue.popleft()
+            match effect:
+                case fx.Load(ticket, _, parts):
+                    engine.parts |= parts
+                    engine.loading[ticket] = set(parts)
+                    self.later(self.sim.load_s(), lambda t=ticket: self.loaded(t))
+                case fx.Unload(_, parts):
+                    engine.parts -= parts
+                    for loading in engine.loading.values():
+                        loading -= parts
+                case fx.OpenKv(session, _, first, end, context, keep):
+                    self.open_kv(session, first, end, context, keep)
+                case fx.DropKv(session):
+                    engine.caches.pop(session, None)
+                case fx.Compute():
+                    engine.busy = True
+                    step_s = len(effect.ids) ** 0.5 * (effect.end - effect.first) * self.sim.layer_s
+                    self.later(step_s * self.sim.rng.uniform(0.5, 1.5), lambda e=effect: self.compute(e))
+            self.sim.require(engine.used_bytes <= engine.memory_bytes, f"{self.name} uses more memory than it may")
+
+    def later(self, seconds: float, event: Callable[[], None]) -> None:
+        engine = self.engine
+        self.sim.at(seconds, lambda: self.run(event) if self.engine is engine else None)
+
+    def loaded(self, ticket: int) -> None:
+        parts = self.engine.loading.pop(ticket)
+        if self.sim.rng.random() < self.sim.load_fails:
+            self.engine.parts -= parts
+            self.do(self.core.load_failed(ticket, "the disk made a noise", self.now))
+            return
+        self.disk |= parts
+        self.do(self.core.loaded(ticket, self.now))
+        for node in self.sim.nodes:
+            if node.alive and not node.frozen:
+                node.tell_holdings(self)
+
+    def open_kv(self, session: SessionId, first: int, end: int, context: int, keep: int) -> None:
+        n_bytes = self.sim.model.stage_kv_bytes(first, end, context)
+        kv = self.engine.caches[session][0] if session in self.engine.caches else toy.ToyKv(first, end)
+        if (kv.first, kv.end) != (first, end):
+            kv = toy.ToyKv(first, end)
+        self.sim.require(kv.length >= keep, f"{self.name} keeps {keep} of {kv.length} positions")
+        kv.cut(keep)
+        self.engine.caches[session] = (kv, n_bytes)
+
+    def compute(self, job: fx.Compute) -> None:
+        self.engine.busy = False
+        if self.sim.rng.random() < self.sim.step_fails:
+            self.do(self.core.compute_failed(job.job, "the step failed", self.now))
+            return
+        running = self.core.stage.running
+        self.sim.require(running is not None and running[0] == job.job, "the core forgot its step")
+        self.count_positions(job, running[2])
+        needed = set(self.sim.model.parts(job.first, job.end))
+        self.sim.require(needed <= self.engine.parts, f"{self.name} computes layers that it does not hold")
+        kv, _ = self.engine.caches[job.session]
+        values = toy.embed(job.position, job.ids) if job.first == 0 else toy.unpack(bytes(job.frame or b""))
+        values = kv.run(job.position, values)
+        if job.end < self.sim.model.n_layers:
+            info = TensorInfo("f32", (len(values), 2))
+            self.do(self.core.computed(job.job, self.now, frame=toy.pack(values), info=info))
+        elif job.sample:
+            token = toy.sample(values[-1], job.sampling.seed, job.position + len(job.ids))
+            self.do(self.core.computed(job.job, self.now, token=token))
+        else:
+            self.do(self.core.computed(job.job, self.now))
+        self.work()
+
+    def count_positions(self, job: fx.Compute, epoch: int) -> None:
+        """A stage computes each position of an epoch once."""
+        for position in range(job.position, job.position + len(job.ids)):
+            key = (job.session, epoch, position)
+            self.sim.require(key not in self.computed, f"{self.name} computes position {position} twice in one epoch")
+            self.computed.add(key)
+
+
+class Sim:
+    """The world. Build one, script it with `at`, then `run_until`."""
+
+    def __init__(self, seed: int, n_layers: int = 6, *, verbose: bool = False) -> None:
+        self.seed = seed
+        self.rng = Random(seed)
+        self.verbose = verbose
+        self.now = 0.0
+        self.model = toy.model_cost(n_layers, 100_000)
+        self.nodes: list[Node] = []
+        self.by_id: dict[PeerId, Node] = {}
+        self.wires: dict[tuple[PeerId, PeerId], Wire] = {}
+        self.chats: list[Chat] = []
+        self.open_chats: dict[SessionId, Chat] = {}
+        self.layer_s = 0.004
+        self.load_fails = 0.0
+        self.step_fails = 0.0
+        self.sent: Counter[str] = Counter()
+        self.log: list[str] = []
+        self._events: list[tuple[float, int, Callable[[], None]]] = []
+        self._n = 0
+
+    # --- building and running
+
+    def add_node(self, memory_bytes: int, *, speed: float = 1e6, holds: bool = False) -> Node:
+        node = Node(self, len(self.nodes), memory_bytes, speed, holds=holds)
+        self.nodes.append(node)
+        self.by_id[node.id] = node
+        for other in self.nodes[:-1]:
+            self.wires[node.id, other.id] = Wire()
+            self.wires[other.id, node.id] = Wire()
+        self._every(TICK_S, node, Node.tick)
+        self._every(limits.HEARTBEAT_INTERVAL_S, node, Node.beat)
+        return node
+
+    def at(self, seconds: float, event: Callable[[], None]) -> None:
+        """Call `event` so many seconds from now."""
+        self._n += 1
+        heapq.heappush(self._events, (self.now + seconds, self._n, event))
+
+    def run_until(self, when: float, done: Callable[[], bool] = lambda: False) -> None:
+        while self._events and self._events[0][0] <= when and not done():
+            self.now, _, event = heapq.heappop(self._events)
+            event()
+        if not done():
+            self.now = max(self.now, when)
+
+    def _every(self, period: float, node: Node, event: Callable[[Node], None]) -> None:
+        def again() -> None:
+            if node.alive and not node.frozen:
+                node.run(lambda: event(node))
+            self.at(period, again)
+
+        self.at(self.rng.random() * period, again)
+
+    # --- the network
+
+    def transmit(self, sender: Node, to: Node, message: Message, frame: fx.Buffer | None) -> None:
+        wire = self.wires[sender.id, to.id]
+        boot, to_boot = sender.boot, sender.links.get(to.id, (to.boot, 0.0))[0]
+        self.sent[type(message).__name__] += 1
+        if self._n % 16 == 0:
+            codec.decode([codec.encode(message, frame)] + ([frame] if frame is not None else []), sender.name)
+        if wire.cut or self.rng.random() < wire.loss:
+            return
+        for _ in range(2 if self.rng.random() < wire.repeat else 1):
+            at = self.now + wire.delay_s + self.rng.random() * wire.jitter_s
+            at = at if wire.reorder else max(at, wire.last_at)
+            wire.last_at = max(at, wire.last_at)
+            self.at(at - self.now, lambda: self._deliver(sender, boot, to, to_boot, message, frame))
+
+    def _deliver(
+        self, sender: Node, boot: BootId, to: Node, to_boot: BootId, message: Message, frame: fx.Buffer | None
+    ) -> None:
+        if to.alive and to.boot == to_boot and not self.wires[sender.id, to.id].cut:
+            to.run(lambda: to.receive(sender, boot, message, frame))
+
+    def reach_each_other(self, a: Node, b: Node) -> bool:
+        return not self.wires[a.id, b.id].cut and not self.wires[b.id, a.id].cut
+
+    # --- faults
+
+    def kill(self, node: Node) -> None:
+        """kill -9: its kernel closes the connections, where the network lets that through."""
+        if not node.alive:
+            return
+        self.note(node, "KILLED")
+        node.alive = False
+        for other in self.nodes:
+            if other is not node and not self.wires[node.id, other.id].cut:
+                self.at(0.001, lambda o=other: o.run(lambda: o.link_down(node.id, "connection reset")))
+
+    def restart(self, node: Node) -> None:
+        if not node.alive:
+            node.start()
+            self.note(node, "STARTED")
+
+    def freeze(self, node: Node) -> None:
+        if node.alive:
+            self.note(node, "FROZEN")
+            node.frozen = True
+
+    def thaw(self, node: Node) -> None:
+        if not node.alive or not node.frozen:
+            return
+        self.note(node, "THAWED")
+        node.frozen = False
+        waiting, node.inbox = list(node.inbox), deque()
+        for event in waiting:
+            node.run(event)
+
+    def split(self, group: list[Node]) -> None:
+        """Cut the network between `group` and the rest."""
+        self.note(None, f"SPLIT {[n.name for n in group]}")
+        for (a, b), wire in self.wires.items():
+            wire.cut |= (self.by_id[a] in group) != (self.by_id[b] in group)
+
+    def cut(self, a: Node, b: Node, *, both: bool = True) -> None:
+        self.note(None, f"CUT {a.name} {'<->' if both else '->'} {b.name}")
+        self.wires[a.id, b.id].cut = True
+        self.wires[b.id, a.id].cut |= both
+
+    def heal(self) -> None:
+        self.note(None, "HEALED")
+        for wire in self.wires.values():
+            wire.cut = False
+
+    # --- chats
+
+    def ask(self, node: Node, prompt: tuple[int, ...], max_tokens: int, *, session: SessionId | None = None) -> Chat | None:
+        if not node.alive or node.frozen:
+            return None
+        key = session or SessionId(f"{self.rng.getrandbits(128):032x}")
+        seed = self.rng.getrandbits(32)
+        ask = Ask(key, MODEL, prompt, max_tokens, Sampling(seed=seed), (toy.END_ID,))
+        expected = toy.answer(self.model.n_layers, prompt, max_tokens, seed)
+        chat = Chat(ask, node.id, node.boot, expected)
+        self.chats.append(chat)
+        self.open_chats[key] = chat
+        node.run(lambda: node.do(node.core.ask(ask, node.now)))
+        return chat
+
+    def cancel(self, chat: Chat) -> None:
+        node = self.by_id[chat.entry]
+        if node.alive and node.boot == chat.boot and chat.ended is None and not node.frozen:
+            chat.cancelled = True
+            node.run(lambda: node.do(node.core.cancel(chat.ask.session, node.now)))
+
+    def show(self, node: Node, effect: fx.Emit | fx.Ended | fx.Notice) -> None:
+        chat = self.open_chats[effect.session]
+        self.require(chat.entry == node.id and chat.boot == node.boot, "somebody else answers this chat")
+        self.require(chat.ended is None, "an answer goes on after its end")
+        match effect:
+            case fx.Emit(_, position, token):
+                at = len(chat.got)
+                self.require(position == len(chat.ask.ids) + at, f"position {position} emitted, {at} tokens are out")
+                self.require(token == chat.expected[at], f"token {at} is {token}, not {chat.expected[at]}")
+                chat.got.append(token)
+                chat.emitted_at.append(self.now)
+            case fx.Ended(_, reason, error):
+                chat.ended = effect
+                self.note(node, f"ENDED {reason} {error}")
+                if reason in (fx.Reason.STOP, fx.Reason.LENGTH):
+                    self.require(chat.got == chat.expected, "an answer ended early")
+            case fx.Notice(_, text):
+                chat.notices.append(text)
+                self.note(node, f"NOTICE {text}")
+
+    def lives(self, chat: Chat) -> bool:
+        """True while the chat's entry node is the one that was asked."""
+        node = self.by_id[chat.entry]
+        return node.alive and node.boot == chat.boot
+
+    # --- invariants
+
+    def check(self, node: Node) -> None:
+        core = node.core
+        self.require(core.ledger.used_bytes <= core.ledger.total_bytes, f"{node.name} promised more memory than it has")
+        self._grows(node, "placer", core.placer.epoch)
+        for key, session in core.sessions.sessions.items():
+            self._grows(node, ("owner", key), session.epoch)
+            if session.phase is Phase.RUNNING and session.placement is not None:
+                ends = [0, *(shard.layer_end for shard in session.placement.shards)]
+                starts = [shard.layer_start for shard in session.placement.shards]
+                self.require(starts == ends[:-1] and ends[-1] == self.model.n_layers, "stages leave a gap")
+        for key, staged in core.stage.sessions.items():
+            self._grows(node, ("stage", key), staged.epoch)
+            self.require(len(staged.steps) <= limits.MAX_SESSION_JOBS, f"{node.name} queues without a bound")
+            self.require(staged.done <= staged.expected == len(staged.ids), f"{node.name} lost count of positions")
+        self.require(len(core.stage.sessions) <= limits.MAX_STAGE_SESSIONS + 1, "sessions without a bound")
+
+    def _grows(self, node: Node, what: object, epoch: int) -> None:
+        self.require(epoch >= node.epochs.get(what, 0), f"{node.name}: the epoch of {what} shrank")
+        node.epochs[what] = epoch
+
+    def require(self, truth: bool, text: str) -> None:
+        if not truth:
+            raise Broken(f"seed {self.seed} at {self.now:.4f} s: {text}")
+
+    def note(self, node: Node | None, text: str) -> None:
+        line = f"{self.now:9.4f} {node.name if node else '-':6} {text}"
+        if self.verbose:
+            print(line)
+        self.log.append(line)
+
+    def load_s(self) -> float:
+        return self.rng.uniform(0.01, 0.5)
+
+
+# --- scripts
+
+
+def play(seed: int, *, verbose: bool = False) -> Sim:
+    """One random story: chats and faults for some seconds, then peace; every chat must end as it should."""
+    rng = Random(seed)
+    sim = Sim(seed, n_layers=rng.randint(3, 8), verbose=verbose)
+    n = rng.randint(2, 5)
+    whole, layer = sim.model.weight_bytes, sim.model.part_bytes(1)
+    for i in range(n):
+        share = rng.choice([0.3, 0.45, 0.6, 0.8])
+        memory = int(max(whole * share, whole / n + layer)) + sim.model.stage_kv_bytes(0, sim.model.n_layers, 700)
+        sim.add_node(memory, speed=rng.choice([1e6, 2e6, 4e6]), holds=i == 0 or rng.random() < 0.3)
+    _weather(sim, rng)
+    for _ in range(rng.randint(1, 5)):
+        _chat(sim, rng)
+    for _ in range(rng.choice([0, 1, 2, 4, 6])):
+        _fault(sim, rng)
+    sim.at(12.0, lambda: _peace(sim))
+    sim.run_until(13.0)
+    sim.run_until(120.0, done=lambda: all(c.ended is not None or not sim.lives(c) for c in sim.chats))
+    for chat in sim.chats:
+        _judge(sim, chat)
+    return sim
+
+
+def _weather(sim: Sim, rng: Random) -> None:
+    bad = rng.random()
+    for wire in sim.wires.values():
+        wire.delay_s = rng.choice([0.0002, 0.002, 0.01])
+        wire.jitter_s = wire.delay_s * rng.choice([0.1, 1.0])
+        if bad < 0.5:
+            wire.loss = rng.choice([0.0, 0.002, 0.02])
+            wire.repeat = rng.choice([0.0, 0.02])
+            wire.reorder = rng.random() < 0.3
+    sim.load_fails = rng.choice([0.0, 0.0, 0.1])
+    sim.step_fails = rng.choice([0.0, 0.0, 0.0, 0.005])
+
+
+def _chat(sim: Sim, rng: Random) -> None:
+    start = rng.uniform(1.5, 9.0)
+    prompt = tuple(rng.randrange(toy.VOCABULARY) for _ in range(rng.choice([1, 5, 60, 128, 129, 500])))
+    n_tokens = rng.choice([1, 5, 100, 300])
+    cancel_after = rng.choice([None, None, None, rng.uniform(0.0, 2.0)])
+    again_after = rng.choice([None, rng.uniform(0.5, 3.0)])
+    more = tuple(rng.randrange(toy.VOCABULARY) for _ in range(20))
+    index = rng.randrange(len(sim.nodes))
+
+    def begin() -> None:
+        chat = sim.ask(sim.nodes[index], prompt, n_tokens)
+        if chat is not None and cancel_after is not None:
+            sim.at(cancel_after, lambda: sim.cancel(chat))
+        if chat is not None and again_after is not None:
+            sim.at(again_after, lambda: next_turn(chat))
+
+    def next_turn(chat: Chat) -> None:
+        if chat.ended is None or not sim.lives(chat):
+            return
+        history = (*prompt, *chat.got)
+        cut = rng.choice([len(history), len(history), max(1, len(history) // 2)])  # the user may undo
+        sim.ask(sim.nodes[index], (*history[:cut], *more), n_tokens, session=chat.ask.session)
+
+    sim.at(start, begin)
+
+
+def _fault(sim: Sim, rng: Random) -> None:
+    start, lasts = rng.uniform(1.0, 10.0), rng.choice([0.3, 1.5, 3.0, 6.0])
+    node = rng.choice(sim.nodes)
+    other = rng.choice([n for n in sim.nodes if n is not node])
+    group = rng.sample(sim.nodes, rng.randint(1, len(sim.nodes) - 1))
+    kind = rng.choice(["kill", "kill", "freeze", "split", "cut", "one-way"])
+    begin, end = {
+        "kill": (lambda: sim.kill(node), lambda: sim.restart(node)),
+        "freeze": (lambda: sim.freeze(node), lambda: sim.thaw(node)),
+        "split": (lambda: sim.split(group), sim.heal),
+        "cut": (lambda: sim.cut(node, other), sim.heal),
+        "one-way": (lambda: sim.cut(node, other, both=False), sim.heal),
+    }[kind]
+    sim.at(start, begin)
+    sim.at(min(start + lasts, 11.5), end)
+
+
+def _peace(sim: Sim) -> None:
+    sim.heal()
+    sim.load_fails = sim.step_fails = 0.0
+    for node in sim.nodes:
+        sim.thaw(node)
+        sim.restart(node)
+
+
+def _judge(sim: Sim, chat: Chat) -> None:
+    """A chat whose entry node lives has ended: with its text, or for a reason that is one."""
+    if not sim.lives(chat):
+        return
+    sim.require(chat.ended is not None, f"a chat hangs: {len(chat.got)} of {len(chat.expected)} tokens, {chat.notices[-1:]}")
+    assert chat.ended is not None
+    if chat.ended.reason is fx.Reason.FAILED:
+        known = ("more memory", "on its disk", "answered already", "do not reach", "the step failed")
+        sim.require(any(text in chat.ended.error for text in known), f"a chat failed: {chat.ended.error}")
+    elif chat.ended.reason is fx.Reason.CANCELLED:
+        sim.require(chat.cancelled, "nobody cancelled this chat")
+
+
+def main(arguments: list[str]) -> None:
+    verbose = "-v" in arguments
+    seeds = [int(a) for a in arguments if not a.startswith("-")]
+    first, last = (seeds[0], seeds[-1]) if seeds else (0, 199)
+    failed = 0
+    for seed in range(first, last + 1):
+        try:
+            play(seed, verbose=verbose)
+        except Exception as error:
+            if first == last:
+                raise
+            failed += 1
+            print(f"{type(error).__name__}: {str(error)[:200]}  (seed {seed})")
+    print(f"{last - first + 1 - failed} of {last - first + 1} seeds hold")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
