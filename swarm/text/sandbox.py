@@ -52,7 +52,8 @@ _METHODS: Mapping[type, frozenset[str]] = {
 _MAX_BITS = 4096  # of a whole number
 _MAX_INDENT = 64
 _MAX_DATE_FORMAT_CHARS = 64
-_CLOCK_EVERY_STEPS = 256
+_CLOCK_EVERY_STEPS = 16
+_ITEM_CHARS = 64  # what an item of a list, or a value that is no text, counts as: about the memory it takes
 _PLAIN_FORMAT = re.compile(r"(?:[^%]|%[%sdifr])*", re.DOTALL)
 
 
@@ -287,18 +288,18 @@ def _filtered(node: nodes.Node, name: str) -> nodes.Filter:
     return nodes.Filter(node, name, [], [], None, None, lineno=node.lineno)
 
 
-def _spend(value: Any, room: int, depth: int = 0) -> int:
-    """`room` less the characters that `value` takes when it is written out; Refused when that is more than `room`."""
+def _spend(value: Any, room: int) -> int:
+    """`room` less what `value` takes when it is written out; Refused when that is more than `room`."""
     if isinstance(value, str):
         room -= len(value)
     elif isinstance(value, Mapping):
         for key, item in value.items():
-            room = _spend(item, _spend(key, room, depth + 1) - 4, depth + 1)
+            room = _spend(item, _spend(key, room)) - _ITEM_CHARS
     elif isinstance(value, list | tuple):
         for item in value:
-            room = _spend(item, room, depth + 1) - 2
+            room = _spend(item, room) - _ITEM_CHARS
     else:
-        room -= 8
+        room -= _ITEM_CHARS
     _check_size(MAX_PROMPT_CHARS - room)
     return room
 
@@ -306,7 +307,7 @@ def _spend(value: Any, room: int, depth: int = 0) -> int:
 def _bounded_parts(parts: Iterable[Any], glue_chars: int) -> list[Any]:
     kept, chars = [], 0
     for part in parts:
-        chars += glue_chars + (len(part) if isinstance(part, str) else 8)
+        chars += glue_chars + (len(part) if isinstance(part, str) else _ITEM_CHARS)
         _check_size(chars)
         kept.append(part)
     return kept

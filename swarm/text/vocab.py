@@ -105,7 +105,8 @@ class Vocabulary:
 def merges_from_metadata(metadata: Mapping[str, object]) -> Sequence[str]:
     """The merges of byte-level BPE, best first, each two tokens with a space between."""
     merges = _text_list(metadata, "merges", limit=4 * MAX_VOCABULARY)
-    if bad := next((i for i, merge in enumerate(merges) if merge.find(" ", 1) < 1), None):
+    bad = next((i for i, merge in enumerate(merges) if merge.find(" ", 1) < 1), None)
+    if bad is not None:
         raise BadModelFile(f"{_key('merges')}[{bad}] is {merges[bad][:40]!r}: must be two tokens with a space between")
     return merges
 
