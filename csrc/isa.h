@@ -8,6 +8,17 @@ extern const sw_kernels sw_kernels_scalar;
 extern const sw_kernels sw_kernels_avx2;
 #endif
 
+#define INLINE static inline __attribute__((always_inline))
+
+/* What a type asks of a dot. All are constants once inlined. */
+typedef struct {
+  int bits;         /* unsigned quants below 2^bits; 8: all of int8, plus W8_BIAS */
+  int offset;       /* to subtract from the quants, folded in through the sums of the activations */
+  int scaled;       /* integer scales: one, or with `halves` one for each half of 16 columns */
+  int halves;
+  int split;        /* 16 groups of nibbles, the high ones first, instead of 8 groups of bytes */
+} form;
+
 /* Below this a block's largest activation counts as 0: 127 / amax must stay finite and scales must stay normal. */
 #define SW_ACT_TINY 0x0d800000u   /* 2^-100 */
 #define SW_ACT_INF 0x7f800000u

@@ -4,14 +4,15 @@
 #include <string.h>
 #include "sw.h"
 
-/* How a 32-column block of one row becomes y: see "Formulas" in csrc/README.md. */
+/* How a block of one row becomes y: see "Formulas" in csrc/README.md. */
 enum sw_kind {
   SW_KIND_NONE = 0,
-  SW_KIND_FLOAT,      /* acc = fma(w, x, acc) */
-  SW_KIND_SCALE,      /* one float scale */
-  SW_KIND_SCALE_MIN,  /* one float scale, one float added per column */
-  SW_KIND_HALVES,     /* one float scale, an integer scale for each half of 16 columns */
-  SW_KIND_HALVES_MIN  /* the same with an integer min for each half */
+  SW_KIND_FLOAT,       /* the weights are floats */
+  SW_KIND_SCALE,       /* 32 columns with a float scale */
+  SW_KIND_SCALE_MIN,   /* and a float that is added */
+  SW_KIND_SUPER,       /* 256 columns with a float scale, and integer scales for each 32 or 16 columns */
+  SW_KIND_SUPER_MIN,   /* and a float and integers that are subtracted, for each 32 columns */
+  SW_KIND_SUPER_MINS   /* the same for each 16 columns */
 };
 
 /* Where the parts of a GGUF block lie, and the parts of its packed form, in bytes. A packed block is `header` bytes
@@ -42,12 +43,12 @@ static const sw_layout sw_layouts[SW_N_TYPES] = {
   [SW_Q5_1] =    {SW_KIND_SCALE_MIN,   32,  24, {0, 2}, 2, 0, 0,   64, 320},
   [SW_Q8_0] =    {SW_KIND_SCALE,       32,  34, {0, 0}, 1, 0, 0,   32, 512},
   [SW_IQ4_NL] =  {SW_KIND_SCALE,       32,  18, {0, 0}, 1, 0, 0,   32, 256},
-  [SW_IQ4_XS] =  {SW_KIND_SCALE,      256, 136, {0, 0}, 1, 2, 6,  128, 256},
-  [SW_Q2_K] =    {SW_KIND_HALVES_MIN, 256,  84, {80, 82}, 2, 0, 16, 320, 128},
-  [SW_Q3_K] =    {SW_KIND_HALVES,     256, 110, {108, 0}, 1, 96, 12, 224, 192},
-  [SW_Q4_K] =    {SW_KIND_SCALE_MIN,  256, 144, {0, 2}, 2, 4, 12, 256, 256},
-  [SW_Q5_K] =    {SW_KIND_SCALE_MIN,  256, 176, {0, 2}, 2, 4, 12, 256, 320},
-  [SW_Q6_K] =    {SW_KIND_HALVES,     256, 210, {208, 0}, 1, 192, 16, 288, 384},
+  [SW_IQ4_XS] =  {SW_KIND_SUPER,      256, 136, {0, 0}, 1, 2, 6,  128, 256},
+  [SW_Q2_K] =    {SW_KIND_SUPER_MINS, 256,  84, {80, 82}, 2, 0, 16, 320, 128},
+  [SW_Q3_K] =    {SW_KIND_SUPER,     256, 110, {108, 0}, 1, 96, 12, 224, 192},
+  [SW_Q4_K] =    {SW_KIND_SUPER_MIN,  256, 144, {0, 2}, 2, 4, 12, 256, 256},
+  [SW_Q5_K] =    {SW_KIND_SUPER_MIN,  256, 176, {0, 2}, 2, 4, 12, 256, 320},
+  [SW_Q6_K] =    {SW_KIND_SUPER,     256, 210, {208, 0}, 1, 192, 16, 288, 384},
 };
 
 static inline const sw_layout *sw_layout_of(int type) {
@@ -106,10 +107,10 @@ static inline float sw_bf16_to_f32(uint16_t h) {
 
 extern const int8_t sw_iq4_values[16];
 
-/* One 32-column block of a panel in the clear. Integers are exact; the floats are d, d * (sub-block scale), m or
- * -(dmin * min), each exact or rounded once. */
+/* One 32-column block of a panel in the clear: the quants less their offset, d and m (or dmin), and in super-blocks the
+ * integer scales and mins of both halves. */
 typedef struct {
-  int16_t q[SW_PANEL][SW_BLOCK];        /* offset applied */
+  int16_t q[SW_PANEL][SW_BLOCK];
   float d[SW_PANEL], m[SW_PANEL];
   int16_t scale[2][SW_PANEL], min[2][SW_PANEL];
 } sw_clear;

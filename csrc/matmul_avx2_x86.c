@@ -10,46 +10,72 @@
 
 #define TOKENS 4
 #define W8_BIAS 0
+#define SPLIT 1
 #include "x86_256.inc"
 
-/* bits: a sum of 2 products fits 16 bits with the factor 8 (4 bits), 4 (5 bits), 2 (6 bits), 1 (8 bits) to spare. */
+typedef vi vs;   /* each row's scale twice, as int16 */
+
+INLINE vs vs_one(void) { return _mm256_set1_epi16(1); }
+INLINE vs vs_load(const void *p) { return vi_load(p); }
+INLINE void vs_store(void *p, vs v) { vi_store(p, v); }
+INLINE vs vs_s8(const uint8_t *p) {
+  const __m128i v = _mm_loadl_epi64((const __m128i *)p);
+  return _mm256_cvtepi8_epi16(_mm_unpacklo_epi8(v, v));
+}
+
+/* Sums of 16 bits are added up for as long as they cannot overflow: quants of 4 bits over the whole block, of 5 bits
+ * and fewer over half of it, of 6 bits over two groups. (127 * 2 times 15 * 8, 31 * 4, 63 * 2 is below 2^15.) */
 typedef struct {
   vi acc16, acc32;
 } dot;
 
 /* A sum that the compiler must not regroup: GCC turns chains of integer additions into trees, which do not fit the
- * registers of a batch (Zen 3, Q4_0, 64 tokens: 129 GOP/s with trees). */
-OP vi keep(vi v) {
+ * registers of a batch (Zen 3, Q4_0, 64 tokens: 129 GOP/s with trees, 183 without). */
+INLINE vi keep(vi v) {
   __asm__("" : "+x"(v));
   return v;
 }
 
-/* Nibbles without overflow even from the start: their offset goes into the 16-bit lanes, two of which make a row. */
-OP int dot_start(int bits, int start) { return bits == 4 ? (start / 2 & 0xffff) * 0x10001 : start; }
+INLINE int starts_by_half(form k) { return k.bits != 4 && k.bits != 8; }
 
-OP dot dot_begin(int bits, int offset, const int32_t *start) {
-  return (dot){bits == 4 && offset ? vi_set32(*start) : vi_zero(), vi_zero()};
+/* Two 16-bit lanes make a row, so each takes half of the offset. */
+INLINE int32_t dot_start(form k, int sum) {
+  const int start = -(k.split ? 4 : k.offset / 2) * sum;
+  return (int32_t)((uint32_t)(start & 0xffff) * 0x10001u);
 }
 
-OP void dot_flush(dot *d) {
-  d->acc32 = keep(_mm256_add_epi32(d->acc32, _mm256_madd_epi16(d->acc16, _mm256_set1_epi16(1))));
-  d->acc16 = vi_zero();
+INLINE dot dot_begin(form k, const int32_t *start) {
+  return (dot){k.offset && k.bits != 6 ? vi_set32(start[0]) : vi_zero(), vi_zero()};
 }
 
-OP void dot_add(dot *d, int bits, vi w, const act *a, int g) {
-  const vi b = act_group(a, g);
-  if (bits == 8) {
+INLINE void dot_flush(dot *d, vs s) { d->acc32 = keep(_mm256_add_epi32(d->acc32, _mm256_madd_epi16(d->acc16, s))); }
+
+INLINE void dot_add(dot *d, form k, vi w, const act *a, int g, const vs *s, const int32_t *start) {
+  const vi b = act_group(a, g % 8);
+  if (k.bits == 8 && !k.split) {
     d->acc16 = _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(b, w));   /* |-128| is 128 as unsigned */
-    dot_flush(d);
+    dot_flush(d, s[g / 4]);
     return;
   }
   d->acc16 = keep(_mm256_add_epi16(d->acc16, _mm256_maddubs_epi16(w, b)));
-  if ((bits == 6 && g % 2 == 1) || (bits == 5 && g == 3)) dot_flush(d);
+  if (k.split && g == 7) {
+    d->acc32 = _mm256_slli_epi32(_mm256_madd_epi16(d->acc16, s[0]), 4);
+    d->acc16 = vi_zero();
+  }
+  if ((k.bits == 6 && g % 2) || ((k.bits < 4 || k.bits == 5) && g % 4 == 3)) {
+    dot_flush(d, s[g / 4]);
+    d->acc16 = k.offset && k.bits != 6 && g == 3 ? vi_set32(start[1]) : vi_zero();
+  }
+  if (k.bits == 6 && g % 4 == 3) {   /* 63 * 127 * 4 leaves no room for the start in 16 bits */
+    d->acc16 = vi_set32(start[g / 4]);
+    dot_flush(d, s[g / 4]);
+    d->acc16 = vi_zero();
+  }
 }
 
-OP vi dot_end(dot *d, int bits, int offset, const int32_t *start) {
-  if (bits < 6) dot_flush(d);
-  return offset && bits != 4 ? _mm256_add_epi32(d->acc32, vi_set32(*start)) : d->acc32;
+INLINE vf dot_end(dot *d, form k, const vs *s) {
+  if (k.bits == 4 || k.split) dot_flush(d, s[0]);
+  return vf_int(d->acc32);
 }
 
 #include "kernel.inc"

@@ -9,36 +9,44 @@ static inline int dot16(const int16_t *w, const int8_t *a) {
   return sum;
 }
 
-/* acc += one row's 32 columns times one token's. */
-static inline float block_row(int kind, const sw_clear *c, int r, const int8_t *a, float a_scale, const int16_t *sum,
-                              float acc) {
-  const int dot0 = dot16(c->q[r], a), dot1 = dot16(c->q[r] + 16, a + 16);
-  switch (kind) {
-    case SW_KIND_SCALE: return fmaf(c->d[r] * a_scale, (float)(dot0 + dot1), acc);
-    case SW_KIND_SCALE_MIN:
-      acc = fmaf(c->d[r] * a_scale, (float)(dot0 + dot1), acc);
-      return fmaf(c->m[r], a_scale * (float)(sum[0] + sum[1]), acc);
+/* The sums of a row over a super-block, before its d and dmin. */
+typedef struct {
+  float dot, min;
+} sums;
+
+/* One row's 32 columns times one token's. */
+static inline float block_row(int kind, const sw_clear *c, int r, const int8_t *a, float scale, const int16_t *sum, int first,
+                              int last, sums *s, float acc) {
+  const int dot0 = dot16(c->q[r], a), dot1 = dot16(c->q[r] + 16, a + 16), all = sum[0] + sum[1];
+  if (kind == SW_KIND_SCALE || kind == SW_KIND_SCALE_MIN) {
+    acc = fmaf(c->d[r] * scale, (float)(dot0 + dot1), acc);
+    return kind == SW_KIND_SCALE ? acc : fmaf(c->m[r], scale * (float)all, acc);
   }
-  acc = fmaf(c->d[r] * a_scale, (float)(c->scale[0][r] * dot0 + c->scale[1][r] * dot1), acc);
-  if (kind == SW_KIND_HALVES) return acc;
-  return fmaf(-(c->m[r] * a_scale), (float)(c->min[0][r] * sum[0] + c->min[1][r] * sum[1]), acc);
+  if (first) s->dot = s->min = 0;
+  s->dot = fmaf(scale, (float)(c->scale[0][r] * dot0 + c->scale[1][r] * dot1), s->dot);
+  if (kind == SW_KIND_SUPER_MIN) s->min = fmaf(scale * (float)all, c->min[0][r], s->min);
+  if (kind == SW_KIND_SUPER_MINS) {
+    for (int h = 0; h < 2; h++) s->min = fmaf(scale * (float)sum[h], c->min[h][r], s->min);
+  }
+  if (!last) return acc;
+  acc = fmaf(c->d[r], s->dot, acc);
+  return kind == SW_KIND_SUPER ? acc : fmaf(-c->m[r], s->min, acc);
 }
 
-static void quant_panel(const sw_mat *w, const sw_layout *l, const sw_act *x, const sw_tile *tile, int panel, int t0,
-                        int t1, float *y, ptrdiff_t y_stride) {
+static void quant_panel(const sw_mat *w, const sw_layout *l, const sw_act *x, const sw_tile *tile, int panel, int t, float *y) {
   const uint8_t *p = tile->data + panel * tile->panel_bytes;
   const int n_rows = w->rows - panel * SW_PANEL < SW_PANEL ? w->rows - panel * SW_PANEL : SW_PANEL;
   const int parts = l->cols / SW_BLOCK;
+  sums s[SW_PANEL];
   sw_clear clear;
   for (int b = 0; b < tile->n_blocks * parts; b++) {
-    const size_t at = (size_t)tile->block0 * parts + b;
+    const ptrdiff_t at = (ptrdiff_t)tile->block0 * parts + b, sum = t * x->s_stride + at;
+    const int8_t *a = x->q + t * x->q_stride + at * SW_BLOCK;
     sw_clear_block(w->type, p + (size_t)(b / parts) * SW_PANEL * l->bytes, b % parts, &clear);
-    for (int t = t0; t < t1; t++) {
-      const int8_t *a = x->q + t * x->q_stride + at * SW_BLOCK;
-      const float a_scale = x->scale[t * x->s_stride + at];
-      const int16_t *sum = x->sum + 2 * (t * x->s_stride + at);
-      float *out = y + t * y_stride + panel * SW_PANEL;
-      for (int r = 0; r < n_rows; r++) out[r] = block_row(l->kind, &clear, r, a, a_scale, sum, at ? out[r] : 0);
+    for (int r = 0; r < n_rows; r++) {
+      float *out = y + panel * SW_PANEL + r;
+      *out = block_row(l->kind, &clear, r, a, x->scale[sum], x->sum + 2 * sum, b % parts == 0, b % parts == parts - 1, &s[r],
+                       at / parts ? *out : 0);
     }
   }
 }
@@ -54,20 +62,17 @@ static inline float float_at(int type, const uint8_t *p) {
   return type == SW_F16 ? sw_f16_to_f32(h) : sw_bf16_to_f32(h);
 }
 
-static void float_panel(const sw_mat *w, const sw_layout *l, const sw_act *x, const sw_tile *tile, int panel, int t0,
-                        int t1, float *y, ptrdiff_t y_stride) {
+static void float_panel(const sw_mat *w, const sw_layout *l, const sw_act *x, const sw_tile *tile, int panel, int t, float *y) {
   const uint8_t *p = tile->data + panel * tile->panel_bytes;
   const int n_rows = w->rows - panel * SW_PANEL < SW_PANEL ? w->rows - panel * SW_PANEL : SW_PANEL;
-  for (int t = t0; t < t1; t++) {
-    const float *f = x->f + t * x->f_stride + tile->block0;
-    float *out = y + t * y_stride + panel * SW_PANEL;
-    for (int r = 0; r < n_rows; r++) {
-      float acc = tile->block0 ? out[r] : 0;
-      for (int k = 0; k < tile->n_blocks; k++) {
-        acc = fmaf(float_at(w->type, p + ((size_t)k * SW_PANEL + r) * l->bytes), f[k], acc);
-      }
-      out[r] = acc;
+  const float *f = x->f + t * x->f_stride + tile->block0;
+  float *out = y + panel * SW_PANEL;
+  for (int r = 0; r < n_rows; r++) {
+    float acc = tile->block0 ? out[r] : 0;
+    for (int k = 0; k < tile->n_blocks; k++) {
+      acc = fmaf(float_at(w->type, p + ((size_t)k * SW_PANEL + r) * l->bytes), f[k], acc);
     }
+    out[r] = acc;
   }
 }
 
@@ -77,8 +82,10 @@ static void matmul(const sw_mat *w, const sw_act *x, int t0, int t1, int p0, int
   for (int i = 0; i < n_tiles; i++) {
     const sw_tile tile = sw_tile_at(w, l, i);
     for (int p = p0; p < p1; p++) {
-      if (l->kind == SW_KIND_FLOAT) float_panel(w, l, x, &tile, p, t0, t1, y, y_stride);
-      else quant_panel(w, l, x, &tile, p, t0, t1, y, y_stride);
+      for (int t = t0; t < t1; t++) {
+        if (l->kind == SW_KIND_FLOAT) float_panel(w, l, x, &tile, p, t, y + t * y_stride);
+        else quant_panel(w, l, x, &tile, p, t, y + t * y_stride);
+      }
     }
   }
 }

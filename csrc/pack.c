@@ -331,33 +331,25 @@ static inline int iq4xs_scale(const uint8_t *s, int j) {
   return (low | high << 4) - 32;
 }
 
-/* Scales of row r. Products of an f16 and a scale of at most 8 bits are exact in f32. */
 static void clear_scales(int type, const uint8_t *block, int j, int r, sw_clear *out) {
   const sw_layout *l = &sw_layouts[type];
   const uint8_t *s = block + 32 * l->n_half + r;
-  const float d = sw_f16_to_f32(half_at(block, 0, r)), m = l->n_half > 1 ? sw_f16_to_f32(half_at(block, 1, r)) : 0;
-  int scale, min;
-  out->d[r] = d;
-  out->m[r] = m;
-  switch (type) {
-    case SW_IQ4_XS: out->d[r] = d * (float)iq4xs_scale(s, j); break;
-    case SW_Q4_K: case SW_Q5_K:
-      k4_scales(s, j, &scale, &min);
-      out->d[r] = d * (float)scale;
-      out->m[r] = -(m * (float)min);
-      break;
-    case SW_Q3_K:
-      for (int h = 0; h < 2; h++) out->scale[h][r] = q3_scale(s, 2 * j + h);
-      break;
-    case SW_Q6_K:
-      for (int h = 0; h < 2; h++) out->scale[h][r] = (int8_t)s[16 * (2 * j + h)];
-      break;
-    case SW_Q2_K:
-      for (int h = 0; h < 2; h++) {
-        out->scale[h][r] = s[16 * (2 * j + h)] & 15;
-        out->min[h][r] = s[16 * (2 * j + h)] >> 4;
-      }
-      break;
+  out->d[r] = sw_f16_to_f32(half_at(block, 0, r));
+  out->m[r] = l->n_half > 1 ? sw_f16_to_f32(half_at(block, 1, r)) : 0;
+  for (int h = 0; h < 2; h++) {
+    int scale = 1, min = 0;
+    switch (type) {
+      case SW_IQ4_XS: scale = iq4xs_scale(s, j); break;
+      case SW_Q4_K: case SW_Q5_K: k4_scales(s, j, &scale, &min); break;
+      case SW_Q3_K: scale = q3_scale(s, 2 * j + h); break;
+      case SW_Q6_K: scale = (int8_t)s[16 * (2 * j + h)]; break;
+      case SW_Q2_K:
+        scale = s[16 * (2 * j + h)] & 15;
+        min = s[16 * (2 * j + h)] >> 4;
+        break;
+    }
+    out->scale[h][r] = (int16_t)scale;
+    out->min[h][r] = (int16_t)min;
   }
 }
 
@@ -394,12 +386,12 @@ void sw_clear_block(int type, const uint8_t *block, int j, sw_clear *out) {
 static void dequant_part(int type, const sw_clear *c, int r, float *out) {
   const int kind = sw_layouts[type].kind;
   for (int k = 0; k < SW_BLOCK; k++) {
-    const float q = c->q[r][k], scale = c->scale[k / 16][r];
+    const float q = c->q[r][k], d = c->d[r] * (float)c->scale[k / 16][r];   /* exact */
     switch (kind) {
       case SW_KIND_SCALE: out[k] = c->d[r] * q; break;
       case SW_KIND_SCALE_MIN: out[k] = c->d[r] * q + c->m[r]; break;
-      case SW_KIND_HALVES: out[k] = c->d[r] * scale * q; break;
-      default: out[k] = c->d[r] * scale * q - c->m[r] * (float)c->min[k / 16][r];
+      case SW_KIND_SUPER: out[k] = d * q; break;
+      default: out[k] = d * q - c->m[r] * (float)c->min[k / 16][r];
     }
   }
 }

@@ -30,13 +30,13 @@ class Quantized:
 
 @dataclass(frozen=True)
 class Clear:
-    """Weights in the clear, by row and 32-column block; `s` and `mins` are integer scales of the halves."""
+    """Weights in the clear, by row and 32-column block; d and m by the type's own blocks of 32 or 256 columns."""
 
     q: I32  # (rows, blocks, 32)
-    d: F32  # (rows, blocks)
-    m: F32 | None = None  # (rows, blocks), added
-    s: I32 | None = None  # (rows, blocks, 2)
-    mins: I32 | None = None  # (rows, blocks, 2); then `m` holds dmin
+    d: F32  # (rows, blocks) or (rows, blocks / 8)
+    m: F32 | None = None  # like d; added, or times `mins` subtracted
+    s: I32 | None = None  # (rows, blocks, 1 or 2): integer scales of the whole block or of its halves
+    mins: I32 | None = None  # (rows, blocks, 1 or 2)
 
 
 def fma(a: F32, b: F32, c: F32) -> F32:
@@ -86,20 +86,39 @@ def float_matmul(w: F32, x: F32) -> F32:
 
 def quantized_matmul(w: Clear, x: Quantized) -> F32:
     acc = np.zeros((x.q.shape[0], w.q.shape[0]), np.float32)
-    for b in range(w.q.shape[1]):
-        halves = np.einsum("rhk,thk->trh", w.q[:, b].reshape(-1, 2, 16), x.q[:, b].reshape(-1, 2, 16))
-        scale = x.scale[:, b, None]
-        dot = halves.sum(axis=2) if w.s is None else (halves * w.s[None, :, b]).sum(axis=2)
-        acc = fma(w.d[None, :, b] * scale, dot.astype(np.float32), acc)
-        if w.m is None:
+    for b in range(w.d.shape[1]):
+        m = None if w.m is None else w.m[None, :, b]
+        if w.s is None:
+            acc = fma(w.d[None, :, b] * x.scale[:, b, None], dots(w, x, b), acc)
+            acc = acc if m is None else fma(m, scaled_sum(x, b, slice(0, 2)), acc)
             continue
-        if w.mins is None:
-            total = scale * x.sum[:, b].sum(axis=1, dtype=np.int32)[:, None].astype(np.float32)
-            acc = fma(np.broadcast_to(w.m[None, :, b], acc.shape), total, acc)
-        else:
-            total = (w.mins[None, :, b] * x.sum[:, None, b]).sum(axis=2).astype(np.float32)
-            acc = fma(-(w.m[None, :, b] * scale), total, acc)
+        dot, low = np.zeros_like(acc), np.zeros_like(acc)
+        for j in range(8 * b, 8 * b + 8):
+            dot = fma(x.scale[:, j, None], dots(w, x, j), dot)
+            if w.mins is not None:
+                low = add_mins(w.mins[:, j], x, j, low)
+        acc = fma(w.d[None, :, b], dot, acc)
+        acc = acc if m is None else fma(-m, low, acc)
     return acc
+
+
+def dots(w: Clear, x: Quantized, b: int) -> F32:
+    """(tokens, rows): exact integers, below 2^24."""
+    halves = np.einsum("rhk,thk->trh", w.q[:, b].reshape(-1, 2, 16), x.q[:, b].reshape(-1, 2, 16))
+    total = halves if w.s is None else halves * w.s[None, :, b]
+    return total.sum(axis=2).astype(np.float32)
+
+
+def scaled_sum(x: Quantized, b: int, half: slice) -> F32:
+    """(tokens, 1): scale * (sum of q), rounded."""
+    return x.scale[:, b, None] * x.sum[:, b, half].sum(axis=1, dtype=np.int32)[:, None].astype(np.float32)
+
+
+def add_mins(mins: I32, x: Quantized, b: int, low: F32) -> F32:
+    slices = [slice(0, 2)] if mins.shape[1] == 1 else [slice(0, 1), slice(1, 2)]
+    for h, half in enumerate(slices):
+        low = fma(scaled_sum(x, b, half), mins[None, :, h].astype(np.float32), low)
+    return low
 
 
 # --- blocks in the clear ---------------------------------------------------------------------------------------------
@@ -148,16 +167,6 @@ def iq4_nl(b: U8) -> Clear:
     return Clear(IQ4_VALUES[nibbles(b[..., 2:])], half(b, 0))
 
 
-def by_32(per_block: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
-    """(rows, blocks, 8, ...) -> (rows, blocks * 8, ...)."""
-    return per_block.reshape(per_block.shape[0], -1, *per_block.shape[3:])
-
-
-def super_scale(d: F32, s: I32) -> F32:
-    """d (rows, blocks) times s (rows, blocks, 8), exact in f32."""
-    return by_32(d[:, :, None] * s.astype(np.float32))  # type: ignore[return-value]
-
-
 def shifted(b: U8, shifts: list[int], mask: int) -> I32:
     """(..., n, 32) bytes -> (..., n * len(shifts), 32)."""
     parts = [(b >> s) & mask for s in shifts]
@@ -175,7 +184,7 @@ def k4_scales(s: U8) -> tuple[I32, I32]:
 
 def k4(b: U8, q: I32) -> Clear:
     scale, mins = k4_scales(b[..., 4:16])
-    return Clear(by_32(q), super_scale(half(b, 0), scale), -super_scale(half(b, 2), mins))  # type: ignore[arg-type]
+    return supers(q, half(b, 0), scale, half(b, 2), mins)
 
 
 def pairs(b: U8) -> I32:
@@ -196,23 +205,16 @@ def q6_k(b: U8) -> Clear:
     low = b[..., :128].reshape(*b.shape[:-1], 2, 2, 32)
     high = shifted(b[..., 128:192].reshape(*b.shape[:-1], 2, 32), [0, 2, 4, 6], 3)
     q = np.stack([low & 15, low >> 4], axis=-3).reshape(*b.shape[:-1], 8, 32).astype(np.int32) | high << 4
-    return halves(q - 32, half(b, 208), b[..., 192:208].view(np.int8).astype(np.int32))
+    return supers(q - 32, half(b, 208), b[..., 192:208].view(np.int8).astype(np.int32))
 
 
-def halves(q: I32, d: F32, s: I32, dmin: F32 | None = None, mins: I32 | None = None) -> Clear:
-    def spread(x: F32) -> F32:
-        return np.repeat(x, 8, axis=1)
+def supers(q: I32, d: F32, s: I32, m: F32 | None = None, mins: I32 | None = None) -> Clear:
+    """q (rows, blocks, 8, 32); s and mins (rows, blocks, 8 or 16)."""
 
-    def pair(x: I32) -> I32:
-        return x.reshape(x.shape[0], -1, 2)
+    def by_32(x: I32) -> I32:
+        return x.reshape(x.shape[0], x.shape[1] * 8, -1)
 
-    return Clear(
-        by_32(q),  # type: ignore[arg-type]
-        spread(d),
-        None if dmin is None else spread(dmin),
-        pair(s),
-        None if mins is None else pair(mins),
-    )
+    return Clear(by_32(q), d, m, by_32(s), None if mins is None else by_32(mins))
 
 
 def two_bits(b: U8) -> I32:
@@ -221,7 +223,7 @@ def two_bits(b: U8) -> I32:
 
 def q2_k(b: U8) -> Clear:
     s = b[..., :16]
-    return halves(
+    return supers(
         two_bits(b[..., 16:80]), half(b, 80), (s & 15).astype(np.int32), half(b, 82), (s >> 4).astype(np.int32)
     )
 
@@ -231,14 +233,14 @@ def q3_k(b: U8) -> Clear:
     low = np.concatenate([s[..., :8] & 15, s[..., :8] >> 4], axis=-1)
     high = np.concatenate([(s[..., 8:] >> shift) & 3 for shift in (0, 2, 4, 6)], axis=-1)
     q = two_bits(b[..., 32:96]) | shifted(b[..., None, :32], list(range(8)), 1) << 2
-    return halves(q - 4, half(b, 108), (low | high << 4).astype(np.int32) - 32)
+    return supers(q - 4, half(b, 108), (low | high << 4).astype(np.int32) - 32)
 
 
 def iq4_xs(b: U8) -> Clear:
     low = np.stack([b[..., 4:8] & 15, b[..., 4:8] >> 4], axis=-1).reshape(*b.shape[:-1], 8)
     high = np.stack([(b[..., 2 + i // 4] >> 2 * (i % 4)) & 3 for i in range(8)], axis=-1)
     q = IQ4_VALUES[nibbles(b[..., 8:].reshape(*b.shape[:-1], 8, 16))]
-    return Clear(by_32(q), super_scale(half(b, 0), (low | high << 4).astype(np.int32) - 32))  # type: ignore[arg-type]
+    return supers(q, half(b, 0), (low | high << 4).astype(np.int32) - 32)
 
 
 CLEAR = {
