@@ -395,7 +395,8 @@ cdef class Engine:
     """Runs layers over buffers for `max_tokens` tokens with a team of threads.
 
     The residual stream is (x, delta): see ARCHITECTURE.md. `attention` and `ffn` are the two native calls of a layer;
-    `layers` makes them for a run of layers in one parallel region, `forward` from ids to logits.
+    `step` runs
+    all of a step in one parallel region, for decode, where opening a region costs as much as a layer of a small model.
     """
 
     cdef sw_dims dims
@@ -488,24 +489,31 @@ cdef class Engine:
             raise ValueError(f"{n_tokens} tokens in a step of at most {self.max_tokens}")
         return sw_step(self.kernels, self.ops, self.team, &self.dims, &self.ws, n_tokens, position, 0, self.team.phase)
 
-    def _rope(self, const float[:, ::1] cos, const float[:, ::1] sin, int n_tokens):
+    cdef _rope(self, const float[:, ::1] cos, const float[:, ::1] sin, int n_tokens):
         if cos.shape[0] < n_tokens or sin.shape[0] < n_tokens or cos.shape[1] != self.dims.rope_half or sin.shape[1] != cos.shape[1]:
             raise ValueError("cos and sin must be (tokens, rope_dims / 2)")
         self.ws.cos, self.ws.sin = &cos[0, 0], &sin[0, 0]
         self.buffers["cos"], self.buffers["sin"] = cos, sin
 
-    def embed(self, Mat table, const int32_t[::1] ids):
+    def embed(self, Mat table not None, const int32_t[::1] ids):
         """x = rows `ids` of the embedding."""
         cdef sw_step s = self._step(<int>ids.shape[0], 0)
-        cdef int i
-        for i in range(ids.shape[0]):
-            if not 0 <= ids[i] < table.m.rows:
-                raise ValueError(f"token id {ids[i]} is outside the vocabulary of {table.m.rows}")
-        if table.m.cols != self.dims.hidden:
-            raise ValueError("embedding width")
+        self._check_ids(table, ids, <int>ids.shape[0])
         self.fold = sw_fold(0, NULL)
         with nogil, parallel(num_threads=self.threads):
             run_embed(s, threadid(), &table.m, &ids[0])
+
+    cdef _check_ids(self, Mat table, const int32_t[::1] ids, int n_tokens):
+        if table.m.cols != self.dims.hidden or ids.shape[0] != n_tokens:
+            raise ValueError(f"embedding of width {table.m.cols} for {ids.shape[0]} ids, expected {self.dims.hidden} for {n_tokens}")
+        cdef int i
+        for i in range(n_tokens):
+            if not 0 <= ids[i] < table.m.rows:
+                raise ValueError(f"token id {ids[i]} is outside the vocabulary of {table.m.rows}")
+
+    cdef _check_head(self, Mat head, int n_tokens, int first):
+        if not 0 <= first < n_tokens or head.m.cols != self.dims.hidden:
+            raise ValueError(f"head of width {head.m.cols} for tokens {first}..{n_tokens}")
 
     def set_hidden(self, const float[:, ::1] x):
         """x = the hidden state (tokens, hidden) that came from the stage before."""
@@ -543,30 +551,48 @@ cdef class Engine:
             run_ffn(s, threadid(), &layer.w, self.fold)
         self.fold = sw_fold(1, layer.w.post_norm)
 
-    def _check_kv(self, KvCache kv, int first, int n_layers, int position, int n_tokens):
+    cdef _check_kv(self, KvCache kv, int first, int n_layers, int position, int n_tokens):
         if position < 0 or position + n_tokens > kv.capacity or first < 0 or first + n_layers > kv.n_layers:
             raise ValueError(f"positions {position}..{position + n_tokens} or layers do not fit the KV cache")
 
-    def layers(self, Layers stack, KvCache kv, int position, int n_tokens, cos, sin):
-        """All halves of a run of layers in one parallel region."""
+    def step(self, Layers stack, KvCache kv, int position, int n_tokens, cos, sin, *, const int32_t[::1] ids=None, Mat table=None,
+             norm=None, Mat head=None):
+        """All of a step in one parallel region: embed `ids` through `table` (else x is set), run the layers, and return
+        the logits float32 (vocab,) of the last token when there is a `head`, else None (then ask for `hidden`)."""
         self._check_kv(kv, 0, stack.n, position, n_tokens)
         self._rope(cos, sin, n_tokens)
         cdef sw_step s = self._step(n_tokens, position)
+        cdef list owners = []
+        cdef run r
+        r.attn, r.ffn, r.kv, r.n = stack.attn, stack.ffn, kv.layers, stack.n
+        r.table, r.ids, r.head, r.norm, r.logits = NULL, NULL, NULL, NULL, NULL
+        if table is not None:
+            self._check_ids(table, ids, n_tokens)
+            r.table, r.ids = &table.m, &ids[0]
+            self.fold = sw_fold(0, NULL)
+        cdef float[::1] out
+        if head is not None:
+            self._check_head(head, n_tokens, 0)
+            out = np.empty(head.m.rows, np.float32)
+            r.head, r.norm, r.logits = &head.m, floats(owners, norm, self.dims.hidden, "output_norm"), &out[0]
         with nogil, parallel(num_threads=self.threads):
-            run_stack(s, threadid(), stack.attn, stack.ffn, kv.layers, stack.n, self.fold)
-        self.fold = sw_fold(1, stack.ffn[stack.n - 1].post_norm) if stack.n else self.fold
+            run_step(s, threadid(), &r, self.fold)
+        if head is not None:
+            self.fold = sw_fold(0, NULL)
+            return np.asarray(out)
+        if stack.n:
+            self.fold = sw_fold(1, stack.ffn[stack.n - 1].post_norm)
 
     def commit(self, KvCache kv, int position, int n_tokens):
         """All layers of the shard have stored these positions."""
         kv.filled = position + n_tokens
 
-    def head(self, norm, Mat table, int n_tokens, int first):
+    def head(self, norm, Mat table not None, int n_tokens, int first):
         """Logits float32 (n_tokens - first, vocab) of the tokens from `first` on."""
         cdef sw_step s = self._step(n_tokens, 0)
         cdef list owners = []
         cdef const float *w = floats(owners, norm, self.dims.hidden, "output_norm")
-        if not 0 <= first < n_tokens or table.m.cols != self.dims.hidden:
-            raise ValueError("head: no such tokens, or wrong width")
+        self._check_head(table, n_tokens, first)
         cdef float[:, ::1] out = np.empty((n_tokens - first, table.m.rows), np.float32)
         cdef float *logits = &out[0, 0]
         with nogil, parallel(num_threads=self.threads):
@@ -602,14 +628,30 @@ cdef void run_head(sw_step s, int thread, const float *norm, const sw_mat *table
     sw_head(&s, norm, table, fold, first, logits)
 
 
-cdef void run_stack(sw_step s, int thread, sw_attn **attn, sw_ffn **ffn, sw_kv *kv, int n, sw_fold fold) noexcept nogil:
+ctypedef struct run:
+    sw_attn **attn
+    sw_ffn **ffn
+    sw_kv *kv
+    int n
+    const sw_mat *table
+    const int32_t *ids
+    const sw_mat *head
+    const float *norm
+    float *logits
+
+
+cdef void run_step(sw_step s, int thread, const run *r, sw_fold fold) noexcept nogil:
     cdef int i
     s.thread = thread
-    for i in range(n):
-        sw_attention(&s, attn[i], &kv[i], fold)
-        fold = sw_fold(1, attn[i].post_norm)
-        sw_ffn_half(&s, ffn[i], fold)
-        fold = sw_fold(1, ffn[i].post_norm)
+    if r.table != NULL:
+        sw_embed(&s, r.table, r.ids)
+    for i in range(r.n):
+        sw_attention(&s, r.attn[i], &r.kv[i], fold)
+        fold = sw_fold(1, r.attn[i].post_norm)
+        sw_ffn_half(&s, r.ffn[i], fold)
+        fold = sw_fold(1, r.ffn[i].post_norm)
+    if r.head != NULL:
+        sw_head(&s, r.norm, r.head, fold, s.n_tokens - 1, r.logits)
 
 
 cdef class Layers:

@@ -34,6 +34,9 @@ class Decoder:
         self.rope = Rope(spec.rope, weights.vectors.get((OUTSIDE_LAYERS, Role.ROPE_FREQS)))
         self._pairs = [self._layer(i) for i in weights.layers]
         self._stack = _native.Layers(self._pairs)
+        self._embedding = weights.matrices.get((OUTSIDE_LAYERS, Role.EMBED))
+        self._output = weights.matrices.get((OUTSIDE_LAYERS, Role.OUTPUT))
+        self._output_norm = weights.vectors.get((OUTSIDE_LAYERS, Role.OUTPUT_NORM))
 
     def new_kv(self, capacity: int | None = None) -> _native.KvCache:
         """An empty KV cache for the shard's layers. Memory is taken as positions fill."""
@@ -42,8 +45,7 @@ class Decoder:
 
     def forward(self, ids: Sequence[int] | I32, kv: _native.KvCache) -> F32:
         """Append `ids`; return the logits float32 (vocab,) after the last one."""
-        last: F32 = self._steps(ids, kv, all_logits=False)[-1]
-        return last
+        return self._steps(ids, kv, all_logits=False)
 
     def forward_all(self, ids: Sequence[int] | I32, kv: _native.KvCache) -> F32:
         """Append `ids`; return the logits float32 (len(ids), vocab) after each."""
@@ -55,56 +57,73 @@ class Decoder:
 
     def embed(self, ids: I32, kv: _native.KvCache) -> F32:
         """First stage: append at most MAX_STEP_TOKENS ids; return hidden states float32 (tokens, hidden)."""
-        self._check(ids, kv)
-        self.engine.embed(self.weights.matrices[OUTSIDE_LAYERS, Role.EMBED], ids)
-        self._layers(kv, len(ids))
+        self._advance(ids, kv)
         return self.engine.hidden(len(ids))
 
     def extend(self, hidden: F32, kv: _native.KvCache) -> F32:
         """Middle stage: append hidden states of the stage before; return this stage's."""
-        self._check(hidden, kv)
-        self.engine.set_hidden(hidden)
-        self._layers(kv, len(hidden))
+        self._advance(hidden, kv)
         return self.engine.hidden(len(hidden))
 
     def finish(self, hidden: F32, kv: _native.KvCache) -> F32:
         """Last stage: append hidden states; return the logits float32 (vocab,) after the last."""
-        self._check(hidden, kv)
-        self.engine.set_hidden(hidden)
-        self._layers(kv, len(hidden))
-        last: F32 = self._head(len(hidden), len(hidden) - 1)[0]
-        return last
+        return self._advance_to_logits(hidden, kv)
 
     def _steps(self, ids: Sequence[int] | I32, kv: _native.KvCache, *, all_logits: bool) -> F32:
         array = np.ascontiguousarray(ids, np.int32)
         self._check(array, kv)
-        out = []
-        for start in range(0, len(array), MAX_STEP_TOKENS):
-            step = array[start : start + MAX_STEP_TOKENS]
-            self.engine.embed(self.weights.matrices[OUTSIDE_LAYERS, Role.EMBED], step)
-            self._layers(kv, len(step))
-            if all_logits or start + len(step) == len(array):
-                out.append(self._head(len(step), 0 if all_logits else len(step) - 1))
-        return np.concatenate(out)
+        steps = [array[start : start + MAX_STEP_TOKENS] for start in range(0, len(array), MAX_STEP_TOKENS)]
+        if all_logits:
+            return np.concatenate([self._advance_to_all_logits(step, kv) for step in steps])
+        for step in steps[:-1]:
+            self._advance(step, kv)
+        return self._advance_to_logits(steps[-1], kv)
 
-    def _layers(self, kv: _native.KvCache, n_tokens: int) -> None:
-        position = kv.length
-        cos, sin = self.rope.at(position, n_tokens)
-        if n_tokens == 1:
-            self.engine.layers(self._stack, kv, position, 1, cos, sin)
+    def _advance_to_logits(self, tokens: I32 | F32, kv: _native.KvCache) -> F32:
+        """Append ids or hidden states; return the logits (vocab,) after the last."""
+        if len(tokens) == 1:
+            logits = self._one_call(tokens, kv, self._output)
+            assert logits is not None
+            return logits
+        self._advance(tokens, kv)
+        last: F32 = self.engine.head(self._output_norm, self._output, len(tokens), len(tokens) - 1)[0]
+        return last
+
+    def _advance_to_all_logits(self, ids: I32, kv: _native.KvCache) -> F32:
+        self._advance(ids, kv)
+        return self.engine.head(self._output_norm, self._output, len(ids), 0)
+
+    def _advance(self, tokens: I32 | F32, kv: _native.KvCache) -> None:
+        """Append ids or hidden states; leave the hidden states in the engine."""
+        self._check(tokens, kv)
+        if len(tokens) == 1:
+            self._one_call(tokens, kv, None)
+            return
+        if tokens.dtype == np.int32:
+            self.engine.embed(self._embedding, tokens)
         else:
-            self._layers_one_by_one(kv, position, n_tokens, cos, sin)
-        self.engine.commit(kv, position, n_tokens)
-
-    def _layers_one_by_one(self, kv: _native.KvCache, position: int, n_tokens: int, cos: F32, sin: F32) -> None:
-        """Back to Python between halves, so that Ctrl-C is heard; a prefill step can take long."""
+            self.engine.set_hidden(tokens)
+        position, n_tokens = kv.length, len(tokens)
+        cos, sin = self.rope.at(position, n_tokens)
+        # Back to Python between halves, so that Ctrl-C is heard; a prefill step can take long.
         for i, (attention, ffn) in enumerate(self._pairs):
             self.engine.attention(attention, kv, i, position, n_tokens, cos, sin)
             self.engine.ffn(ffn, n_tokens)
+        self.engine.commit(kv, position, n_tokens)
 
-    def _head(self, n_tokens: int, first: int) -> F32:
-        norm = self.weights.vectors[OUTSIDE_LAYERS, Role.OUTPUT_NORM]
-        return self.engine.head(norm, self.weights.matrices[OUTSIDE_LAYERS, Role.OUTPUT], n_tokens, first)
+    def _one_call(self, token: I32 | F32, kv: _native.KvCache, head: _native.Mat | None) -> F32 | None:
+        """A decode step, from one id or hidden state to logits where there is a head, in one native call."""
+        self._check(token, kv)
+        position = kv.length
+        cos, sin = self.rope.at(position, 1)
+        ids, table = (token, self._embedding) if token.dtype == np.int32 else (None, None)
+        if ids is None:
+            self.engine.set_hidden(token)
+        logits = self.engine.step(
+            self._stack, kv, position, 1, cos, sin, ids=ids, table=table, norm=self._output_norm, head=head
+        )
+        self.engine.commit(kv, position, 1)
+        return logits
 
     def _check(self, tokens: npt.NDArray[np.generic], kv: _native.KvCache) -> None:
         if kv.length + len(tokens) > kv.capacity:
