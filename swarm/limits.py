@@ -122,3 +122,18 @@ MAX_MANIFEST_NAMES_BYTES = 4 * 1024 * 1024  # tensor names: 2,000 of 30 characte
 SYNC_BYTES = 64 * 1024 * 1024  # written between two flushes: verified again after a power cut, in 0.1 s
 MAX_STORE_FILES = 4096  # data files of one model: one a layer, of which there are at most MAX_LAYERS
 MAX_OPEN_DATA_FILES = 32  # of one model at the same time; a process may have 1,024 open files
+
+# --- fetching chunks (swarm/store/pull.py)
+PULL_WINDOW_S = 0.25  # of a peer's measured rate that is asked ahead: hides its disk and ours, delays an answer little
+PULL_WINDOW_MIN_BYTES = 2 * 1024 * 1024  # two chunks: one travels while the next is read
+PULL_WINDOW_MAX_BYTES = 32 * 1024 * 1024  # a quarter second of 1 gbit
+MAX_PULL_BYTES = 64 * 1024 * 1024  # asked or not yet on disk, from all peers: this much memory a fetch may take
+MAX_PULL_REQUESTS = 64  # to one peer at a time: small chunks do not fill a window
+PULL_PATIENCE_S = 3.0  # without a byte from a peer that was asked; then others are asked instead
+PULL_PATIENCE_MAX_S = 15.0  # on a slow link a chunk may take so long
+PULL_BACKOFF_MAX_S = 30.0  # a peer that did not deliver is tried again after 1, 2, 4 ... this
+PULL_HAVE_INTERVAL_S = 1.0  # between questions to a peer what it has by now
+PULL_TICK_S = 0.25  # a silent peer is noticed this late at most
+PULL_RUN_CHUNKS = 16  # asked of a peer in the order of its disk
+PULL_HELP_AFTER_S = 0.5  # in the end a chunk that is on its way so long is asked of a second peer too
+MAX_PULL_PEERS = MAX_PEERS

@@ -1,0 +1,362 @@
+"""Which chunk to ask of which peer: pure, so that it runs under a virtual clock. Events and `now` in, effects out.
+
+- From all peers that have something at once; the rarest chunks first, in runs that follow the peer's disk, each run
+  from a random place, so that devices which fetch at the same time soon have something for each other.
+- To each peer as much is asked ahead as it delivers in PULL_WINDOW_S, so that a fast link stays full and a slow one
+  short. Everything that is asked or not yet on disk is bounded by MAX_PULL_BYTES.
+- A peer that delivers nothing for a while loses its requests to others and is tried again later; one whose bytes do not
+  have the promised hash is banned, and named. Whole chunks come from one peer, so the blame is certain.
+- In the end idle peers are asked for what is slow to come from others; whichever arrives second is cancelled.
+- `set_rate` throttles all of it while an answer needs the network.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from swarm import limits
+from swarm.store.pacing import RateLimit
+from swarm.wire.ids import PeerId
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """Request a whole chunk."""
+
+    peer: PeerId
+    request: int
+    chunk: int
+    n_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Cancel:
+    """A request is not needed any more; an answer to it is ignored."""
+
+    peer: PeerId
+    request: int
+
+
+@dataclass(frozen=True, slots=True)
+class AskHave:
+    """Ask a peer which chunks it has now; the answer comes in by `peer_has`."""
+
+    peer: PeerId
+
+
+@dataclass(frozen=True, slots=True)
+class Ban:
+    """A peer sent wrong bytes. It is not asked again; the reason is one line for the user."""
+
+    peer: PeerId
+    reason: str
+
+
+Effect = Ask | Cancel | AskHave | Ban
+
+_IDLE, _NEEDED, _ASKED, _ARRIVED = 0, 1, 2, 3  # what is the matter with a chunk
+
+
+@dataclass(slots=True)
+class _Request:
+    peer: PeerId
+    chunk: int
+    n_bytes: int
+    asked_at: float
+
+
+@dataclass(slots=True)
+class _Peer:
+    have: npt.NDArray[np.bool_]
+    requests: dict[int, _Request] = field(default_factory=dict)  # in the order of asking
+    asked_bytes: int = 0
+    run: deque[int] = field(default_factory=deque)  # what to ask next
+    bytes_per_s: float = 0.0
+    heard_at: float = 0.0
+    counted_at: float = 0.0
+    counted_bytes: int = 0
+    n_failures: int = 0
+    resume_at: float = 0.0
+    asked_have_at: float = -1e9
+
+    @property
+    def window_bytes(self) -> int:
+        wanted = int(self.bytes_per_s * limits.PULL_WINDOW_S)
+        return min(max(wanted, limits.PULL_WINDOW_MIN_BYTES), limits.PULL_WINDOW_MAX_BYTES)
+
+    def deadline(self) -> float:
+        """When to lose patience: some chunk of the oldest requests should have come by then."""
+        oldest = next(iter(self.requests.values()))
+        expected_s = 8 * oldest.n_bytes / self.bytes_per_s if self.bytes_per_s else 0.0
+        patience_s = min(max(limits.PULL_PATIENCE_S * 2.0**self.n_failures, expected_s), limits.PULL_PATIENCE_MAX_S)
+        return max(oldest.asked_at, self.heard_at) + patience_s
+
+
+class Pull:
+    """Fetches the wanted chunks of one model. `sizes` are the bytes of all its chunks."""
+
+    def __init__(self, sizes: npt.NDArray[np.int64], rng: random.Random, name: str = "the model") -> None:
+        self.name = name
+        self.bytes_wanted = 0
+        self.bytes_done = 0
+        self.banned: set[PeerId] = set()
+        self._sizes = sizes
+        self._rng = rng
+        self._state = np.full(len(sizes), _IDLE, np.uint8)
+        self._n_holders = np.zeros(len(sizes), np.int32)
+        self._n_open = 0  # chunks that are wanted and not verified
+        self._peers: dict[PeerId, _Peer] = {}
+        self._requests: dict[int, _Request] = {}
+        self._copies: dict[int, set[int]] = {}  # chunk -> its requests
+        self._arrived: dict[int, _Request] = {}  # not verified yet
+        self._bytes_out = 0  # asked, or arrived and not verified
+        self._next_request = 1
+        self._limit = RateLimit()
+
+    # ---- what there is to know
+
+    @property
+    def done(self) -> bool:
+        """True when every wanted chunk was verified."""
+        return self._n_open == 0
+
+    def unavailable(self) -> list[int]:
+        """Wanted chunks that no peer has: why nothing happens."""
+        missing = ((self._state == _NEEDED) | (self._state == _ASKED)) & (self._n_holders == 0)
+        return [int(chunk) for chunk in np.flatnonzero(missing)]
+
+    def rates(self) -> dict[PeerId, float]:
+        """Bytes per second that each peer lately delivered."""
+        return {peer_id: peer.bytes_per_s for peer_id, peer in self._peers.items()}
+
+    def next_tick(self, now: float) -> float | None:
+        """When `tick` has something to do, should no event come before; None: never."""
+        if self.done or not self._peers:
+            return None
+        wait_s = self._limit.wait_s(now)
+        return now + min(limits.PULL_TICK_S, limits.PULL_TICK_S if wait_s is None else wait_s or limits.PULL_TICK_S)
+
+    # ---- events
+
+    def want(self, chunks: Iterable[int], now: float) -> list[Effect]:
+        """Fetch these chunks too."""
+        for chunk in chunks:
+            if self._state[chunk] == _IDLE:
+                self._state[chunk] = _NEEDED
+                self._n_open += 1
+                self.bytes_wanted += int(self._sizes[chunk])
+        return self._fill(now)
+
+    def add_peer(self, peer: PeerId, now: float) -> list[Effect]:
+        """A peer that may have chunks of this model."""
+        if peer in self._peers or peer in self.banned or len(self._peers) >= limits.MAX_PULL_PEERS:
+            return []
+        self._peers[peer] = _Peer(np.zeros(len(self._sizes), np.bool_), asked_have_at=now)
+        return [AskHave(peer)]
+
+    def peer_has(self, peer: PeerId, bits: bytes, start: int, now: float) -> list[Effect]:
+        """The peer says which chunks it has from number `start` on: one bit each, least significant first."""
+        state = self._peers.get(peer)
+        if state is None or not 0 <= start <= len(self._sizes):
+            return []
+        told = np.unpackbits(np.frombuffer(bits, np.uint8), bitorder="little")[: len(self._sizes) - start].astype(
+            np.bool_
+        )
+        part = slice(start, start + len(told))
+        self._n_holders[part] += told.astype(np.int32) - state.have[part]
+        state.have[part] = told
+        return self._fill(now)
+
+    def peer_gone(self, peer: PeerId, now: float) -> list[Effect]:
+        """The peer is not there any more; it may come back by `add_peer`."""
+        self._remove(peer)
+        return self._fill(now)
+
+    def arrived(self, request: int, found: bool, now: float) -> list[Effect]:
+        """The answer to a request: the bytes, which go to be verified and stored, or that the chunk is not there."""
+        held = self._requests.get(request)
+        if held is None:
+            return []
+        peer = self._peers[held.peer]
+        peer.heard_at, peer.n_failures = now, 0
+        if found:
+            self._count(peer, held.n_bytes, now)
+            self._close(request)
+            self._arrived[request] = held
+            self._bytes_out += held.n_bytes
+            self._state[held.chunk] = _ARRIVED
+            return self._fill(now)
+        self._close(request)
+        self._reopen(held.chunk)
+        self._n_holders[held.chunk] -= peer.have[held.chunk]
+        peer.have[held.chunk] = False
+        return self._fill(now)
+
+    def is_wanted(self, request: int) -> bool:
+        """True when the bytes of this answer are worth verifying."""
+        return request in self._requests or request in self._arrived
+
+    def verified(self, request: int, right: bool, now: float) -> list[Effect]:
+        """The bytes of an answer were verified, and stored if they are right."""
+        held = self._arrived.pop(request, None)
+        if held is None:
+            return []
+        self._bytes_out -= held.n_bytes
+        if not right:
+            self._reopen(held.chunk)
+            return [*self._ban(held), *self._fill(now)]
+        effects: list[Effect] = []
+        if self._state[held.chunk] != _IDLE:
+            self._state[held.chunk] = _IDLE
+            self._n_open -= 1
+            self.bytes_done += held.n_bytes
+            effects += [self._cancel(other) for other in sorted(self._copies.get(held.chunk, ()))]
+        return effects + self._fill(now)
+
+    def not_kept(self, request: int, now: float) -> list[Effect]:
+        """The bytes could not be stored (the disk is full): nobody's fault, the chunk is still wanted."""
+        held = self._arrived.pop(request, None)
+        if held is not None:
+            self._bytes_out -= held.n_bytes
+            self._reopen(held.chunk)
+        return self._fill(now)
+
+    def set_rate(self, bytes_per_s: float | None, now: float) -> list[Effect]:
+        """Ask for no more than this; 0 pauses, None lets go."""
+        self._limit.set_rate(bytes_per_s, now)
+        return self._fill(now)
+
+    def tick(self, now: float) -> list[Effect]:
+        """Time has passed: lose patience, try again, help."""
+        effects: list[Effect] = []
+        for peer in self._peers.values():
+            if peer.requests and now >= peer.deadline():
+                peer.n_failures += 1
+                peer.resume_at = now + min(2.0 ** (peer.n_failures - 1), limits.PULL_BACKOFF_MAX_S)
+                peer.bytes_per_s = 0.0
+                peer.run.clear()
+                effects += [self._cancel(request) for request in list(peer.requests)]
+        return effects + self._fill(now)
+
+    # ---- deciding
+
+    def _fill(self, now: float) -> list[Effect]:
+        """Ask in turns, one chunk of each peer, until windows, memory or the rate limit are used up."""
+        effects: list[Effect] = []
+        ready = [peer_id for peer_id, peer in self._peers.items() if now >= peer.resume_at] if self._n_open else []
+        self._rng.shuffle(ready)
+        while ready:
+            still_ready = []
+            for peer_id in ready:
+                if self._bytes_out >= limits.MAX_PULL_BYTES or not self._limit.may_go(now):
+                    return effects
+                peer = self._peers[peer_id]
+                if peer.asked_bytes >= peer.window_bytes or len(peer.requests) >= limits.MAX_PULL_REQUESTS:
+                    continue
+                chunk = self._choose(peer_id, peer, now)
+                if chunk is not None:
+                    effects.append(self._ask(peer_id, peer, chunk, now))
+                    still_ready.append(peer_id)
+                elif now - peer.asked_have_at >= limits.PULL_HAVE_INTERVAL_S:
+                    peer.asked_have_at = now
+                    effects.append(AskHave(peer_id))
+            ready = still_ready
+        return effects
+
+    def _choose(self, peer_id: PeerId, peer: _Peer, now: float) -> int | None:
+        """The next chunk for a peer: of its run, of a new run, or one that is slow to come from another."""
+        while True:
+            while peer.run:
+                chunk = peer.run.popleft()
+                if self._state[chunk] == _NEEDED and peer.have[chunk]:
+                    return chunk
+            candidates = np.flatnonzero((self._state == _NEEDED) & peer.have)
+            if not len(candidates):
+                return self._slow_elsewhere(peer_id, peer, now)
+            n_holders = self._n_holders[candidates]
+            rarest = candidates[n_holders == n_holders.min()]
+            start = self._rng.randrange(len(rarest))
+            peer.run.extend(int(chunk) for chunk in np.roll(rarest, -start)[: limits.PULL_RUN_CHUNKS])
+
+    def _slow_elsewhere(self, peer_id: PeerId, peer: _Peer, now: float) -> int | None:
+        for request in self._requests.values():
+            if now - request.asked_at < limits.PULL_HELP_AFTER_S:
+                return None  # they are in the order of asking
+            if request.peer != peer_id and peer.have[request.chunk] and self._is_alone(request.chunk):
+                return request.chunk
+        return None
+
+    def _is_alone(self, chunk: int) -> bool:
+        return len(self._copies[chunk]) == 1 and self._state[chunk] == _ASKED
+
+    def _ask(self, peer_id: PeerId, peer: _Peer, chunk: int, now: float) -> Ask:
+        number, n_bytes = self._next_request, int(self._sizes[chunk])
+        self._next_request += 1
+        if not peer.requests:
+            peer.heard_at = peer.counted_at = now
+            peer.counted_bytes = 0
+        request = _Request(peer_id, chunk, n_bytes, now)
+        self._requests[number] = peer.requests[number] = request
+        self._copies.setdefault(chunk, set()).add(number)
+        peer.asked_bytes += n_bytes
+        self._bytes_out += n_bytes
+        self._state[chunk] = _ASKED
+        self._limit.take(n_bytes)
+        return Ask(peer_id, number, chunk, n_bytes)
+
+    def _count(self, peer: _Peer, n_bytes: int, now: float) -> None:
+        """Update a peer's rate, over a tenth of a second or more at a time."""
+        peer.counted_bytes += n_bytes
+        elapsed = now - peer.counted_at
+        if elapsed >= 0.1:
+            rate = peer.counted_bytes / elapsed
+            peer.bytes_per_s = rate if peer.bytes_per_s == 0 else 0.5 * (peer.bytes_per_s + rate)
+            peer.counted_at, peer.counted_bytes = now, 0
+
+    def _close(self, number: int) -> None:
+        """A request is over, one way or another."""
+        request = self._requests.pop(number)
+        peer = self._peers[request.peer]
+        del peer.requests[number]
+        self._copies[request.chunk].discard(number)
+        if not self._copies[request.chunk]:
+            del self._copies[request.chunk]
+        peer.asked_bytes -= request.n_bytes
+        self._bytes_out -= request.n_bytes
+
+    def _cancel(self, number: int) -> Cancel:
+        request = self._requests[number]
+        self._close(number)
+        self._reopen(request.chunk)
+        return Cancel(request.peer, number)
+
+    def _reopen(self, chunk: int) -> None:
+        """A chunk did not come this way: it is needed again, unless another copy is on its way or here."""
+        if self._state[chunk] == _IDLE:
+            return
+        if any(request.chunk == chunk for request in self._arrived.values()):
+            self._state[chunk] = _ARRIVED
+        else:
+            self._state[chunk] = _ASKED if chunk in self._copies else _NEEDED
+
+    def _ban(self, liar: _Request) -> list[Effect]:
+        if liar.peer in self.banned:
+            return []
+        self.banned.add(liar.peer)
+        self._remove(liar.peer)
+        return [Ban(liar.peer, f"it sent a wrong chunk {liar.chunk} of {self.name}: its hash is not the promised one")]
+
+    def _remove(self, peer_id: PeerId) -> None:
+        peer = self._peers.get(peer_id)
+        if peer is None:
+            return
+        for number in list(peer.requests):
+            self._cancel(number)
+        self._n_holders -= peer.have
+        del self._peers[peer_id]
