@@ -1,0 +1,103 @@
+"""Fields that may travel, and those that may not."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+import pytest
+
+from swarm.wire.ids import PeerId
+from swarm.wire.schema import (
+    MAX_EXTRA_FIELDS,
+    Int,
+    Many,
+    OneOf,
+    Raw,
+    Real,
+    Text,
+    Violation,
+    pack_record,
+    unpack_record,
+)
+
+
+@dataclass(frozen=True)
+class Inner:
+    number: Annotated[int, Int(0, 9)]
+
+
+@dataclass(frozen=True)
+class Outer:
+    peer: PeerId
+    text: Annotated[str, Text(4)]
+    raw: Annotated[bytes, Raw(1, 2)]
+    real: Annotated[float, Real(0.0, 1.0)]
+    word: Annotated[str, OneOf(("a", "b"))]
+    flag: bool
+    many: Annotated[tuple[Inner, ...], Many(2)]
+    maybe: Inner | None
+    late: Annotated[int, Int(0, 9)] = 7
+
+
+GOOD = Outer(PeerId("0a" * 16), "äö", b"x", 0.5, "a", True, (Inner(1), Inner(9)), None, 8)
+WIRE = [b"\x0a" * 16, "äö", b"x", 0.5, "a", True, [[1], [9]], None, 8]
+
+
+def test_a_record_becomes_a_list_and_a_list_the_record() -> None:
+    assert pack_record(GOOD) == WIRE
+    assert unpack_record(Outer, WIRE) == GOOD
+
+
+def test_a_missing_last_field_of_an_older_peer_takes_its_default() -> None:
+    assert unpack_record(Outer, WIRE[:-1]).late == 7
+
+
+def test_extra_fields_of_a_newer_peer_are_ignored_up_to_a_limit() -> None:
+    assert unpack_record(Outer, [*WIRE, "new", None]) == GOOD
+    with pytest.raises(Violation, match="fields"):
+        unpack_record(Outer, [*WIRE, *range(MAX_EXTRA_FIELDS + 1)])
+
+
+@pytest.mark.parametrize(
+    ("place", "bad", "rule"),
+    [
+        (0, b"\x0a" * 15, "16 bytes"),
+        (0, "0a" * 16, "16 bytes"),
+        (1, "äöü", "longer than 4"),
+        (1, "\x1b[2J", "printed"),
+        (1, "a\nb", "printed"),
+        (1, "\ud800", "printed"),
+        (1, b"ab", "not text"),
+        (2, b"", "from 1 to 2"),
+        (2, b"xyz", "from 1 to 2"),
+        (2, "x", "not bytes"),
+        (3, 1.5, "from 0 to 1"),
+        (3, float("nan"), "from 0 to 1"),
+        (3, 10**400, "from 0 to 1"),
+        (3, "1", "not a number"),
+        (3, True, "not a number"),
+        (4, "c", "one of a, b"),
+        (4, [], "one of a, b"),
+        (5, 1, "true or false"),
+        (6, [[1], [2], [3]], "at most 2"),
+        (6, [[10]], "from 0 to 9"),
+        (6, {"a": 1}, "not a list"),
+        (6, [[True]], "whole number"),
+        (6, [[]], "0 fields"),
+        (7, 5, "list of fields"),
+        (8, 1.0, "whole number"),
+    ],
+)
+def test_an_illegal_value_is_named_with_its_rule(place: int, bad: object, rule: str) -> None:
+    values = list(WIRE)
+    values[place] = bad
+    with pytest.raises(Violation, match=rule):
+        unpack_record(Outer, values)
+
+
+def test_nothing_illegal_is_sent() -> None:
+    with pytest.raises(Violation, match=r"Inner\.number"):
+        pack_record(Inner(10))
+    with pytest.raises(Violation, match="hex digits"):
+        pack_record(Outer(PeerId("0A" * 16), "", b"x", 0.0, "a", True, (), None))
