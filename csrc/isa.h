@@ -16,7 +16,6 @@ typedef struct {
   int offset;       /* to subtract from the quants, folded in through the sums of the activations */
   int scaled;       /* integer scales: one, or with `halves` one for each half of 16 columns */
   int halves;
-  int split;        /* 16 groups of nibbles, the high ones first, instead of 8 groups of bytes */
 } form;
 
 /* Below this a block's largest activation counts as 0: 127 / amax must stay finite and scales must stay normal. */

@@ -10,7 +10,6 @@
 
 #define TOKENS 4
 #define W8_BIAS 0
-#define SPLIT 1
 #include "x86_256.inc"
 
 typedef vi vs;   /* each row's scale twice, as int16 */
@@ -40,7 +39,7 @@ INLINE int starts_by_half(form k) { return k.bits != 4 && k.bits != 8; }
 
 /* Two 16-bit lanes make a row, so each takes half of the offset. */
 INLINE int32_t dot_start(form k, int sum) {
-  const int start = -(k.split ? 4 : k.offset / 2) * sum;
+  const int start = -(k.offset / 2) * sum;
   return (int32_t)((uint32_t)(start & 0xffff) * 0x10001u);
 }
 
@@ -51,17 +50,13 @@ INLINE dot dot_begin(form k, const int32_t *start) {
 INLINE void dot_flush(dot *d, vs s) { d->acc32 = keep(_mm256_add_epi32(d->acc32, _mm256_madd_epi16(d->acc16, s))); }
 
 INLINE void dot_add(dot *d, form k, vi w, const act *a, int g, const vs *s, const int32_t *start) {
-  const vi b = act_group(a, g % 8);
-  if (k.bits == 8 && !k.split) {
+  const vi b = act_group(a, g);
+  if (k.bits == 8) {
     d->acc16 = _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(b, w));   /* |-128| is 128 as unsigned */
     dot_flush(d, s[g / 4]);
     return;
   }
   d->acc16 = keep(_mm256_add_epi16(d->acc16, _mm256_maddubs_epi16(w, b)));
-  if (k.split && g == 7) {
-    d->acc32 = _mm256_slli_epi32(_mm256_madd_epi16(d->acc16, s[0]), 4);
-    d->acc16 = vi_zero();
-  }
   if ((k.bits == 6 && g % 2) || ((k.bits < 4 || k.bits == 5) && g % 4 == 3)) {
     dot_flush(d, s[g / 4]);
     d->acc16 = k.offset && k.bits != 6 && g == 3 ? vi_set32(start[1]) : vi_zero();
@@ -74,7 +69,7 @@ INLINE void dot_add(dot *d, form k, vi w, const act *a, int g, const vs *s, cons
 }
 
 INLINE vf dot_end(dot *d, form k, const vs *s) {
-  if (k.bits == 4 || k.split) dot_flush(d, s[0]);
+  if (k.bits == 4) dot_flush(d, s[0]);
   return vf_int(d->acc32);
 }
 
