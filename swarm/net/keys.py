@@ -17,7 +17,7 @@ from zmq.utils import z85
 from swarm.errors import SwarmKeyError
 from swarm.wire.proof import KEY_BYTES, Credentials
 
-CHECK_BYTES = 3  # of a written swarm key: 17 million to one that a typing error is noticed
+CHECK_BYTES = 6  # of a written swarm key: with them it is 64 characters without a spare bit
 PREFIX = "swarm"
 MAX_KEY_FILE_BYTES = 256
 

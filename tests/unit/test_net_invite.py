@@ -1,0 +1,86 @@
+"""Invitations over real sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+
+import pytest
+
+from swarm import limits
+from swarm.errors import SwarmKeyError, SwarmNetworkError
+from swarm.net.invite import InvitationServer, accept_invitation
+from swarm.net.keys import SwarmKey
+from swarm.net.pairing import Code, Invitation, Party, Secret
+from swarm.wire.ids import PeerId
+from swarm.wire.records import Address
+
+ANN, BOB = Party(PeerId("aa" * 16), "ann"), Party(PeerId("bb" * 16), "bob")
+SECRET = Secret(bytes(range(32)), 5, 7417)
+CODE, WRONG = Code(7, "482915"), Code(7, "482916")
+
+
+async def serve() -> tuple[InvitationServer, Address, list[Invitation]]:
+    ended: list[Invitation] = []
+    server = InvitationServer(Invitation(CODE, ANN, SECRET, time.monotonic()), ended.append)
+    await server.start("127.0.0.1")
+    return server, Address("127.0.0.1", server.port), ended
+
+
+def test_a_device_joins_with_the_code() -> None:
+    async def story() -> None:
+        server, address, ended = await serve()
+        key, inviter, node = await accept_invitation(CODE, BOB, [address])
+        assert (key, inviter, node) == (SwarmKey(SECRET.swarm_key, 5), ANN, Address("127.0.0.1", 7417))
+        await server.stop()
+        assert [each.joined for each in ended] == [BOB]
+
+    asyncio.run(story())
+
+
+def test_three_wrong_guesses_close_the_door() -> None:
+    async def story() -> None:
+        server, address, ended = await serve()
+        for _ in range(limits.MAX_WRONG_GUESSES):
+            with pytest.raises(SwarmKeyError, match="code is wrong"):
+                await accept_invitation(WRONG, BOB, [address])
+        with pytest.raises(SwarmNetworkError, match="swarm invite"):
+            await accept_invitation(CODE, BOB, [address])
+        await server.stop()
+        assert len(ended) == 1 and ended[0].joined is None
+
+    asyncio.run(story())
+
+
+def test_the_next_address_is_tried_when_one_does_not_answer() -> None:
+    async def story() -> None:
+        server, address, _ = await serve()
+        key, _, _ = await accept_invitation(CODE, BOB, [Address("127.0.0.1", 1), address])
+        assert key.generation == 5
+        await server.stop()
+
+    asyncio.run(story())
+
+
+def test_strangers_at_the_door_cost_no_guess() -> None:
+    async def story() -> None:
+        server, address, _ = await serve()
+        for noise in (b"", b"GET / HTTP/1.1\r\n\r\n", b"\xff\xff" + b"x" * 10, b"\x00\x02\xc1\xc1", bytes(4096)):
+            reader, writer = await asyncio.open_connection(address.host, address.port)
+            writer.write(noise)
+            writer.write_eof()
+            with contextlib.suppress(ConnectionError):
+                await reader.read()
+            writer.close()
+        key, _, _ = await accept_invitation(CODE, BOB, [address])
+        assert key.generation == 5
+        assert server.invitation.wrong == 0
+        await server.stop()
+
+    asyncio.run(story())
+
+
+def test_nobody_there_is_one_clear_line() -> None:
+    with pytest.raises(SwarmNetworkError, match="run `swarm invite` there"):
+        asyncio.run(accept_invitation(CODE, BOB, []))
