@@ -15,6 +15,7 @@ import logging
 import os
 import shutil
 from collections.abc import Collection
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from threading import RLock
 
@@ -23,7 +24,7 @@ import numpy as np
 from blake3 import blake3
 
 from swarm.errors import DiskFull, ModelError, ModelNotFound, RemoteProtocolError, ResourceError
-from swarm.limits import MAX_GGUF_PARTS, MAX_MANIFEST_BYTES, MAX_MODELS
+from swarm.limits import MAX_GGUF_PARTS, MAX_MANIFEST_BYTES, MAX_MODELS, SYNC_BYTES
 from swarm.store.disk import disk_errors, free_bytes, replace_file
 from swarm.store.gguf import GGUF, open_gguf, part_paths
 from swarm.store.importing import Progress, manifest_of
@@ -45,6 +46,9 @@ class ChunkStore:
         self.quota_bytes = quota_bytes
         self._models: dict[ModelId, ModelChunks] = {}
         self._lock = RLock()
+        # An SD card takes a second to flush; meanwhile chunks come and go.
+        self._flusher = ThreadPoolExecutor(1, "flush")
+        self._flush: Future[None] | None = None
         with disk_errors(root):
             (root / "models").mkdir(parents=True, exist_ok=True)
             self._lock_file: int | None = _locked(root)
@@ -125,7 +129,10 @@ class ChunkStore:
         chunks = self._models[model]
         if not chunks.on_disk[chunk]:
             self.check_room(len(data))
-        return chunks.put(chunk, data)
+        kept = chunks.put(chunk, data)
+        if chunks.unsynced_bytes >= SYNC_BYTES:
+            self._flush_soon(chunks)
+        return kept
 
     def read(self, chunk: ChunkId, start: int, n_bytes: int) -> Buffer | None:
         """Bytes [start, start + n_bytes) of a chunk for a peer, None when they are not here."""
@@ -177,6 +184,7 @@ class ChunkStore:
 
     def close(self) -> None:
         """Flush and let go; closing twice does nothing."""
+        self._flusher.shutdown()
         with self._lock:
             for model in list(self._models):
                 self._close_model(model)
@@ -185,6 +193,14 @@ class ChunkStore:
                 self._lock_file = None
 
     # ---- inside
+
+    def _flush_soon(self, chunks: ModelChunks) -> None:
+        """Flush in the background, one at a time; what went wrong with the last one is told now."""
+        with self._lock:
+            if self._flush is None or self._flush.done():
+                if self._flush is not None:
+                    self._flush.result()
+                self._flush = self._flusher.submit(chunks.sync)
 
     def _open_directory(self, directory: Path) -> None:
         """Open one model; what is broken is left alone: its manifest may come again."""

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from blake3 import blake3
 
-from swarm.limits import SYNC_BYTES
+from swarm.errors import ResourceError
 from swarm.store.data_files import DataFiles, flush
 from swarm.store.disk import disk_errors
 from swarm.store.gguf import GGUF
@@ -35,7 +35,8 @@ class ModelChunks:
         self._checked: Bits = np.zeros(manifest.n_chunks, np.bool_)
         # What the data files take. Chunks in the user's own GGUF file cost nothing.
         self.stored_bytes = int(manifest.chunk_sizes[self.on_disk].sum())
-        self._unsynced_bytes = 0
+        self.unsynced_bytes = 0  # put since the last flush
+        self._may_vouch = True
         self._lock = RLock()
         self._settle()
 
@@ -54,9 +55,7 @@ class ModelChunks:
                 self._journal.note_held(chunk)
                 self.on_disk[chunk] = self._checked[chunk] = True
                 self.stored_bytes += len(data)
-                self._unsynced_bytes += len(data)
-        if self._unsynced_bytes >= SYNC_BYTES:
-            self.sync()
+                self.unsynced_bytes += len(data)
         return True
 
     def read(self, chunk: int, start: int = 0, n_bytes: int | None = None) -> Buffer | None:
@@ -104,11 +103,18 @@ class ModelChunks:
         """Flush: what is here now is here after a power cut, too. Others may read and put meanwhile."""
         with self._lock:
             n_notes, paths = self._journal.n_notes, self.files.take_dirty()
-            self._unsynced_bytes = 0
-        if paths:
+            self.unsynced_bytes = 0
+        if not paths:
+            return
+        try:
             with disk_errors(self.directory):
                 flush(paths)
-            with self._lock:
+        except ResourceError:
+            # Linux forgets what it could not write: no later flush of this run may vouch for it.
+            self._may_vouch = False
+            raise
+        with self._lock:
+            if self._may_vouch:
                 self._journal.note_synced(n_notes)
 
     def close(self) -> None:

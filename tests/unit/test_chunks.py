@@ -16,6 +16,7 @@ from swarm.errors import DiskFull, ModelNotFound, RemoteProtocolError, ResourceE
 from swarm.store import chunks as chunks_module
 from swarm.store.chunks import ChunkStore
 from swarm.store.gguf import open_gguf
+from swarm.store.journal import Journal
 from swarm.store.manifest import Manifest
 from swarm.wire.ids import ChunkId
 from tests.helpers.chunked import write_model
@@ -281,11 +282,32 @@ def test_a_flush_during_which_chunks_arrive_vouches_only_for_the_earlier_ones(se
     chunks = store.model(manifest.id)
     monkeypatch.setattr("swarm.store.model_chunks.flush", lambda paths: fetch(store, source, manifest, [3]))
     chunks.sync()
-    from swarm.store.journal import Journal
-
     journal = Journal(chunks.directory / "journal", manifest.n_chunks)
     journal.close()
     assert list(np.flatnonzero(journal.held)) == [0, 1, 2, 3] and journal.unsynced == [3]
+
+
+def test_a_flush_begins_by_itself_and_its_failure_is_told(seeder, open_store, monkeypatch) -> None:
+    source, manifest = seeder
+    store = open_store()
+    monkeypatch.setattr(chunks_module, "SYNC_BYTES", 1)
+    flushed = threading.Event()
+
+    def failing(paths: object) -> None:
+        flushed.set()
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr("swarm.store.model_chunks.flush", failing)
+    fetch(store, source, manifest, [0])
+    assert flushed.wait(10)
+    store._flusher.submit(int).result()  # the flush before is over
+    with pytest.raises(ResourceError, match="Input/output error"):
+        fetch(store, source, manifest, [1])
+    monkeypatch.undo()
+    store.sync()  # succeeds, but cannot bring back what the failed one lost
+    journal = Journal(store.model(manifest.id).directory / "journal", manifest.n_chunks)
+    journal.close()
+    assert journal.unsynced == [0, 1]
 
 
 # ---- the file that serves itself
