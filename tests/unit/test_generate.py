@@ -1,0 +1,166 @@
+"""Generation against a decoder without weights: reuse of the cache, chunks, limits, endings."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from swarm.engine.generate import Finish, Request, Run, Session
+from swarm.engine.sampling import GREEDY, SamplingParams
+from swarm.errors import ContextFull, TextError
+from tests.helpers.fake_decoder import FakeDecoder
+
+
+def generated(session: Session, prompt: list[int], **options: object) -> tuple[list[int], Finish | None]:
+    run = Run(session, Request(prompt, **{"params": GREEDY, **options}))  # type: ignore[arg-type]
+    return list(run), run.finish
+
+
+def test_an_answer_ends_at_an_end_token_which_is_not_part_of_it() -> None:
+    session = Session(FakeDecoder(script={3: 7, 4: 8, 5: 9}))
+    assert generated(session, [1, 2, 3], end_tokens={9}) == ([7, 8], Finish.STOP)
+    assert session.ids == [1, 2, 3, 7, 8]
+
+
+def test_an_answer_ends_after_max_tokens() -> None:
+    decoder = FakeDecoder()
+    tokens, finish = generated(Session(decoder), [1], max_tokens=3)
+    assert (len(tokens), finish) == (3, Finish.LENGTH)
+    assert len(decoder.steps) == 3  # the last token needs no step
+    assert generated(Session(decoder), [1], max_tokens=0) == ([], Finish.LENGTH)
+
+
+def test_an_answer_ends_before_the_context_overflows() -> None:
+    decoder = FakeDecoder(context=10)
+    tokens, finish = generated(Session(decoder), [1, 2, 3])
+    assert finish == Finish.CONTEXT
+    assert len(tokens) + 3 <= 10
+    assert decoder.kvs[0].capacity == 10
+
+
+@pytest.mark.parametrize("size", [10, 11, 500])
+def test_a_prompt_that_leaves_no_room_is_refused_before_anything_is_computed(size: int) -> None:
+    decoder = FakeDecoder(context=10)
+    with pytest.raises(ContextFull, match=f"{size} tokens and the context holds 10; start anew"):
+        generated(Session(decoder), [1] * size)
+    assert not decoder.steps
+
+
+def test_a_prompt_that_just_fits_gets_one_token() -> None:
+    tokens, finish = generated(Session(FakeDecoder(context=10)), [1] * 9)
+    assert (len(tokens), finish) == (1, Finish.CONTEXT)
+
+
+@pytest.mark.parametrize(("prompt", "why"), [([], "empty"), ([1, -2], "-2 is not a token")])
+def test_what_is_no_prompt_is_refused(prompt: list[int], why: str) -> None:
+    with pytest.raises(TextError, match=why):
+        generated(Session(FakeDecoder()), prompt)
+
+
+def test_a_prompt_is_computed_in_chunks_with_progress() -> None:
+    decoder = FakeDecoder()
+    seen: list[tuple[int, int]] = []
+    run = Run(
+        Session(decoder, chunk_tokens=4), Request(list(range(10)), GREEDY, max_tokens=1), lambda *p: seen.append(p)
+    )
+    list(run)
+    assert [len(step) for step in decoder.steps] == [4, 4, 2]
+    assert seen == [(4, 10), (8, 10), (10, 10)]
+
+
+def test_the_next_turn_computes_only_what_is_new() -> None:
+    decoder = FakeDecoder()
+    session = Session(decoder)
+    answer, _ = generated(session, [1, 2, 3], max_tokens=4)
+    decoder.steps.clear()
+    generated(session, [1, 2, 3, *answer[:3], 5, 6], max_tokens=1)
+    assert decoder.steps == [[5, 6]]
+
+
+def test_an_edited_history_is_computed_from_the_first_change_on() -> None:
+    decoder = FakeDecoder()
+    session = Session(decoder)
+    generated(session, [1, 2, 3, 4, 5], max_tokens=1)
+    decoder.steps.clear()
+    generated(session, [1, 2, 9, 4, 5], max_tokens=1)
+    assert decoder.steps == [[9, 4, 5]]
+    assert decoder.kvs[0].ids == [1, 2, 9, 4, 5]
+
+
+def test_the_same_prompt_again_computes_its_last_token_only() -> None:
+    decoder = FakeDecoder()
+    session = Session(decoder)
+    first = generated(session, [1, 2, 3], max_tokens=1)
+    decoder.steps.clear()
+    assert generated(session, [1, 2, 3], max_tokens=1) == first
+    assert decoder.steps == [[3]]
+
+
+prompts = st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=8), min_size=1, max_size=5)
+
+
+@given(turns=prompts, chunk=st.integers(1, 5), seed=st.integers(0, 99))
+def test_reuse_and_chunks_never_change_an_answer(turns: list[list[int]], chunk: int, seed: int) -> None:
+    params = SamplingParams(seed=seed, repetition_penalty=1.2)
+    session = Session(FakeDecoder(vocab=3), chunk_tokens=chunk)
+    for prompt in turns:
+        fresh = generated(Session(FakeDecoder(vocab=3)), prompt, params=params, max_tokens=5)
+        assert generated(session, prompt, params=params, max_tokens=5) == fresh
+        kv = session.decoder.kvs[0]  # type: ignore[attr-defined]
+        assert kv.ids == session.ids
+
+
+def test_a_session_goes_on_after_any_token_as_if_it_had_been_given_them() -> None:
+    """A session is its ids, parameters and seed: another device with the same ids says the rest."""
+    params = SamplingParams(seed=5)
+    whole, _ = generated(Session(FakeDecoder()), [1, 2], params=params, max_tokens=8)
+    for n in range(8):
+        rest, _ = generated(Session(FakeDecoder()), [1, 2, *whole[:n]], params=params, max_tokens=8 - n)
+        assert whole[:n] + rest == whole
+
+
+def test_cancel_ends_an_answer_between_tokens() -> None:
+    session = Session(FakeDecoder())
+    run = Run(session, Request([1], GREEDY))
+    tokens = []
+    for token in run:
+        tokens.append(token)
+        if len(tokens) == 3:
+            run.cancel()
+    assert (len(tokens), run.finish) == (3, Finish.CANCELLED)
+    assert session.ids == [1, *tokens[:2]]
+
+
+def test_cancel_ends_a_prompt_between_chunks() -> None:
+    decoder = FakeDecoder()
+    run = Run(
+        Session(decoder, chunk_tokens=2), Request([1] * 9, GREEDY), lambda done, _: run.cancel() if done == 4 else None
+    )
+    assert list(run) == []
+    assert run.finish == Finish.CANCELLED
+    assert len(decoder.steps) == 2
+
+
+def test_an_interrupted_step_leaves_a_session_that_agrees_with_its_cache() -> None:
+    decoder = FakeDecoder()
+    session = Session(decoder, chunk_tokens=2)
+    generated(session, [1, 2, 3, 4], max_tokens=1)
+
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    decoder.before_step = interrupt
+    with pytest.raises(KeyboardInterrupt):
+        generated(session, [1, 2, 9, 9], max_tokens=1)
+    assert session.ids == decoder.kvs[0].ids == [1, 2]
+    decoder.before_step = lambda: None
+    fresh = generated(Session(FakeDecoder()), [1, 2, 9, 9], max_tokens=5)
+    assert generated(session, [1, 2, 9, 9], max_tokens=5) == fresh
+
+
+def test_penalties_see_the_prompt_and_the_answer() -> None:
+    plain, _ = generated(Session(FakeDecoder(script={})), [0], params=GREEDY, max_tokens=3)
+    assert plain == [0, 0, 0]
+    params = SamplingParams(temperature=0, presence_penalty=100)
+    assert generated(Session(FakeDecoder(script={})), [0], params=params, max_tokens=3)[0] == [1, 2, 3]
