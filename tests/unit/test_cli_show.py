@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +13,8 @@ import pytest
 from swarm.cli import bench, machine, show, terminal
 from swarm.cli import main as cli
 from tests.helpers.tiny import make_tiny
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -98,3 +102,23 @@ def test_a_container_limit_counts_as_the_memory_there_is(monkeypatch: pytest.Mon
     memory = machine.memory()
     assert (memory.total, memory.limited_by_group) == (500_000_000, True)
     assert memory.available <= 300_000_000
+
+
+PEAK = """
+import re, sys, swarm
+model = swarm.load(sys.argv[1], context=2048)
+answer = model.chat([{"role": "user", "content": "Tell me a story. " * 200}], max_tokens=8, temperature=0)
+answer.text
+peak = re.search(r"VmHWM:\\s+(\\d+) kB", open("/proc/self/status").read())  # getrusage would count the parent's
+print(int(peak[1]) * 1024, answer.stats.prompt_tokens)
+"""
+
+
+def test_peak_memory_is_what_show_says_at_most(real_model: Path) -> None:
+    command = [sys.executable, "-c", PEAK, str(real_model)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT, timeout=120)
+    peak_bytes, prompt_tokens = map(int, done.stdout.split())
+    summary = show.summarise(real_model, "f16")
+    assert prompt_tokens > 900
+    kv_bytes = (prompt_tokens + 8) * summary.kv_bytes_per_token["f16"]
+    assert peak_bytes <= summary.file_bytes + kv_bytes + 150_000_000
