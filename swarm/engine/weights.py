@@ -7,7 +7,7 @@ file are given back tensor by tensor, so that memory never holds the weights twi
 from __future__ import annotations
 
 import mmap
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol
@@ -45,6 +45,7 @@ class TensorSource(Protocol):
     @property
     def tensors(self) -> Mapping[str, TensorInfo]: ...
     def raw(self, name: str) -> U8: ...
+    def slabs(self, name: str) -> Iterable[U8]: ...
     def drop(self, name: str) -> None: ...
 
 
@@ -100,6 +101,20 @@ def load_weights(
     )
 
 
+def join_weights(shards: Iterable[Weights], layers: range) -> Weights:
+    """The weights of one shard with these layers from shards of single layers (and ends): nothing is copied."""
+    joined = Weights(layers, {}, {}, {}, 0)
+    for shard in shards:
+        joined = Weights(
+            layers=layers,
+            matrices={**joined.matrices, **shard.matrices},
+            experts={**joined.experts, **shard.experts},
+            vectors={**joined.vectors, **shard.vectors},
+            n_bytes=joined.n_bytes + shard.n_bytes,
+        )
+    return joined
+
+
 def packed_bytes(need: NeededTensor, quant: Quant) -> int:
     """Bytes that a matrix, or all its experts, take when packed; each starts on a cache line."""
     return int(_aligned(_native.packed_bytes(quant.id, need.rows, need.cols, need.cols))) * need.n_experts
@@ -114,11 +129,13 @@ class _Arena:
 
     def __init__(self, n_bytes: int) -> None:
         self._map = mmap.mmap(-1, n_bytes + HUGE_PAGE)
-        if hasattr(mmap, "MADV_HUGEPAGE"):
-            with suppress(OSError):  # a kernel without huge pages: everything works, some per cent slower
-                self._map.madvise(mmap.MADV_HUGEPAGE)
         whole = np.frombuffer(self._map, np.uint8)
-        self._free = whole[-whole.ctypes.data % HUGE_PAGE :]
+        start = -whole.ctypes.data % HUGE_PAGE
+        if hasattr(mmap, "MADV_HUGEPAGE") and n_bytes >= HUGE_PAGE:
+            with suppress(OSError):  # a kernel without huge pages: everything works, some per cent slower
+                # The rest of the last huge page would be taken, too: a shard of one layer may be small.
+                self._map.madvise(mmap.MADV_HUGEPAGE, start, n_bytes // HUGE_PAGE * HUGE_PAGE)
+        self._free = whole[start:]
 
     def take(self, n_bytes: int) -> U8:
         taken, self._free = self._free[:n_bytes], self._free[_aligned(n_bytes) :]
@@ -135,9 +152,9 @@ class _Loader:
 
     def pack(self, need: NeededTensor) -> None:
         quant = self.source.tensors[need.ref.name].quant
-        raw = self.source.raw(need.ref.name)
         rows = slice(need.ref.row_start, need.ref.row_end)
-        slabs = raw if need.role in EXPERT_ROLES else raw[None]  # (experts, rows, row_bytes)
+        # Expert by expert: a source that must put rows together then never holds all of them.
+        slabs = self.source.slabs(need.ref.name) if need.role in EXPERT_ROLES else [self.source.raw(need.ref.name)]
         self.packed[need.ref] = [self._pack_rows(quant, slab[rows], need) for slab in slabs]
         self.source.drop(need.ref.name)
 

@@ -6,7 +6,7 @@ import mmap
 import os
 import re
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
 
@@ -42,6 +42,11 @@ class GGUF:
         tensor = self.tensors[name]
         flat = np.frombuffer(self._maps[tensor.part], np.uint8, tensor.n_bytes, tensor.offset)
         return flat.reshape(*tensor.shape[:-1], tensor.quant.row_bytes(tensor.shape[-1]))
+
+    def slabs(self, name: str) -> Iterable[npt.NDArray[np.uint8]]:
+        """The experts of a tensor (its outer dimensions), one (rows, row_bytes) view after the other."""
+        raw = self.raw(name)
+        return raw.reshape(-1, *raw.shape[-2:])
 
     def drop(self, name: str) -> None:
         """Let the system take back the memory that reading this tensor has filled; views stay valid."""
