@@ -32,6 +32,7 @@ class NumpyDecoder:
     def __init__(self, model: GGUF, rounded: bool = False) -> None:
         self.model, self.rounded = model, rounded
         self.spec: ModelSpec = spec_from_gguf(model.metadata, model.tensors)
+        self.chosen: list[np.ndarray] = []  # (tokens, top_k) experts of each mixture, in the order they ran
         self._values: dict[str, np.ndarray] = {}
 
     @classmethod
@@ -83,6 +84,7 @@ class NumpyDecoder:
             n_group=moe.n_group,
             top_group=moe.top_group,
         )
+        self.chosen.append(chosen)
         y = ops.experts(
             b,
             chosen,

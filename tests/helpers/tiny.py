@@ -90,7 +90,7 @@ TINY: dict[str, Tiny] = {
         Tiny("chatglm", "chatglm", eps=1.5625e-7, qkv_fused=True, **_GLM),
         Tiny("chatglm-separate", "chatglm", eps=1.5625e-7, left_out=("rope.dimension_count",), **_GLM),
         Tiny("glm4", "glm4", **_GLM),
-        Tiny("glm4-fused", "glm4", qkv_fused=True, left_out=("rope.dimension_count",), **_GLM),
+        Tiny("glm4-fused", "glm4", qkv_fused=True, left_out=("rope.dimension_count", "rope.freq_base"), **_GLM),
         Tiny("air", "glm4moe", theta=1e6, moe=_AIR, mtp="present", left_out=("expert_gating_func",), **_GLM),
         Tiny("intellect3", "glm4moe", theta=1e6, moe=_AIR, mtp="absent", left_out=("expert_weights_norm",), **_GLM),
         Tiny(
