@@ -2,7 +2,7 @@
 
 One lock guards all of it. A thread of its own reads sockets and keeps the time; whoever sends does so on its own
 thread, because a hop to another one would cost more than sending. Events leave through the `Gate`.
-One link to a peer carries both directions; when both sides called, both links stay and links.py says which is used.
+One link to a peer carries both directions; when both sides called, both links stay, and each side keeps to one of them.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Engine:
         self._lock = threading.RLock()
         self._doors = doors
         self._gate = gate
-        self._links = Links(me.peer)
+        self._links = Links()
         self._dialer = Dialer(me.peer)
         self._doorman = Doorman()
         self._poll = Poll()
@@ -230,12 +230,15 @@ class Engine:
         assert link.monitor is not None
         while not link.monitor.closed and readable(link.monitor):
             event = recv_monitor_message(link.monitor)["event"]
+            if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
+                self._greet(link)
+                continue
             self._read_call(link)
             if link.socket.closed:
                 return False
-            if link.connection is None and event in HANDSHAKE_FAILED:
-                text = f"{link.address} does not let this device in: it has another swarm key, or is no Swarm device"
-                self._notice("key", link.address, text)
+            if link.connection is None and event in NOT_LET_IN:
+                reason, text = NOT_LET_IN[event]
+                self._notice(reason, link.address, f"{link.address} does not let this device in: {text}")
             self._down(link, "its connection closed")
         return False
 
@@ -359,7 +362,7 @@ class Engine:
         assert connection is not None
         remote = connection.remote
         is_new = remote.peer not in self._links.peers
-        surplus = self._links.add(link)
+        surplus = self._links.add(link, self._now)
         if surplus is not None:
             self._down(surplus, "there were too many links")
         if link.lane is Lane.BULK:
@@ -457,7 +460,16 @@ class Engine:
         self._calls[socket] = link
         self._poll.register(socket, partial(self._read_call, link))
         self._poll.register(monitor, partial(self._read_call_monitor, link))
-        socket.send(call(self.me, lane, link.nonce), zmq.NOBLOCK)
+
+    def _greet(self, link: Link) -> None:
+        """Say hello; at one address of a device at a time, so that it never has two links of ours."""
+        rivals = [each for each in self._calls.values() if each.key == link.key and each.has_greeted]
+        if link.key is not None and rivals:
+            self._down(link, "another address answered")
+            return
+        link.has_greeted = True
+        link.socket.send(call(self.me, link.lane, link.nonce), zmq.NOBLOCK)
+        self._poll.used(link.socket)
 
     def _call_bulk(self) -> None:
         """Whoever made the fast link makes the bulk link too."""
@@ -576,11 +588,12 @@ CLONE_ADVICE = (
     "one has a copy of the other's files (a cloned SD card?); run `swarm forget` on one and let it join again"
 )
 OWN_SELF = "this is your own address"
-HANDSHAKE_FAILED = (
-    zmq.Event.HANDSHAKE_FAILED_AUTH,
-    zmq.Event.HANDSHAKE_FAILED_PROTOCOL,
-    zmq.Event.HANDSHAKE_FAILED_NO_DETAIL,
-)
+OTHER_KEY = ("key", "it has another swarm key, or is no Swarm device")
+NOT_LET_IN: dict[int, tuple[str, str]] = {
+    zmq.Event.HANDSHAKE_FAILED_NO_DETAIL: OTHER_KEY,
+    zmq.Event.HANDSHAKE_FAILED_PROTOCOL: OTHER_KEY,
+    zmq.Event.HANDSHAKE_FAILED_AUTH: ("forgotten", "this device was shut out, or sent garbage a moment ago"),
+}
 
 
 def _receive(socket: Socket) -> list[zmq.Frame] | None:

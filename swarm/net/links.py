@@ -29,6 +29,7 @@ class Link:
     monitor: Socket | None = None
     key: Key | None = None
     nonce: bytes = b""
+    has_greeted: bool = False
     routing: bytes = b""
     fd: int = -1
     connection: Connection | None = None
@@ -70,20 +71,25 @@ class PeerLinks:
 class Links:
     """Every proven link, by peer; and every incoming one by its routing id."""
 
-    def __init__(self, me: PeerId) -> None:
-        self._me = me
+    def __init__(self) -> None:
         self.peers: dict[PeerId, PeerLinks] = {}
         self.incoming: dict[Lane, dict[bytes, Link]] = {Lane.FAST: {}, Lane.BULK: {}}
 
-    def add(self, link: Link) -> Link | None:
-        """Take a proven link in; return the oldest of that lane when there are too many, for the engine to close."""
+    def add(self, link: Link, now: float) -> Link | None:
+        """Take a proven link in; return one of that lane when there are too many, for the engine to close.
+
+        The link in use stays in use while it lives, so that messages keep their order; one that has not been heard of
+        is replaced, because a peer calls anew when it has given the old link up.
+        """
         assert link.connection is not None
         peer = self.peers.setdefault(link.connection.remote.peer, PeerLinks(link.connection))
         lane = peer.lanes[link.lane]
-        lane.append(link)
+        in_use = lane[0].connection if lane else None
+        is_alive = in_use is not None and now - in_use.heard_at < 2 * limits.HEARTBEAT_INTERVAL_S
+        lane.insert(len(lane) if is_alive else 0, link)
         if link.routing:
             self.incoming[link.lane][link.routing] = link
-        return lane[0] if len(lane) > limits.MAX_LINKS_PER_LANE else None
+        return lane[-1] if len(lane) > limits.MAX_LINKS_PER_LANE else None
 
     def remove(self, link: Link) -> bool:
         """Forget a link; True when it was the last fast one to its peer."""
@@ -98,12 +104,9 @@ class Links:
         return link.lane is Lane.FAST and not peer.lanes[Lane.FAST]
 
     def best(self, peer: PeerId, lane: Lane) -> Link | None:
-        """Return the link to send on: the newest that the smaller id made, so both ends choose the same one."""
+        """Return the link to send on."""
         links = self.peers[peer].lanes[lane] if peer in self.peers else []
-        we_are_smaller = self._me < peer
-        return max(enumerate(links), key=lambda item: (item[1].is_call == we_are_smaller, item[0]), default=(0, None))[
-            1
-        ]
+        return links[0] if links else None
 
     def by_fd(self, lane: Lane, fd: int) -> Link | None:
         """Return the incoming link on that file descriptor."""

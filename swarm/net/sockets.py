@@ -88,7 +88,7 @@ def open_call(context: Context, lane: Lane, credentials: Credentials, address: A
     socket.ipv6 = 1
     socket.curve_serverkey, _ = keys.curve_pair(credentials.server_secret)
     socket.curve_publickey, socket.curve_secretkey = keys.curve_pair(credentials.device_secret)
-    monitor = socket.get_monitor_socket(_mask(CALL_ENDED))
+    monitor = socket.get_monitor_socket(_mask(CALL_ENDED | {zmq.Event.HANDSHAKE_SUCCEEDED}))
     try:
         socket.connect(f"tcp://{address}")
     except zmq.ZMQError as error:

@@ -19,33 +19,23 @@ def test_an_interface_of_a_home_device_is_used(name: str) -> None:
     assert [each.name for each in usable([interface(name)])] == [name]
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "docker0",
-        "br-3f1a",
-        "veth12ab",
-        "virbr0",
-        "vnet3",
-        "vmnet8",
-        "vboxnet0",
-        "cni0",
-        "flannel.1",
-        "cali12",
-        "podman0",
-        "lxcbr0",
-        "lxdbr0",
-        "incusbr0",
-        "tun0",
-        "tap1",
-        "wg0",
-        "tailscale0",
-        "zt7nnig",
-        "utun3",
-        "ppp0",
-        "dummy0",
-    ],
+CONTAINERS = (
+    "docker0",
+    "br-3f1a",
+    "veth12ab",
+    "cni0",
+    "flannel.1",
+    "cali12",
+    "podman0",
+    "lxcbr0",
+    "lxdbr0",
+    "incusbr0",
 )
+MACHINES = ("virbr0", "vnet3", "vmnet8", "vboxnet0", "tap1")
+TUNNELS = ("tun0", "wg0", "tailscale0", "zt7nnig", "utun3", "ppp0", "dummy0")
+
+
+@pytest.mark.parametrize("name", [*CONTAINERS, *MACHINES, *TUNNELS])
 def test_an_interface_without_home_devices_is_ignored(name: str) -> None:
     assert [each.name for each in usable([interface(name), interface("eth0")])] == ["eth0"]
 
