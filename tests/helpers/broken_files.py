@@ -1,4 +1,7 @@
-"""Kinds of broken model file: each makes one in an empty directory and returns the path to open."""
+"""Kinds of broken model file: each makes one in an empty directory and returns the path to open.
+
+`line_about` opens one as every command does: the file first, then what model it is.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
+from swarm.errors import ModelError
+from swarm.models import spec_from_gguf
+from swarm.store.gguf import open_gguf
 from tests.helpers.gguf_bytes import (
     ARCHITECTURE,
     ARRAY,
@@ -170,8 +176,26 @@ BROKEN = (
         _tensors(tensor("a", (16,), 0, 0), tensor("b", (8,), 0, 32)),
         "offset of tensor 'b': its data overlaps that of 'a'",
     ),
+    Broken("no tensors", _tensors(), "llama.block_count"),
+    Broken("a missing metadata key", _pairs(pair("general.name", STRING, string("x"))), "general.architecture"),
+    Broken(
+        "a metadata value of the wrong type",
+        _pairs(ARCHITECTURE, pair("llama.block_count", STRING, string("many"))),
+        "llama.block_count",
+    ),
+    Broken("a family that Swarm does not run", _pairs(pair("general.architecture", STRING, string("rwkv"))), "rwkv"),
     Broken("a missing part of a split model", _missing_part, "model-00002-of-00003.gguf: there is no such file"),
     Broken("a part under the wrong number", _wrong_split_no, "split.no: it does not say 1"),
     Broken("a part renamed", _lonely_part, "it is part of a split model"),
     Broken("part 7 of 3", _absurd_part_number, "the name says part 7 of 3"),
 )
+
+
+def line_about(path: Path) -> str:
+    """What Swarm says about a file; empty when it finds nothing wrong."""
+    try:
+        with open_gguf(path) as file:
+            spec_from_gguf(file.metadata, file.tensors)
+    except ModelError as error:
+        return str(error)
+    return ""

@@ -208,6 +208,17 @@ def test_a_pipe_does_not_hang(tmp_path: Path) -> None:
         open_gguf(tmp_path / "pipe.gguf")
 
 
+def test_a_file_that_may_not_be_read_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_gguf(tmp_path / "a.gguf", METADATA, {})
+
+    def refuse(*args: object, **kwargs: object) -> int:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(os, "open", refuse)
+    with pytest.raises(BadModelFile, match=r"a.gguf: cannot be opened \(Permission denied\)"):
+        open_gguf(path)
+
+
 def test_a_name_that_no_file_can_have_is_an_error_of_ours() -> None:
     for path in ("a\0b.gguf", "x" * 5000 + ".gguf"):
         with pytest.raises((BadModelFile, ModelNotFound)):
