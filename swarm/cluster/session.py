@@ -117,6 +117,16 @@ class Session:
     def stages(self) -> list[PeerId]:
         return [shard.peer for shard in self.placement.shards] if self.placement else []
 
+    def next_turn(self, ask: Ask, now: float) -> Session:
+        """The same session with other ids: KV of what the two have in common stays true."""
+        same = 0
+        for old, new in zip(self.ids, ask.ids, strict=False):
+            if old != new:
+                break
+            same += 1
+        prefixes = {epoch: min(prefix, same) for epoch, prefix in self.true_prefix.items()}
+        return Session(ask, list(ask.ids), Phase.QUEUED, now, self.epoch, acked=self.acked, true_prefix=prefixes)
+
     @property
     def is_active(self) -> bool:
         return self.phase not in (Phase.QUEUED, Phase.RESTING)
@@ -142,7 +152,7 @@ class Sessions:
         if self._count(Phase.QUEUED) >= limits.MAX_WAITING_SESSIONS:
             text = f"{limits.MAX_WAITING_SESSIONS} chats are waiting already; try again later"
             return [Ended(ask.session, Reason.FAILED, text)]
-        session = _next_turn(known, ask, now) if known is not None else Session(ask, list(ask.ids), Phase.QUEUED, now)
+        session = known.next_turn(ask, now) if known is not None else Session(ask, list(ask.ids), Phase.QUEUED, now)
         self.sessions.pop(ask.session, None)
         self.sessions[ask.session] = session
         return self._admit(now) + self._say_queued(session)
@@ -239,7 +249,6 @@ class Sessions:
             entry=self.me,
             context=session.limit,
             keep=keep,
-            keep_epoch=since or 0,
             sampling=session.ask.sampling,
             end_ids=session.ask.end_ids,
         )
@@ -467,19 +476,6 @@ class Sessions:
     def _from_last_stage(self, sender: PeerId, key: SessionId, epoch: int) -> Session | None:
         session = self._current(sender, key, epoch, Phase.RUNNING)
         return session if session is not None and sender == session.stages[-1] else None
-
-
-def _next_turn(session: Session, ask: Ask, now: float) -> Session:
-    """The same session with other ids: KV of what the two have in common stays true."""
-    same = 0
-    for old, new in zip(session.ids, ask.ids, strict=False):
-        if old != new:
-            break
-        same += 1
-    prefixes = {epoch: min(prefix, same) for epoch, prefix in session.true_prefix.items()}
-    return Session(
-        ask, list(ask.ids), Phase.QUEUED, now, epoch=session.epoch, acked=session.acked, true_prefix=prefixes
-    )
 
 
 def _forget_old_epochs(session: Session) -> None:

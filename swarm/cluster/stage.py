@@ -156,8 +156,7 @@ class Stage:
         entry = self.ledger.kv.get(message.session)
         if known is None or entry is None or (entry.first, entry.end) != (place.first, place.end):
             return 0
-        same = known.epoch >= message.keep_epoch and known.open.model == message.model
-        return min(message.keep, known.done) if same else 0
+        return min(message.keep, known.done) if known.open.model == message.model else 0
 
     def _reserve(self, claim: Claim, session: SessionId, n_bytes: int, now: float) -> tuple[list[Effect], int]:
         """Make room for a session's KV; return what that took, and the bytes that are missing."""

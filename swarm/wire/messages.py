@@ -317,7 +317,7 @@ class SessionOpen(Message):
     """The entry node opens a session on every stage of its placement, or opens it again.
 
     `epoch` grows with every opening of the session; from then on messages of older epochs are stale. KV of the first
-    `keep` positions stays where the stage has it from epoch `keep_epoch` or a later one; all other KV is forgotten.
+    `keep` positions stays where the stage has it from an earlier opening; all other KV is forgotten.
     """
 
     TYPE = 40
@@ -328,7 +328,6 @@ class SessionOpen(Message):
     entry: PeerId
     context: Position  # tokens of KV to keep room for; nothing is sampled for this position or a later one
     keep: Position
-    keep_epoch: Epoch
     sampling: Sampling
     end_ids: Annotated[tuple[TokenId, ...], Many(limits.MAX_END_IDS)]
 

@@ -29,6 +29,7 @@ from tests.helpers import toy
 
 MODEL = ModelId("ab" * 32)
 TICK_S = 0.1
+LATE_S = 2.5
 QUEUE_MESSAGES = 4096  # of a frozen node; more are lost, as a full socket loses them
 
 
@@ -45,6 +46,7 @@ class Wire:
     loss: float = 0.0
     repeat: float = 0.0
     reorder: bool = False
+    late: float = 0.0  # share of messages that take up to LATE_S: a stream that stood still and went on
     cut: bool = False
     last_at: float = 0.0
 
@@ -339,6 +341,7 @@ class Sim:
             at = self.now + wire.delay_s + self.rng.random() * wire.jitter_s
             at = at if wire.reorder else max(at, wire.last_at)
             wire.last_at = max(at, wire.last_at)
+            at += self.rng.random() * LATE_S if self.rng.random() < wire.late else 0.0
             self.at(at - self.now, lambda: self._deliver(sender, boot, to, to_boot, message, frame))
 
     def _deliver(
@@ -399,7 +402,9 @@ class Sim:
 
     # --- chats
 
-    def ask(self, node: Node, prompt: tuple[int, ...], max_tokens: int, *, session: SessionId | None = None) -> Chat | None:
+    def ask(
+        self, node: Node, prompt: tuple[int, ...], max_tokens: int, *, session: SessionId | None = None
+    ) -> Chat | None:
         if not node.alive or node.frozen:
             return None
         key = session or SessionId(f"{self.rng.getrandbits(128):032x}")
@@ -490,7 +495,7 @@ def play(seed: int, *, verbose: bool = False) -> Sim:
     whole, layer = sim.model.weight_bytes, sim.model.part_bytes(1)
     for i in range(n):
         share = rng.choice([0.3, 0.45, 0.6, 0.8])
-        memory = int(max(whole * share, whole / n + layer)) + sim.model.stage_kv_bytes(0, sim.model.n_layers, 700)
+        memory = int(max(whole * share, whole / n + layer)) + sim.model.stage_kv_bytes(0, sim.model.n_layers, 900)
         sim.add_node(memory, speed=rng.choice([1e6, 2e6, 4e6]), holds=i == 0 or rng.random() < 0.3)
     _weather(sim, rng)
     for _ in range(rng.randint(1, 5)):
@@ -499,7 +504,7 @@ def play(seed: int, *, verbose: bool = False) -> Sim:
         _fault(sim, rng)
     sim.at(12.0, lambda: _peace(sim))
     sim.run_until(13.0)
-    sim.run_until(120.0, done=lambda: all(c.ended is not None or not sim.lives(c) for c in sim.chats))
+    sim.run_until(80.0, done=lambda: all(c.ended is not None or not sim.lives(c) for c in sim.chats))
     for chat in sim.chats:
         _judge(sim, chat)
     return sim
@@ -514,34 +519,44 @@ def _weather(sim: Sim, rng: Random) -> None:
             wire.loss = rng.choice([0.0, 0.002, 0.02])
             wire.repeat = rng.choice([0.0, 0.02])
             wire.reorder = rng.random() < 0.3
+            wire.late = rng.choice([0.0, 0.01, 0.05])
+        if bad < 0.1:
+            wire.loss, wire.late, wire.repeat = 0.05, 0.25, 0.1
     sim.load_fails = rng.choice([0.0, 0.0, 0.1])
     sim.step_fails = rng.choice([0.0, 0.0, 0.0, 0.005])
 
 
 def _chat(sim: Sim, rng: Random) -> None:
-    start = rng.uniform(1.5, 9.0)
-    prompt = tuple(rng.randrange(toy.VOCABULARY) for _ in range(rng.choice([1, 5, 60, 128, 129, 500])))
-    n_tokens = rng.choice([1, 5, 100, 300])
-    cancel_after = rng.choice([None, None, None, rng.uniform(0.0, 2.0)])
-    again_after = rng.choice([None, rng.uniform(0.5, 3.0)])
-    more = tuple(rng.randrange(toy.VOCABULARY) for _ in range(20))
+    """A person on one node: asks, perhaps cancels, and asks again: more, or something else after an undo."""
     index = rng.randrange(len(sim.nodes))
+    fickle = rng.random() < 0.3
 
-    def begin() -> None:
-        chat = sim.ask(sim.nodes[index], prompt, n_tokens)
-        if chat is not None and cancel_after is not None:
-            sim.at(cancel_after, lambda: sim.cancel(chat))
-        if chat is not None and again_after is not None:
-            sim.at(again_after, lambda: next_turn(chat))
+    def some(n: int) -> tuple[int, ...]:
+        return tuple(rng.randrange(toy.VOCABULARY) for _ in range(n))
 
-    def next_turn(chat: Chat) -> None:
-        if chat.ended is None or not sim.lives(chat):
+    def ask(prompt: tuple[int, ...], turns: int, session: SessionId | None = None) -> None:
+        chat = sim.ask(sim.nodes[index], prompt, rng.choice([1, 5, 100, 300]), session=session)
+        if chat is None:
             return
-        history = (*prompt, *chat.got)
-        cut = rng.choice([len(history), len(history), max(1, len(history) // 2)])  # the user may undo
-        sim.ask(sim.nodes[index], (*history[:cut], *more), n_tokens, session=chat.ask.session)
+        if rng.random() < (0.9 if fickle else 0.2):
+            sim.at(rng.uniform(0.0, 0.4 if fickle else 2.0), lambda: sim.cancel(chat))
+        if turns > 1:
+            sim.at(rng.uniform(0.05, 0.5) if fickle else rng.uniform(0.5, 3.0), lambda: again(chat, turns - 1))
 
-    sim.at(start, begin)
+    def again(chat: Chat, turns: int) -> None:
+        if not sim.lives(chat) or sim.now > 11.0:
+            return
+        if chat.ended is None:
+            stands_still = not chat.emitted_at or sim.now - chat.emitted_at[-1] > 0.5
+            if fickle and stands_still:
+                sim.cancel(chat)
+            sim.at(0.2, lambda: again(chat, turns))
+            return
+        history = (*chat.ask.ids, *chat.got)
+        kept = rng.choice([len(history), rng.randint(1, len(history)), max(1, len(history) - 1)])
+        ask((*history[:kept], *some(rng.choice([1, 20, 150]))), turns, chat.ask.session)
+
+    sim.at(rng.uniform(1.5, 9.0), lambda: ask(some(rng.choice([1, 5, 60, 128, 129, 500])), 8 if fickle else 2))
 
 
 def _fault(sim: Sim, rng: Random) -> None:
@@ -563,6 +578,8 @@ def _fault(sim: Sim, rng: Random) -> None:
 
 def _peace(sim: Sim) -> None:
     sim.heal()
+    for wire in sim.wires.values():
+        wire.loss, wire.late = min(wire.loss, 0.002), 0.0
     sim.load_fails = sim.step_fails = 0.0
     for node in sim.nodes:
         sim.thaw(node)
@@ -573,7 +590,9 @@ def _judge(sim: Sim, chat: Chat) -> None:
     """A chat whose entry node lives has ended: with its text, or for a reason that is one."""
     if not sim.lives(chat):
         return
-    sim.require(chat.ended is not None, f"a chat hangs: {len(chat.got)} of {len(chat.expected)} tokens, {chat.notices[-1:]}")
+    sim.require(
+        chat.ended is not None, f"a chat hangs: {len(chat.got)} of {len(chat.expected)} tokens, {chat.notices[-1:]}"
+    )
     assert chat.ended is not None
     if chat.ended.reason is fx.Reason.FAILED:
         known = ("more memory", "on its disk", "answered already", "do not reach", "the step failed")
