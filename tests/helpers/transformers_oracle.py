@@ -16,6 +16,7 @@ def transformers_logits(tiny: Tiny, weights: Weights, ids: list[int]) -> np.ndar
     """Logits (tokens, vocab) of every position of one fresh sequence."""
     import torch
 
+    torch.set_num_threads(1)  # small matrices: more threads only wait for each other
     model = build_model(tiny, weights)
     with torch.no_grad():
         return model(torch.tensor([ids])).logits[0].numpy()
