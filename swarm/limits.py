@@ -134,6 +134,11 @@ PULL_PATIENCE_MAX_S = 15.0  # on a slow link a chunk may take so long
 PULL_BACKOFF_MAX_S = 30.0  # a peer that did not deliver is tried again after 1, 2, 4 ... this
 PULL_HAVE_INTERVAL_S = 1.0  # between questions to a peer what it has by now
 PULL_TICK_S = 0.25  # a silent peer is noticed this late at most
-PULL_RUN_CHUNKS = 16  # asked of a peer in the order of its disk
+PULL_RUN_BYTES = 16 * 1024 * 1024  # asked of a peer in the order of its disk
+PULL_RUN_CHUNKS = 128  # and no more than so many at once
 PULL_HELP_AFTER_S = 0.5  # in the end a chunk that is on its way so long is asked of a second peer too
 MAX_PULL_PEERS = MAX_PEERS
+
+# --- the node (swarm/node) and its local API
+FETCH_PATIENCE_S = 60.0  # without a single chunk: a device that reboots is back within this
+MANIFEST_TIMEOUT_S = 10.0  # one piece of 4 MB, on the worst Wi-Fi

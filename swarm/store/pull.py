@@ -146,11 +146,11 @@ class Pull:
 
     def want(self, chunks: Iterable[int], now: float) -> list[Effect]:
         """Fetch these chunks too."""
-        for chunk in chunks:
-            if self._state[chunk] == _IDLE:
-                self._state[chunk] = _NEEDED
-                self._n_open += 1
-                self.bytes_wanted += int(self._sizes[chunk])
+        asked = np.unique(np.fromiter(chunks, np.int64))
+        new = asked[self._state[asked] == _IDLE]
+        self._state[new] = _NEEDED
+        self._n_open += len(new)
+        self.bytes_wanted += int(self._sizes[new].sum())
         return self._fill(now)
 
     def add_peer(self, peer: PeerId, now: float) -> list[Effect]:
@@ -191,7 +191,7 @@ class Pull:
             self._arrived[request] = held
             self._bytes_out += held.n_bytes
             self._state[held.chunk] = _ARRIVED
-            return self._fill(now)
+            return self._fill(now, [held.peer])
         self._close(request)
         self._reopen(held.chunk)
         self._n_holders[held.chunk] -= peer.have[held.chunk]
@@ -207,6 +207,7 @@ class Pull:
         held = self._arrived.pop(request, None)
         if held is None:
             return []
+        was_full = self._bytes_out >= limits.MAX_PULL_BYTES
         self._bytes_out -= held.n_bytes
         if not right:
             self._reopen(held.chunk)
@@ -217,7 +218,7 @@ class Pull:
             self._n_open -= 1
             self.bytes_done += held.n_bytes
             effects += [self._cancel(other) for other in sorted(self._copies.get(held.chunk, ()))]
-        return effects + self._fill(now)
+        return effects + self._fill(now) if was_full or effects else []
 
     def not_kept(self, request: int, now: float) -> list[Effect]:
         """The bytes could not be stored (the disk is full): nobody's fault, the chunk is still wanted."""
@@ -246,28 +247,33 @@ class Pull:
 
     # ---- deciding
 
-    def _fill(self, now: float) -> list[Effect]:
-        """Ask in turns, one chunk of each peer, until windows, memory or the rate limit are used up."""
+    def _fill(self, now: float, peers: list[PeerId] | None = None) -> list[Effect]:
+        """Ask these peers (None: all) in turns, until windows, memory or the rate limit are used up."""
         effects: list[Effect] = []
-        ready = [peer_id for peer_id, peer in self._peers.items() if now >= peer.resume_at] if self._n_open else []
-        self._rng.shuffle(ready)
+        if peers is None:
+            peers = list(self._peers)
+            self._rng.shuffle(peers)
+        ready = [peer_id for peer_id in peers if self._is_ready(self._peers[peer_id], now)] if self._n_open else []
         while ready:
             still_ready = []
             for peer_id in ready:
                 if self._bytes_out >= limits.MAX_PULL_BYTES or not self._limit.may_go(now):
                     return effects
                 peer = self._peers[peer_id]
-                if peer.asked_bytes >= peer.window_bytes or len(peer.requests) >= limits.MAX_PULL_REQUESTS:
-                    continue
                 chunk = self._choose(peer_id, peer, now)
                 if chunk is not None:
                     effects.append(self._ask(peer_id, peer, chunk, now))
-                    still_ready.append(peer_id)
+                    if self._is_ready(peer, now):
+                        still_ready.append(peer_id)
                 elif now - peer.asked_have_at >= limits.PULL_HAVE_INTERVAL_S:
                     peer.asked_have_at = now
                     effects.append(AskHave(peer_id))
             ready = still_ready
         return effects
+
+    def _is_ready(self, peer: _Peer, now: float) -> bool:
+        in_window = peer.asked_bytes < peer.window_bytes and len(peer.requests) < limits.MAX_PULL_REQUESTS
+        return in_window and now >= peer.resume_at
 
     def _choose(self, peer_id: PeerId, peer: _Peer, now: float) -> int | None:
         """The next chunk for a peer: of its run, of a new run, or one that is slow to come from another."""
@@ -279,10 +285,18 @@ class Pull:
             candidates = np.flatnonzero((self._state == _NEEDED) & peer.have)
             if not len(candidates):
                 return self._slow_elsewhere(peer_id, peer, now)
-            n_holders = self._n_holders[candidates]
-            rarest = candidates[n_holders == n_holders.min()]
-            start = self._rng.randrange(len(rarest))
-            peer.run.extend(int(chunk) for chunk in np.roll(rarest, -start)[: limits.PULL_RUN_CHUNKS])
+            peer.run.extend(self._new_run(candidates))
+
+    def _new_run(self, candidates: npt.NDArray[np.intp]) -> list[int]:
+        """Some of the rarest candidates, one after the other from a random one on."""
+        n_holders = self._n_holders[candidates]
+        rarest = candidates[n_holders == n_holders.min()]
+        start = self._rng.randrange(len(rarest))
+        run = rarest[start : start + limits.PULL_RUN_CHUNKS]
+        n_more = limits.PULL_RUN_CHUNKS - len(run)
+        run = np.concatenate([run, rarest[: min(start, n_more)]])
+        n_fitting = int(np.searchsorted(np.cumsum(self._sizes[run]), limits.PULL_RUN_BYTES))
+        return [int(chunk) for chunk in run[: n_fitting + 1]]
 
     def _slow_elsewhere(self, peer_id: PeerId, peer: _Peer, now: float) -> int | None:
         for request in self._requests.values():
