@@ -35,17 +35,28 @@ class FakeDecoder:
     steps: list[list[int]] = field(default_factory=list)
     kvs: list[FakeKV] = field(default_factory=list)
     before_step: Callable[[], None] = lambda: None
+    after_step: Callable[[], None] = lambda: None
+    busy: bool = False
 
     def new_kv(self, capacity: int) -> FakeKV:
         self.kvs.append(FakeKV(capacity))
         return self.kvs[-1]
 
     def forward(self, ids: np.ndarray, kv: FakeKV) -> F32:
+        assert not self.busy, "two steps at once"
+        self.busy = True
+        try:
+            return self._step(ids, kv)
+        finally:
+            self.busy = False
+
+    def _step(self, ids: np.ndarray, kv: FakeKV) -> F32:
         self.before_step()
         assert ids.dtype == np.int32 and len(ids)
         assert kv.length + len(ids) <= kv.capacity, "the context was passed"
         self.steps.append(ids.tolist())
         kv.ids += ids.tolist()
+        self.after_step()
         return self._after(kv.ids)
 
     def logits(self, ids: np.ndarray) -> np.ndarray:

@@ -142,7 +142,8 @@ def test_cancel_ends_a_prompt_between_chunks() -> None:
     assert len(decoder.steps) == 2
 
 
-def test_an_interrupted_step_leaves_a_session_that_agrees_with_its_cache() -> None:
+@pytest.mark.parametrize("hook", ["before_step", "after_step"])
+def test_an_interrupted_step_leaves_a_session_that_agrees_with_its_cache(hook: str) -> None:
     decoder = FakeDecoder()
     session = Session(decoder, chunk_tokens=2)
     generated(session, [1, 2, 3, 4], max_tokens=1)
@@ -150,11 +151,11 @@ def test_an_interrupted_step_leaves_a_session_that_agrees_with_its_cache() -> No
     def interrupt() -> None:
         raise KeyboardInterrupt
 
-    decoder.before_step = interrupt
+    setattr(decoder, hook, interrupt)
     with pytest.raises(KeyboardInterrupt):
         generated(session, [1, 2, 9, 9], max_tokens=1)
     assert session.ids == decoder.kvs[0].ids == [1, 2]
-    decoder.before_step = lambda: None
+    setattr(decoder, hook, lambda: None)
     fresh = generated(Session(FakeDecoder()), [1, 2, 9, 9], max_tokens=5)
     assert generated(session, [1, 2, 9, 9], max_tokens=5) == fresh
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from pathlib import Path
 from types import SimpleNamespace
@@ -195,10 +197,15 @@ def test_answers_in_several_threads_are_those_of_one() -> None:
     expected = {i: _tokens(model_of(FakeDecoder(vocab=len(VOCAB), context=500)), i) for i in range(1, 6)}
     got: dict[int, list[int]] = {}
     threads = [threading.Thread(target=lambda i=i: got.update({i: _tokens(model, i)})) for i in expected]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)  # so that threads meet inside a step
+    try:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(interval)
     assert got == expected
 
 
@@ -252,9 +259,6 @@ def test_logits_are_those_of_a_fresh_sequence() -> None:
 
 
 def test_importing_swarm_is_quick_and_its_names_are_there() -> None:
-    import subprocess
-    import sys
-
     program = "import sys, swarm; print('numpy' in sys.modules); print(swarm.load, swarm.Model, swarm.SamplingParams)"
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert result.stdout.startswith("False\n")

@@ -69,6 +69,12 @@ def test_a_mark_spelled_by_two_parts_or_two_fields_stays_text() -> None:
     assert controls(rendered.encode(TOKENIZER)) == ["<|im_start|>", "<|im_end|>"] * 2
 
 
+def test_a_mark_that_the_template_begins_and_a_user_ends_stays_text() -> None:
+    rendered = template("<|im_start|><|us{{ messages[0].content }}").render(user("er|>"))
+    assert rendered.text == "<|im_start|><|user|>"
+    assert controls(rendered.encode(TOKENIZER)) == ["<|im_start|>"]
+
+
 def test_marks_in_tools_names_and_arguments_stay_text() -> None:
     call = {"function": {"name": "<|user|>", "arguments": {"<|user|>": "<|user|>"}}}
     tools = [{"type": "function", "function": {"name": "<|user|>", "description": "[gMASK]<sop>", "parameters": {}}}]

@@ -91,6 +91,12 @@ def test_thinking_tags_are_printed_even_where_the_file_calls_them_control_tokens
     assert tokenizer.token_id("<think>") not in tokenizer.encode("<think>")
 
 
+def test_a_word_of_plain_text_never_becomes_a_control_token_of_that_name() -> None:
+    tokens = [*VOCAB, "stop"]
+    metadata = bpe_metadata(pre="llama-bpe", tokens=tokens, token_type=[*kinds(), CONTROL])
+    assert len(tokens) - 1 not in Tokenizer.from_metadata(metadata).encode("stop")
+
+
 def test_the_longest_mark_at_a_place_wins() -> None:
     tokens = [*VOCAB, "<|user|>s"]
     tokenizer = Tokenizer.from_metadata(bpe_metadata(tokens=tokens, token_type=[*kinds(), CONTROL]))
