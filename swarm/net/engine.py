@@ -430,9 +430,9 @@ class Engine:
             self._transmit(each, (header, None))
             if not each.is_call:
                 self._mute(each.lane, each.routing, each.fd)
+        self._events.append(Garbage(peer, str(error)))
         self._lose(peer, "it broke the protocol")
         self._dialer.leave_alone(peer, self._now + wait_s)
-        self._events.append(Garbage(peer, str(error)))
 
     def _mute(self, lane: Lane, routing: bytes, fd: int) -> None:
         if len(self._muted) >= limits.MAX_BLOCKED_KEYS:
