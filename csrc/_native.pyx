@@ -359,23 +359,45 @@ cdef class KvCache:
         cdef int heads = e.dims.n_kv_heads, hd = e.dims.head_dim, i
         if kind == "q8_0" and hd % 32:
             raise ValueError(f"a q8_0 KV cache needs heads of whole blocks of 32, not {hd}; use f16")
-        self.capacity = (capacity + 63) // 64 * 64
         self.kind = kind
         self.n_layers = n_layers
-        self.owners = []
         self.layers = <sw_kv *>calloc(max(n_layers, 1), sizeof(sw_kv))
         if self.layers == NULL:
             raise MemoryError()
-        cdef size_t n = <size_t>heads * self.capacity * hd, item = KV_BYTES[kind]
-        cdef uint8_t[::1] b
+        self.capacity = (capacity + 63) // 64 * 64
+        self.owners = [None] * n_layers
         for i in range(n_layers):
-            # Untouched pages of these buffers take no memory, so a large capacity costs nothing until it is used.
-            b = np.empty(2 * n * item + (n // 16 * 2 if item == 1 else 0), np.uint8)
-            self.owners.append(b)
-            self.layers[i] = sw_kv(&b[0], &b[n * item], NULL, NULL, {1: 1, 2: 0, 4: 2}[item], self.capacity, heads, hd)
-            if item == 1:
-                self.layers[i].k_scale = <uint16_t *>&b[2 * n]
-                self.layers[i].v_scale = self.layers[i].k_scale + n // 32
+            self._allocate(i, heads, hd, self.capacity)
+
+    cdef object _allocate(self, int i, int heads, int hd, int capacity):
+        """New memory for a layer. Untouched pages of it take no memory, so a large capacity costs little until it is used."""
+        cdef size_t n = <size_t>heads * capacity * hd, item = KV_BYTES[self.kind]
+        cdef uint8_t[::1] b = np.empty(2 * n * item + (n // 16 * 2 if item == 1 else 0), np.uint8)
+        self.owners[i] = b
+        self.layers[i] = sw_kv(&b[0], &b[n * item], NULL, NULL, {1: 1, 2: 0, 4: 2}[item], capacity, heads, hd)
+        if item == 1:
+            self.layers[i].k_scale = <uint16_t *>&b[2 * n]
+            self.layers[i].v_scale = self.layers[i].k_scale + n // 32
+        return np.asarray(b)
+
+    def resize(self, int capacity):
+        """Room for `capacity` positions, at least for the filled ones, which stay. Copies one layer at a time."""
+        cdef int i, heads, hd, panels = (self.filled + 15) // 16
+        capacity = (max(capacity, self.filled) + 63) // 64 * 64
+        for i in range(self.n_layers):
+            heads, hd = self.layers[i].n_kv_heads, self.layers[i].head_dim
+            old = self._rows(np.asarray(self.owners[i]), heads, hd, self.capacity)
+            new = self._rows(self._allocate(i, heads, hd, capacity), heads, hd, capacity)
+            for before, after in zip(old, new):
+                after[:, :panels] = before[:, :panels]
+        self.capacity = capacity
+
+    cdef list _rows(self, data, int heads, int hd, int capacity):
+        """Views (heads, panels of 16 positions, bytes) of keys, values and, where there are any, their scales."""
+        cdef size_t n = <size_t>heads * (capacity // 16)
+        widths = [16 * hd * KV_BYTES[self.kind]] * 2 + ([hd] * 2 if self.kind == "q8_0" else [])
+        ends = np.cumsum([n * width for width in widths])
+        return [data[end - n * w:end].reshape(heads, capacity // 16, w) for end, w in zip(ends, widths)]
 
     def __dealloc__(self):
         free(self.layers)

@@ -9,7 +9,7 @@ import pytest
 
 from swarm import kernels
 from swarm.engine.decoder import Decoder
-from swarm.engine.weights import load_weights
+from swarm.engine.weights import join_weights, load_weights
 from swarm.errors import ContextFull, OutOfMemory
 from swarm.models import spec_from_gguf
 from swarm.store.gguf import open_gguf
@@ -139,3 +139,27 @@ def test_a_tied_head_is_packed_once(tmp_path: Path) -> None:
         one = load_weights(model, spec, range(spec.n_layers), output=False)
     assert spec.tied_output
     assert both.n_bytes == one.n_bytes
+
+
+@pytest.mark.parametrize("kv", ["f16", "q8_0", "f32"])
+def test_a_kv_cache_that_grows_keeps_what_it_holds(tmp_path: Path, kv: str) -> None:
+    d = decoder(write(tmp_path, "glm4", "Q8_0"), kv=kv)
+    large, small = d.new_kv(256), d.new_kv(64)
+    for cache in (large, small):
+        d.forward(IDS[:50], cache)
+    small.resize(200)
+    assert small.length == 50 and small.capacity >= 200
+    for token in IDS:
+        assert np.array_equal(d.forward([token], small), d.forward([token], large))
+
+
+def test_weights_of_single_layers_join_into_a_shard(tmp_path: Path) -> None:
+    path = write(tmp_path, "air", "Q4_K")
+    with open_gguf(path) as model:
+        spec = spec_from_gguf(model.metadata, model.tensors)
+        n = spec.n_layers
+        parts = [load_weights(model, spec, range(i, i + 1), embed=False, output=False) for i in range(n)]
+        parts.append(load_weights(model, spec, range(0), embed=True, output=False))
+        parts.append(load_weights(model, spec, range(0), embed=False, output=True))
+    joined = Decoder(spec, join_weights(parts, range(n)), context=512, threads=1, kv="f32")
+    assert np.array_equal(joined.logits(IDS), decoder(path).logits(IDS))
