@@ -6,6 +6,7 @@ This is the only module that reads setting files and the environment. Everything
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
@@ -18,6 +19,8 @@ from swarm.limits import MAX_CONFIG_BYTES
 Value = str | int
 DEFAULTS_FILE = Path(__file__).with_name("swarm.toml")
 KV_TYPES = ("f16", "q8_0")
+_SIZE = re.compile(r"(?P<number>\d{1,15}(?:\.\d{1,6})?)\s*(?P<unit>%|b|[kmgt]i?b|)", re.ASCII | re.IGNORECASE)
+_UNITS = {"": 1, "b": 1} | {f"{p}{i}b": b**n for i, b in (("", 1000), ("i", 1024)) for n, p in enumerate("kmgt", 1)}
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,12 @@ class Settings:
     cpu: str
     context: int
     kv: str
+    home: str
+    name: str
+    memory: str
+    disk: str
+    port: int
+    api_port: int
 
     def __post_init__(self) -> None:
         if self.kv not in KV_TYPES:
@@ -37,11 +46,22 @@ class Settings:
         for name in ("threads", "context"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be 0 (choose for me) or more")
+        for name in ("port", "api_port"):
+            if not 0 <= getattr(self, name) <= 65535:
+                raise ConfigError(f"{name} is {getattr(self, name)}; it must be from 0 (choose for me) to 65535")
+        for name in ("memory", "disk"):
+            if getattr(self, name):
+                parse_bytes(name, getattr(self, name), of=0)
 
     @property
     def models_path(self) -> Path:
         """The directory of downloaded models; it may not exist yet."""
         return Path(self.models_dir).expanduser() if self.models_dir else user_cache_dir() / "models"
+
+    @property
+    def home_path(self) -> Path:
+        """The directory of this device's node: keys, chunks of models, log. It may not exist yet."""
+        return Path(self.home).expanduser() if self.home else user_data_dir() / "node"
 
 
 def load(
@@ -65,6 +85,15 @@ def load(
 def defaults() -> Settings:
     """The settings of the packaged swarm.toml."""
     return Settings(**tomllib.loads(DEFAULTS_FILE.read_text(encoding="utf-8")))
+
+
+def parse_bytes(name: str, text: str, *, of: int) -> int:
+    """Bytes from `6GiB`, `800MB`, `64000000` or a share such as `75%` of `of`; ConfigError naming `name`."""
+    match = _SIZE.fullmatch(text.strip())
+    if match is None or (match["unit"] == "%" and float(match["number"]) > 100):
+        raise ConfigError(f"{name} is {text!r}; it must be a size such as 6GiB, 800MB or 75%")
+    number, unit = float(match["number"]), match["unit"].lower()
+    return int(number / 100 * of) if unit == "%" else int(number * _UNITS[unit])
 
 
 def debug() -> bool:
