@@ -146,8 +146,9 @@ class Pull:
 
     def want(self, chunks: Iterable[int], now: float) -> list[Effect]:
         """Fetch these chunks too."""
-        asked = np.unique(np.fromiter(chunks, np.int64))
-        new = asked[self._state[asked] == _IDLE]
+        wanted = np.zeros(len(self._sizes), np.bool_)
+        wanted[np.fromiter(chunks, np.int64)] = True
+        new = np.flatnonzero(wanted & (self._state == _IDLE))
         self._state[new] = _NEEDED
         self._n_open += len(new)
         self.bytes_wanted += int(self._sizes[new].sum())
