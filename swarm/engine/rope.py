@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 import numpy.typing as npt
 
@@ -9,12 +11,16 @@ from swarm.kernels import reference
 from swarm.models.spec import RopeSpec
 
 F32 = npt.NDArray[np.float32]
+BLOCK = 64  # positions computed at once
+KEPT_BLOCKS = 32  # enough for as many sessions that take turns
 
 
 class Rope:
     """cos and sin for positions, float32 (tokens, dims / 2). `divisors` are the ROPE_FREQS of the file, if any."""
 
     def __init__(self, spec: RopeSpec, divisors: F32 | None) -> None:
+        # A table of one position costs nearly as much as one of a block: steps that follow each other share it.
+        self._block = lru_cache(maxsize=KEPT_BLOCKS)(self._compute)
         self.magnitude = 1.0
         self.frequencies = reference.rope_frequencies(spec.dims, spec.theta, divisors)
         if spec.scaling is not None and spec.scaling.kind == "linear":
@@ -32,4 +38,11 @@ class Rope:
 
     def at(self, position: int, n_tokens: int) -> tuple[F32, F32]:
         """The table of positions [position, position + n_tokens)."""
-        return reference.rope_table(self.frequencies, np.arange(position, position + n_tokens), self.magnitude)
+        last = position + n_tokens - 1
+        blocks = [self._block(number) for number in range(position // BLOCK, last // BLOCK + 1)]
+        cos, sin = (np.concatenate(tables) if len(blocks) > 1 else tables[0] for tables in zip(*blocks, strict=True))
+        first = position % BLOCK
+        return cos[first : first + n_tokens], sin[first : first + n_tokens]
+
+    def _compute(self, number: int) -> tuple[F32, F32]:
+        return reference.rope_table(self.frequencies, np.arange(number * BLOCK, (number + 1) * BLOCK), self.magnitude)

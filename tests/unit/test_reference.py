@@ -51,6 +51,13 @@ def test_rotation_turns_the_first_pair_by_its_position_and_leaves_the_rest() -> 
     assert (turned[:, 6] == 1).all()
 
 
+def test_cos_and_sin_are_right_to_the_last_bits_at_every_position() -> None:
+    angles = np.concatenate([RNG.uniform(-10, 10, 20_000), RNG.uniform(0, 2**20, 20_000), np.arange(64) * math.pi / 4])
+    cos, sin = ops.cos_sin(angles)
+    np.testing.assert_allclose(cos, np.cos(angles), rtol=0, atol=2.5e-16)
+    np.testing.assert_allclose(sin, np.sin(angles), rtol=0, atol=2.5e-16)
+
+
 def test_llama3_divisors_leave_fast_pairs_and_stretch_slow_ones() -> None:
     kwargs = {"factor": 8.0, "low_factor": 1.0, "high_factor": 4.0, "original_context": 8192}
     divisors = ops.llama3_divisors(128, 5e5, **kwargs)
