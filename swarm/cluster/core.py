@@ -36,7 +36,7 @@ Handler = Callable[[PeerId, m.Message, Buffer | None, float], list[Effect]]
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Who this node is, in this run. `first_epoch` must be higher than any epoch of an earlier run (seconds since 1970)."""
+    """Who this node is, in this run. `first_epoch` is higher than any epoch of an earlier run: seconds since 1970."""
 
     peer: PeerId
     boot: BootId
@@ -151,7 +151,13 @@ class Core:
         return self._run(self.shards.load_failed(ticket, text), now)
 
     def computed(
-        self, job: int, now: float, *, frame: Buffer | None = None, info: TensorInfo | None = None, token: int | None = None
+        self,
+        job: int,
+        now: float,
+        *,
+        frame: Buffer | None = None,
+        info: TensorInfo | None = None,
+        token: int | None = None,
     ) -> list[Effect]:
         """A `Compute` is done: a frame for the next stage, or a token, or neither on the last stage of a chunk."""
         return self._run(self.stage.computed(job, frame, info, token, now), now)

@@ -15,8 +15,8 @@ and of a prefill in chunks of n tokens, where the stages work on different chunk
 A chunk of n tokens reads the share 1 - (1 - k/E)^n of the routed experts (n = 1 gives k/E, as a decode step does).
 A stage whose weights fit the last-level cache reads at the cache's rate: small models on large CPUs do.
 
-Later stages of the project cut layers into slices and keep some experts on disk. Both fit here: a slice is a
-`Device` that reads a fraction of each layer plus two collectives a layer, an expert cache adds `miss bytes / disk rate`.
+Layers cut into slices, and experts that stay on disk, fit the same sums: a slice reads a fraction of each layer and
+adds two collectives a layer, an expert cache adds the missed bytes over the disk's rate.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from itertools import pairwise
 
 from swarm.wire.ids import PeerId
 
-# Measured on x86-64, Python 3.11, pyzmq with CURVE over loopback; a Pi 5 is some 3 times slower and says so in `step_s`.
+# On x86-64 with Python 3.11 and pyzmq with CURVE over loopback; slower devices say so in their own `step_s`.
 MESSAGE_S = 250e-6  # encode, encrypt, send, receive, decode, hand over to the compute worker: one message
 STEP_S = 150e-6  # Python around the native calls of one step of one stage
 LAYER_S = 25e-6  # two native calls and their barriers; a device measures its own
@@ -177,7 +177,9 @@ class Prediction:
         return 1.0 / max(self.stage_s)
 
 
-def predict(model: ModelCost, stages: Sequence[StageOf], link: LinkOf, context: int, prompt: int, chunk: int) -> Prediction:
+def predict(
+    model: ModelCost, stages: Sequence[StageOf], link: LinkOf, *, context: int, prompt: int, chunk: int
+) -> Prediction:
     """Predict a placement; every pair of neighbouring stages must reach each other (ValueError otherwise)."""
     decode = tuple(step_s(model, stage, context) for stage in stages)
     hops = ring_s(model, stages, link, 1)
@@ -190,6 +192,11 @@ def predict(model: ModelCost, stages: Sequence[StageOf], link: LinkOf, context: 
         hop_s=hops,
         overhead_s=overhead,
     )
+
+
+def decode_s(model: ModelCost, stages: Sequence[StageOf], link: LinkOf, context: int) -> float:
+    """Seconds of one decode step, round the ring."""
+    return sum(step_s(model, stage, context) for stage in stages) + sum(ring_s(model, stages, link, 1))
 
 
 def ring_s(model: ModelCost, stages: Sequence[StageOf], link: LinkOf, n_tokens: int) -> tuple[float, ...]:

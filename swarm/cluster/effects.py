@@ -2,7 +2,7 @@
 
 The node carries them out in that order. `Load` may take minutes and is answered by `core.loaded()` or
 `core.load_failed()`, `Compute` by `core.computed()` or `core.compute_failed()`; at most one `Compute` is out at a time.
-`Unload`, the KV effects and `Compute` go to the one compute worker, in order, so that nothing is pulled from under a step.
+`Unload`, the KV effects and `Compute` go to the one compute worker, in order: nothing is pulled from under a step.
 """
 
 from __future__ import annotations

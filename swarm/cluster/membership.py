@@ -1,8 +1,8 @@
 """Who is there: what a node believes about its peers, from links, heartbeats and what they say about each other.
 
 A peer is `alive` while it is heard, `suspect` when it was silent for SUSPECT_S or its link broke, `lost` after
-PEER_SILENCE_S of silence, DOWN_GRACE_S after a broken link, or at once when it said goodbye or its machine answered that
-nobody listens there any more. Being lost ends in no other way than `up`.
+PEER_SILENCE_S of silence, DOWN_GRACE_S after a broken link, or at once when it said goodbye. A lost peer is there again
+when its link comes `up`, and in no other way.
 
 Nobody votes, and there is no leader: each node acts on its own belief. That is safe because nothing that a wrong belief
 could spoil is shared (see session.py): a device that is wrongly held to be lost costs time, never a token.

@@ -1,4 +1,4 @@
-"""Where this entry node's sessions run: one placement per model, planned here, offered, committed, replaced when it breaks.
+"""Where this entry node's sessions run: one placement per model, planned, offered, committed, replaced when it breaks.
 
 Who decides? Every entry node for its own sessions; there is no leader, no vote and no quorum. A placement is therefore
 known by (author, epoch), and each device alone arbitrates its own memory (shards.py). Why that is enough:
@@ -8,8 +8,8 @@ known by (author, epoch), and each device alone arbitrates its own memory (shard
 - Memory is decided where it is: a device takes a shard or refuses it, so that two authors cannot overbook it, even from
   two sides of a split network.
 
-A majority would forbid a swarm of two to survive the loss of one; here the side of the split with the entry node goes on
-if its devices can hold the model, and else waits. To share weights, an author adopts the layout of another one where
+A majority would forbid a swarm of two to survive the loss of one; here the side of the split with the entry node goes
+on if its devices can hold the model, and else waits. To share weights, an author adopts the layout of another one where
 that is nearly as fast as its own best (ADOPT_SLACK); of two that ask at once, the lower id gets all its devices.
 
 States of one model's placement:
@@ -29,9 +29,9 @@ from random import Random
 from typing import Protocol
 
 from swarm import limits
-from swarm.cluster.cost import Device, Link, ModelCost, StageOf, predict
+from swarm.cluster.cost import Device, Link, ModelCost, StageOf, decode_s
 from swarm.cluster.effects import Effect, Log, LookUp, Send
-from swarm.cluster.planner import PREDICTED_PROMPT, PREFILL_CHUNK, NoPlan, Plan, Wanted, plan
+from swarm.cluster.planner import NoPlan, Plan, Wanted, plan
 from swarm.wire.ids import ModelId, PeerId
 from swarm.wire.messages import PlacementCommit, PlacementOffer, PlacementReply, ShardReady
 from swarm.wire.records import Placement, Shard
@@ -269,9 +269,7 @@ class Placer:
             return []
         return self._offer(here, result, shards, now)
 
-    def _choose(
-        self, here: ModelPlacement, wanted: Wanted, devices: Sequence[Device], best: Plan
-    ) -> tuple[Shard, ...]:
+    def _choose(self, here: ModelPlacement, wanted: Wanted, devices: Sequence[Device], best: Plan) -> tuple[Shard, ...]:
         """Our best layout, or one that is in use already and nearly as fast: ours first, then the lowest author's."""
         others = [p for key, p in sorted(self.seen.items()) if key[1] == here.model and here.refusals % 2 == 0]
         mine = [here.placement] if here.placement is not None else []
@@ -294,8 +292,7 @@ class Placer:
             kv = wanted.model.stage_kv_bytes(stage.first, stage.end, wanted.context)
             if wanted.model.stage_weight_bytes(stage.first, stage.end) + kv > stage.device.memory_bytes:
                 return None
-        args = (wanted.context, PREDICTED_PROMPT, PREFILL_CHUNK)
-        return predict(wanted.model, stages, self.world.link, *args).token_s
+        return decode_s(wanted.model, stages, self.world.link, wanted.context)
 
     def _offer(self, here: ModelPlacement, best: Plan, shards: tuple[Shard, ...], now: float) -> list[Effect]:
         here.placement = Placement(here.model, self.next_epoch(), self.me, here.context, KV_TYPE, shards)

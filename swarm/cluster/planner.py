@@ -84,7 +84,9 @@ def plan(wanted: Wanted, devices: Sequence[Device], link: LinkOf) -> Plan | NoPl
     stages = search.best()
     if stages is None:
         return _does_not_fit(wanted, devices, usable, link)
-    prediction = predict(wanted.model, stages, link, wanted.context, PREDICTED_PROMPT, wanted.chunk)
+    prediction = predict(
+        wanted.model, stages, link, context=wanted.context, prompt=PREDICTED_PROMPT, chunk=wanted.chunk
+    )
     return Plan(
         wanted=wanted,
         stages=tuple(_stage_plan(wanted, search, stage) for stage in stages),

@@ -361,7 +361,9 @@ class Sessions:
         return effects
 
     def _await_opening(self, session: Session, now: float) -> list[Effect]:
-        silent = [p for p in session.stages if p not in session.haves and now - session.heard[p] > limits.OPEN_TIMEOUT_S]
+        silent = [
+            p for p in session.stages if p not in session.haves and now - session.heard[p] > limits.OPEN_TIMEOUT_S
+        ]
         if silent:
             return self._avoid(silent[0], now)
         return self._send_opens(session, now) if now - session.opened_at > limits.OPEN_RETRY_S else []

@@ -154,7 +154,7 @@ class Shards:
         effects = self.ledger.make_room(n_bytes, self.needed())
         self.loaded &= self.ledger.parts.keys()
         for parts in self.loading.values():
-            parts &= self.ledger.parts.keys()
+            parts.intersection_update(self.ledger.parts)
         return effects
 
     # --- within

@@ -386,7 +386,11 @@ class Stage:
 
 def _recent(ids: list[int], sampling: Sampling) -> tuple[int, ...]:
     """The ids that the penalties look at; empty when there are no penalties."""
-    penalties = (sampling.repetition_penalty != 1.0, sampling.frequency_penalty != 0.0, sampling.presence_penalty != 0.0)
+    penalties = (
+        sampling.repetition_penalty != 1.0,
+        sampling.frequency_penalty != 0.0,
+        sampling.presence_penalty != 0.0,
+    )
     if not any(penalties):
         return ()
     return tuple(ids[-sampling.penalty_window :]) if sampling.penalty_window else tuple(ids)
@@ -394,5 +398,3 @@ def _recent(ids: list[int], sampling: Sampling) -> tuple[int, ...]:
 
 def _no(message: SessionOpen, text: str, missing_bytes: int = 0) -> SessionReply:
     return SessionReply(message.session, message.epoch, False, text, 0, missing_bytes)
-
-

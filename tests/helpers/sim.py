@@ -24,7 +24,7 @@ from swarm.cluster.session import Ask, Phase
 from swarm.wire import codec
 from swarm.wire.ids import BootId, ModelId, PeerId, SessionId
 from swarm.wire.messages import Heartbeat, Message
-from swarm.wire.records import Capabilities, NodeState, Sampling, TensorInfo
+from swarm.wire.records import Capabilities, Sampling, TensorInfo
 from tests.helpers import toy
 
 MODEL = ModelId("ab" * 32)
@@ -205,7 +205,7 @@ class Node:
                 case fx.Unload(_, parts):
                     engine.parts -= parts
                     for loading in engine.loading.values():
-                        loading -= parts
+                        loading.difference_update(parts)
                 case fx.OpenKv(session, _, first, end, context, keep):
                     self.open_kv(session, first, end, context, keep)
                 case fx.DropKv(session):
@@ -337,18 +337,17 @@ class Sim:
             codec.decode([codec.encode(message, frame)] + ([frame] if frame is not None else []), sender.name)
         if wire.cut or self.rng.random() < wire.loss:
             return
+        event = lambda: to.receive(sender, boot, message, frame)  # noqa: E731
         for _ in range(2 if self.rng.random() < wire.repeat else 1):
             at = self.now + wire.delay_s + self.rng.random() * wire.jitter_s
             at = at if wire.reorder else max(at, wire.last_at)
             wire.last_at = max(at, wire.last_at)
             at += self.rng.random() * LATE_S if self.rng.random() < wire.late else 0.0
-            self.at(at - self.now, lambda: self._deliver(sender, boot, to, to_boot, message, frame))
+            self.at(at - self.now, lambda: self._deliver(sender, to, to_boot, event))
 
-    def _deliver(
-        self, sender: Node, boot: BootId, to: Node, to_boot: BootId, message: Message, frame: fx.Buffer | None
-    ) -> None:
+    def _deliver(self, sender: Node, to: Node, to_boot: BootId, event: Callable[[], None]) -> None:
         if to.alive and to.boot == to_boot and not self.wires[sender.id, to.id].cut:
-            to.run(lambda: to.receive(sender, boot, message, frame))
+            to.run(event)
 
     def reach_each_other(self, a: Node, b: Node) -> bool:
         return not self.wires[a.id, b.id].cut and not self.wires[b.id, a.id].cut

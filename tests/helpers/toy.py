@@ -1,8 +1,8 @@
 """A toy model for the simulator: its text shows every lost, repeated or swapped position and every wrong layer.
 
 Each layer keeps a running hash of all inputs it saw (its "KV"), and its output mixes that hash with its input. The next
-token is a hash of the last layer's output, so it depends on all ids before it, in order, each passed through every layer
-exactly once. One device gives the reference.
+token is a hash of the last layer's output, so it depends on all ids before it, in order, each passed through every
+layer exactly once. One device gives the reference.
 """
 
 from __future__ import annotations

@@ -43,7 +43,9 @@ SABOTAGE = {
     "a stage promises KV that is not computed yet": Sabotage(Stage, "_kept", "known.done", "known.expected"),
     "a stage keeps all the KV it has": Sabotage(Stage, "_kept", "min(message.keep, known.done)", "known.done"),
     "a stage opens sessions beyond its memory": Sabotage(Stage, "_reserve", "if missing > 0:", "if False:"),
-    "a stage obeys old openings": Sabotage(Stage, "open", "message.epoch <= known.epoch", "message.epoch == known.epoch"),
+    "a stage obeys old openings": Sabotage(
+        Stage, "open", "message.epoch <= known.epoch", "message.epoch == known.epoch"
+    ),
     "a device counts no KV": NOBODY_COUNTS,
     "a device loads beyond its memory": Sabotage(Shards, "_missing_bytes", "return weights", "return -1 + 0 * weights"),
     "an entry node takes tokens after a gap": Sabotage(

@@ -1,0 +1,102 @@
+"""Typical figures of device classes, for `swarm plan --add pi5:8GiB`: what a device would bring before anybody owns it.
+
+These are typical, not measured here; a device in the swarm always counts with what it measured itself. Sources:
+- pi4: 1312 ms a token for Llama 2 7B Q40 (4.1 GB) alone, distributed-llama's README: 3.1 GB/s. No dot product
+  instructions: about a quarter of a Pi 5's multiply-adds.
+- pi5: 2.17 tok/s for Llama 3.1 8B Q4 (4.7 GB), ollama: 10.2 GB/s; 15.1 tok/s prefill of a 3B model, llama.cpp on a CM5:
+  48 G multiply-adds/s.
+- n100, laptop, minipc: 0.8 of what their memory can do, which good kernels reach (one channel of DDR4-3200; two of
+  DDR4-2666; two of DDR5-4800); multiply-adds of four small cores with AVX2, four with AVX2, eight with VNNI.
+
+Usable memory is what a system without (pi, n100) or with (laptop, minipc) a desktop leaves.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from swarm.cluster.cost import Device, Link
+from swarm.errors import ConfigError
+from swarm.wire.ids import PeerId
+
+GIB = 2**30
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceClass:
+    """One kind of device; all figures are typical."""
+
+    name: str
+    what: str
+    memory_bytes: int  # when none is given
+    usable_share: float
+    read_bytes_per_s: float
+    macs_per_s: float
+    step_s: float  # Python and barriers of one step
+
+
+CLASSES = {
+    c.name: c
+    for c in (
+        DeviceClass("pi4", "Raspberry Pi 4", 8 * GIB, 0.90, 3.1e9, 12e9, 500e-6),
+        DeviceClass("pi5", "Raspberry Pi 5", 8 * GIB, 0.90, 10.2e9, 48e9, 300e-6),
+        DeviceClass("n100", "mini PC with an Intel N100", 16 * GIB, 0.92, 20e9, 100e9, 200e-6),
+        DeviceClass("laptop", "laptop with two channels of DDR4", 16 * GIB, 0.78, 34e9, 250e9, 150e-6),
+        DeviceClass("minipc", "mini PC or laptop with two channels of DDR5", 32 * GIB, 0.92, 60e9, 500e9, 150e-6),
+    )
+}
+WIRED = Link(rtt_s=0.5e-3, bytes_per_s=117e6)  # gigabit Ethernet through one switch
+WIFI = Link(rtt_s=4e-3, bytes_per_s=25e6)  # good Wi-Fi 5
+UNITS = {
+    "": 1,
+    "KIB": 2**10,
+    "MIB": 2**20,
+    "GIB": GIB,
+    "KB": 10**3,
+    "MB": 10**6,
+    "GB": 10**9,
+    "K": 2**10,
+    "M": 2**20,
+    "G": GIB,
+}
+FREE_DISK_BYTES = 64 * GIB  # of a device that nobody owns yet: a common SD card or SSD, minus its system
+MAX_ADDED = 64  # devices of one --add
+
+
+def typical_devices(text: str, start: int = 0) -> list[Device]:
+    """Devices of `CLASS[:MEMORY][xN]`, such as pi5, pi5:8GiB, n100:16GiBx3; `start` numbers them."""
+    match = re.fullmatch(r"([a-z0-9]+?)(?::([0-9.]+)([A-Za-z]*?))?(?:x(\d+))?", text.strip())
+    kind = CLASSES.get(match[1]) if match else None
+    if match is None or kind is None:
+        raise ConfigError(
+            f"{text!r} is no device; write {', '.join(CLASSES)}, with its memory (pi5:8GiB or pi5:8GiBx4)"
+        )
+    memory = _memory(match[2], match[3], text) if match[2] else kind.memory_bytes
+    count = int(match[4] or 1)
+    if not 1 <= count <= MAX_ADDED:
+        raise ConfigError(f"{text!r}: add from 1 to {MAX_ADDED} devices at once")
+    return [_device(kind, memory, start + i) for i in range(count)]
+
+
+def _memory(number: str, unit: str, text: str) -> int:
+    factor = UNITS.get(unit.upper())
+    try:
+        n_bytes = int(float(number) * factor) if factor else 0
+    except (ValueError, OverflowError):
+        n_bytes = 0
+    if not 0 < n_bytes < 2**50:
+        raise ConfigError(f"{text!r}: {number}{unit} is no amount of memory; write it as 8GiB")
+    return n_bytes
+
+
+def _device(kind: DeviceClass, memory: int, index: int) -> Device:
+    return Device(
+        id=PeerId(f"{'f' * 24}{index:08x}"),  # after all real ones
+        name=f"{kind.name} (added {index + 1})",
+        memory_bytes=int(memory * kind.usable_share),
+        disk_bytes=FREE_DISK_BYTES,
+        read_bytes_per_s=kind.read_bytes_per_s,
+        macs_per_s=kind.macs_per_s,
+        step_s=kind.step_s,
+    )

@@ -1,0 +1,61 @@
+"""A plan in words, for `swarm plan`: who holds what, how fast it will be, what limits it, who is left out and why."""
+
+from __future__ import annotations
+
+from swarm.cluster.planner import LeftOut, NoPlan, Plan, StagePlan, in_gib
+
+
+def explain(result: Plan | NoPlan) -> list[str]:
+    """Lines for a person to read."""
+    return _explain_plan(result) if isinstance(result, Plan) else _explain_no_plan(result)
+
+
+def _explain_plan(plan: Plan) -> list[str]:
+    wanted, prediction = plan.wanted, plan.prediction
+    model = wanted.model
+    chats = f" for each of {wanted.sessions} chats" if wanted.sessions > 1 else ""
+    first_token = f"first token after {_seconds(prediction.first_token_s)} for {prediction.prompt} tokens of prompt"
+    several = f"with {len(plan.stages)} or more chats at once: {_rate(prediction.busy_tokens_per_s)} together"
+    width = max(len(stage.name) for stage in plan.stages)
+    return [
+        f"{model.name}: {model.n_layers} layers, {in_gib(model.weight_bytes)}, context {wanted.context}{chats}",
+        *(_stage_line(plan, i, stage, width) for i, stage in enumerate(plan.stages)),
+        f"predicted: {_rate(prediction.tokens_per_s)}, {first_token}",
+        *([several] if len(plan.stages) > 1 else []),
+        f"limited by {plan.limits}",
+        *_left_out_lines(plan.left_out),
+    ]
+
+
+def _stage_line(plan: Plan, index: int, stage: StagePlan, width: int) -> str:
+    model = plan.wanted.model
+    ends = [word for word, true in (("embedding", stage.first == 0), ("head", stage.end == model.n_layers)) if true]
+    what = " + ".join([f"layers {stage.first}-{stage.end - 1}", *ends])
+    fetch = f", {in_gib(stage.fetch_bytes)} to fetch" if stage.fetch_bytes else ""
+    milliseconds = 1e3 * plan.prediction.stage_s[index]
+    return f"  {stage.name:{width}}  {what}: {in_gib(stage.memory_bytes)}{fetch}, {milliseconds:.1f} ms a token"
+
+
+def _explain_no_plan(result: NoPlan) -> list[str]:
+    lines = [result.reason]
+    if result.missing_bytes:
+        lines.append(
+            f"add a device with {in_gib(result.missing_bytes)} of free memory, or raise --memory on those there are"
+        )
+    if result.context_that_fits:
+        lines.append(f"with a context of {result.context_that_fits} instead of {result.wanted.context} tokens it fits")
+    if result.missing_parts:
+        lines.append("turn on the device that has the model, or pull it again")
+    return lines + _left_out_lines(result.left_out)
+
+
+def _left_out_lines(left_out: tuple[LeftOut, ...]) -> list[str]:
+    return [f"left out: {out.name}: {out.reason}" for out in left_out]
+
+
+def _rate(tokens_per_s: float) -> str:
+    return f"{tokens_per_s:.1f} tok/s" if tokens_per_s < 100 else f"{tokens_per_s:.0f} tok/s"
+
+
+def _seconds(seconds: float) -> str:
+    return f"{seconds:.1f} s" if seconds >= 1 else f"{1e3 * seconds:.0f} ms"
