@@ -16,7 +16,7 @@ from swarm import cores
 from swarm.engine import generate
 from swarm.engine.generate import Progress, Request, Session, check_fits
 from swarm.engine.sampling import SamplingFields, SamplingParams
-from swarm.errors import ConfigError, TextError
+from swarm.errors import ConfigError, OutOfMemory, TextError
 from swarm.node.generation import Generation, SessionLoan
 from swarm.text.messages import Message
 from swarm.text.template import ChatTemplate
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 F32 = npt.NDArray[np.float32]
 I32 = npt.NDArray[np.int32]
 DEFAULT_CONTEXT = 8192  # where nobody says, and the model can do more: a KV cache that any home device holds
+MIN_DEFAULT_CONTEXT = 1024  # with less memory than that takes, loading the weights fails and says so
 MAX_IDLE_SESSIONS = 1  # conversations whose KV cache is kept; each may take as much memory as a full context
 LoadProgress = Callable[[int, int], None]  # bytes packed, bytes in all
 
@@ -179,18 +180,32 @@ def _decoder(gguf: GGUF, spec: ModelSpec, settings: Settings, progress: LoadProg
     from swarm import kernels
     from swarm.engine.decoder import Decoder as EngineDecoder
     from swarm.engine.weights import load_weights
+    from swarm.models import kv_bytes_per_token, model_sizes
 
-    threads = settings.threads or kernels.threads()
-    layers = range(spec.n_layers)
-    weights = load_weights(gguf, spec, layers, threads=threads, memory_bytes=free_memory_bytes(), progress=progress)
-    context = _context(spec, settings.context)
+    threads, free = settings.threads or kernels.threads(), free_memory_bytes()
+    room = free - model_sizes(spec, gguf.tensors).total
+    context = fitting_context(spec, settings.context, kv_bytes_per_token(spec, settings.kv.upper()), room)
+    weights = load_weights(gguf, spec, range(spec.n_layers), threads=threads, memory_bytes=free, progress=progress)
     return EngineDecoder(spec, weights, context=context, threads=threads, isa=kernels.isa(settings.cpu), kv=settings.kv)
 
 
-def _context(spec: ModelSpec, wanted: int) -> int:
+def fitting_context(spec: ModelSpec, wanted: int, kv_token_bytes: int, room_bytes: int) -> int:
+    """The context to use: the `wanted` one, or (0) one that the memory beside the weights can hold.
+
+    Raise ConfigError for more than the model was made for, OutOfMemory for more than fits.
+    """
     if wanted > spec.context_length:
         raise ConfigError(f"context is {wanted}; this model was made for at most {spec.context_length} tokens")
-    return wanted or min(spec.context_length, DEFAULT_CONTEXT)
+    fits = max(room_bytes, 0) // kv_token_bytes
+    if wanted and fits < wanted:
+        raise OutOfMemory(
+            f"a context of {wanted} tokens needs {wanted * kv_token_bytes / 2**30:.1f} GiB beside the weights; "
+            f"{fits} tokens would fit: lower the context, or keep it as q8_0"
+        )
+    context = wanted or min(spec.context_length, DEFAULT_CONTEXT)
+    while not wanted and context > max(fits, MIN_DEFAULT_CONTEXT):
+        context //= 2
+    return context
 
 
 def free_memory_bytes() -> int:

@@ -13,9 +13,9 @@ import pytest
 
 import swarm
 from swarm.engine.sampling import SamplingParams
-from swarm.errors import ConfigError, ContextFull, TextError
+from swarm.errors import ConfigError, ContextFull, OutOfMemory, TextError
 from swarm.node.generation import Generation, Piece
-from swarm.node.model import Model
+from swarm.node.model import Model, fitting_context
 from swarm.text.template import ChatTemplate, built_in
 from swarm.text.tokenizer import Tokenizer
 from tests.helpers.fake_decoder import FakeDecoder
@@ -256,6 +256,24 @@ def test_logits_are_those_of_a_fresh_sequence() -> None:
     model, decoder = model_saying("abc", prompt=[1])
     list(model.generate([1]))
     assert np.array_equal(model.logits([1, 2]), decoder.logits(np.array([1, 2], np.int32)))
+
+
+@pytest.mark.parametrize(
+    ("wanted", "room", "context"),
+    [(0, 10**9, 8192), (0, 5000 * 100, 4096), (0, 0, 1024), (0, -5, 1024), (3000, 3000 * 100, 3000)],
+)
+def test_the_context_is_what_was_asked_for_or_what_fits(wanted: int, room: int, context: int) -> None:
+    spec = SimpleNamespace(context_length=32768)
+    assert fitting_context(spec, wanted, 100, room) == context  # type: ignore[arg-type]
+
+
+def test_a_context_that_cannot_be_is_refused_with_what_could_be() -> None:
+    spec = SimpleNamespace(context_length=4096)
+    assert fitting_context(spec, 0, 100, 10**9) == 4096  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="made for at most 4096"):
+        fitting_context(spec, 5000, 100, 10**9)  # type: ignore[arg-type]
+    with pytest.raises(OutOfMemory, match="2999 tokens would fit"):
+        fitting_context(spec, 3000, 100, 2999 * 100)  # type: ignore[arg-type]
 
 
 def test_importing_swarm_is_quick_and_its_names_are_there() -> None:
