@@ -127,7 +127,7 @@ class ChunkStore:
     def put(self, model: ModelId, chunk: int, data: Buffer) -> bool:
         """Keep a chunk; False when it is not what the manifest says. Raise DiskFull when it does not fit."""
         chunks = self._models[model]
-        if not chunks.on_disk[chunk]:
+        if not chunks.held[chunk]:
             self.check_room(len(data))
         kept = chunks.put(chunk, data)
         if chunks.unsynced_bytes >= SYNC_BYTES:

@@ -31,7 +31,8 @@ class ModelChunks:
         self.files = DataFiles(directory, manifest)
         self._journal = Journal(directory / "journal", manifest.n_chunks)
         self.on_disk: Bits = self._journal.held
-        self._in_source: Bits = np.full(manifest.n_chunks, source is not None, np.bool_)
+        self.in_source: Bits = np.full(manifest.n_chunks, source is not None, np.bool_)
+        self.held: Bits = self.on_disk | self.in_source  # what can be read here; kept up to date
         self._checked: Bits = np.zeros(manifest.n_chunks, np.bool_)
         # What the data files take. Chunks in the user's own GGUF file cost nothing.
         self.stored_bytes = int(manifest.chunk_sizes[self.on_disk].sum())
@@ -40,20 +41,15 @@ class ModelChunks:
         self._lock = RLock()
         self._settle()
 
-    @property
-    def held(self) -> Bits:
-        """One truth value a chunk: can it be read here?"""
-        return self.on_disk | self._in_source
-
     def put(self, chunk: int, data: Buffer) -> bool:
         """Keep a chunk that a peer sent; False when it is not what the manifest says. Raise DiskFull."""
         if len(data) != self.manifest.chunk_sizes[chunk] or not self._is_right(chunk, data):
             return False
         with self._lock, disk_errors(self.directory):
-            if not self.on_disk[chunk] and not self._in_source[chunk]:
+            if not self.held[chunk]:
                 self.files.write(chunk, data)
                 self._journal.note_held(chunk)
-                self.on_disk[chunk] = self._checked[chunk] = True
+                self.on_disk[chunk] = self.held[chunk] = self._checked[chunk] = True
                 self.stored_bytes += len(data)
                 self.unsynced_bytes += len(data)
         return True
@@ -141,7 +137,7 @@ class ModelChunks:
         """A chunk from wherever it is, hashed unless that was done before."""
         if self.on_disk[chunk]:
             data: Buffer = self._read_disk(chunk)
-        elif self._in_source[chunk] and self.source is not None:
+        elif self.in_source[chunk] and self.source is not None:
             data = chunk_of_gguf(self.source, self.manifest, chunk)
         else:
             return None
@@ -159,7 +155,7 @@ class ModelChunks:
 
     def _lose(self, chunk: int) -> None:
         """A chunk turned out to be damaged: it is fetched again like any other that is not here."""
-        self._in_source[chunk] = False
+        self.in_source[chunk] = self.held[chunk] = False
         if self.on_disk[chunk]:
             self._forget([chunk])
 
@@ -167,6 +163,7 @@ class ModelChunks:
         if chunks:
             self.stored_bytes -= int(self.manifest.chunk_sizes[chunks].sum())
             self.on_disk[chunks] = self._checked[chunks] = False
+            self.held[chunks] = self.in_source[chunks]
             self._journal.note_lost(chunks)
 
 

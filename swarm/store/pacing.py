@@ -28,7 +28,9 @@ class RateLimit:
             self._tokens -= n_bytes
 
     def wait_s(self, now: float) -> float | None:
-        """Seconds until the next may go; None when only a change of the rate helps."""
+        """Seconds until the next may go; None when only a change of the rate helps, or nothing is limited."""
+        if self._bytes_per_s is None:
+            return None
         if self.may_go(now):
             return 0.0
         return -self._tokens / self._bytes_per_s if self._bytes_per_s else None

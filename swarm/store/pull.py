@@ -118,6 +118,7 @@ class Pull:
         self._bytes_out = 0  # asked, or arrived and not verified
         self._next_request = 1
         self._limit = RateLimit()
+        self._ticked_at = 0.0
 
     # ---- what there is to know
 
@@ -136,11 +137,12 @@ class Pull:
         return {peer_id: peer.bytes_per_s for peer_id, peer in self._peers.items()}
 
     def next_tick(self, now: float) -> float | None:
-        """When `tick` has something to do, should no event come before; None: never."""
+        """When to call `tick`, should no event come before; None: never."""
         if self.done or not self._peers:
             return None
+        due = self._ticked_at + limits.PULL_TICK_S
         wait_s = self._limit.wait_s(now)
-        return now + min(limits.PULL_TICK_S, limits.PULL_TICK_S if wait_s is None else wait_s or limits.PULL_TICK_S)
+        return due if wait_s is None else min(due, now + wait_s)
 
     # ---- events
 
@@ -236,6 +238,7 @@ class Pull:
 
     def tick(self, now: float) -> list[Effect]:
         """Time has passed: lose patience, try again, help."""
+        self._ticked_at = now
         effects: list[Effect] = []
         for peer in self._peers.values():
             if peer.requests and now >= peer.deadline():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 
 import numpy as np
@@ -38,13 +38,12 @@ class StoredModel:
         return parse_metadata(self._chunks.files.header(), self.name)
 
     def raw(self, name: str) -> U8:
-        """The stored bytes of a tensor, (rows ..., row_bytes): mapped where it is cut by rows, else put together."""
+        """The stored bytes of a tensor, (rows ..., row_bytes): mapped, or put together from chunks."""
         tensor = self._held(name)
-        if self._chunks.source is not None:
-            return self._chunks.source.raw(name)
         shape = (*tensor.shape[:-1], tensor.row_bytes)
-        if tensor.cut is Cut.ROWS:
-            return self._chunks.files.view(name).reshape(shape)
+        mapped = self._mapped(tensor)
+        if mapped is not None:
+            return mapped.reshape(shape)
         whole = np.empty((tensor.n_slabs, tensor.rows, tensor.row_bytes), np.uint8)
         for number, slab in enumerate(self.slabs(name)):
             whole[number] = slab
@@ -53,18 +52,39 @@ class StoredModel:
     def slabs(self, name: str) -> Iterator[U8]:
         """The experts of a tensor one after the other, (rows, row_bytes) each: never all of them in memory."""
         tensor = self._held(name)
-        if self._chunks.source is not None or tensor.cut is Cut.ROWS:
-            yield from self.raw(name).reshape(tensor.n_slabs, tensor.rows, tensor.row_bytes)
-        else:
-            yield from (_joined(tensor, slab) for slab in self._slab_bytes(tensor))
+        mapped = self._mapped(tensor)
+        if mapped is not None:
+            yield from mapped.reshape(tensor.n_slabs, tensor.rows, tensor.row_bytes)
+            return
+        for slab in range(tensor.n_slabs):
+            yield self._joined(tensor, tensor.chunks_of(range(slab, slab + 1)))
 
     def drop(self, name: str) -> None:
         """Let the system take back the memory that reading this tensor has filled."""
         if self._chunks.source is not None:
             self._chunks.source.drop(name)
 
-    def _slab_bytes(self, tensor: ChunkedTensor) -> U8:
-        return self._chunks.files.view(tensor.name).reshape(tensor.n_slabs, -1)
+    def _mapped(self, tensor: ChunkedTensor) -> U8 | None:
+        """The tensor as it lies in the GGUF file or, if it is cut by rows, in the data file."""
+        part = slice(tensor.chunks.start, tensor.chunks.stop)
+        if self._chunks.source is not None and self._chunks.in_source[part].all():
+            return self._chunks.source.raw(tensor.name)
+        if tensor.cut is Cut.ROWS and self._chunks.on_disk[part].all():
+            return self._chunks.files.view(tensor.name)
+        return None
+
+    def _joined(self, tensor: ChunkedTensor, chunks: Iterable[int]) -> U8:
+        """One slab, put together from its chunks."""
+        rows = np.empty((tensor.rows, tensor.row_bytes), np.uint8)
+        for chunk in chunks:
+            data = self._chunks.read(chunk)
+            if data is None:
+                raise ModelNotFound(
+                    f"{self.name}: a chunk of tensor {tensor.name!r} was damaged; it must be fetched again"
+                )
+            _, row0, row1, byte0, byte1 = tensor.place(chunk)
+            rows[row0:row1, byte0:byte1] = np.frombuffer(data, np.uint8).reshape(row1 - row0, byte1 - byte0)
+        return rows
 
     def _held(self, name: str) -> ChunkedTensor:
         tensor = self.tensors[name]
@@ -77,15 +97,3 @@ class StoredModel:
             raise ModelNotFound(
                 f"{self.name}: {n_missing} of {len(chunks)} chunks of {what} are not on this device yet"
             )
-
-
-def _joined(tensor: ChunkedTensor, slab: U8) -> U8:
-    """Rows from a slab whose chunks are groups of columns, one after the other."""
-    rows = np.empty((tensor.rows, tensor.row_bytes), np.uint8)
-    position = 0
-    for chunk in tensor.chunks[: tensor.chunks_per_slab]:
-        _, _, _, byte0, byte1 = tensor.place(chunk)
-        end = position + tensor.rows * (byte1 - byte0)
-        rows[:, byte0:byte1] = slab[position:end].reshape(tensor.rows, -1)
-        position = end
-    return rows

@@ -360,6 +360,33 @@ def test_a_file_changed_under_a_running_device_is_found_out(seeder, tmp_path: Pa
     assert not held(source, manifest)[chunk]
 
 
+def test_chunks_of_a_damaged_file_come_from_others_and_make_the_model_whole(seeder, tmp_path: Path) -> None:
+    source, _ = seeder
+    path = write_model(tmp_path / "damaged.gguf", seed=5)
+    intact = write_model(tmp_path / "intact.gguf", seed=5)
+    other = ChunkStore(tmp_path / "other")
+    manifest = other.import_gguf(intact)
+    assert source.import_gguf(path).id == manifest.id
+    names = ["blk.0.attn_q.weight", "blk.1.ffn_down_exps.weight"]
+    with open_gguf(path) as file, path.open("r+b") as out:
+        for name in names:
+            out.seek(file.tensors[name].offset + 5)
+            out.write(b"other")
+    bad = source.model(manifest.id).verify()
+    assert {manifest.tensor_of(chunk).name for chunk in bad} == set(names)
+    stored = source.open(manifest.id)
+    with pytest.raises(ModelNotFound, match=r"1 of 2 chunks of tensor 'blk.0.attn_q.weight' are"):
+        stored.raw(names[0])
+    fetch(source, other, manifest, bad)
+    with open_gguf(intact) as file:
+        for name in file.tensors:
+            np.testing.assert_array_equal(stored.raw(name), file.raw(name))
+            np.testing.assert_array_equal(
+                np.stack(list(stored.slabs(name))).reshape(file.raw(name).shape), file.raw(name)
+            )
+    other.close()
+
+
 def test_importing_a_missing_or_broken_file_says_so(seeder, tmp_path: Path) -> None:
     source, _ = seeder
     with pytest.raises(ModelNotFound, match="there is no such file"):

@@ -182,16 +182,21 @@ def test_events_that_belong_to_nothing_are_ignored() -> None:
     assert pull.done and pull.next_tick(0) is None
 
 
-def test_the_next_tick_is_soon_while_there_is_something_to_wait_for() -> None:
+def test_who_asks_for_the_next_tick_again_and_again_is_told_when_it_is_due() -> None:
     pull = pull_of()
     pull.want(range(8), 0)
     assert pull.next_tick(5) is None
     pull.add_peer(A, 5)
+    assert pull.next_tick(5) <= 5
+    pull.tick(5)
     pull.peer_has(A, bits(*range(8)), 0, 5)
-    assert pull.next_tick(5) == 5 + limits.PULL_TICK_S
-    pull.set_rate(100 * MIB, 5)
-    pull.arrived(1, True, 5.1)
-    assert 5.1 < pull.next_tick(5.1) <= 5.1 + limits.PULL_TICK_S
+    for now in (5.0, 5.1, 5.3):
+        assert pull.next_tick(now) == 5 + limits.PULL_TICK_S
+    pull.set_rate(20 * MIB, 5)
+    pull.arrived(1, True, 5.0)
+    assert 5.0 < pull.next_tick(5.0) < 5 + limits.PULL_TICK_S
+    pull.set_rate(0, 5)
+    assert pull.next_tick(5.0) == 5 + limits.PULL_TICK_S
 
 
 def test_a_rate_limit_lets_its_rate_through() -> None:
@@ -207,4 +212,4 @@ def test_a_rate_limit_lets_its_rate_through() -> None:
     limit.take(1)
     assert not limit.may_go(now + 100) and limit.wait_s(now) is None
     limit.set_rate(None, now)
-    assert limit.may_go(now) and limit.wait_s(now) == 0
+    assert limit.may_go(now) and limit.wait_s(now) is None
