@@ -115,7 +115,7 @@ class Engine:
                 self._doorman.shut_out(known.connection.device_key)
                 self._send(peer, refusal("forgotten", "this swarm has shut this device out", 0))
                 self._dialer.leave_alone(peer, float("inf"))
-                self._lose(peer, "it was shut out")
+                self._lose(peer, "it was shut out", certain=True)
         self._poll.wake()
 
     def stop(self) -> None:
@@ -262,7 +262,7 @@ class Engine:
             for other, addresses in to_learn(message, self.me.peer):
                 self._dialer.learn(other, addresses, self._now)
         elif isinstance(message, Goodbye):
-            self._lose(peer, message.text or "it left")
+            self._lose(peer, message.text or "it left", certain=True)
         elif isinstance(message, LinkProbe):
             self._send(peer, LinkProbed(message.sequence, 0 if frame is None else len(frame)))
         else:
@@ -404,7 +404,7 @@ class Engine:
         elif link.lane is Lane.BULK:
             self._links.peers[peer].pending.extend(link.queue)
 
-    def _lose(self, peer: PeerId, reason: str) -> None:
+    def _lose(self, peer: PeerId, reason: str, *, certain: bool = False) -> None:
         """All links to a peer are closed, and the node is told."""
         lost = self._links.peers.pop(peer, None)
         if lost is None:
@@ -417,7 +417,7 @@ class Engine:
                 if link.key is not None:
                     self._dialer.ended(link.key, link.address, self._now)
         self.infos = self._links.infos()
-        self._events.append(PeerDown(peer, lost.connection.remote.name, reason))
+        self._events.append(PeerDown(peer, lost.connection.remote.name, reason, certain))
 
     def _cut_off(self, link: Link, error: RemoteProtocolError) -> None:
         """A proven peer sent garbage: it is named, told, and not heard for a while."""

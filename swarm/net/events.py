@@ -24,11 +24,15 @@ class PeerUp:
 
 @dataclass(frozen=True, slots=True)
 class PeerDown:
-    """The last link to a device is gone, or it was silent too long; `reason` is one line."""
+    """The last link to a device is gone, or it was silent too long; `reason` is one line.
+
+    `certain`: it said goodbye, or was shut out; otherwise it may be back in a moment.
+    """
 
     peer: PeerId
     name: str
     reason: str
+    certain: bool = False
 
 
 @dataclass(frozen=True, slots=True)
