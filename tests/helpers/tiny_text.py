@@ -5,6 +5,8 @@ Its length is odd on purpose, so that the output's rows do not fill whole panels
 
 from __future__ import annotations
 
+import numpy as np
+
 SPECIAL = (
     "<|endoftext|>",
     "[gMASK]",
@@ -54,7 +56,7 @@ def text_metadata(arch: str) -> dict[str, object]:
         "tokenizer.ggml.model": "gpt2",
         "tokenizer.ggml.pre": _PRE.get(arch, "qwen2"),
         "tokenizer.ggml.tokens": VOCAB,
-        "tokenizer.ggml.token_type": [_CONTROL if token in SPECIAL else _NORMAL for token in VOCAB],
+        "tokenizer.ggml.token_type": np.array([_CONTROL if token in SPECIAL else _NORMAL for token in VOCAB], np.int32),
         "tokenizer.ggml.merges": MERGES,
         "tokenizer.ggml.bos_token_id": VOCAB.index("[gMASK]"),
         "tokenizer.ggml.eos_token_id": VOCAB.index("<|endoftext|>"),
