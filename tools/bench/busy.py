@@ -18,7 +18,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from compare import Worker, resolve  # noqa: E402
+from compare import Worker, resolve
 
 BURN = [sys.executable, "-c", "while True: pass"]
 ROUNDS = 5
@@ -55,7 +55,8 @@ def main() -> None:
     parser.add_argument("--models-dir", type=Path, default=Path.home() / ".cache" / "swarm" / "bench")
     args = parser.parse_args()
     path = resolve(args.model, args.models_dir)
-    print("| engine | threads | GOMP_SPINCOUNT | tok/s alone | beside a busy process | left |\n|---|---|---|---|---|---|")
+    print("| engine | threads | GOMP_SPINCOUNT | tok/s alone | beside a busy process | left |")
+    print("|---|---|---|---|---|---|")
     for threads in (1, 2):
         for spin in ["", *args.spin] if threads > 1 else [""]:
             print(row("swarm", path, threads, spin), flush=True)

@@ -149,7 +149,8 @@ def compare(name: str, path: str, threads: int, rounds: int) -> list[dict[str, A
                 if round_:  # the first turn warms up
                     rates[worker.engine].append(rate)
         medians = {engine: statistics.median(values) for engine, values in rates.items()}
-        rows.append({"model": name, "threads": threads, "case": f"{kind} {n}" if kind == "prefill" else kind, **medians})
+        case = f"{kind} {n}" if kind == "prefill" else kind
+        rows.append({"model": name, "threads": threads, "case": case, **medians})
     for worker in workers:
         worker.stop()
     return rows
@@ -167,7 +168,8 @@ def bytes_per_token(path: str) -> int:
 
 def machine() -> str:
     """One line about where this ran."""
-    names = [line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith(("model name", "CPU part"))]
+    info = Path("/proc/cpuinfo").read_text().splitlines()
+    names = [line.split(":")[1].strip() for line in info if line.startswith(("model name", "CPU part"))]
     from swarm import kernels
 
     isa = os.environ.get("SWARM_CPU") or kernels.isa()
@@ -188,10 +190,8 @@ def table(rows: list[dict[str, Any]], bandwidth: dict[int, float], active: dict[
         share = ""
         if r["case"] == "decode":
             share = f"{r['swarm'] * active[r['model']] / bandwidth[r['threads']]:.2f}"
-        ratio = r["swarm"] / r["llama"]
-        lines.append(
-            f"| {r['model']} | {r['threads']} | {r['case']} | {r['llama']:.1f} | {r['swarm']:.1f} | {ratio:.2f} | {share} |"
-        )
+        speeds = f"{r['llama']:.1f} | {r['swarm']:.1f} | {r['swarm'] / r['llama']:.2f}"
+        lines.append(f"| {r['model']} | {r['threads']} | {r['case']} | {speeds} | {share} |")
     return "\n".join(lines) + "\n"
 
 
