@@ -24,7 +24,7 @@ F64 = npt.NDArray[np.float64]
 I64 = npt.NDArray[np.int64]
 
 MAX_SEED = 2**63 - 1
-_BLOCK = 64  # tokens whose maximum is taken to find the likeliest quickly
+_GROUP = 64  # tokens whose maximum is taken to find the likeliest quickly
 _FIRST_CUT = 1024  # likeliest tokens looked at first for top_p; nearly always enough
 # exp(-46) = 1e-20: together, the tokens that far below the likeliest weigh less than one rounding of the sum.
 _NEGLIGIBLE = 46.0
@@ -107,7 +107,7 @@ def sample(logits: F32, params: SamplingParams, position: int, recent: Sequence[
     best = _checked_maximum(logits, position)
     if params.temperature == 0 or params.top_k == 1:
         return int(np.argmax(logits))
-    ids = _candidates(logits, best, params)
+    ids = _kept(logits, best, params)
     if len(ids) == 1:
         return int(ids[0])
     return int(ids[_draw(_weights(logits, ids, best, params.temperature), params, position)])
@@ -171,19 +171,21 @@ def _checked_maximum(logits: F32, position: int) -> np.float32:
     return best
 
 
-def _candidates(logits: F32, best: np.float32, params: SamplingParams) -> I64:
-    """The ids that top_k, top_p and min_p leave, ascending; never none."""
+def _kept(logits: F32, best: np.float32, params: SamplingParams) -> I64:
+    """The ids that top_k, top_p and min_p leave, in an order that depends on nothing else; never none."""
     floor = best - _reach(params)
     if 0 < params.top_k < len(logits):
         floor = max(floor, _floor_of_top(logits, params.top_k))
     ids = np.flatnonzero(logits >= floor)
-    if 0 < params.top_k < len(ids):
-        ids = _top(logits, ids, params.top_k)
-    if params.top_p < 1:
-        ids = _nucleus(logits, ids, best, params.top_p)
-    if params.min_p > 0:
-        ids = ids[_weights(logits, ids, best) >= params.min_p]
-    return ids
+    if params.top_k > 0:
+        ids = _likeliest(logits, ids, params.top_k)
+        weights = _weights(logits, ids, best)
+        ids, weights = _nucleus(ids, weights, params.top_p * _total(weights)) if params.top_p < 1 else (ids, weights)
+    elif params.top_p < 1:
+        ids, weights = _nucleus_of_many(logits, ids, best, params.top_p)
+    elif params.min_p > 0:
+        weights = _weights(logits, ids, best)
+    return ids[weights >= params.min_p] if params.min_p > 0 else ids
 
 
 def _reach(params: SamplingParams) -> np.float32:
@@ -208,36 +210,35 @@ def _weights(logits: F32, ids: I64, best: np.float32, temperature: float = 1.0) 
 
 
 def _floor_of_top(logits: F32, k: int) -> np.float32:
-    """A logit that at least k tokens reach, and usually few more: the k-th largest maximum of a block of tokens."""
-    blocks = len(logits) // _BLOCK
-    if blocks < 2 * k:
+    """A logit that at least k tokens reach, and usually few more: the k-th largest maximum of a group of tokens."""
+    groups = len(logits) // _GROUP
+    if groups < 2 * k:
         return np.float32(-np.inf)
-    maxima = logits[: blocks * _BLOCK].reshape(blocks, _BLOCK).max(axis=1)
-    floor: np.float32 = np.partition(maxima, blocks - k)[blocks - k]
+    maxima = logits[: groups * _GROUP].reshape(_GROUP, groups).max(axis=0)
+    floor: np.float32 = np.partition(maxima, groups - k)[groups - k]
     return floor
 
 
-def _top(logits: F32, ids: I64, k: int) -> I64:
-    """The k ids with the largest logits, ascending; among equals the lower ids."""
-    values = logits[ids]
-    threshold = np.partition(values, len(values) - k)[len(values) - k]
-    above = ids[values > threshold]
-    equal = ids[values == threshold][: k - len(above)]
-    return np.sort(np.concatenate([above, equal]))
+def _likeliest(logits: F32, ids: I64, k: int) -> I64:
+    """The k ids with the largest logits, likeliest first; among equals the lower id (`ids` ascend)."""
+    return ids[np.argsort(-logits[ids], kind="stable")[:k]]
 
 
-def _nucleus(logits: F32, ids: I64, best: np.float32, top_p: float) -> I64:
-    """The fewest likeliest ids whose probabilities add up to `top_p`, ascending; at least one."""
+def _nucleus(ids: I64, weights: F64, wanted: float) -> tuple[I64, F64]:
+    """The first ids whose weights add up to `wanted`, at least one, with their weights."""
+    size = int(np.searchsorted(np.cumsum(weights), wanted)) + 1
+    return ids[:size], weights[:size]
+
+
+def _nucleus_of_many(logits: F32, ids: I64, best: np.float32, top_p: float) -> tuple[I64, F64]:
+    """The fewest likeliest of all `ids` whose probabilities add up to `top_p`, likeliest first, with their weights."""
     wanted = top_p * _total(_weights(logits, ids, best))
     size = min(_FIRST_CUT, len(ids))
     while True:
-        top = _top(logits, ids[logits[ids] >= _floor_of_top(logits, size)], size) if size < len(ids) else ids
-        # Descending by logit; a stable sort keeps the lower id first among equals.
-        order = top[np.argsort(-logits[top], kind="stable")]
-        mass = np.cumsum(_weights(logits, order, best))
-        enough = int(np.searchsorted(mass, wanted)) + 1
-        if enough <= size or size == len(ids):
-            return np.sort(order[:enough])
+        order = _likeliest(logits, ids[logits[ids] >= _floor_of_top(logits, size)], size)
+        kept = _nucleus(order, _weights(logits, order, best), wanted)
+        if len(kept[0]) < size or size == len(ids):
+            return kept
         size = min(size * 16, len(ids))
 
 

@@ -81,8 +81,7 @@ def test_top_k_keeps_the_same_tokens_as_sorting_a_large_vocabulary() -> None:
     logits = np.round(random_logits(2, 20_000), 1)  # many equals
     order = np.lexsort((np.arange(len(logits)), -logits))
     for k in (2, 7, 40, 500, 19_999):
-        ids = sampling._candidates(logits, logits.max(), plain(top_k=k))
-        assert ids.tolist() == sorted(order[:k].tolist())
+        assert sampling._kept(logits, logits.max(), plain(top_k=k)).tolist() == order[:k].tolist()
 
 
 def test_top_p_keeps_the_fewest_that_reach_p() -> None:
@@ -101,11 +100,11 @@ def test_top_p_of_a_large_vocabulary_agrees_with_sorting_all_of_it(scale: float,
 
     logits = random_logits(3, 30_000, scale)
     best = logits.max()
-    ids = sampling._nucleus(logits, np.arange(len(logits)), best, top_p)
+    ids = sampling._kept(logits, best, plain(top_p=top_p))
     order = np.lexsort((np.arange(len(logits)), -logits))
     mass = np.cumsum(np.exp(logits[order].astype(np.float64) - best))
     size = int(np.searchsorted(mass, top_p * mass[-1])) + 1
-    assert ids.tolist() == sorted(order[:size].tolist())
+    assert ids.tolist() == order[:size].tolist()
 
 
 def test_min_p_keeps_what_is_likely_enough_beside_the_best() -> None:
@@ -187,7 +186,7 @@ def test_draws_are_the_same_on_every_machine() -> None:
     assert got == KNOWN_DRAWS
 
 
-KNOWN_DRAWS = [658, 1808, 192, 1648, 193, 483, 581, 1745, 191, 1838, 1743, 955]
+KNOWN_DRAWS = [658, 1808, 192, 1259, 290, 872, 966, 81, 1842, 1838, 1743, 955]
 
 
 def test_the_exponential_is_exact_to_ten_digits_and_does_not_depend_on_its_place() -> None:
