@@ -23,9 +23,19 @@ class Target:
     next_at: float
     learnt_at: float
     not_before: float = 0.0
+    down_since: float = 0.0
     index: int = 0
     wait_s: float = limits.REDIAL_FIRST_S
     calling: set[Address] = field(default_factory=set)
+
+
+@dataclass(frozen=True)
+class Unreached:
+    """A device that somebody told us of and that does not answer."""
+
+    peer: PeerId | None
+    addresses: tuple[Address, ...]
+    for_s: float
 
 
 class Dialer:
@@ -43,7 +53,7 @@ class Dialer:
         if target is None:
             if len(self._targets) >= limits.MAX_PEERS:
                 return
-            target = self._targets[peer] = Target([], False, now + self._turn_s(peer), now)
+            target = self._targets[peer] = Target([], False, now + self._turn_s(peer), now, down_since=now)
         target.learnt_at = now
         news = [address for address in dict.fromkeys(addresses) if address not in target.addresses]
         target.addresses = [*news, *target.addresses][: limits.MAX_ADDRESSES]
@@ -53,7 +63,7 @@ class Dialer:
 
     def learn_by_hand(self, address: Address, now: float) -> None:
         """Call this address until something answers, for ever."""
-        self._targets.setdefault(address, Target([address], True, now, now))
+        self._targets.setdefault(address, Target([address], True, now, now, down_since=now))
 
     def due(self, now: float, connected: Container[PeerId]) -> list[tuple[Key, Address]]:
         """Return the calls to make now; each must be reported with `ended` or `answered`."""
@@ -61,7 +71,7 @@ class Dialer:
         for key, target in list(self._targets.items()):
             if not isinstance(key, Address) and key in connected:
                 target.index, target.wait_s = 0, limits.REDIAL_FIRST_S
-                target.next_at, target.learnt_at = now + self._turn_s(key), now
+                target.next_at, target.learnt_at, target.down_since = now + self._turn_s(key), now, now
             elif not target.by_hand and now - target.learnt_at > limits.FORGET_ADDRESS_S:
                 del self._targets[key]
             elif target.addresses and now >= max(target.next_at, target.not_before):
@@ -111,6 +121,14 @@ class Dialer:
         """Return what is known of a device."""
         target = self._targets.get(peer)
         return tuple(target.addresses) if target else ()
+
+    def unreached(self, now: float, connected: Container[PeerId]) -> list[Unreached]:
+        """Return the devices that were told of and are not connected."""
+        return [
+            Unreached(None if isinstance(key, Address) else key, tuple(target.addresses), now - target.down_since)
+            for key, target in self._targets.items()
+            if isinstance(key, Address) or key not in connected
+        ]
 
     def _adopt(self, peer: PeerId, target: Target, now: float) -> None:
         known = self._targets.get(peer)

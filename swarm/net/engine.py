@@ -19,7 +19,7 @@ from zmq.utils.monitor import recv_monitor_message
 
 from swarm import limits
 from swarm.errors import PeerBusy, PeerLost, RemoteProtocolError, SwarmNetworkError
-from swarm.net.dial import Dialer, Key
+from swarm.net.dial import Dialer, Key, Unreached
 from swarm.net.events import CloneSeen, Event, Garbage, NotLetIn, PeerDown, PeerUp, Received
 from swarm.net.gate import Gate
 from swarm.net.gossip import news_of, tell, to_learn
@@ -106,6 +106,11 @@ class Engine:
             self._dialer.learn_by_hand(address, time.monotonic())
             self._next_tick = 0.0
         self._poll.wake()
+
+    def unreached(self) -> list[Unreached]:
+        """Return the devices that were told of and are not connected."""
+        with self._lock:
+            return self._dialer.unreached(time.monotonic(), self._links.peers)
 
     def shut_out(self, peer: PeerId) -> None:
         """Drop a device and never let it in again while this node runs."""

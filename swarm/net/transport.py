@@ -19,6 +19,7 @@ import threading
 from collections.abc import Sequence
 
 from swarm.errors import SwarmNetworkError
+from swarm.net.dial import Unreached
 from swarm.net.engine import Engine
 from swarm.net.gate import Gate
 from swarm.net.links import PeerInfo
@@ -110,6 +111,10 @@ class Transport:
     def peers(self) -> tuple[PeerInfo, ...]:
         """Return the connected devices; at most a tenth of a second old."""
         return self._engine.infos
+
+    def unreached(self) -> tuple[Unreached, ...]:
+        """Return the devices that were told of and are not connected."""
+        return tuple(self._engine.unreached())
 
 
 def resolve(text: str) -> tuple[Address, ...]:

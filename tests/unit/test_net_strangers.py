@@ -95,15 +95,25 @@ def tcp(box: Box, lane: Lane = Lane.FAST) -> socket.socket:
     return socket.create_connection((box.address.host, port), timeout=5)
 
 
-def send_and_drop(box: Box, data: bytes) -> bytes:
+def send_and_drop(box: Box, data: bytes, wait_s: float = 0.2) -> bytes:
     """Send bytes as a stranger; return what came back."""
+    return exchange(box, data, wait_s)[0]
+
+
+def exchange(box: Box, data: bytes, wait_s: float) -> tuple[bytes, bool]:
+    """Send bytes as a stranger; return what came back, and whether the node hung up."""
     came = b""
-    with tcp(box) as connection, contextlib.suppress(OSError):
-        connection.settimeout(0.2)
-        connection.sendall(data)
-        while more := connection.recv(4096):
-            came += more
-    return came
+    with tcp(box) as connection:
+        connection.settimeout(wait_s)
+        try:
+            connection.sendall(data)
+            while more := connection.recv(4096):
+                came += more
+        except TimeoutError:
+            return came, False
+        except ConnectionError:
+            return came, True
+    return came, True
 
 
 def test_without_a_key_nothing_is_learnt(answer: Answer) -> None:
@@ -162,7 +172,8 @@ def test_a_port_scan_does_no_harm(answer: Answer) -> None:
 def test_a_length_of_four_gigabytes_is_refused_before_it_is_allocated(answer: Answer) -> None:
     for length in (2**32, 2**32 - 1, 2**63 - 1, 2**64 - 1, limits.MAX_FAST_FRAME_BYTES * 2):
         for flags in (0x02, 0x06, 0x03):  # a long frame, a long command, a long frame with more
-            send_and_drop(answer.one, GREETING + bytes([flags]) + struct.pack(">Q", length) + bytes(1000))
+            data = GREETING + bytes([flags]) + struct.pack(">Q", length) + bytes(1000)
+            assert exchange(answer.one, data, 2.0)[1], f"the node waits for {length} bytes"
     answer.check()
 
 
