@@ -28,14 +28,14 @@ check: $(STAMP)
 
 $(BIN)/python:
 	@tools/prerequisites $(PY)
-	@echo "Setting up $(VENV) (about a minute, once) ..."
+	@echo "Setting up $(VENV) (once; a minute or a few) ..."
 	@$(PY) -m venv $(VENV)
 	@$(BIN)/python -m pip install -q --disable-pip-version-check --upgrade pip
 
 $(STAMP): $(BIN)/python pyproject.toml setup.py $(SOURCES)
 	@tools/prerequisites $(BIN)/python
 	@echo "Installing Swarm and compiling its kernels ..."
-	@$(BIN)/python -m pip install -q --disable-pip-version-check --editable '.[test]'
+	@PYTHONWARNINGS=ignore $(BIN)/python -m pip install -q --disable-pip-version-check --editable '.[test]'
 	@touch $(STAMP)
 
 clean:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from types import FrameType
 from typing import TYPE_CHECKING, Protocol, TextIO
@@ -78,7 +78,10 @@ def show_answer(generation: Generation, out: TextIO, *, stoppable: bool) -> Answ
     """Write the pieces to `out` as they come. With `stoppable`, Ctrl-C ends the answer and not the program."""
     parts: list[str] = []
     printer = _Printer(out)
-    with _interrupt_cancels(generation) if stoppable else _nothing():
+    with ExitStack() as stack:
+        if stoppable:
+            stack.enter_context(_no_echo(sys.stdin))
+            stack.enter_context(_interrupt_cancels(generation))
         try:
             for piece in generation:
                 printer.write(piece.text, piece.thinking)
@@ -179,8 +182,22 @@ def _interrupt_cancels(generation: Generation) -> Iterator[None]:
 
 
 @contextmanager
-def _nothing() -> Iterator[None]:
-    yield
+def _no_echo(keyboard: TextIO) -> Iterator[None]:
+    """Keys pressed meanwhile do not show up in the middle of the answer."""
+    if not keyboard.isatty():
+        yield
+        return
+    import termios
+
+    before = termios.tcgetattr(keyboard)
+    local_flags = 3  # index of c_lflag in what tcgetattr returns
+    quiet = [*before]
+    quiet[local_flags] &= ~termios.ECHO
+    termios.tcsetattr(keyboard, termios.TCSADRAIN, quiet)
+    try:
+        yield
+    finally:
+        termios.tcsetattr(keyboard, termios.TCSADRAIN, before)
 
 
 def is_interactive() -> bool:

@@ -25,10 +25,11 @@ def chat(real_model: Path, tmp_path: Path) -> Iterator[Terminal]:
 
 
 def ask(chat: Terminal, question: str) -> str:
+    """Type a question; return the screen when the answer is there and the next prompt too."""
     before = chat.screen(history=True).count("first after")
     chat.type(question)
     chat.press("Enter")
-    return chat.wait_for(lambda screen: screen.count("first after") > before)
+    return chat.wait_for(lambda screen: screen.count("first after") > before and screen.rstrip().endswith("\n>"))
 
 
 def test_a_question_is_answered_with_a_line_of_figures(chat: Terminal) -> None:
@@ -44,7 +45,7 @@ def test_ctrl_c_stops_an_answer_while_it_streams_and_ctrl_d_leaves(chat: Termina
     assert "first after" not in begun, "the answer came all at once"
     chat.press("C-c")
     screen = chat.wait_for("[stopped; ")
-    assert "Traceback" not in screen
+    assert "Traceback" not in screen and "^C" not in screen
     ask(chat, "What is 2+2?")
     chat.press("C-d")
     chat.wait_for("exit code 0")
