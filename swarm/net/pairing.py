@@ -21,7 +21,7 @@ from typing import Annotated, TypeVar
 import msgpack
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
-from spake2 import SPAKE2_A, SPAKE2_B, SPAKEError
+from spake2 import SPAKE2_A, SPAKE2_B
 
 from swarm import limits
 from swarm.errors import RemoteProtocolError, SwarmKeyError
@@ -85,7 +85,7 @@ class Sealed:
 class Secret:
     """What is sealed."""
 
-    swarm_key: Annotated[bytes, Raw(KEY_BYTES, KEY_BYTES)]
+    swarm_key: Annotated[bytes, Raw(KEY_BYTES, KEY_BYTES)] = field(repr=False)
     generation: Annotated[int, Int(0, 65535)]
     port: Annotated[int, Int(1, 65535)]
     software: Annotated[str, Text(32)] = ""
@@ -241,7 +241,7 @@ def _finish(pake: SPAKE2_A | SPAKE2_B, half: bytes, inviter: Party, joiner: Part
     """Return the shared key, bound to everything that both have seen."""
     try:
         shared: bytes = pake.finish(half)
-    except (SPAKEError, ValueError, AssertionError) as error:
+    except Exception as error:  # the package has no common base: not on the curve, wrong side, wrong length, ...
         raise RemoteProtocolError(f"{inviter.name} and {joiner.name}: a half of the pairing is not valid") from error
     seen = hashlib.blake2b(digest_size=KEY_BYTES, key=shared, person=b"swarm pairing")
     for part in (inviter.peer, inviter.name, joiner.peer, joiner.name):

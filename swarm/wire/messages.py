@@ -6,7 +6,7 @@ default; new messages get new numbers: both are a new minor version.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Annotated, ClassVar
 
@@ -154,7 +154,7 @@ class Rekey(Message):
 
     TYPE = 8
     generation: Count
-    swarm_key: Annotated[bytes, Raw(32, 32)]
+    swarm_key: Annotated[bytes, Raw(32, 32)] = field(repr=False)  # never in a log
 
 
 @dataclass(frozen=True, slots=True)
