@@ -18,7 +18,7 @@ from swarm.text.vocab import CONTROL, UNKNOWN, USER_DEFINED, Vocabulary
 class BytePairEncoder:
     """Text without marks to ids, and ids to bytes."""
 
-    def __init__(self, vocabulary: Vocabulary, merges: Sequence[str]) -> None:
+    def __init__(self, vocabulary: Vocabulary, merges: list[tuple[str, str]]) -> None:
         self._vocabulary = vocabulary
         self._compose = vocabulary.pre.compose
         self._backend = _backend(vocabulary, merges)
@@ -41,25 +41,16 @@ class BytePairEncoder:
             return text.encode("utf-8", "replace")
 
 
-def _backend(vocabulary: Vocabulary, merges: Sequence[str]) -> Backend:
+def _backend(vocabulary: Vocabulary, merges: list[tuple[str, str]]) -> Backend:
     # Control tokens stay out: with ignore_merges a word of plain text could otherwise become one.
     words = {token: i for token, i in vocabulary.ids.items() if vocabulary.types[i] not in (CONTROL, UNKNOWN)}
     try:
-        model = BPE(
-            vocab=words,
-            merges=[_pair(merge) for merge in merges],
-            ignore_merges=vocabulary.pre.ignore_merges,
-        )
+        model = BPE(vocab=words, merges=merges, ignore_merges=vocabulary.pre.ignore_merges)
     except Exception as error:  # the package raises bare Exception for a merge that makes no known token
         raise BadModelFile(f"tokenizer.ggml.merges does not fit tokenizer.ggml.tokens: {str(error)[:120]}") from None
     backend = Backend(model)
     backend.pre_tokenizer = InTurn(_steps(vocabulary.pre.patterns))
     return backend
-
-
-def _pair(merge: str) -> tuple[str, str]:
-    left, _, right = merge.partition(" ")
-    return left, right
 
 
 def _steps(patterns: Sequence[str]) -> list[PreTokenizer]:

@@ -102,13 +102,16 @@ class Vocabulary:
         return {token: i for i, token in enumerate(self.tokens) if self.types[i] in types and token}
 
 
-def merges_from_metadata(metadata: Mapping[str, object]) -> Sequence[str]:
-    """The merges of byte-level BPE, best first, each two tokens with a space between."""
+def merges_from_metadata(metadata: Mapping[str, object]) -> list[tuple[str, str]]:
+    """The merges of byte-level BPE, best first."""
     merges = _text_list(metadata, "merges", limit=4 * MAX_VOCABULARY)
-    bad = next((i for i, merge in enumerate(merges) if merge.find(" ", 1) < 1), None)
-    if bad is not None:
-        raise BadModelFile(f"{_key('merges')}[{bad}] is {merges[bad][:40]!r}: must be two tokens with a space between")
-    return merges
+    pairs = []
+    for i, merge in enumerate(merges):
+        left, _, right = merge.partition(" ")
+        if not left or not right:
+            raise BadModelFile(f"{_key('merges')}[{i}] is {merge[:40]!r}: must be two tokens with a space between")
+        pairs.append((left, right))
+    return pairs
 
 
 def _model(metadata: Mapping[str, object]) -> str:
@@ -124,11 +127,9 @@ def _tokens(metadata: Mapping[str, object]) -> Sequence[str]:
     tokens = _text_list(metadata, "tokens", limit=MAX_VOCABULARY)
     if not tokens:
         raise BadModelFile(f"{_key('tokens')} is empty")
-    longest = max(range(len(tokens)), key=lambda i: len(tokens[i]))
-    if len(tokens[longest]) > MAX_TOKEN_CHARS:
-        raise BadModelFile(
-            f"{_key('tokens')}[{longest}] has {len(tokens[longest])} characters; the most is {MAX_TOKEN_CHARS}"
-        )
+    longest = max(map(len, tokens))
+    if longest > MAX_TOKEN_CHARS:
+        raise BadModelFile(f"{_key('tokens')} has one of {longest} characters; the most is {MAX_TOKEN_CHARS}")
     return tokens
 
 
@@ -136,16 +137,16 @@ def _types(metadata: Mapping[str, object], tokens: Sequence[str]) -> bytes:
     """One byte per token; tokens that look like marks count as control, whatever an old converter wrote."""
     values = metadata.get(_key("token_type"))
     if values is None:
-        types = np.full(len(tokens), NORMAL, np.uint8)
+        types = bytearray([NORMAL]) * len(tokens)
     else:
         numbers = _numbers("token_type", values, len(tokens))
         if not bool(np.all((numbers >= NORMAL) & (numbers <= BYTE))):
             raise BadModelFile(f"{_key('token_type')} holds numbers outside {NORMAL} to {BYTE}")
-        types = numbers.astype(np.uint8)
+        types = bytearray(numbers.astype(np.uint8).tobytes())
     for i, token in enumerate(tokens):
-        if types[i] in (NORMAL, USER_DEFINED) and _is_mark(token):
+        if token.startswith("<") and types[i] in (NORMAL, USER_DEFINED) and _is_mark(token):
             types[i] = CONTROL
-    return types.tobytes()
+    return bytes(types)
 
 
 def _is_mark(token: str) -> bool:
@@ -195,8 +196,8 @@ def _text_list(metadata: Mapping[str, object], name: str, limit: int) -> Sequenc
         raise BadModelFile(f"{_key(name)} is {values!r:.80}: must be a list of texts")
     if len(values) > limit:
         raise BadModelFile(f"{_key(name)} has {len(values)} entries; the most is {limit}")
-    bad = next((i for i, value in enumerate(values) if not isinstance(value, str)), None)
-    if bad is not None:
+    if set(map(type, values)) - {str}:
+        bad = next(i for i, value in enumerate(values) if type(value) is not str)
         raise BadModelFile(f"{_key(name)}[{bad}] is {values[bad]!r:.80}: must be text")
     return values
 
