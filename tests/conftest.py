@@ -9,6 +9,10 @@ import pytest
 from tests.helpers import models
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--sim-seed", type=int, help="play only this seed of the swarm simulator, and show every event")
+
+
 @pytest.fixture(scope="session")
 def real_model() -> Path:
     """The path of SmolLM2-135M-Instruct Q4_1; skips where it is not at hand."""

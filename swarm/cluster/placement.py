@@ -252,7 +252,7 @@ class Placer:
         return tuple((d.id, d.memory_bytes, bool(d.excluded)) for d in self._devices(model, now, strict=True))
 
     def _replan(self, here: ModelPlacement, now: float) -> list[Effect]:
-        wanted = Wanted(self.models[here.model], here.context)
+        wanted = Wanted(self.models[here.model], here.context, from_disks=True)
         devices = self._devices(here.model, now, strict=True)
         here.planned_for = self._generation(here.model, now)
         result = plan(wanted, devices, self.world.link)

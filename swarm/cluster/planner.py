@@ -22,12 +22,16 @@ MAX_EXPLAINED = 16  # devices left out whose effect on the speed is computed; th
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What is to be placed: KV for `context` tokens is held for every one of `sessions` at once."""
+    """What is to be placed: KV for `context` tokens is held for every one of `sessions` at once.
+
+    `from_disks`: every part must be on the disk of some device; otherwise a model that nobody holds is still to be had.
+    """
 
     model: ModelCost
     context: int
     sessions: int = 1
     chunk: int = PREFILL_CHUNK
+    from_disks: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +81,7 @@ class NoPlan:
 def plan(wanted: Wanted, devices: Sequence[Device], link: LinkOf) -> Plan | NoPlan:
     """The fastest placement, or what is missing for any."""
     usable = sorted((d for d in devices if not d.excluded), key=lambda d: d.id)
-    missing = missing_parts(wanted.model, usable)
+    missing = missing_parts(wanted, usable)
     if missing:
         return _no_source(wanted, devices, missing)
     search = Search(wanted.model, usable, link, wanted.context, wanted.sessions)
@@ -96,10 +100,11 @@ def plan(wanted: Wanted, devices: Sequence[Device], link: LinkOf) -> Plan | NoPl
     )
 
 
-def missing_parts(model: ModelCost, devices: Sequence[Device]) -> tuple[int, ...]:
-    """Parts that no device has on its disk; none when nobody holds anything at all (a model still to be fetched)."""
+def missing_parts(wanted: Wanted, devices: Sequence[Device]) -> tuple[int, ...]:
+    """Parts that would have to come from a disk, and are on none."""
     held = frozenset[int]().union(*(d.held for d in devices))
-    return tuple(part for part in range(model.n_layers + 2) if part not in held) if held else ()
+    needed = range(wanted.model.n_layers + 2) if held or wanted.from_disks else ()
+    return tuple(part for part in needed if part not in held)
 
 
 def _stage_plan(wanted: Wanted, search: Search, stage: StageOf) -> StagePlan:
@@ -168,7 +173,8 @@ def _no_source(wanted: Wanted, devices: Sequence[Device], missing: tuple[int, ..
     names = {0: "the embedding", n + 1: "the head"}
     shown = ", ".join(names.get(part, f"layer {part - 1}") for part in missing[:4])
     more = f" and {len(missing) - 4} more" if len(missing) > 4 else ""
-    reason = f"no device at hand has {shown}{more} of {wanted.model.name} on its disk"
+    what = f"{shown}{more} of {wanted.model.name}" if len(missing) < n + 2 else wanted.model.name
+    reason = f"no device at hand has {what} on its disk"
     return NoPlan(wanted, reason, missing_parts=missing, left_out=_excluded(devices))
 
 

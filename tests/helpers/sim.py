@@ -275,12 +275,12 @@ class Node:
 class Sim:
     """The world. Build one, script it with `at`, then `run_until`."""
 
-    def __init__(self, seed: int, n_layers: int = 6, *, verbose: bool = False) -> None:
+    def __init__(self, seed: int, n_layers: int = 6, *, kv_bytes: int = 40, verbose: bool = False) -> None:
         self.seed = seed
         self.rng = Random(seed)
         self.verbose = verbose
         self.now = 0.0
-        self.model = toy.model_cost(n_layers, 100_000)
+        self.model = toy.model_cost(n_layers, 100_000, kv_bytes)
         self.nodes: list[Node] = []
         self.by_id: dict[PeerId, Node] = {}
         self.wires: dict[tuple[PeerId, PeerId], Wire] = {}

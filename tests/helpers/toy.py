@@ -17,7 +17,7 @@ END_ID = 7
 EMBED = -1
 
 
-def model_cost(n_layers: int, layer_bytes: int, kv_bytes: int = 40) -> ModelCost:
+def model_cost(n_layers: int, layer_bytes: int, kv_bytes: int) -> ModelCost:
     """What the planner is told about the toy."""
     layer = LayerCost(dense_bytes=layer_bytes, macs=layer_bytes, kv_bytes=kv_bytes)
     return ModelCost("toy", (layer,) * n_layers, layer_bytes // 2, layer_bytes // 2, 64, layer_bytes // 2)

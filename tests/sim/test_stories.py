@@ -1,0 +1,32 @@
+"""Random stories of swarms: whatever the network and the devices do, every chat gets the text that one device gives.
+
+Play one again with `pytest tests/sim/test_stories.py --sim-seed=N`, or `python -m tests.helpers.sim N -v`.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.helpers.sim import play
+
+SEEDS = 240
+BLOCK = 20
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    only = metafunc.config.getoption("--sim-seed")
+    blocks = [range(only, only + 1)] if only is not None else [range(i, i + BLOCK) for i in range(0, SEEDS, BLOCK)]
+    metafunc.parametrize("seeds", blocks, ids=lambda block: f"seeds-{block[0]}-{block[-1]}")
+
+
+def test_every_chat_gets_its_text_and_no_invariant_breaks(seeds: range, request: pytest.FixtureRequest) -> None:
+    verbose = request.config.getoption("--sim-seed") is not None
+    for seed in seeds:
+        print(f"seed {seed}")
+        play(seed, verbose=verbose)
+
+
+def test_a_seed_plays_the_same_story_twice(seeds: range) -> None:
+    first, second = play(seeds[0]), play(seeds[0])
+    assert first.log == second.log
+    assert [chat.emitted_at for chat in first.chats] == [chat.emitted_at for chat in second.chats]
