@@ -83,3 +83,48 @@ def test_only_what_changed_is_compiled_again(small_tree: Path) -> None:
     assert library.stat().st_mtime_ns == first
     os.utime(small_tree / "csrc/a.c", ns=(first + 10**9, first + 10**9))
     assert build(small_tree, CC="/bin/false").returncode != 0
+
+
+def prerequisites(tmp_path: Path, *tools: str, python: str = sys.executable, **env: str) -> tuple[int, str]:
+    """What tools/prerequisites says on a machine that has only `tools`."""
+    for tool in ("sh", *tools):
+        (tmp_path / tool).symlink_to(shutil.which(tool) or "/bin/true")
+    done = subprocess.run(
+        ["/bin/sh", str(ROOT / "tools/prerequisites"), python],
+        env={"PATH": str(tmp_path), **env},
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    return done.returncode, done.stderr
+
+
+def test_a_machine_with_everything_passes(tmp_path: Path) -> None:
+    assert prerequisites(tmp_path, "cc") == (0, "")
+
+
+def test_a_machine_without_a_compiler_is_told_its_package(tmp_path: Path) -> None:
+    code, said = prerequisites(tmp_path)
+    assert code == 1
+    assert said.startswith("swarm: there is no C compiler") and said.endswith("sudo apt install gcc libc6-dev\n")
+    assert said.count("\n") == 1
+
+
+def test_a_machine_without_python_is_told_its_packages(tmp_path: Path) -> None:
+    code, said = prerequisites(tmp_path, "cc", python="python3.99")
+    assert code == 1
+    assert said.endswith("sudo apt install python3 python3-venv python3-dev\n")
+
+
+@pytest.mark.parametrize(
+    ("question", "package"),
+    [("version_info", "python3.12"), ("ensurepip", "python3-venv"), ("Python.h", "python3-dev")],
+)
+def test_a_python_that_lacks_something_is_told_its_package(tmp_path: Path, question: str, package: str) -> None:
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\ncase "$*" in *{question}*) exit 1;; --version) echo Python 3.9.2;; esac\n')
+    python.chmod(0o755)
+    code, said = prerequisites(tmp_path, "cc", python=str(python))
+    assert code == 1
+    assert said.endswith(f"sudo apt install {package}\n") and said.count("\n") == 1
