@@ -31,9 +31,18 @@ static features detect(void) {
 #define C7_VNNI (1u << 11)
 #define A71_AVXVNNI (1u << 4)
 
-static int has_avx2(void) {
+static int avx2(features f) { return HAS(xcr0, XCR0_YMM) && HAS(c1, C1_NEEDED) && HAS(b7, bit_AVX2); }
+
+static int has_avx2(void) { return avx2(detect()); }
+
+static int has_avxvnni(void) {
   const features f = detect();
-  return HAS(xcr0, XCR0_YMM) && HAS(c1, C1_NEEDED) && HAS(b7, bit_AVX2);
+  return avx2(f) && HAS(a71, A71_AVXVNNI);
+}
+
+static int has_avx512vnni(void) {
+  const features f = detect();
+  return avx2(f) && HAS(xcr0, XCR0_ZMM) && HAS(b7, B7_AVX512) && HAS(c7, C7_VNNI);
 }
 #elif defined(__aarch64__)
 #include <sys/auxv.h>
@@ -42,7 +51,7 @@ static int has_avx2(void) {
 #define HWCAP2_I8 (1ul << 13)
 
 static int has_dotprod(void) { return (getauxval(AT_HWCAP) & HWCAP_DOTPROD) != 0; }
-static int has_i8mm(void) { return has_dotprod() && (getauxval(AT_HWCAP2) & HWCAP2_I8); }
+__attribute__((unused)) static int has_i8mm(void) { return has_dotprod() && (getauxval(AT_HWCAP2) & HWCAP2_I8); }
 #endif
 
 static int has_always(void) { return 1; }
@@ -55,6 +64,11 @@ static const struct {
   {&sw_kernels_scalar, has_always},
 #if defined(__x86_64__)
   {&sw_kernels_avx2, has_avx2},
+  {&sw_kernels_avxvnni, has_avxvnni},
+  {&sw_kernels_avx512vnni, has_avx512vnni},
+#elif defined(__aarch64__)
+  {&sw_kernels_neon, has_always},
+  {&sw_kernels_dotprod, has_dotprod},
 #endif
 };
 #define N_SETS ((int)(sizeof sets / sizeof *sets))

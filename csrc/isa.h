@@ -6,6 +6,25 @@
 extern const sw_kernels sw_kernels_scalar;
 #ifdef __x86_64__
 extern const sw_kernels sw_kernels_avx2;
+extern const sw_kernels sw_kernels_avxvnni;
+extern const sw_kernels sw_kernels_avx512vnni;
+#elif defined(__aarch64__)
+extern const sw_kernels sw_kernels_neon;
+extern const sw_kernels sw_kernels_dotprod;
+#endif
+
+/* The instruction set of all functions from here to SW_TARGET_END, before the header of its intrinsics is included.
+ * SW_EMULATED: the tests compile the same source over emulated intrinsics. */
+#define SW_PRAGMA(x) _Pragma(#x)
+#if defined(SW_EMULATED)
+#define SW_TARGET(set)
+#define SW_TARGET_END
+#elif defined(__clang__)
+#define SW_TARGET(set) SW_PRAGMA(clang attribute push(__attribute__((target(set))), apply_to = function))
+#define SW_TARGET_END SW_PRAGMA(clang attribute pop)
+#else
+#define SW_TARGET(set) SW_PRAGMA(GCC target(set))
+#define SW_TARGET_END
 #endif
 
 #define INLINE static inline __attribute__((always_inline))

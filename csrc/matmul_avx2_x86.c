@@ -1,12 +1,8 @@
 /* AVX2, FMA, F16C: vpmaddubsw with as many 16-bit additions as cannot overflow before one vpmaddwd. */
-#if defined(__clang__)
-#pragma clang attribute push(__attribute__((target("avx2,fma,f16c"))), apply_to = function)
-#else
-#pragma GCC target("avx2,fma,f16c")
-#endif
-#include <immintrin.h>
 #include "isa.h"
 #include "layout.h"
+SW_TARGET("avx2,fma,f16c")
+#include <immintrin.h>
 
 #define TOKENS 4
 #define W8_BIAS 0
@@ -76,6 +72,4 @@ INLINE vf dot_end(dot *d, form k, const vs *s) {
 #include "kernel.inc"
 
 const sw_kernels sw_kernels_avx2 = {.name = "avx2", .matmul = MATMULS, .quantize = quantize};
-#if defined(__clang__)
-#pragma clang attribute pop
-#endif
+SW_TARGET_END

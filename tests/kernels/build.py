@@ -7,13 +7,22 @@ import functools
 import os
 import subprocess
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 CSRC = Path(__file__).parents[2] / "csrc"
-FLAGS = ["-O3", "-std=gnu11", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", "-Wall", "-Wextra", "-Werror"]
+FLAGS = [
+    "-O3",
+    "-std=gnu11",
+    "-ffp-contract=off",
+    "-fno-math-errno",
+    "-fno-trapping-math",
+    "-Wall",
+    "-Wextra",
+    "-Werror",
+]
 N_TYPES = 31
 
 
@@ -174,22 +183,28 @@ class Library:
         return y
 
 
-def sources() -> list[Path]:
-    other = "arm" if os.uname().machine == "x86_64" else "x86"
+def sources(family: str = "x86" if os.uname().machine == "x86_64" else "arm") -> list[Path]:
+    other = {"x86": "arm", "arm": "x86"}[family]
     names = [*CSRC.glob("matmul*.c"), CSRC / "pack.c", CSRC / "dispatch.c"]
     return sorted(p for p in names if not p.name.endswith(f"_{other}.c"))
 
 
-def compile_library(out: Path, files: list[Path], extra: list[str], cc: str = "gcc") -> None:
-    objects = []
-    jobs = []
-    for file in files:
-        objects.append(out.parent / f"{out.stem}-{file.stem}.o")
-        command = [cc, *FLAGS, "-fPIC", *extra, "-c", "-o", str(objects[-1]), str(file)]
-        jobs.append(subprocess.Popen(command, stderr=subprocess.PIPE, text=True))
-    failures = [errors for job in jobs if (errors := job.communicate()[1])]
-    assert not failures, failures[0]
-    subprocess.run([cc, "-shared", "-o", str(out), *map(str, objects), "-lm"], check=True)
+@dataclass
+class Objects:
+    """Compilers at work, side by side; paths() waits for them."""
+
+    folder: Path
+    jobs: list[tuple[Path, subprocess.Popen[str]]] = field(default_factory=list)
+
+    def add(self, file: Path, *flags: str, cc: str = "gcc") -> None:
+        out = self.folder / f"{file.stem}-{len(self.jobs)}.o"
+        command = [cc, *FLAGS, f"-I{CSRC}", *flags, "-c", "-o", str(out), str(file)]
+        self.jobs.append((out, subprocess.Popen(command, stderr=subprocess.PIPE, text=True)))
+
+    def paths(self) -> list[str]:
+        failures = [errors for _, job in self.jobs if (errors := job.communicate()[1])]
+        assert not failures, failures[0]
+        return [str(out) for out, _ in self.jobs]
 
 
 @functools.cache
@@ -198,4 +213,4 @@ def library() -> Library:
     with tempfile.TemporaryDirectory(prefix="swarm-kernels-") as folder:
         path = Path(folder) / "native.so"
         compile_library(path, sources(), [])
-        return Library(path)   # stays loaded when the file goes
+        return Library(path)  # stays loaded when the file goes

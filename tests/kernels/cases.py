@@ -14,7 +14,15 @@ BLOCK = {name: gguf.GGML_QUANT_SIZES[TYPES[name]][0] for name in NAMES}
 BYTES = {name: gguf.GGML_QUANT_SIZES[TYPES[name]][1] for name in NAMES}
 
 # Where d (and m or dmin) lie in a GGUF block.
-SCALES = {"Q2_K": (80, 82), "Q3_K": (108,), "Q6_K": (208,), "Q4_1": (0, 2), "Q5_1": (0, 2), "Q4_K": (0, 2), "Q5_K": (0, 2)}
+SCALES = {
+    "Q2_K": (80, 82),
+    "Q3_K": (108,),
+    "Q6_K": (208,),
+    "Q4_1": (0, 2),
+    "Q5_1": (0, 2),
+    "Q4_K": (0, 2),
+    "Q5_K": (0, 2),
+}
 
 
 @dataclass(frozen=True)

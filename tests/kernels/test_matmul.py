@@ -56,7 +56,13 @@ def test_ranges_of_panels_and_tokens_give_the_same_bits_and_touch_nothing_else(n
         packed = lib.pack(cases.TYPES[name], blocks, rows, cols, shape.tile_cols(name))
         acts = lib.activations(kernels, cases.random_activations(tokens, cols, rng))
         whole = lib.matmul(kernels, packed, acts)
-        for (t0, t1), (p0, p1) in (((0, 1), (2, 7)), ((3, 8), (7, 8)), ((0, 9), (1, 2)), ((4, 4), (0, 8)), ((8, 9), (3, 3))):
+        for (t0, t1), (p0, p1) in (
+            ((0, 1), (2, 7)),
+            ((3, 8), (7, 8)),
+            ((0, 9), (1, 2)),
+            ((4, 4), (0, 8)),
+            ((8, 9), (3, 3)),
+        ):
             part = lib.matmul(kernels, packed, acts, tokens=(t0, t1), panels=(p0, p1), fill=fill)
             inside = np.zeros(part.shape, bool)
             inside[t0:t1, 16 * p0 : 16 * p1] = True
@@ -85,7 +91,7 @@ def test_quantised_activations_have_the_bits_of_the_reference(cols: int, isa: st
     lib, kernels, rng = library(), library().kernels(isa), rng_of(cols)
     assert kernels is not None
     x = rng.standard_normal((6, cols), dtype=np.float32) * np.exp(rng.normal(0, 8, (6, cols))).astype(np.float32)
-    x[1] = np.round(x[1] * 2) / 2   # ties
+    x[1] = np.round(x[1] * 2) / 2  # ties
     x[2] = 0
     x[3] *= np.float32(1e-36)
     check_quantize(lib, kernels, x)
@@ -94,7 +100,7 @@ def test_quantised_activations_have_the_bits_of_the_reference(cols: int, isa: st
 
 
 def check_quantize(lib: Library, kernels: object, x: np.ndarray) -> None:
-    got, want = lib.activations(kernels, x), reference.quantize(x)   # type: ignore[arg-type]
+    got, want = lib.activations(kernels, x), reference.quantize(x)  # type: ignore[arg-type]
     tokens = len(x)
     assert np.array_equal(got.q, want.q.reshape(tokens, -1))
     assert np.array_equal(got.scale, want.scale, equal_nan=True)

@@ -11,9 +11,7 @@ from tests.kernels.build import guards_intact, library
 
 TYPES = {
     name: int(gguf.GGMLQuantizationType[name])
-    for name in (
-        "F32 F16 BF16 Q4_0 Q4_1 Q5_0 Q5_1 Q8_0 Q2_K Q3_K Q4_K Q5_K Q6_K IQ4_NL IQ4_XS"
-    ).split()
+    for name in ("F32 F16 BF16 Q4_0 Q4_1 Q5_0 Q5_1 Q8_0 Q2_K Q3_K Q4_K Q5_K Q6_K IQ4_NL IQ4_XS").split()
 }
 SHAPES = [(1, 256), (16, 512), (17, 256), (40, 1280)]
 

@@ -1,0 +1,81 @@
+/* AVX-512 VNNI: one vector is a whole panel of 16 rows. */
+#include "isa.h"
+#include "layout.h"
+SW_TARGET("avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")
+#include <immintrin.h>
+
+#define TOKENS 8
+#define W8_BIAS 128
+#define LANES 16
+#define PARTS 1
+
+typedef __m512i vi;
+typedef __m512 vf;
+
+INLINE vi vi_load(const void *p) { return _mm512_loadu_si512(p); }
+INLINE void vi_store(void *p, vi v) { _mm512_storeu_si512(p, v); }
+INLINE vi vi_zero(void) { return _mm512_setzero_si512(); }
+INLINE vi vi_set32(int x) { return _mm512_set1_epi32(x); }
+INLINE vi vi_or(vi a, vi b) { return _mm512_or_si512(a, b); }
+INLINE vi vi_low4(vi v) { return _mm512_and_si512(v, _mm512_set1_epi8(15)); }
+INLINE vi vi_high4(vi v) { return _mm512_and_si512(_mm512_srli_epi16(v, 4), _mm512_set1_epi8(15)); }
+INLINE vi vi_bits(vi v, int from, int to, int mask) {
+  v = from > to ? _mm512_srli_epi16(v, (unsigned)(from - to)) : _mm512_slli_epi16(v, (unsigned)(to - from));
+  return _mm512_and_si512(v, _mm512_set1_epi8((char)(mask << to)));
+}
+INLINE vi vi_byte(vi v) { return _mm512_xor_si512(v, _mm512_set1_epi8((char)0x80)); }
+INLINE vi vi_lookup(vi v) {
+  const vi table = _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)sw_iq4_values));
+  return _mm512_shuffle_epi8(vi_byte(table), v);
+}
+
+INLINE vf vf_load(const float *p) { return _mm512_loadu_ps(p); }
+INLINE void vf_store(float *p, vf v) { _mm512_storeu_ps(p, v); }
+INLINE vf vf_set(float x) { return _mm512_set1_ps(x); }
+INLINE vf vf_mul(vf a, vf b) { return _mm512_mul_ps(a, b); }
+INLINE vf vf_fma(vf a, vf b, vf c) { return _mm512_fmadd_ps(a, b, c); }
+INLINE vf vf_fnma(vf a, vf b, vf c) { return _mm512_fnmadd_ps(a, b, c); }
+INLINE vf vf_int(vi v) { return _mm512_cvtepi32_ps(v); }
+INLINE vf vf_half(const uint8_t *p) { return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)p)); }
+INLINE vf vf_bf16(const uint8_t *p) {
+  return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)p)), 16));
+}
+INLINE vf vf_u8(const uint8_t *p) { return vf_int(_mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)p))); }
+INLINE vf vf_s8(const uint8_t *p) { return vf_int(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)p))); }
+
+typedef struct {
+  const int8_t *q;
+} act;
+
+INLINE act act_load(const int8_t *q) { return (act){q}; }
+INLINE vi act_group(const act *a, int g) {
+  int32_t four;
+  memcpy(&four, a->q + 4 * g, 4);
+  return _mm512_set1_epi32(four);
+}
+
+/* The bits of the largest |f| of 32. */
+INLINE uint32_t top_magnitude(const vf *v) {
+  const vi mask = _mm512_set1_epi32(0x7fffffff);
+  const vi a = _mm512_and_si512(_mm512_castps_si512(v[0]), mask), b = _mm512_and_si512(_mm512_castps_si512(v[1]), mask);
+  return (uint32_t)_mm512_reduce_max_epi32(_mm512_max_epi32(a, b));
+}
+
+/* 32 floats to int8, ties to even, and the sums of both halves. */
+INLINE void store_rounded(int8_t *q, int16_t *sum, const vf *v) {
+  for (int h = 0; h < 2; h++) {
+    const vi x = _mm512_cvtps_epi32(v[h]);
+    _mm_storeu_si128((__m128i *)(q + 16 * h), _mm512_cvtepi32_epi8(x));
+    sum[h] = (int16_t)_mm512_reduce_add_epi32(x);
+  }
+}
+
+typedef vi vd;
+INLINE vd vd_set(int x) { return vi_set32(x); }
+INLINE vd vd_dot(vd acc, vi w, const act *a, int g) { return _mm512_dpbusd_epi32(acc, w, act_group(a, g)); }
+
+#include "dot32.inc"
+#include "kernel.inc"
+
+const sw_kernels sw_kernels_avx512vnni = {.name = "avx512vnni", .matmul = MATMULS, .quantize = quantize};
+SW_TARGET_END

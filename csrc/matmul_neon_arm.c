@@ -1,0 +1,65 @@
+/* Plain NEON (Cortex-A72 of the Pi 4): smlal in 16 bits for as long as nothing can overflow. */
+#include "isa.h"
+#include "layout.h"
+#include <arm_neon.h>
+
+#define TOKENS 2
+#include "neon.inc"
+
+typedef vf vs;   /* integer scales as floats: their products with dots are exact (csrc/README.md, "Ranges") */
+
+INLINE vs vs_one(void) { return vf_set(1); }
+INLINE vs vs_load(const void *p) { return vf_load((const float *)p); }
+INLINE void vs_store(void *p, vs v) { vf_store((float *)p, v); }
+INLINE vs vs_s8(const uint8_t *p) { return vf_s8(p); }
+
+/* A lane of low and high gets one product a group: quants of 5 bits leave room for 8 groups (31 * 127 * 8 < 2^15), of
+ * 6 bits for 4, of 8 bits for 2. low: rows 0 and 1; high: rows 2 and 3. */
+typedef struct {
+  int16x8_t low, high;
+  int32x4_t acc;
+  vf first;   /* with `halves`: the first one, scaled */
+} dot;
+
+INLINE int starts_by_half(form k) { return k.halves; }
+INLINE int32_t dot_start(form k, int sum) { return -k.offset * sum; }
+INLINE dot dot_begin(form k, const int32_t *start) {
+  return (dot){vdupq_n_s16(0), vdupq_n_s16(0), vdupq_n_s32(k.offset ? start[0] : 0), vf_set(0)};
+}
+
+INLINE void dot_flush(dot *d) {
+  d->acc = vaddq_s32(d->acc, vpaddq_s32(vpaddlq_s16(d->low), vpaddlq_s16(d->high)));
+  d->low = d->high = vdupq_n_s16(0);
+}
+
+INLINE int8x8_t act_group(const act *a, int g) {
+  const int32x4_t v = vreinterpretq_s32_s8(a->half[g / 4]);
+  switch (g % 4) {
+    case 0: return vreinterpret_s8_s32(vdup_laneq_s32(v, 0));
+    case 1: return vreinterpret_s8_s32(vdup_laneq_s32(v, 1));
+    case 2: return vreinterpret_s8_s32(vdup_laneq_s32(v, 2));
+    default: return vreinterpret_s8_s32(vdup_laneq_s32(v, 3));
+  }
+}
+
+INLINE void dot_add(dot *d, form k, vi w, const act *a, int g, const vs *s, const int32_t *start) {
+  const int8x16_t v = vreinterpretq_s8_u8(w);
+  const int8x8_t b = act_group(a, g);
+  d->low = vmlal_s8(d->low, vget_low_s8(v), b);
+  d->high = vmlal_s8(d->high, vget_high_s8(v), b);
+  if ((k.bits == 8 && g % 2) || (k.bits == 6 && g % 4 == 3) || (k.halves && g == 3) || g == 7) dot_flush(d);
+  if (k.halves && g == 3) {
+    d->first = vf_mul(s[0], vf_int(d->acc));
+    d->acc = vdupq_n_s32(k.offset ? start[1] : 0);
+  }
+}
+
+INLINE vf dot_end(const dot *d, form k, const vs *s) {
+  const vf total = vf_int(d->acc);
+  if (k.halves) return vf_fma(s[1], total, d->first);
+  return k.scaled ? vf_mul(s[0], total) : total;
+}
+
+#include "kernel.inc"
+
+const sw_kernels sw_kernels_neon = {.name = "neon", .matmul = MATMULS, .quantize = quantize};

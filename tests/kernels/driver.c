@@ -1,0 +1,120 @@
+/* Runs every type of every kernel set that is usable here (or of the set ONLY alone) over odd sizes and prints "set type case hash": equal hashes
+ * mean equal bits. Compiled for another processor family and run under emulation, it says whether that family agrees.
+ * Exits with 1 when a kernel wrote outside its buffers. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include "layout.h"
+
+#define GUARD 64
+#define FILL 0xa5
+
+typedef struct {
+  int rows, blocks, tile_blocks, tokens;   /* blocks of the type, at least 32 columns each; tile_blocks 0: one tile */
+} shape;
+
+static const shape shapes[] = {
+  {1, 1, 0, 1}, {16, 1, 0, 2}, {15, 2, 0, 3}, {33, 3, 0, 4}, {64, 2, 0, 5}, {70, 5, 0, 1}, {130, 3, 0, 9},
+  {50, 5, 1, 1}, {80, 9, 1, 6}, {41, 5, 2, 7}, {97, 9, 4, 8}, {20, 17, 0, 3}, {150, 2, 1, 1},
+};
+static uint64_t state;
+
+static uint32_t next(void) {
+  state = state * 6364136223846793005u + 1442695040888963407u;
+  return (uint32_t)(state >> 33);
+}
+
+static uint8_t *guarded(size_t n) {
+  uint8_t *p = aligned_alloc(64, (n + 2 * GUARD + 63) / 64 * 64);
+  if (!p) exit(2);
+  memset(p, FILL, (n + 2 * GUARD + 63) / 64 * 64);
+  return p + GUARD;
+}
+
+static void check(uint8_t *p, size_t n, const char *what) {
+  for (int i = 1; i <= GUARD; i++) {
+    if (p[-i] != FILL || p[n + i - 1] != FILL) {
+      printf("wrote outside %s\n", what);
+      exit(1);
+    }
+  }
+  free(p - GUARD);
+}
+
+static uint64_t hash(uint64_t h, const void *data, size_t n) {
+  const uint8_t *p = data;
+  for (size_t i = 0; i < n; i++) h = (h ^ p[i]) * 1099511628211u;
+  return h;
+}
+
+/* Random blocks whose floats are below 2, so that no sum becomes infinite or NaN. */
+static void fill_blocks(int type, uint8_t *p, size_t n_blocks) {
+  const sw_layout *l = &sw_layouts[type];
+  for (size_t b = 0; b < n_blocks; b++, p += l->bytes) {
+    for (int i = 0; i < l->bytes; i++) p[i] = (uint8_t)next();
+    if (l->kind == SW_KIND_FLOAT) p[l->bytes - 1] &= 0xbf;
+    for (int i = 0; i < l->n_half; i++) p[l->half[i] + 1] &= 0xbf;
+  }
+}
+
+static void fill_floats(float *f, size_t n, int extreme) {
+  for (size_t i = 0; i < n; i++) {
+    f[i] = (float)((int)(next() % 20001) - 10000) / (float)(1 + next() % 3000);
+    if (extreme) f[i] = next() % 64 ? 1.0f : -1.0f;
+  }
+}
+
+static void run(const sw_kernels *k, int type, const shape *s, int number) {
+  const sw_layout *l = &sw_layouts[type];
+  const int block = l->cols < 32 ? 32 : l->cols, cols = s->blocks * block, n = s->tokens;
+  const int tile = s->tile_blocks ? s->tile_blocks * block : cols, q_stride = (cols + 63) / 64 * 64;
+  const size_t n_blocks = (size_t)s->rows * (cols / l->cols), packed = sw_packed_bytes(type, s->rows, cols, tile);
+  const size_t y_bytes = (size_t)n * s->rows * 4;
+  uint64_t h = 14695981039346656037u;
+  for (int extreme = 0; extreme < 2; extreme++) {
+    uint8_t *src = guarded(n_blocks * l->bytes), *w = guarded(packed), *f = guarded((size_t)n * cols * 4);
+    uint8_t *q = guarded((size_t)n * q_stride), *scale = guarded((size_t)n * q_stride / 8);
+    uint8_t *sum = guarded((size_t)n * q_stride / 8), *y = guarded(y_bytes);
+    const sw_mat m = {w, type, s->rows, cols, tile};
+    const sw_act x = {(float *)f, (int8_t *)q, (float *)scale, (int16_t *)sum, cols, q_stride, q_stride / 32, n, cols};
+    state = (uint64_t)(1000 * type + number);
+    if (extreme) memset(src, next() % 2 ? 0xff : 0x80, n_blocks * l->bytes);
+    if (!extreme || l->kind == SW_KIND_FLOAT) fill_blocks(type, src, n_blocks);
+    for (size_t b = 0; extreme && b < n_blocks; b++) {
+      for (int i = 0; i < l->n_half; i++) src[b * l->bytes + l->half[i] + 1] = 0x3c;
+    }
+    sw_pack(&m, w, src, 0, s->rows);
+    fill_floats((float *)f, (size_t)n * cols, extreme);
+    for (int t = 0; t < n; t++) {
+      k->quantize(x.f + t * cols, cols, x.q + t * q_stride, x.scale + t * x.s_stride, x.sum + 2 * t * x.s_stride);
+      h = hash(h, x.q + t * q_stride, cols);
+      h = hash(h, x.scale + t * x.s_stride, cols / 8);
+      h = hash(h, x.sum + 2 * t * x.s_stride, cols / 8);
+    }
+    k->matmul[type](&m, &x, 0, n, 0, (s->rows + 15) / 16, (float *)y, s->rows);
+    h = hash(h, y, y_bytes);
+    check(src, n_blocks * l->bytes, "blocks"), check(w, packed, "weights"), check(f, (size_t)n * cols * 4, "floats");
+    check(q, (size_t)n * q_stride, "quants"), check(scale, (size_t)n * q_stride / 8, "scales");
+    check(sum, (size_t)n * q_stride / 8, "sums"), check(y, y_bytes, "y");
+  }
+  printf("%s %d %d %016llx\n", k->name, type, number, (unsigned long long)h);
+}
+
+static void run_all(const sw_kernels *k) {
+  for (int type = 0; type < SW_N_TYPES; type++) {
+    if (!sw_type_block(type)) continue;
+    for (int s = 0; s < (int)(sizeof shapes / sizeof *shapes); s++) run(k, type, &shapes[s], s);
+  }
+}
+
+int main(void) {
+#ifdef ONLY
+  extern const sw_kernels ONLY;
+  run_all(&ONLY);
+#else
+  const char *names[16];
+  const int n = sw_kernels_list(names, 16);
+  for (int i = 0; i < n; i++) run_all(sw_kernels_by_name(names[i]));
+#endif
+  return 0;
+}
