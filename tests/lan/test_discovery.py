@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import queue
+import signal
 import subprocess
 import sys
 import threading
@@ -134,6 +135,22 @@ def test_a_killed_host_is_noticed_at_once() -> None:
         assert float(down["at"]) - killed_at <= 1.0
 
 
+def test_a_frozen_host_is_noticed_within_three_seconds_and_comes_back() -> None:
+    key = os.urandom(32)
+    with Lan(2) as lan, node(lan, 1, key) as first, node(lan, 2, key) as second:
+        first.wait("PeerUp")
+        second.wait("PeerUp")
+        frozen_at = time.monotonic()
+        second.process.send_signal(signal.SIGSTOP)
+        down = first.wait("PeerDown")
+        assert float(down["at"]) - frozen_at <= 3.0
+        second.process.send_signal(signal.SIGCONT)
+        # The frozen one still holds the old link for alive; it is told, and both make a new one.
+        second.wait("PeerDown")
+        assert second.wait("PeerUp")["peer"] == first.peer
+        assert first.wait("PeerUp")["peer"] == second.peer
+
+
 def test_a_call_by_hand_works_where_multicast_does_not() -> None:
     key = os.urandom(32)
     with (
@@ -145,6 +162,39 @@ def test_a_call_by_hand_works_where_multicast_does_not() -> None:
         assert {first.wait("PeerUp")["peer"], first.wait("PeerUp")["peer"]} == {second.peer, third.peer}
         # The two have never heard of each other but through the first one's gossip.
         second.wait("PeerUp", peer=third.peer)
+
+
+def test_hosts_with_nothing_but_link_local_ipv6_find_each_other() -> None:
+    key = os.urandom(32)
+    with Lan(2, ipv6=False) as lan:
+        for host in (1, 2):
+            subprocess.run(lan.command(host, ["ip", "-4", "addr", "flush", "dev", "eth0"]), check=True)
+        with node(lan, 1, key) as first, node(lan, 2, key) as second:
+            up = first.wait("PeerUp")
+            assert up["peer"] == second.peer and "fe80" in up["address"]
+
+
+def test_a_container_bridge_is_not_announced() -> None:
+    key = os.urandom(32)
+    with Lan(2) as lan:
+        for command in (
+            "ip link add docker0 type bridge",
+            "ip addr add 172.17.0.1/16 dev docker0",
+            "ip link set docker0 up",
+        ):
+            subprocess.run(lan.command(1, command.split()), check=True)
+        with node(lan, 1, key) as first, node(lan, 2, key) as second:
+            up = second.wait("PeerUp")
+            assert up["peer"] == first.peer and lan.address(1) in up["address"]
+
+
+def test_a_host_that_gets_its_cable_later_is_found() -> None:
+    key = os.urandom(32)
+    with Lan(2) as lan, node(lan, 1, key) as first:
+        lan.cut(2)
+        with node(lan, 2, key) as second:
+            lan.heal(2)
+            assert first.wait("PeerUp", 20.0)["peer"] == second.peer
 
 
 def test_two_devices_with_one_id_are_named() -> None:
