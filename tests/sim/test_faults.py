@@ -120,7 +120,9 @@ def test_a_split_goes_on_where_the_entry_node_is_and_stands_still_elsewhere() ->
     entry = sim.nodes[0]
     chat = talking(sim, entry, 300)
     ring = stages(sim, entry)
-    other_side = [node for node in ring if node is not entry][:1] + [n for n in sim.nodes if n not in ring and n is not entry][:1]
+    other_side = [node for node in ring if node is not entry][:1] + [
+        n for n in sim.nodes if n not in ring and n is not entry
+    ][:1]
     sim.split(other_side)
     sim.run_until(sim.now + NOTICED_S)
     computed = [len(node.computed) for node in other_side]
