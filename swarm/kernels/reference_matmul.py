@@ -1,4 +1,4 @@
-"""NumPy reference of activation quantisation and of matrix products on quantised blocks: the same bits as the C kernels.
+"""NumPy reference of activation quantisation and of products with quantised blocks: the same bits as the C kernels.
 
 It reads GGUF blocks, not packed panels, so it checks the packing too. Formulas: csrc/README.md.
 """
@@ -106,12 +106,14 @@ def dots(w: Clear, x: Quantized, b: int) -> F32:
     """(tokens, rows): exact integers, below 2^24."""
     halves = np.einsum("rhk,thk->trh", w.q[:, b].reshape(-1, 2, 16), x.q[:, b].reshape(-1, 2, 16))
     total = halves if w.s is None else halves * w.s[None, :, b]
-    return total.sum(axis=2).astype(np.float32)
+    exact: F32 = total.sum(axis=2).astype(np.float32)
+    return exact
 
 
 def scaled_sum(x: Quantized, b: int, half: slice) -> F32:
     """(tokens, 1): scale * (sum of q), rounded."""
-    return x.scale[:, b, None] * x.sum[:, b, half].sum(axis=1, dtype=np.int32)[:, None].astype(np.float32)
+    total: F32 = x.sum[:, b, half].sum(axis=1, dtype=np.int32)[:, None].astype(np.float32)
+    return x.scale[:, b, None] * total
 
 
 def add_mins(mins: I32, x: Quantized, b: int, low: F32) -> F32:

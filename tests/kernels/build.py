@@ -211,6 +211,8 @@ class Objects:
 def library() -> Library:
     """The kernels of this machine's processor family."""
     with tempfile.TemporaryDirectory(prefix="swarm-kernels-") as folder:
-        path = Path(folder) / "native.so"
-        compile_library(path, sources(), [])
+        path, objects = Path(folder) / "native.so", Objects(Path(folder))
+        for file in sources():
+            objects.add(file, "-fPIC")
+        subprocess.run(["gcc", "-shared", "-o", str(path), *objects.paths(), "-lm"], check=True)
         return Library(path)  # stays loaded when the file goes

@@ -8,7 +8,9 @@ import gguf
 import numpy as np
 from gguf.quants import quantize
 
-NAMES = "F32 F16 BF16 Q4_0 Q4_1 Q5_0 Q5_1 Q8_0 Q2_K Q3_K Q4_K Q5_K Q6_K IQ4_NL IQ4_XS".split()
+FLOATS = ("F32", "F16", "BF16")
+QUANTS = ("Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "IQ4_NL", "IQ4_XS", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K")
+NAMES = FLOATS + QUANTS
 TYPES = {name: int(gguf.GGMLQuantizationType[name]) for name in NAMES}
 BLOCK = {name: gguf.GGML_QUANT_SIZES[TYPES[name]][0] for name in NAMES}
 BYTES = {name: gguf.GGML_QUANT_SIZES[TYPES[name]][1] for name in NAMES}
@@ -59,7 +61,7 @@ SHAPES = [
 
 def random_blocks(name: str, rows: int, cols: int, rng: np.random.Generator) -> np.ndarray:
     """(rows, bytes): every quant and sub-block scale equally likely, scales as in real files."""
-    if name in ("F32", "F16", "BF16"):
+    if name in FLOATS:
         values = rng.standard_normal((rows, cols), dtype=np.float32)
         return quantize(values, gguf.GGMLQuantizationType[name]).view(np.uint8).reshape(rows, -1)
     n = cols // BLOCK[name]
@@ -73,7 +75,7 @@ def random_blocks(name: str, rows: int, cols: int, rng: np.random.Generator) -> 
 def extreme_blocks(name: str, rows: int, cols: int, rng: np.random.Generator) -> np.ndarray:
     """Every byte all ones, all zeros or 0x80: the sums that come closest to overflow."""
     blocks = random_blocks(name, rows, cols, rng).reshape(rows, cols // BLOCK[name], BYTES[name])
-    if name in ("F32", "F16", "BF16"):
+    if name in FLOATS:
         return blocks.reshape(rows, -1)
     keep = [i for at in SCALES.get(name, (0,)) for i in (at, at + 1)]
     scales = blocks[:, :, keep].copy()

@@ -1,4 +1,4 @@
-"""Kernels for processors that this machine is not: compiled, run under emulation, and equal to the scalar ones bit for bit."""
+"""Kernels for processors that this machine is not: run under emulation, and equal to the scalar ones bit for bit."""
 
 from __future__ import annotations
 

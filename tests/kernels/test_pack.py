@@ -5,14 +5,11 @@ from __future__ import annotations
 import gguf
 import numpy as np
 import pytest
-from gguf.quants import dequantize, quantize
+from gguf.quants import dequantize
 
 from tests.kernels.build import guards_intact, library
+from tests.kernels.cases import TYPES, random_blocks
 
-TYPES = {
-    name: int(gguf.GGMLQuantizationType[name])
-    for name in ("F32 F16 BF16 Q4_0 Q4_1 Q5_0 Q5_1 Q8_0 Q2_K Q3_K Q4_K Q5_K Q6_K IQ4_NL IQ4_XS").split()
-}
 SHAPES = [(1, 256), (16, 512), (17, 256), (40, 1280)]
 
 
@@ -44,27 +41,10 @@ def test_packed_rows_take_what_gguf_takes(name: str) -> None:
     assert library().lib.sw_packed_bytes(TYPES[name], 33, 4 * block, 4 * block) == 48 * 4 * size
 
 
-def finite_blocks(name: str, rows: int, cols: int) -> np.ndarray:
-    """Random blocks with scales that are finite, as real files have them."""
-    blocks = random_bytes(name, rows, cols, seed=2)
-    if name in ("F16", "BF16", "F32"):
-        values = np.random.default_rng(3).standard_normal((rows, cols)).astype(np.float32)
-        return quantize(values, gguf.GGMLQuantizationType[name]).view(np.uint8)
-    block, size = gguf.GGML_QUANT_SIZES[TYPES[name]]
-    scales = {"Q2_K": (80, 82), "Q3_K": (108,), "Q6_K": (208,), "Q4_1": (0, 2), "Q5_1": (0, 2)}
-    scales |= {"Q4_K": (0, 2), "Q5_K": (0, 2)}
-    view = blocks.reshape(rows, cols // block, size)
-    rng = np.random.default_rng(4)
-    for at in scales.get(name, (0,)):
-        half = (rng.standard_normal((rows, cols // block, 1)) * 0.01).astype(np.float16)
-        view[:, :, at : at + 2] = half.view(np.uint8)
-    return blocks
-
-
 @pytest.mark.parametrize("name", TYPES)
 def test_a_row_dequantises_as_the_gguf_package_does(name: str) -> None:
     rows, cols, lib = 37, 768, library()
-    blocks = finite_blocks(name, rows, cols)
+    blocks = random_blocks(name, rows, cols, np.random.default_rng(2))
     want = dequantize(blocks.reshape(-1), gguf.GGMLQuantizationType[name]).reshape(rows, cols)
     for tile_cols in tiles(name, cols):
         packed = lib.pack(TYPES[name], blocks, rows, cols, tile_cols)
