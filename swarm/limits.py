@@ -142,3 +142,10 @@ MAX_PULL_PEERS = MAX_PEERS
 # --- the node (swarm/node) and its local API
 FETCH_PATIENCE_S = 60.0  # without a single chunk: a device that reboots is back within this
 MANIFEST_TIMEOUT_S = 10.0  # one piece of 4 MB, on the worst Wi-Fi
+SETTLE_S = 3.0  # after the start: a model that nobody seems to have may be on a device that is about to be found
+BUSY_FETCH_BYTES_PER_S = 4 * 1024 * 1024  # while an answer passes through a device: a third of 100 Mbit/s
+REKEY_TIMEOUT_S = 10.0  # a device that does not say within this that it keeps the new key must be invited again
+MAX_SHOWN_EVENTS = 200  # that a node remembers for `swarm status`
+MAX_REMEMBERED_PEERS = 64  # devices that are called again at the next start
+MAX_REQUEST_BYTES = 32 * 1024 * 1024  # of one request to the local API: text of the longest context, as JSON
+MAX_API_CONNECTIONS = 256  # open at once; chat programs keep a few each

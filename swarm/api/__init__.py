@@ -1,0 +1,6 @@
+"""The local HTTP API of a node: what chat programs, scripts and the command line talk to."""
+
+from swarm.api.app import make_app
+from swarm.api.server import ApiServer
+
+__all__ = ["ApiServer", "make_app"]

@@ -25,6 +25,13 @@ COMMANDS = {
     "run": "answer one prompt, for scripts and pipes",
     "show": "what a model is, and whether it fits here",
     "bench": "how fast a model runs here",
+    "join": "let this device take part in a swarm",
+    "invite": "show a code that lets another device in",
+    "status": "the devices of the swarm and what they do",
+    "plan": "where a model would run, how fast, and why",
+    "leave": "end this device's part in the swarm for now",
+    "forget": "drop the swarm's keys from this device",
+    "rekey": "give the swarm a new key, to shut a lost device out",
     "doctor": "check this device and say what is wrong",
 }
 
@@ -40,6 +47,7 @@ examples:
   swarm chat                         talk with a small model that is fetched on first use (98 MB)
   swarm chat ./GLM-4-9B.Q4_K_M.gguf  talk with a model file of yours
   swarm run smollm2-135m "Why is the sky blue?"
+  swarm join                         run large models together with your other devices
   swarm doctor                       is this device ready?
 
 `swarm COMMAND --help` tells more of each. `swarm --version` prints the version.

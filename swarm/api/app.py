@@ -1,0 +1,197 @@
+"""The routes of the local API. Handlers only translate: the node answers.
+
+GET  /health                       is the node there, and which one
+GET  /v1/models                    models of the swarm
+POST /v1/chat/completions          a conversation, streamed or whole
+POST /v1/completions               a text to be continued
+GET  /swarm/status, /swarm/plan    for the command line
+POST /swarm/...                    changes; only with the node's token (control.py)
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from swarm.api import control
+from swarm.api.body import body_json
+from swarm.api.errors import BadRequest, body_of, response_of
+from swarm.api.guard import LocalOnly
+from swarm.api.openai import Json, Reply, Wanted, parse_chat, parse_completion, sse
+from swarm.errors import SwarmError
+from swarm.node.answer import Answer, Note, Reading
+from swarm.node.generation import Piece
+from swarm.node.node import Node
+
+Event = Piece | Note | Reading
+EARLY_S = 2.0  # an error within this is an HTTP status; later ones come inside the stream
+KEEP_ALIVE_S = 10.0  # a comment in a silent stream, so that no client gives up while a long prompt is read
+EVENTS_HEADER = "x-swarm-events"  # our own clients ask for the quiet lines, too
+
+
+def make_app(node: Node, token: str) -> Starlette:
+    """The application of a node; `token` is what changes need."""
+    routes = [
+        Route("/health", health),
+        Route("/v1/health", health),
+        Route("/v1/models", models),
+        Route("/models", models),
+        Route("/v1/models/{model:path}", model),
+        Route("/v1/chat/completions", chat, methods=["POST"]),
+        Route("/chat/completions", chat, methods=["POST"]),
+        Route("/v1/completions", completion, methods=["POST"]),
+        Route("/completions", completion, methods=["POST"]),
+        *control.ROUTES,
+    ]
+    app = Starlette(
+        routes=routes,
+        middleware=[Middleware(LocalOnly)],
+        exception_handlers={SwarmError: _on_error, HTTPException: _on_http_error},
+    )
+    app.state.node, app.state.token = node, token
+    return app
+
+
+async def health(request: Request) -> JSONResponse:
+    node: Node = request.app.state.node
+    return JSONResponse({"status": "ok", "peer": node.peer, "name": node.name, "devices": 1 + len(node.core.others())})
+
+
+async def models(request: Request) -> JSONResponse:
+    return JSONResponse({"object": "list", "data": [_model(entry.name) for entry in _entries(request)]})
+
+
+async def model(request: Request) -> JSONResponse:
+    node: Node = request.app.state.node
+    found = node.library.find(request.path_params["model"])
+    name = next((entry.name for entry in _entries(request) if entry.id == found), None)
+    if name is None:
+        raise node.library.not_found(request.path_params["model"])
+    return JSONResponse(_model(name))
+
+
+async def chat(request: Request) -> Response:
+    return await _answer(request, parse_chat, "chatcmpl-")
+
+
+async def completion(request: Request) -> Response:
+    return await _answer(request, parse_completion, "cmpl-")
+
+
+# ---- within
+
+
+async def _answer(request: Request, parse: Callable[[Json], Wanted], prefix: str) -> Response:
+    node: Node = request.app.state.node
+    wanted = parse(await body_json(request))
+    answer = await node.ask(wanted.question)
+    reply = Reply(parse is parse_chat, prefix + secrets.token_hex(12), int(time.time()), answer.model.name)
+    if not wanted.stream:
+        return await _whole(request, answer, reply)
+    for_us = request.headers.get(EVENTS_HEADER) is not None
+    events = answer.events()
+    first = asyncio.ensure_future(anext(events, None))
+    if not for_us:
+        await asyncio.wait({first}, timeout=EARLY_S)
+        if first.done() and first.exception() is not None:
+            first.result()
+    stream = _stream(events, first, answer, reply, usage=wanted.include_usage or for_us, for_us=for_us)
+    return StreamingResponse(stream, media_type="text/event-stream", headers={"cache-control": "no-store"})
+
+
+async def _whole(request: Request, answer: Answer, reply: Reply) -> Response:
+    """Wait for the whole answer, unless the client goes away."""
+    gone = asyncio.create_task(_until_gone(request))
+    gone.add_done_callback(lambda task: answer.cancel() if not task.cancelled() else None)
+    texts: dict[bool, list[str]] = {True: [], False: []}
+    try:
+        async with contextlib.aclosing(answer.events()) as events:
+            async for event in events:
+                if isinstance(event, Piece):
+                    texts[event.thinking].append(event.text)
+    finally:
+        gone.cancel()
+    return JSONResponse(reply.whole(answer, "".join(texts[False]), "".join(texts[True])))
+
+
+async def _until_gone(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+async def _stream(
+    events: AsyncGenerator[Event, None],
+    first: asyncio.Future[Event | None],
+    answer: Answer,
+    reply: Reply,
+    *,
+    usage: bool,
+    for_us: bool,
+) -> AsyncIterator[bytes]:
+    """The answer as server-sent events. Ended by the server when the client goes away; that cancels the answer."""
+    waiting: asyncio.Future[Event | None] = first
+    try:
+        begin = reply.first()
+        if begin is not None:
+            yield sse(begin)
+        while True:
+            await asyncio.wait({waiting}, timeout=KEEP_ALIVE_S)
+            if not waiting.done():
+                yield b": still at it\n\n"
+                continue
+            event = waiting.result()
+            if event is None:
+                break
+            waiting = asyncio.ensure_future(anext(events, None))
+            if isinstance(event, Piece):
+                yield sse(reply.piece(event.text, event.thinking))
+            elif for_us:
+                yield sse(_quiet(event), "swarm")
+        yield sse(reply.last(answer))
+        if usage:
+            yield sse(reply.figures(answer))
+        yield sse("[DONE]")
+    except SwarmError as error:
+        yield sse(body_of(error))
+    finally:
+        answer.cancel()
+        waiting.cancel()
+        with contextlib.suppress(asyncio.CancelledError, SwarmError):
+            await waiting
+        await events.aclose()
+
+
+def _quiet(event: Note | Reading) -> Json:
+    if isinstance(event, Note):
+        return {"note": event.text}
+    return {"reading": [event.done, event.total]}
+
+
+def _entries(request: Request) -> list[control.Entry]:
+    node: Node = request.app.state.node
+    return node.library.entries()
+
+
+def _model(name: str) -> Json:
+    return {"id": name, "object": "model", "created": 0, "owned_by": "swarm"}
+
+
+async def _on_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, SwarmError)
+    return response_of(error)
+
+
+async def _on_http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    text = f"{request.method} {request.url.path}: {error.detail.lower()}"
+    return response_of(BadRequest(text, status=error.status_code))

@@ -1,0 +1,86 @@
+"""What the command line asks of the node on this device: to see is free, to change needs the node's token."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+
+from swarm.api.body import body_json
+from swarm.api.errors import BadRequest
+from swarm.api.guard import may_change
+from swarm.node.library import Entry
+from swarm.node.node import Node
+
+__all__ = ["ROUTES", "Entry"]
+
+Json = dict[str, object]
+MAX_ADDED = 16  # --add of one plan
+
+
+async def status(request: Request) -> JSONResponse:
+    node: Node = request.app.state.node
+    return JSONResponse(await node.seeing.status())
+
+
+async def plan(request: Request) -> JSONResponse:
+    node: Node = request.app.state.node
+    query = request.query_params
+    context = query.get("context", "0")
+    if not context.isdecimal() or len(context) > 9:
+        raise BadRequest(f"context is {context!r:.40}; it must be a whole number", "context")
+    return JSONResponse(await node.seeing.plan(query.get("model", ""), query.getlist("add")[:MAX_ADDED], int(context)))
+
+
+async def invite(node: Node, body: Json) -> Json:
+    """Open an invitation."""
+    invited = await node.neighbours.invite()
+    return {"code": invited.code, "port": invited.port, "seconds": invited.seconds}
+
+
+async def leave(node: Node, body: Json) -> Json:
+    """Say goodbye and end."""
+    node.stopping.set()
+    return {"left": True, "devices": len(node.core.others())}
+
+
+async def rekey(node: Node, body: Json) -> Json:
+    """Make a new key for everybody but some."""
+    without = body.get("without", [])
+    if not isinstance(without, list) or not all(isinstance(name, str) and name for name in without):
+        raise BadRequest("without must be a list of names", "without")
+    result = await node.neighbours.new_key(without)
+    return {"done": list(result.done), "missed": list(result.missed), "shut_out": list(result.shut_out)}
+
+
+async def add_model(node: Node, body: Json) -> Json:
+    """Offer a model file to the swarm."""
+    path = body.get("path")
+    if not isinstance(path, str) or not path.startswith("/"):
+        raise BadRequest("path must be the full path of a GGUF file", "path")
+    model = await node.add_file(Path(path))
+    return {"id": model, "name": node.library.known[model].name}
+
+
+def changes(action: Callable[[Node, Json], Awaitable[Json]]) -> Callable[[Request], Awaitable[JSONResponse]]:
+    """A handler that only the node's user may call."""
+
+    async def handle(request: Request) -> JSONResponse:
+        if not may_change(request, request.app.state.token):
+            raise BadRequest("only the user of this node may do that", status=403)
+        return JSONResponse(await action(request.app.state.node, await body_json(request)))
+
+    return handle
+
+
+ROUTES = [
+    Route("/swarm/status", status),
+    Route("/swarm/plan", plan),
+    Route("/swarm/invite", changes(invite), methods=["POST"]),
+    Route("/swarm/leave", changes(leave), methods=["POST"]),
+    Route("/swarm/rekey", changes(rekey), methods=["POST"]),
+    Route("/swarm/models", changes(add_model), methods=["POST"]),
+]

@@ -1,0 +1,68 @@
+"""What `swarm join` shows while it runs: a live table on a terminal, a line for each event elsewhere."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sys
+import time
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from swarm.cli import status
+from swarm.cli.terminal import note
+
+if TYPE_CHECKING:
+    from swarm.node.node import Node
+
+REFRESH_S = 0.5
+
+
+class Live:
+    """`async with Live(node):` shows the node until the block ends."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self._task: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Live:
+        node = self._node
+        url = f"http://127.0.0.1:{node.api_port}/v1"
+        note(f"swarm: {node.name} takes part on port {node.transport.me.port}; API for chat programs: {url}")
+        show = self._show_table() if sys.stderr.isatty() else self._show_lines()
+        self._task = asyncio.create_task(show, name="swarm-live")
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+        if kind is None:
+            note("swarm: this device has left" if not self._node.starts_anew else "swarm: starting anew with a new key")
+
+    async def _show_lines(self) -> None:
+        shown = 0.0
+        while True:
+            for at, event, fields in [entry for entry in self._node.log if entry[0] > shown]:
+                shown = at
+                words = " ".join(f"{name}={value}" for name, value in fields.items())
+                note(f"{time.strftime('%H:%M:%S', time.localtime(at))} {event} {words}".rstrip())
+            await asyncio.sleep(0.1)
+
+    async def _show_table(self) -> None:
+        from rich.console import Console, Group
+        from rich.live import Live as RichLive
+        from rich.text import Text
+
+        with RichLive(console=Console(stderr=True), auto_refresh=False, transient=True) as live:
+            while True:
+                view = await self._node.seeing.status(patience_s=REFRESH_S)
+                table = status.table(view)
+                hint = Text(
+                    "Ctrl-C leaves; `swarm chat` in another window talks, `swarm invite` lets a device in", "dim"
+                )
+                live.update(Group(table, *status.event_lines(view, 6), hint), refresh=True)
+                await asyncio.sleep(REFRESH_S)

@@ -1,0 +1,99 @@
+"""The node that runs on this device, as other commands reach it: its local API."""
+
+from __future__ import annotations
+
+import http.client
+import json
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from urllib.parse import urlencode
+
+from swarm import config
+from swarm.errors import ConfigError, SwarmNetworkError
+
+Json = dict[str, object]
+Stop = Callable[[], Awaitable[None]]
+HOST = "127.0.0.1"
+QUICK_S = 5.0  # the node answers at once, unless its machine is very busy
+IMPORT_S = 3600.0  # to hash a file that was not offered before: 60 GB from a slow disk
+MAX_REPLY_BYTES = 16 * 1024 * 1024
+
+
+@dataclass(frozen=True)
+class LocalNode:
+    """A node that answers."""
+
+    pid: int
+    peer: str
+    name: str
+    api_port: int
+    token: str
+
+    def connect(self, timeout_s: float) -> http.client.HTTPConnection:
+        """A new connection to its API."""
+        return http.client.HTTPConnection(HOST, self.api_port, timeout=timeout_s)
+
+    def get(self, path: str, timeout_s: float = QUICK_S, **query: str | list[str]) -> Json:
+        """Ask something; raise SwarmNetworkError with what the node said when it cannot."""
+        return self._call("GET", f"{path}?{urlencode(query, doseq=True)}" if query else path, None, timeout_s)
+
+    def post(self, path: str, body: Json, timeout_s: float = QUICK_S) -> Json:
+        """Change something."""
+        return self._call("POST", path, body, timeout_s)
+
+    def _call(self, method: str, path: str, body: Json | None, timeout_s: float) -> Json:
+        connection = self.connect(timeout_s)
+        try:
+            headers = {"authorization": f"Bearer {self.token}", "content-type": "application/json"}
+            connection.request(method, path, json.dumps(body) if body is not None else None, headers)
+            response = connection.getresponse()
+            value = json.loads(response.read(MAX_REPLY_BYTES))
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            raise SwarmNetworkError(
+                f"the node on this device does not answer ({error or type(error).__name__})"
+            ) from error
+        finally:
+            connection.close()
+        if response.status != 200:
+            raise SwarmNetworkError(error_text(value))
+        return value if isinstance(value, dict) else {}
+
+
+def find(settings: config.Settings) -> LocalNode | None:
+    """The node that runs on this device with these settings; None when none does."""
+    from swarm.node.home import Home
+
+    running = Home(settings.home_path).running()
+    if running is None:
+        return None
+    node = LocalNode(running.pid, running.peer, running.name, running.api_port, running.token)
+    try:
+        # Another program may have that port by now: only the node itself knows its id.
+        return node if node.get("/health").get("peer") == running.peer else None
+    except SwarmNetworkError:
+        return None
+
+
+def need(settings: config.Settings) -> LocalNode:
+    """The node that runs here; ConfigError when none does."""
+    node = find(settings)
+    if node is None:
+        raise ConfigError("no node runs on this device; `swarm join` starts one")
+    return node
+
+
+def name_of_model(node: LocalNode, model: str | None) -> str:
+    """How the node calls what MODEL means on the command line: a file is offered to the swarm first."""
+    from pathlib import Path
+
+    if not model or not Path(model).expanduser().is_file():
+        return model or ""
+    path = str(Path(model).expanduser().resolve())
+    return str(node.post("/swarm/models", {"path": path}, IMPORT_S)["id"])
+
+
+def error_text(value: object) -> str:
+    """What an error of the API says."""
+    error = value.get("error") if isinstance(value, dict) else None
+    text = error.get("message") if isinstance(error, dict) else None
+    return text if isinstance(text, str) else "the node gave an error that makes no sense"

@@ -1,0 +1,136 @@
+"""`swarm status`: the devices of the swarm, what each holds and does."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+from swarm import config
+from swarm.cli import local
+from swarm.cli.terminal import harmless, human_bytes
+
+if TYPE_CHECKING:
+    from rich.table import Table
+    from rich.text import Text
+
+HELP = "Show the devices of the swarm: what each holds, memory, links, who is busy, tokens per second."
+EXAMPLES = """\
+  swarm status
+  swarm status --watch        until Ctrl-C
+  swarm status --json         for scripts
+"""
+REFRESH_S = 1.0
+COLUMNS = ("device", "state", "layers", "memory", "link", "speed", "busy", "tok/s")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--watch", action="store_true", help="go on showing it, once a second")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument("--home", metavar="DIR", help="of the node, when several run here")
+
+
+def run(args: argparse.Namespace) -> int:
+    node = local.need(config.load({"home": args.home}))
+    if args.json:
+        print(json.dumps(node.get("/swarm/status")))
+        return 0
+    from rich.console import Console
+
+    console = Console()
+    if args.watch and sys.stdout.isatty():
+        return watch(node, console)
+    show(console, node.get("/swarm/status"))
+    return 0
+
+
+def watch(node: local.LocalNode, console: Any) -> int:
+    from rich.console import Group
+    from rich.live import Live
+
+    with Live(console=console, auto_refresh=False) as live:
+        while True:
+            view = node.get("/swarm/status")
+            live.update(Group(table(view), *event_lines(view, 8)), refresh=True)
+            time.sleep(REFRESH_S)
+
+
+def show(console: Any, view: dict[str, Any]) -> None:
+    console.print(table(view))
+    for model in view["models"]:
+        whole = model["n_whole"]
+        where = f"whole on {whole} device{'s' if whole != 1 else ''}" if whole else "nowhere whole"
+        console.print(f"model {harmless(model['name'])}: {human_bytes(model['total_bytes'])}, {where}", highlight=False)
+    for chat in view["chats"]:
+        if chat["phase"] != "resting":
+            who = " > ".join(harmless(name) for name in chat["devices"]) or "no device yet"
+            console.print(f"answer {chat['phase']}: {chat['tokens']} tokens on {who} {chat['notice']}", highlight=False)
+    if view["discovery"]:
+        console.print(f"looking for devices: {view['discovery']}", highlight=False)
+
+
+def table(view: dict[str, Any]) -> Table:
+    """The devices as a table."""
+    from rich import box
+    from rich.table import Table
+
+    out = Table(box=box.SIMPLE, pad_edge=False)
+    for column in COLUMNS:
+        out.add_column(column, justify="right" if column in ("memory", "link", "speed", "busy", "tok/s") else "left")
+    for device in view["devices"]:
+        out.add_row(*row(device))
+    return out
+
+
+def row(device: dict[str, Any]) -> list[str]:
+    """One device: what it is called, whether it is there, what it holds, and how it does."""
+    caps, state = device.get("capabilities"), device["state"]
+    total = caps["memory_bytes"] if caps else 0
+    used = max(total - state["memory_free_bytes"], 0)
+    memory = f"{human_bytes(used)} of {human_bytes(total)}" if caps else ""
+    rtt = device["rtt_s"]
+    link = "" if rtt is None or device["health"] == "here" else f"{rtt * 1e3:.1f} ms"
+    speed = device.get("link_bytes_per_s") or 0
+    alive = device["health"] not in ("lost",)
+    return [
+        harmless(device["name"]) + (" (here)" if device["health"] == "here" else ""),
+        _state(device),
+        ", ".join(_layers(shard) for shard in device["shards"]) if alive else "",
+        memory if alive else "",
+        link if alive else "",
+        f"{human_bytes(speed)}/s" if speed and alive else "",
+        f"{state['busy']:.0%}" if alive else "",
+        f"{state['tokens_per_s']:.1f}" if alive else "",
+    ]
+
+
+def _state(device: dict[str, Any]) -> str:
+    if device.get("excluded"):
+        return harmless(device["excluded"])
+    if device["health"] == "lost":
+        return f"gone: {harmless(device['lost_why'])}"
+    state = device["state"]
+    if state["fetching"] < 1:
+        return f"fetching {state['fetching']:.0%}"
+    if device["shards"] and not state["shard_ready"]:
+        return "loading"
+    return "quiet for a moment" if device["health"] == "suspect" else "ready" if device["shards"] else "free"
+
+
+def _layers(shard: dict[str, Any]) -> str:
+    ends = ("embedding + " if shard["embed"] else "", " + head" if shard["head"] else "")
+    return f"{ends[0]}{shard['first']}-{shard['end'] - 1}{ends[1]}"
+
+
+def event_lines(view: dict[str, Any], n: int) -> list[Text]:
+    """The last events, dim."""
+    from rich.text import Text
+
+    lines = []
+    for event in view["events"][-n:]:
+        at = time.strftime("%H:%M:%S", time.localtime(event["at"]))
+        words = " ".join(f"{k}={v}" for k, v in event.items() if k not in ("at", "event"))
+        lines.append(Text(harmless(f"{at} {event['event']} {words}"), "dim"))
+    return lines

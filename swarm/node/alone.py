@@ -1,0 +1,49 @@
+"""`swarm plan` on a device where no node runs: this device, measured, and made-up ones."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+
+from swarm import config, kernels
+from swarm.cluster.cost import Device
+from swarm.cluster.devices import WIRED
+from swarm.cluster.planner import Wanted, plan
+from swarm.errors import ConfigError
+from swarm.models.registry import spec_from_gguf
+from swarm.node import measure
+from swarm.node.costs import model_cost
+from swarm.node.home import Home
+from swarm.node.library import slug
+from swarm.node.seeing import Json, default_plan_context, devices_with, plan_json
+from swarm.store.gguf import open_gguf
+from swarm.store.importing import model_name
+from swarm.wire.ids import PeerId
+
+
+async def plan_here(path: Path, settings: config.Settings, add: Sequence[str], context: int) -> Json:
+    """Where the model of a file would run."""
+    return await asyncio.to_thread(_plan, path, settings, add, context)
+
+
+def _plan(path: Path, settings: config.Settings, add: Sequence[str], context: int) -> Json:
+    home = Home(settings.home_path)
+    home.make()
+    capabilities = measure.capabilities(home, settings, settings.threads or kernels.threads())
+    with open_gguf(path) as file:
+        spec = spec_from_gguf(file.metadata, file.tensors)
+        cost = model_cost(slug(model_name(file)), spec, file.tensors)
+    if context > spec.context_length:
+        raise ConfigError(f"context is {context}; this model was made for at most {spec.context_length} tokens")
+    mine = Device(
+        id=PeerId("0" * 32),
+        name="this device",
+        memory_bytes=capabilities.memory_bytes,
+        disk_bytes=capabilities.disk_bytes,
+        read_bytes_per_s=capabilities.read_bytes_per_s,
+        macs_per_s=capabilities.prefill_ops_per_s,
+        held=frozenset(range(spec.n_layers + 2)),
+    )
+    wanted = Wanted(cost, context or default_plan_context(spec.context_length, settings.context))
+    return plan_json(plan(wanted, devices_with(mine, add), lambda a, b: WIRED))

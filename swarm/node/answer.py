@@ -1,0 +1,203 @@
+"""An answer of the swarm as its reader gets it: text as it comes, and now and then a quiet line about the devices.
+
+A conversation's memory is reserved on every stage, so an answer asks for it in legs: for the next of LEGS tokens of
+context first, and when those are full it goes on where it stopped, with more room. The reader sees one answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from swarm.cluster.effects import Effect, Emit, Ended, Notice, Reason
+from swarm.cluster.session import Ask
+from swarm.engine.sampling import SamplingParams
+from swarm.errors import DoesNotFit, SwarmError, SwarmNetworkError
+from swarm.node.compute import sampling_of
+from swarm.node.generation import Piece, Stats
+from swarm.node.library import KnownModel
+from swarm.node.texts import AnswerTexts
+from swarm.text.messages import Message
+from swarm.text.thinking import StopStrings, ThinkingSplitter
+from swarm.wire.ids import SessionId
+
+LEGS = (1024, 2048, 4096, 8192)  # tokens of context that an answer reserves; beyond, each leg doubles
+MIN_LEG = 128  # tokens that a leg should at least have room for
+
+
+@dataclass(frozen=True)
+class Question:
+    """What somebody asks of a model: a conversation, or a text (or token ids) to be continued as it is."""
+
+    model: str
+    messages: Sequence[Message] = ()
+    prompt: str | Sequence[int] | None = None
+    params: SamplingParams = field(default_factory=SamplingParams)
+    max_tokens: int | None = None
+    stop: Sequence[str] = ()
+    thinking: bool | None = None
+    tools: Sequence[Mapping[str, object]] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """One quiet line: why the answer waits, or what changed. Empty: it goes on."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """How much of the prompt is read: tokens done, of how many."""
+
+    done: int
+    total: int
+
+
+@dataclass(frozen=True)
+class Port:
+    """What an answer needs of the node; called on its loop."""
+
+    ask: Callable[[Ask], None]
+    cancel: Callable[[SessionId], None]
+    closed: Callable[[SessionId], None]
+
+
+class Answer:
+    """Iterate over `events()` once, on the node's loop; then `finish_reason` and `stats` say how it went."""
+
+    def __init__(
+        self,
+        port: Port,
+        model: KnownModel,
+        question: Question,
+        prompt: list[int],
+        *,
+        session: SessionId,
+        context: int,
+        opens_thinking: bool,
+    ) -> None:
+        self.model = model
+        self.session = session
+        self.question = question
+        self.prompt = prompt
+        self.tokens: list[int] = []
+        self.finish_reason: str | None = None
+        self.reused = 0  # tokens of the prompt that needed no computing
+        self._port = port
+        self._context = context
+        self._params = question.params.seeded()
+        splitter = ThinkingSplitter(inside=opens_thinking) if question.prompt is None else None
+        self._texts = AnswerTexts(model.tokenizer.stream(), StopStrings(list(question.stop)), splitter)
+        self._inbox: asyncio.Queue[Effect | Reading] = asyncio.Queue()
+        self._started = time.perf_counter()
+        self._first_token_s = self._decode_s = 0.0
+        self._cancelled = False
+
+    @property
+    def stats(self) -> Stats:
+        """The figures so far."""
+        return Stats(
+            prompt_tokens=len(self.prompt),
+            cached_tokens=self.reused,
+            generated_tokens=len(self.tokens),
+            first_token_s=self._first_token_s,
+            prefill_s=self._first_token_s,
+            decode_s=self._decode_s,
+        )
+
+    def deliver(self, effect: Effect | Reading) -> None:
+        """The core has something for this answer."""
+        self._inbox.put_nowait(effect)
+
+    def cancel(self) -> None:
+        """End it early."""
+        if self.finish_reason is None and not self._cancelled:
+            self._cancelled = True
+            self._port.cancel(self.session)
+
+    async def events(self) -> AsyncGenerator[Piece | Note | Reading, None]:
+        """The answer as it comes; raise SwarmError when it cannot go on. Stop iterating to cancel it."""
+        try:
+            if self.question.max_tokens == 0:
+                self.finish_reason = "length"
+                return
+            self._next_leg()
+            while self.finish_reason is None:
+                event = await self._inbox.get()
+                if isinstance(event, Reading):
+                    yield event
+                elif isinstance(event, Notice):
+                    yield Note(event.text)
+                elif isinstance(event, Emit):
+                    for piece in self._on_token(event.token):
+                        yield piece
+                elif isinstance(event, Ended):
+                    for piece in self._on_end(event):
+                        yield piece
+        finally:
+            self.cancel()
+            self._port.closed(self.session)
+
+    # --- within
+
+    def _next_leg(self) -> None:
+        ids = (*self.prompt, *self.tokens)
+        most = self._context - len(ids)
+        if self.question.max_tokens is not None:
+            most = min(most, self.question.max_tokens - len(self.tokens))
+        room = min(most, leg_end(len(ids)) - len(ids))
+        ends = tuple(sorted(self.model.tokenizer.end_tokens))
+        self._port.ask(Ask(self.session, self.model.id, ids, room, sampling_of(self._params), ends))
+
+    def _on_token(self, token: int) -> Iterator[Piece]:
+        if self._cancelled:
+            return
+        now = time.perf_counter() - self._started
+        if self.tokens:
+            self._decode_s = now - self._first_token_s
+        else:
+            self._first_token_s = now
+        self.tokens.append(token)
+        yield from (Piece(part.text, token, part.thinking) for part in self._texts.push(token))
+        if self._texts.stopped:
+            self.cancel()
+
+    def _on_end(self, ended: Ended) -> Iterator[Piece]:
+        if ended.reason is Reason.FAILED:
+            self.finish_reason = "failed"
+            raise error_of(ended)
+        is_full = len(self.prompt) + len(self.tokens) >= self._context
+        if ended.reason is Reason.LENGTH and not (self._cancelled or is_full or self._has_all):
+            self._next_leg()
+            return
+        last = self.tokens[-1] if self.tokens else -1
+        yield from (Piece(part.text, last, part.thinking) for part in self._texts.finish())
+        self.finish_reason = self._reason(ended)
+
+    def _reason(self, ended: Ended) -> str:
+        if self._texts.stopped or ended.reason is Reason.STOP:
+            return "stop"
+        if ended.reason is Reason.CANCELLED:
+            return "cancelled"
+        return "length" if self._has_all else "context"
+
+    @property
+    def _has_all(self) -> bool:
+        """As many tokens came as were asked for."""
+        return self.question.max_tokens is not None and len(self.tokens) >= self.question.max_tokens
+
+
+def leg_end(n_ids: int) -> int:
+    """The context that is reserved next for so many tokens."""
+    for leg in LEGS:
+        if n_ids + MIN_LEG <= leg:
+            return leg
+    return max(2 * LEGS[-1], 1 << (n_ids + MIN_LEG - 1).bit_length())
+
+
+def error_of(ended: Ended) -> SwarmError:
+    """Why an answer failed, as an error for the user."""
+    return DoesNotFit(ended.error) if ended.missing_bytes else SwarmNetworkError(ended.error or "the answer was lost")

@@ -1,0 +1,154 @@
+"""From a question to an answer: which model is meant, what its tokens are, which conversation it goes on with."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from typing import TYPE_CHECKING
+
+from swarm import limits
+from swarm.cluster.effects import Notice
+from swarm.cluster.session import Phase
+from swarm.engine.generate import check_fits
+from swarm.errors import ConfigError, TextError
+from swarm.node.answer import Answer, Question, Reading
+from swarm.node.library import KnownModel
+from swarm.node.model import DEFAULT_CONTEXT
+from swarm.store import catalog
+from swarm.wire.ids import ID_BYTES, ModelId, PeerId, SessionId
+
+if TYPE_CHECKING:
+    from swarm.node.node import Node
+
+MIN_REUSE_TOKENS = 16  # that a question must have in common with a conversation to go on with it
+
+
+class Asking:
+    """Owned by the node."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self._stages: dict[SessionId, tuple[PeerId, ...]] = {}  # who works on each answer, a tick ago
+        self._lost: dict[SessionId, dict[str, None]] = {}  # names of devices that were lost in the middle of it
+        self._read: dict[SessionId, int] = {}
+
+    async def ask(self, question: Question) -> Answer:
+        """Begin an answer; raise SwarmError when the model is not to be had or the question cannot be used."""
+        known = await self._node.know(await self.find(question.model))
+        ids, opens_thinking = await self._node.run_io(prompt_of, known, question)
+        context = context_of(known, self._node.settings.context)
+        check_fits(ids, context)
+        session, reused = self._session_for(known.id, ids)
+        answer = Answer(
+            self._node.answer_port(),
+            known,
+            question,
+            ids,
+            session=session,
+            context=context,
+            opens_thinking=opens_thinking,
+        )
+        answer.reused = reused
+        self._node.open_answer(answer)
+        return answer
+
+    async def find(self, text: str) -> ModelId:
+        """The model that `text` names ("" is the default one): of the swarm, or a file that this device can get."""
+        node, text = self._node, text or self._node.settings.model
+        model, known = node.library.find(text), catalog.CATALOG.get(text.lower())
+        if model is not None:
+            return model
+        names = {text, known.file_name} if known is not None else {text}
+        for path in catalog.kept_models(node.settings.models_path):
+            if {path.name, path.stem} & names:
+                return await node.add_file(path)
+        while model is None and self._is_settling():
+            await asyncio.sleep(0.1)  # the device that has it may be about to be found
+            model = node.library.find(text)
+        if model is not None:
+            return model
+        if known is None:
+            raise node.library.not_found(text)
+        node.note("downloading", model=known.name, megabytes=known.size_bytes // 10**6)
+        return await node.add_file(await node.run_io(catalog.fetch, known, node.settings.models_path))
+
+    def tick(self) -> None:
+        """Look at what every answer does: how far its prompt is read, and whether it goes on after a loss."""
+        sessions = self._node.core.sessions.sessions
+        self._stages = {}
+        for key, answer in self._node.answers.items():
+            session = sessions.get(key)
+            if session is None:
+                continue
+            if session.phase in (Phase.OPENING, Phase.RUNNING):
+                self._stages[key] = tuple(session.stages)
+            if session.phase is Phase.RUNNING:
+                self._tell_reading(answer, session.passed, session.goal)
+                names = self._lost.pop(key, None)
+                if names:
+                    answer.deliver(Notice(key, going_on(list(names), len(session.stages))))
+        self._lost = {key: names for key, names in self._lost.items() if key in self._node.answers}
+        self._read = {key: done for key, done in self._read.items() if key in self._node.answers}
+
+    def peer_lost(self, peer: PeerId) -> None:
+        """A device is gone: the readers of its answers will hear of it once they go on."""
+        for session, stages in self._stages.items():
+            if peer in stages:
+                self._lost.setdefault(session, {})[self._node.core.members.name_of(peer)] = None
+
+    def _tell_reading(self, answer: Answer, done: int, total: int) -> None:
+        if answer.tokens or done >= total or self._read.get(answer.session) == done:
+            return
+        self._read[answer.session] = done
+        answer.deliver(Reading(done, total))
+
+    def _session_for(self, model: ModelId, ids: list[int]) -> tuple[SessionId, int]:
+        """The resting conversation that has most in common with `ids`, and how much; a new one when none has enough."""
+        best, most = SessionId(secrets.token_hex(ID_BYTES[SessionId])), 0
+        for session in self._node.core.sessions.sessions.values():
+            free = session.phase is Phase.RESTING and session.id not in self._node.answers
+            if free and session.ask.model == model:
+                common = common_prefix(session.ids, ids)
+                if common >= max(MIN_REUSE_TOKENS, most + 1):
+                    best, most = session.id, common
+        return best, min(most, len(ids) - 1)
+
+    def _is_settling(self) -> bool:
+        return self._node.now - self._node.began_at < limits.SETTLE_S
+
+
+def prompt_of(known: KnownModel, question: Question) -> tuple[list[int], bool]:
+    """The ids of a prompt, and whether the model begins inside its thinking; slow when a model is new."""
+    if question.prompt is None:
+        if known.template is None:
+            raise TextError(f"{known.name} has no chat template, so it is no chat model; ask for a completion instead")
+        rendered = known.template.render(question.messages, tools=question.tools, thinking=question.thinking)
+        ids, opens_thinking = rendered.encode(known.tokenizer), rendered.opens_thinking
+    elif isinstance(question.prompt, str):
+        ids, opens_thinking = known.tokenizer.encode(question.prompt, add_bos=known.tokenizer.add_bos), False
+    else:
+        ids, opens_thinking = list(question.prompt), False
+    bad = next((i for i in ids if not 0 <= i < known.spec.vocab), None)
+    if bad is not None:
+        raise TextError(f"{bad} is no token of this model; its ids are 0 to {known.spec.vocab - 1}")
+    return ids, opens_thinking
+
+
+def context_of(known: KnownModel, wanted: int) -> int:
+    """Tokens that a conversation with this model may hold."""
+    if wanted > known.spec.context_length:
+        raise ConfigError(f"context is {wanted}; this model was made for at most {known.spec.context_length} tokens")
+    return wanted or min(known.spec.context_length, DEFAULT_CONTEXT)
+
+
+def common_prefix(a: list[int], b: list[int]) -> int:
+    """How many ids the two have in common from the start."""
+    return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
+
+
+def going_on(names: list[str], n_devices: int) -> str:
+    """The quiet line after a device was lost."""
+    who = " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+    verb = "are" if len(names) > 1 else "is"
+    with_what = "one device" if n_devices == 1 else f"{n_devices} devices"
+    return f"{who} {verb} gone; going on with {with_what}"

@@ -1,0 +1,246 @@
+"""The compute worker: one thread with the weights, decoders and KV caches of this device.
+
+The node puts effects in, in order, and gets answers back on its loop. Nothing else touches what is here, so nothing is
+pulled from under a step; the engine releases the GIL while it computes.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Protocol, TypeVarTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from swarm.cluster.effects import Compute, DropKv, Effect, OpenKv, Unload
+from swarm.engine.decoder import Decoder
+from swarm.engine.sampling import SamplingParams, sample
+from swarm.engine.weights import Weights, join_weights
+from swarm.errors import SwarmError
+from swarm.kernels import _native
+from swarm.models.spec import ModelSpec
+from swarm.wire.ids import ModelId, SessionId
+from swarm.wire.records import Sampling, TensorInfo
+
+log = logging.getLogger(__name__)
+F32 = npt.NDArray[np.float32]
+Args = TypeVarTuple("Args")
+
+
+class Post(Protocol):
+    """Calls a function on the node's loop, from any thread."""
+
+    def __call__(self, function: Callable[[*Args], object], *args: *Args) -> object: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """What a `Compute` gave: a frame for the next stage, or a token, or neither; or why it failed, in one line."""
+
+    job: int
+    frame: memoryview | None = None
+    info: TensorInfo | None = None
+    token: int | None = None
+    error: str = ""
+
+
+@dataclass(slots=True)
+class _Model:
+    """A model's weights that are in memory, by part, and the decoders that run ranges of its layers."""
+
+    spec: ModelSpec
+    parts: dict[int, Weights] = field(default_factory=dict)
+    decoders: dict[tuple[int, int], Decoder] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class _Kv:
+    model: ModelId
+    first: int
+    end: int
+    cache: _native.KvCache
+
+
+class ComputeWorker:
+    """`put` effects and other work; `answer` is called on the loop for every `Compute`."""
+
+    def __init__(self, post: Post, answer: Callable[[Done], None], *, threads: int, isa: str = "") -> None:
+        self.busy_s = 0.0  # computing, since the start
+        self.positions = 0  # computed, since the start
+        self._post = post
+        self._answer = answer
+        self._threads = threads
+        self._isa = isa
+        self._models: dict[ModelId, _Model] = {}
+        self._kv: dict[SessionId, _Kv] = {}
+        self._queue: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="swarm-compute", daemon=True)
+        self._thread.start()
+
+    # --- for the loop
+
+    def put(self, effect: Effect) -> None:
+        """Carry out an effect after all that was put before."""
+        self._queue.put(lambda: self._carry_out(effect))
+
+    def install(self, model: ModelId, spec: ModelSpec, part: int, weights: Weights) -> None:
+        """Weights that were loaded."""
+        self._queue.put(lambda: self._install(model, spec, part, weights))
+
+    def call_after(self, function: Callable[[], object]) -> None:
+        """Call a function on the loop when all that was put before is done."""
+        self._queue.put(lambda: self._tell(function))
+
+    def stop(self) -> None:
+        """End the thread after the step that runs."""
+        self._queue.put(None)
+        self._thread.join()
+        self._models.clear()
+        self._kv.clear()
+
+    # --- the thread
+
+    def _run(self) -> None:
+        while (work := self._queue.get()) is not None:
+            work()
+
+    def _tell(self, function: Callable[[*Args], object], *args: *Args) -> None:
+        self._post(function, *args)
+
+    def _carry_out(self, effect: Effect) -> None:
+        match effect:
+            case Compute():
+                self._compute(effect)
+            case OpenKv():
+                try:
+                    self._open_kv(effect)
+                except (SwarmError, MemoryError, ValueError, KeyError) as error:
+                    # Without its KV the session's next step fails, and its entry node hears of that.
+                    log.error("no KV", extra={"session": effect.session, "reason": _line(error)})
+                    self._kv.pop(effect.session, None)
+            case DropKv(session):
+                self._kv.pop(session, None)
+            case Unload(model, parts):
+                self._unload(model, parts)
+
+    def _install(self, model: ModelId, spec: ModelSpec, part: int, weights: Weights) -> None:
+        self._models.setdefault(model, _Model(spec)).parts[part] = weights
+
+    def _unload(self, model: ModelId, parts: Iterable[int]) -> None:
+        here = self._models.get(model)
+        if here is None:
+            return
+        gone = [part for part in parts if here.parts.pop(part, None) is not None]
+        for first, end in list(here.decoders):
+            if any(part in parts_of(first, end, here.spec) for part in gone):
+                del here.decoders[first, end]
+        if not here.parts:
+            del self._models[model]
+
+    def _open_kv(self, effect: OpenKv) -> None:
+        kv = self._kv.get(effect.session)
+        if kv is None or (kv.model, kv.first, kv.end) != (effect.model, effect.first, effect.end):
+            self._kv.pop(effect.session, None)  # before the new one takes memory
+            decoder = self._decoder(effect.model, effect.first, effect.end, effect.context)
+            kv = _Kv(effect.model, effect.first, effect.end, decoder.new_kv(effect.context))
+            self._kv[effect.session] = kv
+        kv.cache.truncate(min(effect.keep, kv.cache.length))
+        if kv.cache.capacity < effect.context:
+            kv.cache.resize(effect.context)
+
+    def _compute(self, job: Compute) -> None:
+        started = time.perf_counter()
+        try:
+            done = self._step(job)
+        except (SwarmError, MemoryError, ValueError, KeyError) as error:
+            done = Done(job.job, error=_line(error))
+        self.busy_s += time.perf_counter() - started
+        self.positions += len(job.ids)
+        self._tell(self._answer, done)
+
+    def _step(self, job: Compute) -> Done:
+        kv = self._kv.get(job.session)
+        if kv is None or kv.cache.length < job.position:
+            return Done(job.job, error="the conversation's memory is gone here")
+        kv.cache.truncate(job.position)
+        decoder = self._decoder(job.model, job.first, job.end, kv.cache.capacity)
+        ids = np.array(job.ids, np.int32)
+        is_last = job.end == decoder.spec.n_layers
+        if not (is_last and job.sample):
+            hidden = decoder.embed(ids, kv.cache) if job.first == 0 else decoder.extend(_hidden(job, decoder), kv.cache)
+            if is_last:
+                return Done(job.job)
+            return Done(job.job, memoryview(hidden.data).cast("B"), TensorInfo("f32", hidden.shape))
+        logits = decoder.forward(ids, kv.cache) if job.first == 0 else decoder.finish(_hidden(job, decoder), kv.cache)
+        params = params_of(job.sampling)
+        return Done(job.job, token=sample(logits, params, job.position + len(job.ids), job.recent))
+
+    def _decoder(self, model: ModelId, first: int, end: int, context: int) -> Decoder:
+        """The decoder of a range of layers, with buffers for so much context."""
+        here = self._models[model]
+        decoder = here.decoders.get((first, end))
+        if decoder is None or decoder.context < context:
+            weights = join_weights((here.parts[part] for part in parts_of(first, end, here.spec)), range(first, end))
+            size = max(context, 2 * decoder.context if decoder is not None else 0)
+            decoder = Decoder(here.spec, weights, context=size, threads=self._threads, isa=self._isa)
+            here.decoders[first, end] = decoder
+        return decoder
+
+
+def parts_of(first: int, end: int, spec: ModelSpec) -> range:
+    """The parts of a stage: 0 is the embedding, 1 to n the layers, n + 1 the head (as cluster/cost.py counts them)."""
+    return range(0 if first == 0 else first + 1, end + 2 if end == spec.n_layers else end + 1)
+
+
+def params_of(sampling: Sampling) -> SamplingParams:
+    """What travelled, as the engine takes it; a window of 0 means all ids (those that came are the window already)."""
+    return SamplingParams(
+        temperature=sampling.temperature,
+        top_k=sampling.top_k,
+        top_p=sampling.top_p,
+        min_p=sampling.min_p,
+        repetition_penalty=sampling.repetition_penalty,
+        repeat_last_n=sampling.penalty_window or -1,
+        frequency_penalty=sampling.frequency_penalty,
+        presence_penalty=sampling.presence_penalty,
+        seed=sampling.seed,
+    )
+
+
+def sampling_of(params: SamplingParams) -> Sampling:
+    """The same the other way. `params` has a seed; a window of no ids means that there are no penalties."""
+    none = params.repeat_last_n == 0
+    return Sampling(
+        temperature=params.temperature,
+        top_k=params.top_k,
+        top_p=params.top_p,
+        min_p=params.min_p,
+        repetition_penalty=1.0 if none else params.repetition_penalty,
+        frequency_penalty=0.0 if none else params.frequency_penalty,
+        presence_penalty=0.0 if none else params.presence_penalty,
+        penalty_window=max(params.repeat_last_n, 0),
+        seed=params.seed or 0,
+    )
+
+
+def _hidden(job: Compute, decoder: Decoder) -> F32:
+    """The activations that came from the stage before: float32 (tokens, hidden)."""
+    if job.frame is None or len(job.frame) != 4 * len(job.ids) * decoder.spec.hidden:
+        raise ValueError(f"activations of {len(job.frame or b'')} bytes do not fit {len(job.ids)} positions")
+    hidden = np.frombuffer(job.frame, np.float32).reshape(len(job.ids), decoder.spec.hidden)
+    return np.require(hidden, requirements="A")  # a frame may lie anywhere in a message
+
+
+def _line(error: BaseException) -> str:
+    """What to tell the entry node; a bug is named as one."""
+    if isinstance(error, SwarmError):
+        return str(error)
+    if isinstance(error, MemoryError):
+        return "the device ran out of memory"
+    log.exception("a step failed", exc_info=error)
+    return f"{type(error).__name__}: {error}"

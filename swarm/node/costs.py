@@ -1,0 +1,51 @@
+"""What a model costs, for the planner: from its spec and the types of its tensors, in bytes as they lie in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from swarm.cluster.cost import LayerCost, ModelCost
+from swarm.engine.weights import MATRICES, TensorInfo, packed_bytes
+from swarm.models.sizes import kv_bytes_per_token
+from swarm.models.spec import EXPERT_ROLES, ModelSpec, NeededTensor
+from swarm.node.loader import part_tensors
+
+F32_BYTES = 4  # vectors (norms, biases) are kept as floats
+
+
+def model_cost(name: str, spec: ModelSpec, tensors: Mapping[str, TensorInfo], kv: str = "f16") -> ModelCost:
+    """The cost of every part of a model."""
+    kv_bytes = kv_bytes_per_token(spec, kv.upper(), n_layers=1)
+    return ModelCost(
+        name=name,
+        layers=tuple(_layer(part, spec, tensors, kv_bytes) for part in range(1, spec.n_layers + 1)),
+        embed_bytes=_bytes(part_tensors(0, spec), tensors),
+        head_bytes=_bytes(part_tensors(spec.n_layers + 1, spec), tensors),
+        hidden=spec.hidden,
+        head_macs=spec.hidden * spec.vocab,
+    )
+
+
+def _layer(part: int, spec: ModelSpec, tensors: Mapping[str, TensorInfo], kv_bytes: int) -> LayerCost:
+    needed = part_tensors(part, spec)
+    experts = [need for need in needed if need.role in EXPERT_ROLES]
+    dense = [need for need in needed if need.role not in EXPERT_ROLES]
+    moe = spec.layers[part - 1].moe
+    share = moe.top_k / moe.n_experts if moe is not None else 0.0
+    macs = sum(need.rows * need.cols for need in dense if need.role in MATRICES)
+    macs += int(share * sum(need.n_experts * need.rows * need.cols for need in experts))
+    return LayerCost(
+        dense_bytes=_bytes(dense, tensors),
+        macs=macs,
+        kv_bytes=kv_bytes,
+        expert_bytes=_bytes(experts, tensors),
+        expert_share=share,
+        context_macs=2 * spec.n_heads * spec.head_dim,
+    )
+
+
+def _bytes(needed: list[NeededTensor], tensors: Mapping[str, TensorInfo]) -> int:
+    return sum(
+        packed_bytes(need, tensors[need.ref.name].quant) if need.role in MATRICES else F32_BYTES * need.rows * need.cols
+        for need in needed
+    )

@@ -1,0 +1,108 @@
+"""The directory of a node: keys, chunks of models, what it measured and whom it met, and where its API listens now."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from swarm.errors import ResourceError
+from swarm.limits import MAX_CONFIG_BYTES
+from swarm.net.keys import KeyStore
+from swarm.store.disk import disk_errors, replace_file
+
+
+@dataclass(frozen=True)
+class Running:
+    """How the commands on this device reach the node that runs; the file is for its user's eyes only."""
+
+    pid: int
+    peer: str
+    name: str
+    api_port: int
+    token: str  # whoever sends it may change things: invite, leave, rekey
+
+
+@dataclass(frozen=True)
+class Home:
+    """One directory for each node."""
+
+    root: Path
+
+    @property
+    def keys(self) -> KeyStore:
+        return KeyStore(self.root / "keys")
+
+    @property
+    def store(self) -> Path:
+        return self.root / "store"
+
+    @property
+    def log_file(self) -> Path:
+        return self.root / "node.log"
+
+    @property
+    def measured_file(self) -> Path:
+        return self.root / "measured.json"
+
+    @property
+    def running_file(self) -> Path:
+        return self.root / "running.json"
+
+    @property
+    def peers_file(self) -> Path:
+        return self.root / "peers.json"
+
+    def make(self) -> None:
+        """Make the directory; raise ResourceError when that is not possible."""
+        with disk_errors(self.root):
+            self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    def running(self) -> Running | None:
+        """The node that runs here, or that was killed and could not take its file away."""
+        value = read_json(self.running_file)
+        try:
+            return Running(**value) if isinstance(value, dict) else None
+        except TypeError:
+            return None
+
+    def say_running(self, running: Running) -> None:
+        """Tell the commands on this device where the node is."""
+        part = self.running_file.with_name(f".running.{secrets.token_hex(4)}")
+        with disk_errors(self.root), open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            json.dump(asdict(running), file)
+        part.replace(self.running_file)
+
+    def say_stopped(self, pid: int) -> None:
+        """Take that back, unless another node has said it meanwhile."""
+        known = self.running()
+        if known is not None and known.pid == pid:
+            self.running_file.unlink(missing_ok=True)
+
+    def addresses(self) -> dict[str, str]:
+        """Where devices of this swarm were reached before: id -> HOST:PORT."""
+        value = read_json(self.peers_file)
+        pairs = value.items() if isinstance(value, dict) else ()
+        return {peer: text for peer, text in pairs if isinstance(text, str)}
+
+    def keep_addresses(self, addresses: dict[str, str]) -> None:
+        """Remember where devices were reached."""
+        write_json(self.peers_file, addresses)
+
+
+def read_json(path: Path) -> object:
+    """The value in a small file of ours; None when there is none or it is damaged."""
+    try:
+        with path.open("rb") as file:
+            return json.loads(file.read(MAX_CONFIG_BYTES))
+    except (OSError, ValueError, RecursionError):
+        return None
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write such a file, whole or not at all; a full disk only costs what it would have remembered."""
+    with contextlib.suppress(ResourceError):
+        replace_file(path, json.dumps(value).encode())

@@ -1,0 +1,175 @@
+"""The models that this swarm has: what each is called, what it needs, and how to talk to it."""
+
+from __future__ import annotations
+
+import asyncio
+import difflib
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from random import Random
+
+import numpy as np
+import numpy.typing as npt
+
+from swarm.cluster.cost import ModelCost
+from swarm.errors import ModelNotFound
+from swarm.models.registry import spec_from_gguf
+from swarm.models.spec import ModelSpec
+from swarm.node.costs import model_cost
+from swarm.node.fetch import Around, Fetcher
+from swarm.node.loader import part_tensors
+from swarm.store.chunks import ChunkStore
+from swarm.store.manifest import Manifest
+from swarm.store.stored_model import StoredModel
+from swarm.text.template import ChatTemplate
+from swarm.text.tokenizer import Tokenizer
+from swarm.wire.ids import ModelId
+
+Bits = npt.NDArray[np.bool_]
+MIN_ID_DIGITS = 6  # of a model's id that a person may type instead of its name
+
+
+@dataclass(frozen=True, eq=False)
+class KnownModel:
+    """A model whose manifest and header are here; its weights may be anywhere."""
+
+    source: StoredModel
+    spec: ModelSpec
+    cost: ModelCost
+
+    @property
+    def manifest(self) -> Manifest:
+        return self.source.manifest
+
+    @property
+    def id(self) -> ModelId:
+        return self.source.manifest.id
+
+    @property
+    def name(self) -> str:
+        return slug(self.source.name)
+
+    @cached_property
+    def tokenizer(self) -> Tokenizer:
+        return Tokenizer.from_metadata(self.source.metadata)
+
+    @cached_property
+    def template(self) -> ChatTemplate | None:
+        return ChatTemplate.from_metadata(self.source.metadata, self.tokenizer)
+
+    @property
+    def all_parts(self) -> frozenset[int]:
+        return frozenset(range(self.spec.n_layers + 2))
+
+    def chunks_of(self, parts: Iterable[int]) -> list[int]:
+        """The chunks that these parts need."""
+        return self.manifest.chunks_of({need.ref.name for part in parts for need in part_tensors(part, self.spec)})
+
+    def parts_in(self, held: Bits) -> frozenset[int]:
+        """The parts of which every chunk is among `held`."""
+        return frozenset(part for part, chunks in enumerate(self._part_chunks) if held[chunks].all())
+
+    @cached_property
+    def _part_chunks(self) -> list[list[int]]:
+        return [self.chunks_of([part]) for part in range(self.spec.n_layers + 2)]
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A line of the list of models: where it can be had, as far as we heard."""
+
+    id: ModelId
+    name: str
+    total_bytes: int
+    n_whole: int  # devices that have all of it
+
+
+class Library:
+    """Finds models by name, here and on peers, and gets to know them."""
+
+    def __init__(self, around: Around, rng: Random, kv: str) -> None:
+        self.fetcher = Fetcher(around, rng)
+        self.known: dict[ModelId, KnownModel] = {}
+        self._store: ChunkStore = around.store
+        self._run_io = around.run_io
+        self._kv = kv
+        self._learning: dict[ModelId, asyncio.Task[KnownModel]] = {}
+
+    async def know(self, model: ModelId) -> KnownModel:
+        """Get the manifest and the header of a model; raise SwarmError when they cannot be had or not be run."""
+        if model in self.known:
+            return self.known[model]
+        task = self._learning.get(model)
+        if task is None:
+            task = self._learning[model] = asyncio.create_task(self._learn(model), name="swarm-learn")
+            task.add_done_callback(lambda done: self._learnt(model, done))
+        return await asyncio.shield(task)
+
+    async def add_file(self, path: Path, threads: int) -> ModelId:
+        """Offer a GGUF file to the swarm; it stays where it is."""
+        manifest = await self._run_io(lambda: self._store.import_gguf(path, threads=threads))
+        if manifest.id in self.known and self.known[manifest.id].source.manifest is not manifest:
+            del self.known[manifest.id]  # what was known read from chunks that are closed now
+        return manifest.id
+
+    def entries(self) -> list[Entry]:
+        """All models that this device or a peer has something of, by name."""
+        found: dict[ModelId, Entry] = {}
+        catalogs = [{h.model: h for h in self._store.holdings()}, *self.fetcher.catalogs.values()]
+        for catalog in catalogs:
+            for model, holding in catalog.items():
+                if not holding.n_have:
+                    continue
+                whole = int(holding.n_have == holding.n_chunks) + (found[model].n_whole if model in found else 0)
+                found[model] = Entry(model, slug(holding.name), holding.total_bytes, whole)
+        return sorted(found.values(), key=lambda entry: (entry.name, entry.id))
+
+    def find(self, text: str) -> ModelId | None:
+        """The model that somebody means: by name, a beginning of it, or id; None when none or several."""
+        entries = self.entries()
+        exact = [e for e in entries if text.lower() in (e.name, e.id)]
+        plain = _plain(text)
+        for candidates in (
+            exact,
+            [e for e in entries if _plain(e.name) == plain],
+            [e for e in entries if plain and _plain(e.name).startswith(plain)],
+            [e for e in entries if len(text) >= MIN_ID_DIGITS and e.id.startswith(text.lower())],
+        ):
+            if candidates:
+                whole = [e for e in candidates if e.n_whole] or candidates
+                return whole[0].id if len({e.id for e in whole}) == 1 else None
+        return None
+
+    def not_found(self, text: str) -> ModelNotFound:
+        """The error for a name that nothing here has."""
+        names = [entry.name for entry in self.entries()]
+        close = difflib.get_close_matches(text.lower(), names, n=1)
+        hint = f"did you mean {close[0]}?" if close else f"there is {', '.join(names)}" if names else "there is none"
+        return ModelNotFound(f"no device here has a model called {text[:80]!r}; {hint}")
+
+    async def _learn(self, model: ModelId) -> KnownModel:
+        manifest = await self.fetcher.manifest(model)
+        await self.fetcher.fetch(model, manifest.header_chunks)
+        return await self._run_io(self._read, model)
+
+    def _read(self, model: ModelId) -> KnownModel:
+        source = self._store.open(model)
+        spec = spec_from_gguf(source.metadata, source.tensors)
+        return KnownModel(source, spec, model_cost(slug(source.name), spec, source.tensors, self._kv))
+
+    def _learnt(self, model: ModelId, task: asyncio.Task[KnownModel]) -> None:
+        self._learning.pop(model, None)
+        if not task.cancelled() and task.exception() is None:
+            self.known[model] = task.result()
+
+
+def slug(name: str) -> str:
+    """A model's name as one word that can be typed: SmolLM2 135M -> smollm2-135m."""
+    return re.sub(r"[^a-z0-9.]+", "-", name.lower()).strip("-.") or "model"
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "", name.lower())

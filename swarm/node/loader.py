@@ -1,0 +1,103 @@
+"""Weights from disk into memory, part by part, on a thread of its own: a placement may take minutes to load.
+
+Each part is packed into memory of its own, so that a changed placement keeps what it can use. Parts that are given up
+while they wait are not loaded.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from swarm.engine.weights import TensorSource, Weights, load_weights
+from swarm.errors import OutOfMemory, SwarmError
+from swarm.models.spec import ModelSpec, NeededTensor, tensors_needed
+from swarm.node.compute import Post
+from swarm.node.model import free_memory_bytes
+from swarm.wire.ids import ModelId
+
+log = logging.getLogger(__name__)
+SPARE_BYTES = 128 * 1024 * 1024  # of the machine's free memory that loading leaves: the kernel kills before it fails
+
+
+@dataclass(eq=False)
+class Loading:
+    """One `Load`: what is still to come. The node takes parts out that are not wanted any more."""
+
+    ticket: int
+    model: ModelId
+    parts: set[int]
+    error: str = ""
+    weight_bytes: dict[int, int] = field(default_factory=dict)
+
+
+class Loader:
+    """`load` one after the other; `installed` and `ended` are called on the loop."""
+
+    def __init__(
+        self,
+        post: Post,
+        installed: Callable[[Loading, int, ModelSpec, Weights], None],
+        ended: Callable[[Loading], None],
+        *,
+        threads: int,
+    ) -> None:
+        self._post = post
+        self._installed = installed
+        self._ended = ended
+        self._threads = threads
+        self._queue: queue.SimpleQueue[tuple[Loading, TensorSource, ModelSpec] | None] = queue.SimpleQueue()
+        self._stopping = False
+        self._thread = threading.Thread(target=self._run, name="swarm-loader", daemon=True)
+        self._thread.start()
+
+    def load(self, loading: Loading, source: TensorSource, spec: ModelSpec) -> None:
+        """Load what is still wanted when its turn comes."""
+        self._queue.put((loading, source, spec))
+
+    def stop(self) -> None:
+        """End the thread after the part that it packs."""
+        self._stopping = True
+        self._queue.put(None)
+        self._thread.join()
+
+    def _run(self) -> None:
+        while (work := self._queue.get()) is not None and not self._stopping:
+            loading, source, spec = work
+            try:
+                self._load(loading, source, spec)
+            except (SwarmError, MemoryError, OSError, ValueError, KeyError) as error:
+                loading.error = str(error) or type(error).__name__
+                log.warning("loading failed", extra={"model": loading.model, "reason": loading.error})
+            self._post(self._ended, loading)
+
+    def _load(self, loading: Loading, source: TensorSource, spec: ModelSpec) -> None:
+        for part in sorted(loading.parts):
+            if self._stopping:
+                return
+            if part in loading.parts:  # it may have been given up meanwhile
+                self._post(self._installed, loading, part, spec, self._pack(loading, part, source, spec))
+
+    def _pack(self, loading: Loading, part: int, source: TensorSource, spec: ModelSpec) -> Weights:
+        needed, free = loading.weight_bytes.get(part, 0), free_memory_bytes()
+        if needed + SPARE_BYTES > free:
+            raise OutOfMemory(
+                f"{needed / 2**20:.0f} MiB of weights do not fit the {free / 2**20:.0f} MiB that are free there; "
+                "close other programs, or lower its --memory"
+            )
+        layers, embed, output = part_layers(part, spec)
+        return load_weights(source, spec, layers, embed=embed, output=output, threads=self._threads)
+
+
+def part_layers(part: int, spec: ModelSpec) -> tuple[range, bool, bool]:
+    """What a part is: its layers, whether it is the embedding, whether it is the head."""
+    is_layer = 1 <= part <= spec.n_layers
+    return (range(part - 1, part) if is_layer else range(0)), part == 0, part == spec.n_layers + 1
+
+
+def part_tensors(part: int, spec: ModelSpec) -> list[NeededTensor]:
+    """The tensors of a part."""
+    return tensors_needed(spec, *part_layers(part, spec))

@@ -1,0 +1,228 @@
+"""What this device can do, measured once with the real kernels and remembered: bandwidth, throughput, disk.
+
+A made-up model of a few layers runs through the decoder that answers use: one token at a time for the bandwidth, a
+chunk of a prompt for the multiply-adds, layers of almost nothing for the fixed costs. What memory may be used is
+decided anew at every start.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import psutil
+
+import swarm
+from swarm import config, cores, kernels
+from swarm.engine.decoder import Decoder
+from swarm.engine.weights import MATRICES, load_weights
+from swarm.kernels.quants import Quant, quant_by_name
+from swarm.models.spec import LayerSpec, ModelSpec, Role, RopeSpec, TensorRef, role_shape
+from swarm.node.home import Home, read_json, write_json
+from swarm.node.model import free_memory_bytes
+from swarm.store.disk import free_bytes
+from swarm.wire.records import Capabilities
+
+U8 = npt.NDArray[np.uint8]
+MEMORY_SHARE = 0.8  # of the machine, when nobody says: the rest is for its user
+SPARE_BYTES = 256 * 1024 * 1024  # of what is free now that is left alone, too, and this process's own needs
+DISK_SHARE = 0.9  # of the disk that may be full, when nobody says
+PROMPT_TOKENS = 128  # one chunk of a prefill, as the planner counts them
+DECODE_STEPS = 12
+DISK_TEST_BYTES = 32 * 1024 * 1024
+ROLES = (Role.ATTN_NORM, Role.Q, Role.K, Role.V, Role.O, Role.FFN_NORM, Role.GATE, Role.UP, Role.DOWN)
+
+
+@dataclass(frozen=True)
+class Speeds:
+    """What does not change from start to start; `of` says for which kernels and threads it holds."""
+
+    of: str
+    read_bytes_per_s: float
+    macs_per_s: float
+    layer_s: float  # a layer of almost nothing: calls and barriers
+    step_s: float  # a step without layers: Python around them
+    disk_bytes_per_s: float
+
+
+def capabilities(home: Home, settings: config.Settings, threads: int) -> Capabilities:
+    """What this device tells the others. Takes a few seconds the first time."""
+    isa = kernels.isa(settings.cpu)
+    speeds = remembered(home, isa, threads) or measure(home, isa, threads)
+    return Capabilities(
+        machine=platform.machine()[:16] or "unknown",
+        kernels=isa[:16],
+        threads=threads,
+        memory_bytes=usable_memory(settings.memory),
+        disk_bytes=usable_disk(home.root, settings.disk),
+        read_bytes_per_s=speeds.read_bytes_per_s,
+        prefill_ops_per_s=speeds.macs_per_s,
+        disk_bytes_per_s=speeds.disk_bytes_per_s,
+    )
+
+
+def usable_memory(wanted: str) -> int:
+    """Bytes that weights and conversations may take here."""
+    total = psutil.virtual_memory().total
+    limit, _ = cores.cgroup_memory()
+    total = total if limit is None else min(total, limit)
+    if wanted:
+        return config.parse_bytes("memory", wanted, of=total)
+    return max(0, min(int(MEMORY_SHARE * total), free_memory_bytes() - SPARE_BYTES))
+
+
+def usable_disk(folder: Path, wanted: str) -> int:
+    """Bytes that chunks of models may take on the disk of `folder`, with those that are there already."""
+    disk = psutil.disk_usage(str(folder))
+    if wanted:
+        return config.parse_bytes("disk", wanted, of=disk.total)
+    return max(0, free_bytes(folder) - int((1 - DISK_SHARE) * disk.total))
+
+
+def remembered(home: Home, isa: str, threads: int) -> Speeds | None:
+    """What an earlier run measured with the same kernels and threads."""
+    value = read_json(home.measured_file)
+    names = {field.name for field in fields(Speeds)}
+    if not isinstance(value, dict) or value.keys() != names or value["of"] != _of(isa, threads):
+        return None
+    numbers = [value[name] for name in names - {"of"}]
+    return Speeds(**value) if all(isinstance(n, float) and n >= 0 for n in numbers) else None
+
+
+def measure(home: Home, isa: str, threads: int) -> Speeds:
+    """Measure, and remember it."""
+    big = _Timing(_spec(n_layers=4, hidden=2048, heads=16, ffn=5632), isa, threads)
+    small = _Timing(_spec(n_layers=8, hidden=256, heads=2, ffn=256), isa, threads)
+    none = _Timing(_spec(n_layers=0, hidden=256, heads=2, ffn=256), isa, threads)
+    step_s = none.decode_s()
+    layer_s = max(small.decode_s() - step_s, 0.0) / 8
+    read_s = max(big.decode_s() - step_s - 4 * layer_s, 1e-9)
+    speeds = Speeds(
+        of=_of(isa, threads),
+        read_bytes_per_s=big.n_bytes / read_s,
+        macs_per_s=PROMPT_TOKENS * big.macs / big.prefill_s(),
+        layer_s=layer_s,
+        step_s=step_s,
+        disk_bytes_per_s=disk_speed(home.root),
+    )
+    write_json(home.measured_file, asdict(speeds))
+    return speeds
+
+
+def disk_speed(folder: Path) -> float:
+    """Bytes per second read from the disk of `folder`, past the system's cache; 0 where that cannot be told."""
+    path = folder / f".speed-{os.getpid()}"
+    block = os.urandom(1 << 20)
+    try:
+        with path.open("wb") as file:
+            for _ in range(DISK_TEST_BYTES // len(block)):
+                file.write(block)
+            file.flush()
+            os.fsync(file.fileno())
+        with path.open("rb", buffering=0) as file:
+            if hasattr(os, "posix_fadvise"):
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+            started = time.perf_counter()
+            while file.read(1 << 20):
+                pass
+            return DISK_TEST_BYTES / (time.perf_counter() - started)
+    except OSError:
+        return 0.0
+    finally:
+        path.unlink(missing_ok=True)
+
+
+class _Timing:
+    """A made-up model, ready to be timed."""
+
+    def __init__(self, spec: ModelSpec, isa: str, threads: int) -> None:
+        weights = load_weights(_Noise(spec), spec, range(spec.n_layers), embed=False, output=False, threads=threads)
+        self.n_bytes = weights.n_bytes
+        self.macs = sum(int(np.prod(mat.shape)) for mat in weights.matrices.values())
+        self._decoder = Decoder(spec, weights, context=512, threads=threads, isa=isa)
+        self._hidden = np.random.default_rng(1).standard_normal((PROMPT_TOKENS, spec.hidden), np.float32)
+
+    def decode_s(self) -> float:
+        """Seconds of a step over one token: the median."""
+        kv = self._decoder.new_kv()
+        return statistics.median(
+            _seconds(lambda: self._decoder.extend(self._hidden[:1], kv)) for _ in range(DECODE_STEPS)
+        )
+
+    def prefill_s(self) -> float:
+        """Seconds of a step over a chunk of a prompt: the better of two."""
+        return min(_seconds(lambda: self._decoder.extend(self._hidden, self._decoder.new_kv())) for _ in range(2))
+
+
+@dataclass(frozen=True)
+class _Tensor:
+    shape: tuple[int, ...]
+    quant: Quant
+
+
+class _Noise:
+    """A source of weights of the kind most models have: Q4_K blocks of random small numbers, norms of ones."""
+
+    def __init__(self, spec: ModelSpec) -> None:
+        q4_k, f32 = quant_by_name("Q4_K"), quant_by_name("F32")
+        self.tensors = {}
+        for layer, block in enumerate(spec.layers):
+            for role, ref in block.tensors.items():
+                rows, cols, _ = role_shape(spec, layer, role)
+                shape, quant = ((rows, cols), q4_k) if role in MATRICES else ((rows,), f32)
+                self.tensors[ref.name] = _Tensor(shape, quant)
+
+    def raw(self, name: str) -> U8:
+        tensor = self.tensors[name]
+        if tensor.quant.name == "F32":
+            return np.ones(tensor.shape, np.float32).view(np.uint8)
+        rows, cols = tensor.shape
+        rng = np.random.default_rng(len(name))
+        blocks = rng.integers(0, 256, (rows, cols // tensor.quant.block_cols, tensor.quant.block_bytes), np.uint8)
+        blocks[:, :, :2] = np.array([1e-4], np.float16).view(np.uint8)
+        blocks[:, :, 2:4] = 0
+        return blocks.reshape(rows, -1)
+
+    def slabs(self, name: str) -> Iterator[U8]:
+        """There are no experts."""
+        yield self.raw(name)
+
+    def drop(self, name: str) -> None:
+        """Nothing is mapped."""
+
+
+def _spec(*, n_layers: int, hidden: int, heads: int, ffn: int) -> ModelSpec:
+    layers = tuple(
+        LayerSpec(ffn, tensors={role: TensorRef(f"{i}.{role}", 0, 1 << 30) for role in ROLES}) for i in range(n_layers)
+    )
+    return ModelSpec(
+        family="llama",
+        n_layers=n_layers,
+        hidden=hidden,
+        vocab=1,
+        context_length=512,
+        n_heads=heads,
+        n_kv_heads=max(heads // 4, 1),
+        head_dim=hidden // heads,
+        norm_eps=1e-5,
+        rope=RopeSpec("half", hidden // heads, 1e4),
+        attention_scale=(hidden // heads) ** -0.5,
+        layers=layers,
+    )
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
+
+
+def _of(isa: str, threads: int) -> str:
+    return f"{swarm.__version__} {isa} {threads}"
