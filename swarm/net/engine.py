@@ -20,10 +20,12 @@ from zmq.utils.monitor import recv_monitor_message
 from swarm import limits
 from swarm.errors import PeerBusy, PeerLost, RemoteProtocolError, SwarmNetworkError
 from swarm.net.dial import Dialer, Key, Unreached
-from swarm.net.events import CloneSeen, Event, Garbage, NotLetIn, PeerDown, PeerUp, Received
+from swarm.net.events import Event, Garbage, PeerDown, PeerUp, Received
+from swarm.net.frames import address_of, buffers, receive, reply, transmit
 from swarm.net.gate import Gate
 from swarm.net.gossip import news_of, tell, to_learn
 from swarm.net.links import Link, Links, Outgoing, PeerInfo
+from swarm.net.notices import CLONE_ADVICE, NOT_LET_IN, OWN_SELF, Notices
 from swarm.net.poll import Poll, readable
 from swarm.net.sockets import Door, Socket, close_call, open_call
 from swarm.net.zap import Doorman, answer_zap
@@ -38,8 +40,6 @@ TICK_S = 0.1  # timers are looked at this often; the shortest that matters is 0.
 READS_PER_TURN = {Lane.FAST: 64, Lane.BULK: 4}  # of one socket; then the others get a turn
 MOST_WAITING = {Lane.FAST: limits.FAST_QUEUE_MESSAGES, Lane.BULK: limits.BULK_QUEUE_MESSAGES}
 GOODBYE_LINGER_MS = 300
-COPY_BYTES = 64 * 1024  # below this, copying a frame costs less than sharing it
-IPV4_IN_IPV6 = "::ffff:"
 
 
 class Engine:
@@ -59,7 +59,7 @@ class Engine:
         self._calls: dict[Socket, Link] = {}
         self._muted: dict[tuple[Lane, bytes], int] = {}  # routing ids that sent garbage, with their fd
         self._second_boots: dict[PeerId, float] = {}  # when a second boot of a living peer was first refused
-        self._noticed: dict[tuple[str, str], float] = {}
+        self._notices = Notices()
         self._blocked: set[Link] = set()
         self._next_tick = self._next_heartbeat = self._next_gossip = 0.0
         self._paused = False
@@ -192,7 +192,7 @@ class Engine:
         for _ in range(READS_PER_TURN[door.lane]):
             if self._paused:
                 return True
-            frames = _receive(door.router)
+            frames = receive(door.router)
             if frames is None:
                 return False
             routing = frames[0].bytes
@@ -207,7 +207,7 @@ class Engine:
         for _ in range(READS_PER_TURN[link.lane]):
             if self._paused:
                 return True
-            frames = None if link.socket.closed else _receive(link.socket)
+            frames = None if link.socket.closed else receive(link.socket)
             if frames is None:
                 return False
             if link.connection is None:
@@ -243,7 +243,11 @@ class Engine:
                 return False
             if link.connection is None and event in NOT_LET_IN:
                 reason, text = NOT_LET_IN[event]
-                self._notice(reason, link.address, f"{link.address} does not let this device in: {text}")
+                self._tell(
+                    self._notices.not_let_in(
+                        reason, link.address, f"{link.address} does not let this device in: {text}", self._now
+                    )
+                )
             self._down(link, "its connection closed")
         return False
 
@@ -251,10 +255,10 @@ class Engine:
         connection = link.connection
         assert connection is not None
         try:
-            result = connection.receive(_buffers(frames), self._now, time.time())
+            result = connection.receive(buffers(frames), self._now, time.time())
         except Refused as refused:
             self._down(link, refused.refuse.text, refused.refuse.retry_s)
-            self._notice(refused.refuse.reason, link.address, refused.refuse.text)
+            self._tell(self._notices.not_let_in(refused.refuse.reason, link.address, refused.refuse.text, self._now))
         except RemoteProtocolError as error:
             self._cut_off(link, error)
         else:
@@ -276,7 +280,7 @@ class Engine:
     # --- links come up
 
     def _answer(self, door: Door, routing: bytes, frames: list[zmq.Frame]) -> None:
-        address = _address_of(frames)
+        address = address_of(frames)
         where = str(address)
         try:
             curve_key = z85.decode(str(frames[0].get("User-Id")))
@@ -284,21 +288,21 @@ class Engine:
                 self.me,
                 door.lane,
                 os.urandom(NONCE_BYTES),
-                _buffers(frames),
+                buffers(frames),
                 curve_key=curve_key,
                 where=where,
                 now=self._now,
             )
             self._check_newcomer(connection, door.lane, address)
         except Refused as refused:
-            _reply(door.router, routing, encode(refused.refuse))
+            reply(door.router, routing, encode(refused.refuse))
             if refused.refuse.reason == "version":
-                self._notice("version", address, refused.refuse.text)
+                self._tell(self._notices.not_let_in("version", address, refused.refuse.text, self._now))
             return
         except RemoteProtocolError as error:
             wait_s = self._doorman.back_off(curve_key, self._now)
             self._mute(door.lane, routing, frames[0].get(zmq.SRCFD))
-            _reply(door.router, routing, encode(refusal("garbage", "broke the protocol", wait_s)))
+            reply(door.router, routing, encode(refusal("garbage", "broke the protocol", wait_s)))
             self._events.append(Garbage(None, str(error)))
             return
         remote = connection.remote
@@ -306,13 +310,13 @@ class Engine:
             address = Address(address.host, remote.port)
         link = Link(door.lane, door.router, address, self._now, routing=routing, fd=frames[0].get(zmq.SRCFD))
         link.connection = connection
-        if _reply(door.router, routing, welcome):
+        if reply(door.router, routing, welcome):
             self._up(link)
 
     def _welcome(self, link: Link, frames: list[zmq.Frame]) -> None:
         try:
             connection = answered(
-                self.me, link.lane, link.nonce, _buffers(frames), where=str(link.address), now=self._now
+                self.me, link.lane, link.nonce, buffers(frames), where=str(link.address), now=self._now
             )
             self._check_newcomer(connection, link.lane, link.address)
         except Refused as refused:
@@ -320,7 +324,9 @@ class Engine:
                 self._dialer.drop(link.key, link.address)
             self._down(link, refused.refuse.text, refused.refuse.retry_s)
             if refused.refuse.reason in ("version", "clone", "forgotten") and refused.refuse.text != OWN_SELF:
-                self._notice(refused.refuse.reason, link.address, refused.refuse.text)
+                self._tell(
+                    self._notices.not_let_in(refused.refuse.reason, link.address, refused.refuse.text, self._now)
+                )
             return
         except RemoteProtocolError as error:
             self._down(link, str(error), limits.GARBAGE_BACKOFF_S)
@@ -345,7 +351,7 @@ class Engine:
         if remote.peer == self.me.peer:
             if remote.boot == self.me.boot:
                 raise Refused(refusal("clone", OWN_SELF, limits.GARBAGE_BACKOFF_S))
-            self._tell_clone(remote.peer, f"this device and the one at {address}")
+            self._tell(self._notices.clone(remote.peer, f"this device and the one at {address}", self._now))
             raise Refused(refusal("clone", "this device has your id: " + CLONE_ADVICE, limits.GARBAGE_BACKOFF_S))
         known = self._links.peers.get(remote.peer)
         if lane is Lane.BULK and known is None:
@@ -359,7 +365,7 @@ class Engine:
         if self._now - first > limits.PEER_SILENCE_S:
             best = self._links.best(peer, Lane.FAST)
             place = best.address if best is not None else boot
-            self._tell_clone(peer, f"the devices at {place} and {address}")
+            self._tell(self._notices.clone(peer, f"the devices at {place} and {address}", self._now))
         raise Refused(refusal("clone", "another device with your id is connected: " + CLONE_ADVICE, 1))
 
     def _up(self, link: Link) -> None:
@@ -449,7 +455,7 @@ class Engine:
             # The bulk lane has no heartbeat of its own: it lives and dies with the fast one.
             if link.lane is Lane.FAST and link.connection is not None and link.connection.is_silent(self._now):
                 if not link.is_call:
-                    _reply(link.socket, link.routing, encode(refusal("hello", "you were silent", 0)))
+                    reply(link.socket, link.routing, encode(refusal("hello", "you were silent", 0)))
                 self._down(link, f"silent for {limits.PEER_SILENCE_S:g} s")
 
     # --- calls
@@ -520,24 +526,10 @@ class Engine:
         self._blocked.discard(link)
 
     def _transmit(self, link: Link, outgoing: Outgoing) -> bool:
-        """Hand one message to libzmq; False when it is full. A closed link swallows it."""
-        header, frame = outgoing
-        socket, more = link.socket, zmq.NOBLOCK | zmq.SNDMORE
-        try:
-            if link.routing:
-                socket.send(link.routing, more)
-            if frame is None:
-                socket.send(header, zmq.NOBLOCK)
-            else:
-                socket.send(header, more)
-                socket.send(frame, zmq.NOBLOCK, copy=len(frame) < COPY_BYTES)
-        except zmq.Again:
-            return False
-        except zmq.ZMQError as error:
-            if error.errno != zmq.EHOSTUNREACH:
-                raise
+        """Hand one message to libzmq; False when it is full."""
+        went = transmit(link, outgoing)
         self._poll.used(link.socket)
-        return True
+        return went
 
     def _send(self, peer: PeerId, message: Message) -> None:
         """Send a small message of the engine itself, beside the limits of the outbox."""
@@ -556,24 +548,9 @@ class Engine:
             if link.lane is Lane.FAST and link.connection is not None:
                 self._transmit(link, (link.connection.heartbeat(self._now, wall, state), None))
 
-    # --- telling
-
-    def _notice(self, reason: str, address: Address, text: str) -> None:
-        if reason in ("hello", "garbage") or not self._is_news(reason, address.host):
-            return
-        self._events.append(NotLetIn(address, reason, text))
-
-    def _tell_clone(self, peer: PeerId, who: str) -> None:
-        if self._is_news("clone", peer):
-            self._events.append(CloneSeen(peer, f"{who} have the same id {peer[:8]}: {CLONE_ADVICE}"))
-
-    def _is_news(self, what: str, whom: str) -> bool:
-        if self._now < self._noticed.get((what, whom), 0.0):
-            return False
-        if len(self._noticed) >= limits.MAX_PEERS:
-            self._noticed.clear()
-        self._noticed[what, whom] = self._now + limits.NOTICE_INTERVAL_S
-        return True
+    def _tell(self, event: Event | None) -> None:
+        if event is not None:
+            self._events.append(event)
 
     # --- the end
 
@@ -587,48 +564,3 @@ class Engine:
         for door in self._doors.values():
             door.close(GOODBYE_LINGER_MS)
         self._poll.close()
-
-
-CLONE_ADVICE = (
-    "one has a copy of the other's files (a cloned SD card?); run `swarm forget` on one and let it join again"
-)
-OWN_SELF = "this is your own address"
-OTHER_KEY = ("key", "it has another swarm key, or is no Swarm device")
-NOT_LET_IN: dict[int, tuple[str, str]] = {
-    zmq.Event.HANDSHAKE_FAILED_NO_DETAIL: OTHER_KEY,
-    zmq.Event.HANDSHAKE_FAILED_PROTOCOL: OTHER_KEY,
-    zmq.Event.HANDSHAKE_FAILED_AUTH: ("forgotten", "this device was shut out, or sent garbage a moment ago"),
-}
-
-
-def _receive(socket: Socket) -> list[zmq.Frame] | None:
-    """Return the frames of the next message without copying them, None when there is none.
-
-    Frames past the limit are read and thrown away, so that the codec refuses the message.
-    """
-    if not readable(socket):
-        return None
-    frames = [socket.recv(zmq.NOBLOCK, copy=False)]
-    while frames[-1].more:
-        frame = socket.recv(zmq.NOBLOCK, copy=False)
-        if len(frames) > limits.MAX_FRAMES + 1:
-            frames.pop()
-        frames.append(frame)
-    return frames
-
-
-def _buffers(frames: list[zmq.Frame]) -> list[Buffer]:
-    return [frame.buffer for frame in frames]
-
-
-def _reply(router: Socket, routing: bytes, header: bytes) -> bool:
-    try:
-        router.send_multipart([routing, header], zmq.NOBLOCK)
-    except zmq.ZMQError:  # full or gone: whoever called calls again
-        return False
-    return True
-
-
-def _address_of(frames: list[zmq.Frame]) -> Address:
-    host = str(frames[0].get("Peer-Address")).removeprefix(IPV4_IN_IPV6)
-    return Address(host, 1)
