@@ -3,8 +3,8 @@
 Exact for up to `EXACT_DEVICES` devices (dynamic programme over layers x sets of devices x last device, for every first
 device, with the hop that closes the ring). Beyond, it improves an ordered list of devices by local search (drop,
 replace, swap, insert), and each list is cut into layer ranges exactly (dynamic programme over layers x list). The
-number of evaluations is bounded, so that 64 devices take well under a second. Ties go to the lower index: equal inputs give an
-equal answer on every node.
+number of evaluations is bounded, so that 64 devices take well under a second. Ties go to the lower index: equal
+inputs give an equal answer on every node.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Files that tests may need and cannot ship: a real model, and the test data. Absent ones skip the test, with a reason."""
+"""Files that tests may need and cannot ship: a real model, and the test data. An absent one skips the test."""
 
 from __future__ import annotations
 
