@@ -248,8 +248,9 @@ class Placer:
         return replace(device, memory_bytes=min(device.memory_bytes, memory)) if now < until else device
 
     def _generation(self, model: ModelId, now: float) -> tuple[object, ...]:
-        """Changes when a device came, went, or may be used again."""
-        return tuple((d.id, d.memory_bytes, bool(d.excluded)) for d in self._devices(model, now, strict=True))
+        """Changes when a device came, went, measured itself again, or may be used again."""
+        devices = self._devices(model, now, strict=True)
+        return tuple((d.id, d.memory_bytes, d.read_bytes_per_s, bool(d.excluded)) for d in devices)
 
     def _replan(self, here: ModelPlacement, now: float) -> list[Effect]:
         wanted = Wanted(self.models[here.model], here.context, from_disks=True)

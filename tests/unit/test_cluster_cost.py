@@ -1,0 +1,109 @@
+"""The cost model: sums that a person can check by hand."""
+
+from __future__ import annotations
+
+import pytest
+
+from swarm.cluster.cost import (
+    MESSAGE_S,
+    TOKEN_BYTES,
+    Device,
+    LayerCost,
+    Link,
+    ModelCost,
+    StageOf,
+    decode_s,
+    predict,
+    prefill_s,
+    step_s,
+)
+from swarm.wire.ids import PeerId
+
+DENSE = LayerCost(dense_bytes=100_000_000, macs=200_000_000, kv_bytes=1000)
+MODEL = ModelCost("m", (DENSE,) * 10, embed_bytes=50_000_000, head_bytes=80_000_000, hidden=4096, head_macs=100_000_000)
+
+
+def device(name: str = "a", **figures: float) -> Device:
+    figures = {"read_bytes_per_s": 10e9, "macs_per_s": 50e9, "layer_s": 0.0, "step_s": 0.0, **figures}
+    return Device(PeerId(name), name, 10**12, 10**12, **figures)  # type: ignore[arg-type]
+
+
+def wire(a: PeerId, b: PeerId) -> Link:
+    return Link(rtt_s=0.001, bytes_per_s=100e6)
+
+
+def test_a_decode_step_reads_the_layers_once() -> None:
+    assert step_s(MODEL, StageOf(device(), 0, 5), context=0) == pytest.approx(5 * 100e6 / 10e9)
+
+
+def test_the_last_stage_also_reads_the_head() -> None:
+    assert step_s(MODEL, StageOf(device(), 5, 10), context=0) == pytest.approx((500e6 + 80e6) / 10e9)
+
+
+def test_kv_of_the_context_is_read_too() -> None:
+    without, with_kv = (step_s(MODEL, StageOf(device(), 0, 5), context=c) for c in (0, 4000))
+    assert with_kv - without == pytest.approx(5 * 4000 * 1000 / 10e9)
+
+
+def test_overheads_are_per_layer_and_per_step() -> None:
+    slow = device(layer_s=1e-3, step_s=2e-3)
+    extra = step_s(MODEL, StageOf(slow, 0, 5), 0) - step_s(MODEL, StageOf(device(), 0, 5), 0)
+    assert extra == pytest.approx(7e-3)
+
+
+def test_a_chunk_is_bound_by_arithmetic_where_that_takes_longer() -> None:
+    assert step_s(MODEL, StageOf(device(), 0, 5), 0, n_tokens=128) == pytest.approx(128 * 5 * 200e6 / 50e9)
+
+
+def test_weights_that_fit_the_cache_are_read_at_its_rate() -> None:
+    cached = device(cache_bytes=2_000_000_000, cached_bytes_per_s=40e9, macs_per_s=1e12)
+    assert step_s(MODEL, StageOf(cached, 0, 5), 0) == pytest.approx(500e6 / 40e9)
+    too_small = device(cache_bytes=500_000_000, cached_bytes_per_s=40e9)
+    assert step_s(MODEL, StageOf(too_small, 0, 5), 0) == pytest.approx(500e6 / 10e9)
+
+
+def test_one_token_reads_its_share_of_the_experts_and_many_read_nearly_all() -> None:
+    layer = LayerCost(dense_bytes=10, macs=1, kv_bytes=0, expert_bytes=1280, expert_share=8 / 128)
+    assert layer.read_bytes(1) == pytest.approx(10 + 80)
+    assert 10 + 1279 < layer.read_bytes(128) <= 10 + 1280
+
+
+def test_a_hop_is_half_a_round_trip_the_bytes_and_the_message() -> None:
+    assert Link(0.001, 100e6).hop_s(16384) == pytest.approx(0.0005 + 16384 / 100e6 + MESSAGE_S)
+
+
+def test_a_token_goes_once_round_the_ring() -> None:
+    stages = [StageOf(device("a"), 0, 5), StageOf(device("b"), 5, 10)]
+    hops = wire(PeerId("a"), PeerId("b")).hop_s(4096 * 4) + wire(PeerId("b"), PeerId("a")).hop_s(TOKEN_BYTES)
+    assert decode_s(MODEL, stages, wire, 0) == pytest.approx(sum(step_s(MODEL, s, 0) for s in stages) + hops)
+
+
+def test_one_stage_has_no_hops() -> None:
+    prediction = predict(MODEL, [StageOf(device(), 0, 10)], wire, context=0, prompt=1, chunk=128)
+    assert prediction.hop_s == () and prediction.tokens_per_s == pytest.approx(10e9 / 1080e6)
+
+
+def test_chunks_of_a_prefill_overlap_on_the_stages() -> None:
+    stages = [StageOf(device("a"), 0, 5), StageOf(device("b"), 5, 10)]
+    one, eight = (prefill_s(MODEL, stages, wire, n * 128, 128) for n in (1, 8))
+    chunk = step_s(MODEL, stages[0], 0, 128)
+    assert one > 2 * chunk
+    assert eight - one == pytest.approx(7 * chunk, rel=0.1)
+
+
+def test_with_as_many_chats_as_stages_the_slowest_sets_the_pace() -> None:
+    stages = [StageOf(device("a"), 0, 7), StageOf(device("b"), 7, 10)]
+    prediction = predict(MODEL, stages, wire, context=0, prompt=1, chunk=128)
+    assert prediction.busy_tokens_per_s == pytest.approx(1 / step_s(MODEL, stages[0], 0))
+
+
+def test_devices_that_do_not_reach_each_other_are_an_error() -> None:
+    stages = [StageOf(device("a"), 0, 5), StageOf(device("b"), 5, 10)]
+    with pytest.raises(ValueError, match="a does not reach b"):
+        decode_s(MODEL, stages, lambda a, b: None, 0)
+
+
+def test_parts_count_the_embedding_and_the_head() -> None:
+    assert list(MODEL.parts(0, 3)) == [0, 1, 2, 3]
+    assert list(MODEL.parts(3, 10)) == [4, 5, 6, 7, 8, 9, 10, 11]
+    assert MODEL.stage_weight_bytes(0, 10) == MODEL.weight_bytes == 1_130_000_000

@@ -1,0 +1,70 @@
+"""Plans in words, and typical devices."""
+
+from __future__ import annotations
+
+import pytest
+
+from swarm.cluster.cost import LayerCost, ModelCost
+from swarm.cluster.devices import CLASSES, GIB, WIFI, WIRED, typical_devices
+from swarm.cluster.explain import explain
+from swarm.cluster.planner import Wanted, plan
+from swarm.errors import ConfigError
+
+GLM4 = ModelCost(
+    "GLM-4-9B", (LayerCost(116_000_000, 206_000_000, 1024),) * 40, 350_000_000, 500_000_000, 4096, 620_000_000
+)
+
+
+def lines(*devices: str, context: int = 4096) -> list[str]:
+    found = [d for i, text in enumerate(devices) for d in typical_devices(text, 10 * i)]
+    return explain(plan(Wanted(GLM4, context), found, lambda a, b: WIRED))
+
+
+def test_a_plan_says_who_holds_what_how_fast_and_what_limits_it() -> None:
+    text = "\n".join(lines("pi5:4GiBx2", "pi4:8GiB"))
+    for piece in (
+        "GLM-4-9B: 40 layers, 5.1 GiB, context 4096",
+        "layers 0-11 + embedding: 1.7 GiB, 1.6 GiB to fetch",
+        "layers 12-39 + head",
+        "predicted: 1.9 tok/s, first token after",
+        "with 2 or more chats at once",
+        "limited by memory bandwidth",
+        "left out: pi4 (added 11): a token would take",
+    ):
+        assert piece in text
+
+
+def test_a_plan_that_does_not_fit_says_what_to_add() -> None:
+    text = "\n".join(lines("pi4:2GiBx2"))
+    assert "needs 1.7 GiB more memory" in text and "add a device with 1.7 GiB of free memory" in text
+
+
+def test_a_shorter_context_is_offered_where_it_fits() -> None:
+    assert any("with a context of" in line for line in lines("pi5:8GiB", context=131072))
+
+
+def test_wifi_is_slower_than_wire() -> None:
+    assert WIFI.hop_s(16384) > 3 * WIRED.hop_s(16384)
+
+
+@pytest.mark.parametrize(
+    ("text", "count", "memory"),
+    [("pi5", 1, 8 * GIB), ("pi5:4GiB", 1, 4 * GIB), ("n100:16GBx3", 3, 16 * 10**9), ("laptop:7.5g", 1, 7.5 * GIB)],
+)
+def test_a_device_is_written_as_class_and_memory(text: str, count: int, memory: float) -> None:
+    devices = typical_devices(text)
+    share = CLASSES[text.split(":", maxsplit=1)[0].split("x", maxsplit=1)[0]].usable_share
+    assert len(devices) == count and devices[0].memory_bytes == int(int(memory) * share)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "pi6", "pi5:", "pi5:lots", "pi5:8XB", "pi5x0", "pi5x99999", "pi5:0GiB", "pi5:1e9GiB"]
+)
+def test_what_is_no_device_gets_one_clear_line(text: str) -> None:
+    with pytest.raises(ConfigError, match=r"pi5:8GiB|8GiB|from 1 to 64"):
+        typical_devices(text)
+
+
+def test_added_devices_have_ids_of_their_own() -> None:
+    ids = [d.id for i, text in enumerate(["pi5x3", "pi4x2"]) for d in typical_devices(text, 10 * i)]
+    assert len(set(ids)) == 5

@@ -1,0 +1,243 @@
+"""The placements of one entry node: offered, committed, replaced."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from random import Random
+from typing import TypeVar
+
+import pytest
+
+from swarm import limits
+from swarm.cluster.cost import Device, LayerCost, Link, ModelCost
+from swarm.cluster.effects import Effect, LookUp, Send
+from swarm.cluster.placement import Placer, State
+from swarm.wire.ids import ModelId, PeerId
+from swarm.wire.messages import Message, PlacementCommit, PlacementOffer, PlacementReply, ShardReady
+from swarm.wire.records import Placement, Shard
+
+ME, A, B, C = (PeerId(c * 32) for c in "0abc")
+M = TypeVar("M", bound=Message)
+MODEL = ModelId("1" * 64)
+COST = ModelCost("m", (LayerCost(10_000_000, 1, 1),) * 8, 5_000_000, 5_000_000, 8, 1)
+
+
+@dataclass
+class FakeWorld:
+    """Devices as the test says."""
+
+    present: dict[PeerId, Device]
+    cut: set[frozenset[PeerId]] = field(default_factory=set)
+    doubtful: set[PeerId] = field(default_factory=set)
+
+    def devices(self, model: ModelId, now: float) -> list[Device]:
+        return list(self.present.values())
+
+    def link(self, a: PeerId, b: PeerId) -> Link | None:
+        gone = frozenset((a, b)) in self.cut or not {a, b} <= self.present.keys()
+        return None if gone else Link(0.0003, 1e8)
+
+    def doubts(self, peer: PeerId, now: float) -> str:
+        return "it flaps" if peer in self.doubtful else ""
+
+    def others(self) -> list[PeerId]:
+        return [peer for peer in self.present if peer != ME]
+
+
+def device(peer: PeerId, memory: int = 60_000_000, speed: float = 1e10) -> Device:
+    return Device(peer, peer[:1], memory, 10**12, speed, 1e12, held=frozenset(range(10)))
+
+
+@pytest.fixture
+def world() -> FakeWorld:
+    return FakeWorld({peer: device(peer) for peer in (ME, A, B)})
+
+
+@pytest.fixture
+def placer(world: FakeWorld) -> Placer:
+    placer = Placer(ME, world, Random(1), 1)
+    placer.model_known(MODEL, COST, 0.0)
+    return placer
+
+
+def sent(effects: list[Effect], kind: type[M]) -> dict[PeerId, M]:
+    return {e.to: e.message for e in effects if isinstance(e, Send) and isinstance(e.message, kind)}
+
+
+def take(placer: Placer, now: float = 0.0) -> list[Effect]:
+    """All members accept what was offered last."""
+    here = placer.placements[MODEL]
+    assert here.placement is not None
+    epoch, effects = here.placement.epoch, []
+    for peer in here.peers:
+        effects += placer.reply(peer, PlacementReply(MODEL, epoch, True, ""), now)
+    return effects
+
+
+def become_ready(placer: Placer) -> None:
+    placer.need(MODEL, 10, 0.0)
+    take(placer)
+    here = placer.placements[MODEL]
+    assert here.placement is not None
+    for shard in here.placement.shards:
+        placer.shard_ready(shard.peer, ShardReady(MODEL, here.placement.epoch, shard))
+    assert placer.ready(MODEL) == here.placement
+
+
+def test_a_need_is_offered_committed_to_all_and_ready_when_all_are(placer: Placer) -> None:
+    offers = sent(placer.need(MODEL, 10, 0.0), PlacementOffer)
+    assert len(offers) == 2 and placer.placements[MODEL].state is State.OFFERING
+    assert set(sent(take(placer), PlacementCommit)) == {ME, A, B}, "others learn what is in use"
+    assert placer.ready(MODEL) is None
+    become_ready(placer)
+
+
+def test_an_unknown_model_is_looked_up_first(world: FakeWorld) -> None:
+    placer = Placer(ME, world, Random(1), 1)
+    assert placer.need(MODEL, 10, 0.0) == [LookUp(MODEL)]
+    assert sent(placer.model_known(MODEL, COST, 1.0), PlacementOffer)
+
+
+def test_epochs_only_grow(placer: Placer) -> None:
+    epochs = []
+    for _ in range(3):
+        placer.need(MODEL, 10, 0.0)
+        placement = placer.placements[MODEL].placement
+        assert placement is not None
+        epochs.append(placement.epoch)
+        placer.renew(MODEL, 0.0)
+    assert epochs == sorted(set(epochs))
+
+
+def test_a_lost_member_is_replaced_at_once(placer: Placer, world: FakeWorld) -> None:
+    become_ready(placer)
+    lost = placer.placements[MODEL].peers[-1]
+    del world.present[lost]
+    world.present[C] = device(C)
+    offers = sent(placer.peer_lost(lost, 1.0), PlacementOffer)
+    assert offers and lost not in offers
+
+
+def test_a_lost_device_that_is_no_member_changes_nothing(placer: Placer, world: FakeWorld) -> None:
+    become_ready(placer)
+    (outsider,) = world.present.keys() - set(placer.placements[MODEL].peers)
+    assert placer.peer_lost(outsider, 1.0) == [] and placer.ready(MODEL) is not None
+
+
+def test_what_does_not_fit_waits_for_a_device(placer: Placer, world: FakeWorld) -> None:
+    for peer in (A, B):
+        del world.present[peer]
+    assert not sent(placer.need(MODEL, 10, 0.0), PlacementOffer)
+    here = placer.placements[MODEL]
+    assert here.state is State.UNFIT and here.no_plan is not None and here.no_plan.missing_bytes > 0
+    world.present[A] = device(A)
+    assert sent(placer.devices_changed(1.0), PlacementOffer)
+
+
+def test_a_refusal_for_memory_is_planned_around(placer: Placer, world: FakeWorld) -> None:
+    world.present[C] = device(C)
+    offers = sent(placer.need(MODEL, 10, 0.0), PlacementOffer)
+    refuser = next(peer for peer in offers if peer != ME)
+    epoch = offers[refuser].placement.epoch
+    reply = PlacementReply(MODEL, epoch, False, "50 MiB are missing", 50_000_000)
+    again = sent(placer.reply(refuser, reply, 0.1), PlacementOffer)
+    assert again and refuser not in again
+
+
+def test_when_all_are_busy_it_waits_and_tries_again(placer: Placer) -> None:
+    offers = sent(placer.need(MODEL, 10, 0.0), PlacementOffer)
+    for peer, offer in offers.items():
+        if peer != ME:
+            placer.reply(peer, PlacementReply(MODEL, offer.placement.epoch, False, "busy", 50_000_000), 0.1)
+    now = 0.1
+    while placer.placements[MODEL].state is not State.BACKOFF:
+        here = placer.placements[MODEL]
+        assert here.placement is not None
+        peer = next(p for p in here.peers if p != ME)
+        placer.reply(peer, PlacementReply(MODEL, here.placement.epoch, False, "busy", 50_000_000), now)
+    assert placer.placements[MODEL].trouble == "busy"
+    assert sent(placer.tick(now + 2 * limits.REPLAN_MAX_S), PlacementOffer)
+
+
+def test_an_offer_without_an_answer_is_repeated_and_then_planned_around(placer: Placer, world: FakeWorld) -> None:
+    world.present[C] = device(C)
+    offers = sent(placer.need(MODEL, 10, 0.0), PlacementOffer)
+    silent = next(peer for peer in offers if peer != ME)
+    for peer, offer in offers.items():
+        if peer != silent:
+            placer.reply(peer, PlacementReply(MODEL, offer.placement.epoch, True, ""), 0.1)
+    assert set(sent(placer.tick(limits.OFFER_RETRY_S + 0.1), PlacementOffer)) == {silent}
+    assert silent not in sent(placer.tick(limits.OFFER_TIMEOUT_S + 0.1), PlacementOffer)
+
+
+def test_a_member_that_cannot_load_is_planned_around(placer: Placer, world: FakeWorld) -> None:
+    world.present[C] = device(C)
+    placer.need(MODEL, 10, 0.0)
+    take(placer)
+    here = placer.placements[MODEL]
+    assert here.placement is not None
+    broken = next(p for p in here.peers if p != ME)
+    again = sent(
+        placer.reply(broken, PlacementReply(MODEL, here.placement.epoch, False, "bad disk"), 1.0), PlacementOffer
+    )
+    assert again and broken not in again
+
+
+def test_members_that_lose_sight_of_each_other_break_the_placement(placer: Placer, world: FakeWorld) -> None:
+    become_ready(placer)
+    world.present[C] = device(C)
+    a, b = placer.placements[MODEL].peers[:2]
+    world.cut.add(frozenset((a, b)))
+    offers = sent(placer.devices_changed(1.0), PlacementOffer)
+    assert offers and not {a, b} <= offers.keys()
+
+
+def test_anothers_layout_is_adopted_when_it_is_nearly_as_fast(placer: Placer) -> None:
+    shards = (Shard(B, 0, 5, True, False), Shard(A, 5, 8, False, True))
+    placer.commit_seen(PlacementCommit(Placement(MODEL, 9, A, 10, "f16", shards)))
+    offers = sent(placer.need(MODEL, 10, 0.0), PlacementOffer)
+    assert offers[A].placement.shards == shards and offers[A].placement.author == ME
+
+
+def test_anothers_layout_is_not_adopted_when_it_is_much_slower(placer: Placer, world: FakeWorld) -> None:
+    world.present[ME] = device(ME, 10**9, 1e11)
+    shards = (Shard(B, 0, 5, True, False), Shard(A, 5, 8, False, True))
+    placer.commit_seen(PlacementCommit(Placement(MODEL, 9, A, 10, "f16", shards)))
+    assert set(sent(placer.need(MODEL, 10, 0.0), PlacementOffer)) == {ME}
+
+
+def test_between_answers_a_new_device_is_used_when_it_is_faster(placer: Placer, world: FakeWorld) -> None:
+    become_ready(placer)
+    assert placer.refresh(MODEL, 1.0) == []
+    world.present[C] = device(C, 10**9, 1.02e10)
+    before = placer.ready(MODEL)
+    world.present[B] = device(B, 60_000_000, 1.01e10)
+    world.present[C] = device(C, 10**9, 9e9)
+    placer.refresh(MODEL, 2.0)
+    assert placer.ready(MODEL) == before, "not for a few percent"
+    world.present[C] = device(C, 10**9, 5e10)
+    assert set(sent(placer.refresh(MODEL, 3.0), PlacementOffer)) == {C}
+
+
+def test_a_doubtful_device_is_used_only_where_nothing_fits_without_it(placer: Placer, world: FakeWorld) -> None:
+    world.doubtful = {A}
+    assert A not in sent(placer.need(MODEL, 10, 0.0), PlacementOffer)
+    del world.present[B]
+    placer.peer_lost(B, 1.0)
+    assert placer.placements[MODEL].state is State.BACKOFF
+    assert A in sent(placer.tick(1.0 + 2 * limits.REPLAN_MAX_S), PlacementOffer)
+
+
+def test_a_larger_context_keeps_the_layout_that_has_room_for_it_and_else_is_planned_anew(placer: Placer) -> None:
+    become_ready(placer)
+    assert placer.need(MODEL, 4000, 1.0) == [] and placer.ready(MODEL) is not None
+    offers = sent(placer.need(MODEL, 3_000_000, 2.0), PlacementOffer)
+    assert set(offers) == {ME, A, B} and offers[ME].placement.context == 3_000_000
+
+
+def test_a_placement_that_nobody_needs_is_not_renewed(placer: Placer, world: FakeWorld) -> None:
+    become_ready(placer)
+    placer.rest(MODEL)
+    lost = next(p for p in placer.placements[MODEL].peers if p != ME)
+    del world.present[lost]
+    assert placer.peer_lost(lost, 1.0) == [] and placer.placements[MODEL].state is State.IDLE

@@ -1,0 +1,313 @@
+"""A stage of other nodes' sessions: what it takes, what it drops, in which order it computes."""
+
+from __future__ import annotations
+
+import pytest
+
+from swarm import limits
+from swarm.cluster.cost import LayerCost, ModelCost
+from swarm.cluster.effects import Compute, DropKv, Effect, Load, OpenKv, Send
+from swarm.cluster.memory import Ledger
+from swarm.cluster.shards import Shards
+from swarm.cluster.stage import Stage
+from swarm.wire.ids import ModelId, PeerId, SessionId
+from swarm.wire.messages import (
+    Activation,
+    Message,
+    PlacementCommit,
+    PlacementOffer,
+    Prefilled,
+    SessionClose,
+    SessionError,
+    SessionOpen,
+    SessionProbe,
+    SessionProbed,
+    SessionReply,
+    Token,
+    Tokens,
+)
+from swarm.wire.records import Placement, Sampling, Shard, TensorInfo
+
+ENTRY, FIRST, MIDDLE, LAST = (PeerId(c * 32) for c in "e123")
+MODEL = ModelId("1" * 64)
+S1, S2 = SessionId("c" * 32), SessionId("d" * 32)
+COST = ModelCost("m", (LayerCost(100, 1, 1),) * 6, 50, 50, 8, 1)
+RING = (Shard(FIRST, 0, 2, True, False), Shard(MIDDLE, 2, 4, False, False), Shard(LAST, 4, 6, False, True))
+END_ID = 9
+
+
+def stage_of(me: PeerId, memory: int = 5000) -> Stage:
+    """A stage with its shard of the ring loaded for ENTRY."""
+    ledger = Ledger(memory)
+    shards = Shards(me, ledger)
+    shards.model_known(MODEL, COST, 0.0)
+    placement = Placement(MODEL, 1, ENTRY, 100, "f16", RING)
+    shards.offer(PlacementOffer(placement), 0.0)
+    for effect in shards.commit(PlacementCommit(placement), 0.0):
+        if isinstance(effect, Load):
+            shards.parts_loaded(effect.ticket, 0.0)
+    return Stage(me, ledger, shards)
+
+
+def opening(
+    epoch: int = 2, session: SessionId = S1, *, keep: int = 0, context: int = 100, **more: object
+) -> SessionOpen:
+    sampling = more.pop("sampling", Sampling(seed=1))
+    assert isinstance(sampling, Sampling)
+    return SessionOpen(session, MODEL, epoch, 1, ENTRY, context, keep, sampling, (END_ID,))
+
+
+def opened(me: PeerId, **more: int) -> Stage:
+    stage = stage_of(me)
+    assert answer(stage.open(ENTRY, opening(**more), 0.0)).accepted
+    return stage
+
+
+def sent(effects: list[Effect]) -> list[tuple[PeerId, Message]]:
+    return [(e.to, e.message) for e in effects if isinstance(e, Send)]
+
+
+def answer(effects: list[Effect]) -> SessionReply:
+    (reply,) = [m for _, m in sent(effects) if isinstance(m, SessionReply)]
+    return reply
+
+
+def computes(effects: list[Effect]) -> list[Compute]:
+    return [e for e in effects if isinstance(e, Compute)]
+
+
+def ids(
+    stage: Stage, position: int, *tokens: int, epoch: int = 2, session: SessionId = S1, now: float = 0.0
+) -> list[Effect]:
+    message = Tokens(session, epoch, position, TensorInfo("i32", (len(tokens),)), True)
+    return stage.tokens(ENTRY, message, tokens, now)
+
+
+def activation(position: int, *tokens: int, epoch: int = 2, layer: int = 2, sample: bool = True) -> Activation:
+    return Activation(S1, epoch, position, layer, TensorInfo("f32", (len(tokens), 8)), sample, tokens)
+
+
+def test_opening_reserves_kv_and_is_answered() -> None:
+    stage = stage_of(FIRST)
+    effects = stage.open(ENTRY, opening(), 0.0)
+    assert OpenKv(S1, MODEL, 0, 2, 100, 0) in effects
+    assert answer(effects) == SessionReply(S1, 2, True, "", 0) and stage.ledger.kv[S1].n_bytes == 200
+
+
+def test_only_the_entry_node_opens_and_a_stranger_opens_nothing() -> None:
+    stage = stage_of(FIRST)
+    assert stage.open(LAST, opening(), 0.0) == [] and stage.dropped["stranger"] == 1
+
+
+def test_without_its_placement_nothing_is_opened() -> None:
+    stage = stage_of(FIRST)
+    stage.shards.author_gone(ENTRY, restarted=False)
+    assert not answer(stage.open(ENTRY, opening(), 0.0)).accepted
+
+
+def test_the_same_opening_is_answered_the_same_and_an_older_one_is_stale() -> None:
+    stage = opened(FIRST, epoch=5)
+    assert answer(stage.open(ENTRY, opening(5), 0.0)).accepted
+    assert stage.open(ENTRY, opening(4), 0.0) == [] and stage.dropped["stale"] == 1
+
+
+def test_kv_beyond_the_memory_is_refused_with_what_is_missing() -> None:
+    stage = stage_of(FIRST, memory=460)
+    reply = answer(stage.open(ENTRY, opening(context=200), 0.0))
+    assert not reply.accepted and reply.missing_bytes == 250 + 400 - 460
+
+
+def test_resting_kv_makes_way_for_a_new_session() -> None:
+    stage = stage_of(FIRST, memory=460)
+    assert answer(stage.open(ENTRY, opening(), 0.0)).accepted
+    assert not answer(stage.open(ENTRY, opening(3, S2), 0.0)).accepted
+    stage.close(ENTRY, SessionClose(S1, 2, True), 1.0)
+    effects = stage.open(ENTRY, opening(4, S2), 1.0)
+    assert DropKv(S1) in effects and answer(effects).accepted
+
+
+def test_the_first_stage_embeds_and_sends_on() -> None:
+    stage = opened(FIRST)
+    (job,) = computes(ids(stage, 0, 5, 6, 7))
+    assert (job.first, job.end, job.position, job.ids, job.sample) == (0, 2, 0, (5, 6, 7), False)
+    ((to, onward),) = sent(stage.computed(job.job, b"x", TensorInfo("f32", (3, 8)), None, 0.0))
+    assert to == MIDDLE and isinstance(onward, Activation)
+    assert (onward.position, onward.layer, onward.ids, onward.sample) == (0, 2, (5, 6, 7), True)
+
+
+def test_the_last_stage_samples_for_the_first_one_and_the_entry_node() -> None:
+    stage = opened(LAST)
+    (job,) = computes(stage.activation(MIDDLE, activation(0, 5, layer=4), b"x", 0.0))
+    assert job.sample
+    messages = sent(stage.computed(job.job, None, None, 8, 0.0))
+    assert messages == [(FIRST, Token(S1, 2, 1, 8)), (ENTRY, Token(S1, 2, 1, 8))]
+
+
+def test_a_chunk_without_sampling_is_reported_to_the_entry_node() -> None:
+    stage = opened(LAST)
+    (job,) = computes(stage.activation(MIDDLE, activation(0, 5, 6, layer=4, sample=False), b"x", 0.0))
+    assert sent(stage.computed(job.job, None, None, None, 0.0)) == [(ENTRY, Prefilled(S1, 2, 2))]
+
+
+def test_a_token_begins_the_next_step_on_the_first_stage() -> None:
+    stage = opened(FIRST)
+    (job,) = computes(ids(stage, 0, 5))
+    stage.computed(job.job, b"x", TensorInfo("f32", (1, 8)), None, 0.0)
+    (step,) = computes(stage.token(LAST, Token(S1, 2, 1, 8), 0.0))
+    assert (step.position, step.ids) == (1, (8,))
+
+
+@pytest.mark.parametrize(("position", "token"), [(1, END_ID), (99, 8)])
+def test_the_ring_stops_at_an_end_token_and_at_the_context(position: int, token: int) -> None:
+    stage = opened(FIRST)
+    stage.sessions[S1].expected = position
+    stage.sessions[S1].ids = [0] * position
+    assert stage.token(LAST, Token(S1, 2, position, token), 0.0) == []
+
+
+def test_every_position_is_taken_once_and_in_order() -> None:
+    stage = opened(MIDDLE)
+    assert computes(stage.activation(FIRST, activation(0, 5), b"x", 0.0))
+    assert stage.activation(FIRST, activation(0, 5), b"x", 0.0) == [] and stage.dropped["duplicate"] == 1
+    assert stage.activation(FIRST, activation(2, 5), b"x", 0.0) == [] and stage.dropped["gap"] == 1
+
+
+@pytest.mark.parametrize(("epoch", "why"), [(1, "stale"), (3, "early")])
+def test_other_epochs_are_counted_and_dropped(epoch: int, why: str) -> None:
+    stage = opened(MIDDLE)
+    assert stage.activation(FIRST, activation(0, 5, epoch=epoch), b"x", 0.0) == []
+    assert stage.dropped[why] == 1
+
+
+def test_data_from_the_wrong_stage_or_for_the_wrong_layer_is_dropped() -> None:
+    stage = opened(MIDDLE)
+    assert stage.activation(LAST, activation(0, 5), b"x", 0.0) == []
+    assert stage.activation(FIRST, activation(0, 5, layer=3), b"x", 0.0) == []
+    assert stage.tokens(ENTRY, Tokens(S1, 2, 0, TensorInfo("i32", (1,)), True), (5,), 0.0) == []
+    assert stage.dropped["stranger"] == 3
+
+
+def test_shapes_that_do_not_match_and_positions_beyond_the_context_are_dropped() -> None:
+    stage = opened(MIDDLE)
+    wrong = Activation(S1, 2, 0, 2, TensorInfo("f32", (2, 8)), True, (5,))
+    assert stage.activation(FIRST, wrong, b"x", 0.0) == []
+    assert stage.activation(FIRST, activation(0, *range(101)), b"x", 0.0) == []
+    assert stage.dropped["malformed"] == 2
+
+
+def test_the_queue_of_a_session_is_bounded() -> None:
+    stage = opened(MIDDLE)
+    for i in range(limits.MAX_SESSION_JOBS + 5):
+        stage.activation(FIRST, activation(i, 5), b"x", 0.0)
+    assert len(stage.sessions[S1].steps) == limits.MAX_SESSION_JOBS and stage.dropped["full"] > 0
+
+
+def test_a_result_of_an_older_epoch_is_not_sent_on() -> None:
+    stage = opened(FIRST)
+    (job,) = computes(ids(stage, 0, 5, 6))
+    reply = answer(stage.open(ENTRY, opening(3, keep=1), 0.0))
+    assert reply.have == 0, "what is being computed is not kept"
+    assert sent(stage.computed(job.job, b"x", TensorInfo("f32", (2, 8)), None, 0.0)) == []
+
+
+def test_opening_again_keeps_kv_up_to_what_is_asked_for() -> None:
+    stage = opened(FIRST)
+    (job,) = computes(ids(stage, 0, 5, 6, 7))
+    stage.computed(job.job, b"x", TensorInfo("f32", (3, 8)), None, 0.0)
+    effects = stage.open(ENTRY, opening(3, keep=2), 0.0)
+    assert answer(effects).have == 2 and OpenKv(S1, MODEL, 0, 2, 100, 2) in effects
+    assert computes(ids(stage, 2, 9, epoch=3))
+
+
+def test_decode_steps_go_before_prefill_chunks_until_one_has_waited_too_long() -> None:
+    stage = opened(FIRST)
+    stage.open(ENTRY, opening(3, S2), 0.0)
+    (running,) = computes(ids(stage, 0, 1))
+    ids(stage, 0, 5, 6, 7, epoch=3, session=S2, now=0.0)
+    ids(stage, 1, 2, now=0.01)
+    assert computes(stage.computed(running.job, b"x", TensorInfo("f32", (1, 8)), None, 0.02))[0].session == S1
+    ids(stage, 2, 3, now=0.03)
+    late = 0.1 + limits.PREFILL_PATIENCE_S
+    assert stage.running is not None
+    (chunk,) = computes(stage.computed(stage.running[0], b"x", TensorInfo("f32", (1, 8)), None, late))
+    assert chunk.session == S2
+
+
+def test_sessions_take_turns() -> None:
+    stage = opened(FIRST)
+    stage.open(ENTRY, opening(3, S2), 0.0)
+    order = [job.session for job in computes(ids(stage, 0, 1))]
+    for position in (1, 2):
+        ids(stage, position, 1)
+    for position in (0, 1):
+        ids(stage, position, 1, epoch=3, session=S2)
+    while stage.running is not None:
+        order += [
+            j.session for j in computes(stage.computed(stage.running[0], b"x", TensorInfo("f32", (1, 8)), None, 0.0))
+        ]
+    assert order == [S1, S1, S2, S1, S2]
+
+
+def test_without_its_entry_node_a_session_stands_still_and_its_kv_is_a_cache() -> None:
+    stage = opened(FIRST)
+    (job,) = computes(ids(stage, 0, 5))
+    stage.entry_gone(ENTRY, 1.0, restarted=False)
+    assert sent(stage.computed(job.job, b"x", TensorInfo("f32", (1, 8)), None, 1.0)) == []
+    assert stage.token(LAST, Token(S1, 2, 1, 8), 1.0) == [] and not stage.ledger.kv[S1].running
+    assert answer(stage.open(ENTRY, opening(7, keep=1), 2.0)).have == 1
+
+
+def test_a_restarted_entry_node_has_no_sessions_any_more() -> None:
+    stage = opened(FIRST)
+    assert stage.entry_gone(ENTRY, 1.0, restarted=True) == [DropKv(S1)] and not stage.sessions
+
+
+def test_an_open_session_that_stands_still_for_long_makes_way_but_wakes_up() -> None:
+    stage = opened(FIRST)
+    stage.tick(limits.IDLE_KV_S + 1)
+    assert not stage.ledger.kv[S1].running
+    assert computes(ids(stage, 0, 5, now=limits.IDLE_KV_S + 2)) and stage.ledger.kv[S1].running
+
+
+def test_a_step_that_fails_is_told_to_the_entry_node() -> None:
+    stage = opened(FIRST)
+    (job,) = computes(ids(stage, 0, 5))
+    assert sent(stage.compute_failed(job.job, "out of memory", 0.0)) == [
+        (ENTRY, SessionError(S1, 2, "failed", "out of memory"))
+    ]
+
+
+def test_a_probe_says_how_far_the_stage_is_and_whether_it_works() -> None:
+    stage = opened(FIRST)
+    assert sent(stage.probe(ENTRY, SessionProbe(S1, 2))) == [(ENTRY, SessionProbed(S1, 2, 0, False))]
+    (job,) = computes(ids(stage, 0, 5, 6))
+    assert sent(stage.probe(ENTRY, SessionProbe(S1, 2))) == [(ENTRY, SessionProbed(S1, 2, 2, True))]
+    stage.computed(job.job, b"x", TensorInfo("f32", (2, 8)), None, 0.0)
+    assert sent(stage.probe(ENTRY, SessionProbe(S1, 2))) == [(ENTRY, SessionProbed(S1, 2, 2, False))]
+    ((_, error),) = sent(stage.probe(ENTRY, SessionProbe(S2, 2)))
+    assert isinstance(error, SessionError) and error.fault == "unknown"
+
+
+@pytest.mark.parametrize(
+    ("sampling", "recent"),
+    [
+        (Sampling(), ()),
+        (Sampling(repetition_penalty=1.1), (4, 5, 6)),
+        (Sampling(presence_penalty=1.0, penalty_window=2), (5, 6)),
+    ],
+)
+def test_the_last_stage_hands_the_ids_to_the_penalties(sampling: Sampling, recent: tuple[int, ...]) -> None:
+    stage = stage_of(LAST)
+    stage.open(ENTRY, opening(sampling=sampling), 0.0)
+    (job,) = computes(stage.activation(MIDDLE, activation(0, 4, 5, 6, layer=4), b"x", 0.0))
+    assert job.recent == recent
+
+
+def test_the_number_of_sessions_is_bounded() -> None:
+    stage = stage_of(FIRST)
+    for i in range(limits.MAX_STAGE_SESSIONS + 20):
+        session = SessionId(f"{i:032x}")
+        stage.open(ENTRY, opening(2 + i, session, context=1), 0.0)
+        stage.close(ENTRY, SessionClose(session, 2 + i, True), 0.0)
+        stage.ledger.drop_kv(session)
+    assert len(stage.sessions) <= limits.MAX_STAGE_SESSIONS + 1
