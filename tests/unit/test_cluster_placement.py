@@ -231,8 +231,8 @@ def test_a_doubtful_device_is_used_only_where_nothing_fits_without_it(placer: Pl
 def test_a_larger_context_keeps_the_layout_that_has_room_for_it_and_else_is_planned_anew(placer: Placer) -> None:
     become_ready(placer)
     assert placer.need(MODEL, 4000, 1.0) == [] and placer.ready(MODEL) is not None
-    offers = sent(placer.need(MODEL, 3_000_000, 2.0), PlacementOffer)
-    assert set(offers) == {ME, A, B} and offers[ME].placement.context == 3_000_000
+    offers = sent(placer.need(MODEL, 5_000_000, 2.0), PlacementOffer)
+    assert set(offers) == {ME, A, B} and offers[ME].placement.context == 5_000_000
 
 
 def test_a_placement_that_nobody_needs_is_not_renewed(placer: Placer, world: FakeWorld) -> None:
