@@ -117,11 +117,17 @@ def _compiled(kind: type) -> Codec:
     writers = [(name, codec.to_wire, f"{kind.__name__}.{name}") for name, codec, _ in columns]
     readers = [(codec.from_wire, f"{kind.__name__}.{name}") for name, codec, _ in columns]
     n_known = len(names)
+    optional = [(f.name, f.default) for f in reversed(fields(kind)) if f.default is not MISSING]  # the last one first
 
     def to_wire(value: object, where: str) -> object:
         if type(value) is not kind:
             raise Violation(f"{where} is not a {kind.__name__}")
-        return [write(getattr(value, name), path) for name, write, path in writers]
+        n_sent = n_known
+        for name, default in optional:
+            if getattr(value, name) != default:
+                break
+            n_sent -= 1
+        return [write(getattr(value, name), path) for name, write, path in writers[:n_sent]]
 
     def from_wire(value: object, where: str) -> object:
         if type(value) is not list:

@@ -53,6 +53,12 @@ def test_a_missing_last_field_of_an_older_peer_takes_its_default() -> None:
     assert unpack_record(Outer, WIRE[:-1]).late == 7
 
 
+def test_last_fields_with_their_default_values_are_not_sent() -> None:
+    usual = Outer(GOOD.peer, "", b"x", 0.0, "a", True, (), None)
+    assert len(pack_record(usual)) == len(WIRE) - 1
+    assert unpack_record(Outer, pack_record(usual)) == usual
+
+
 def test_extra_fields_of_a_newer_peer_are_ignored_up_to_a_limit() -> None:
     assert unpack_record(Outer, [*WIRE, "new", None]) == GOOD
     with pytest.raises(Violation, match="fields"):
