@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from random import Random
 
 from swarm import limits
-from swarm.cluster.cost import Device, Link, ModelCost
+from swarm.cluster.cost import LAYER_S, STEP_S, Device, Link, ModelCost
 from swarm.cluster.effects import Buffer, Effect, Log, Send
 from swarm.cluster.membership import Change, Joined, Lost, Membership, ReachChanged
 from swarm.cluster.memory import Ledger
@@ -209,6 +209,8 @@ class Core:
             disk_bytes=caps.disk_bytes,
             read_bytes_per_s=max(caps.read_bytes_per_s, 1.0),
             macs_per_s=max(caps.prefill_ops_per_s, 1.0),
+            layer_s=caps.layer_s or LAYER_S,
+            step_s=caps.step_s or STEP_S,
             held=held,
             excluded=self.members.why_unusable(peer, now),
         )

@@ -89,6 +89,8 @@ class Capabilities:
     read_bytes_per_s: Rate  # weights through the decode kernel, all threads
     prefill_ops_per_s: Rate  # multiply-adds through the prefill kernel, all threads
     disk_bytes_per_s: Rate = 0.0  # sequential read of the store
+    layer_s: Seconds = 0.0  # fixed cost of a layer: calls and barriers; 0 when not measured
+    step_s: Seconds = 0.0  # fixed cost of a step; 0 when not measured
 
 
 @dataclass(frozen=True, slots=True)
