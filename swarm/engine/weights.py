@@ -128,7 +128,8 @@ class _Arena:
     """Memory for all matrices of a shard, backed by huge pages where the system has them."""
 
     def __init__(self, n_bytes: int) -> None:
-        self._map = mmap.mmap(-1, n_bytes + HUGE_PAGE)
+        # Private: what is shared counts as a file, and most systems give files no huge pages.
+        self._map = mmap.mmap(-1, n_bytes + HUGE_PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         whole = np.frombuffer(self._map, np.uint8)
         start = -whole.ctypes.data % HUGE_PAGE
         if hasattr(mmap, "MADV_HUGEPAGE") and n_bytes >= HUGE_PAGE:

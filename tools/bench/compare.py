@@ -19,6 +19,7 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -83,11 +84,10 @@ ENGINES = {"swarm": Swarm, "llama": Llama}
 def work(engine: str, path: str, threads: int) -> None:
     """A worker: one JSON line per measurement, as the parent asks."""
     model = ENGINES[engine](path, threads)
-    print(json.dumps({"ready": True}), flush=True)
     rng = np.random.default_rng(1)
-    for line in sys.stdin:
-        kind, n = line.split()
-        ids = rng.integers(1000, 40000, int(n)).tolist()
+
+    def answer(kind: str, n: int) -> float:
+        ids = rng.integers(1000, 40000, n).tolist()
         model.clear()
         if kind == "decode":
             model.eval(ids[:1] * PROMPT)
@@ -97,20 +97,33 @@ def work(engine: str, path: str, threads: int) -> None:
                 model.eval([token])
         else:
             model.eval(ids)
-        print(json.dumps({"rate": int(n) / (time.perf_counter() - start)}), flush=True)
+        return n / (time.perf_counter() - start)
+
+    answer_questions(answer)
+
+
+def answer_questions(answer: Callable[[str, int], float]) -> None:
+    """Say that we are ready, then the rate of every measurement that the parent asks for."""
+    print(json.dumps({"ready": True}), flush=True)
+    for line in sys.stdin:
+        kind, n = line.split()
+        print(json.dumps({"rate": answer(kind, int(n))}), flush=True)
 
 
 @dataclass
 class Worker:
-    """A worker process and what it has measured."""
+    """A worker process: `script --work ENGINE PATH THREADS ...`."""
 
     engine: str
     path: str
     threads: int
+    script: str = __file__
+    more: tuple[str, ...] = ()
     process: subprocess.Popen[str] = field(init=False)
 
     def __post_init__(self) -> None:
-        command = [sys.executable, "-W", "ignore", __file__, "--work", self.engine, self.path, str(self.threads)]
+        work = [self.engine, self.path, str(self.threads), *self.more]
+        command = [sys.executable, "-W", "ignore", self.script, "--work", *work]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self.answer()
 

@@ -3,6 +3,7 @@
 
     tools/bench/shapes.py                          list them
     tools/bench/shapes.py glm4-9b:Q4_0 --out DIR   write one
+    tools/bench/shapes.py llama3-8b@2:Q4_0         two layers, and as little of the vocabulary as of the layers
 
 The bytes are seeded noise with scales that keep activations at a usual size; the types of tensors follow the rules of
 llama-quantize for the mix, with its fallbacks for rows that K-quants do not divide. Both engines run the same file.
@@ -13,7 +14,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -214,15 +215,23 @@ def add_metadata(w: GGUFWriter, s: Shape) -> None:
 
 
 def model_file(spec: str, directory: Path) -> Path:
-    """The file of NAME:MIX in `directory`, written when it is missing."""
+    """The file of NAME:MIX or NAME@LAYERS:MIX in `directory`, written when it is missing."""
     name, mix = spec.split(":")
+    name, _, n_layers = name.partition("@")
+    shape = cut(SHAPES[name], int(n_layers)) if n_layers else SHAPES[name]
     directory.mkdir(parents=True, exist_ok=True)
-    return write_model(directory / f"{name}-{mix}.gguf", SHAPES[name], mix)
+    return write_model(directory / f"{spec.replace(':', '-')}.gguf", shape, mix)
+
+
+def cut(shape: Shape, n_layers: int) -> Shape:
+    """A model of `n_layers` and that part of the vocabulary: attention keeps the share it has in the whole model."""
+    vocab = shape.vocab * n_layers // shape.real_layers // 64 * 64
+    return replace(shape, n_layers=n_layers, vocab=vocab)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", nargs="?", help="NAME:MIX")
+    parser.add_argument("model", nargs="?", help="NAME:MIX or NAME@LAYERS:MIX")
     parser.add_argument("--out", type=Path, default=Path.home() / ".cache" / "swarm" / "bench")
     args = parser.parse_args()
     if args.model is None:
