@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -64,6 +65,7 @@ class Parser(argparse.ArgumentParser):
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; return its exit code. Never lets a traceback out unless SWARM_DEBUG=1."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    _mend_streams()
     try:
         code = dispatch(arguments)
         sys.stdout.flush()
@@ -71,16 +73,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
     except BrokenPipeError:
-        # The reader of our output has gone (`swarm run ... | head -1`); keep the interpreter from complaining at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        _drop_output()  # the reader of our output has gone: `swarm run ... | head -1`
         return EXIT_BROKEN_PIPE
-    except SwarmError as error:
-        return fail(error, str(error), error.exit_code)
-    except MemoryError as error:
-        return fail(error, "this device has too little free memory for that; close something or use a smaller model", 1)
     except Exception as error:  # the last place that can still speak plainly to the user
-        detail = f"{type(error).__name__}: {error}".splitlines()[0]
-        return fail(error, f"a bug in Swarm: {detail} (SWARM_DEBUG=1 shows where; please report it)", EXIT_BUG)
+        if isinstance(error, OSError):
+            _drop_output()
+        return fail(error, *explanation(error))
+
+
+def explanation(error: Exception) -> tuple[str, int]:
+    """One line for the user, and the exit code."""
+    if isinstance(error, SwarmError):
+        return str(error), error.exit_code
+    if isinstance(error, OSError):
+        return f"{error.filename or 'input or output'}: {error.strerror or error}", 1
+    if isinstance(error, MemoryError):
+        return "this device has too little free memory for that; close something or use a smaller model", 1
+    detail = f"{type(error).__name__}: {error}".splitlines()[0]
+    return f"a bug in Swarm: {detail} (SWARM_DEBUG=1 shows where; please report it)", EXIT_BUG
 
 
 def dispatch(arguments: list[str]) -> int:
@@ -128,6 +138,22 @@ def fail(error: BaseException, text: str, code: int) -> int:
         traceback.print_exception(error)
     print(f"swarm: {' '.join(text.split())}", file=sys.stderr)
     return code
+
+
+def _mend_streams() -> None:
+    """What is no text, or not in the terminal's alphabet, becomes question marks; a closed stream, the null device."""
+    for name in ("stdin", "stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            mode = "r" if name == "stdin" else "w"
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115  # open until the end
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+
+
+def _drop_output() -> None:
+    """Let what is still buffered go nowhere: the interpreter would complain about it at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 def _unknown_command(name: str) -> str:

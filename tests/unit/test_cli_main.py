@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import subprocess
 import sys
 import time
@@ -199,3 +200,27 @@ def test_a_closed_pipe_gives_its_exit_code() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False)
     assert (done.returncode, done.stderr) == (cli.EXIT_BROKEN_PIPE, "")
+
+
+def shell(line: str, **env: str) -> subprocess.CompletedProcess[bytes]:
+    command = line.replace("swarm", f"{sys.executable} -m swarm", 1)
+    return subprocess.run(
+        ["/bin/bash", "-c", command], capture_output=True, cwd=ROOT, check=False, timeout=60, env={**os.environ, **env}
+    )
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+def test_a_full_disk_under_the_output_is_one_line() -> None:
+    done = shell("swarm --help > /dev/full")
+    assert done.stderr == b"swarm: input or output: No space left on device\n"
+    assert done.returncode == 1
+
+
+def test_closed_streams_do_not_matter() -> None:
+    assert shell("swarm --help >&- 2>&- <&-").returncode == 0
+    assert shell("swarm nonsense >&- 2>&- <&-").returncode == 2
+
+
+def test_characters_that_the_terminal_lacks_become_question_marks() -> None:
+    done = shell("swarm caf\u00e9\u2603", PYTHONIOENCODING="ascii")
+    assert b"there is no command 'caf??'" in done.stderr
