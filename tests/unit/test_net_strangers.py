@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Iterator
 
+import msgpack
 import psutil
 import pytest
 import zmq
@@ -21,9 +22,10 @@ import zmq
 from swarm import limits
 from swarm.net.events import Garbage, NotLetIn, PeerDown, PeerUp
 from swarm.net.sockets import open_call
+from swarm.wire.codec import decode
 from swarm.wire.connection import LocalNode, call
 from swarm.wire.ids import BootId, SessionId
-from swarm.wire.messages import Activation, Lane
+from swarm.wire.messages import PROTOCOL, Activation, Hello, Lane, Refuse
 from swarm.wire.proof import Credentials
 from swarm.wire.records import Address, TensorInfo
 from tests.helpers.transports import Box, Boxes, boxes
@@ -213,6 +215,18 @@ def test_a_member_whose_first_frames_are_random_is_cut_off(answer: Answer) -> No
             with contextlib.suppress(zmq.Again):
                 bad.send(b"\xc1" + rng.randbytes(50), zmq.NOBLOCK)
         assert "not msgpack" in answer.one.wait(Garbage).text
+        answer.check()
+
+
+def test_a_member_of_another_version_is_told_and_named(answer: Answer) -> None:
+    with bad_member(answer.one, hello=False) as (node, bad):
+        hello = msgpack.unpackb(call(node, Lane.FAST, bytes(16)))
+        bad.send(msgpack.packb([Hello.TYPE, [9, 0], *hello[2:]]))
+        assert bad.poll(5000)
+        refuse, _ = decode(bad.recv_multipart(), "node")
+        assert isinstance(refuse, Refuse) and refuse.reason == "version" and refuse.version == PROTOCOL
+        told = answer.one.wait(NotLetIn)
+        assert told.reason == "version" and "speaks protocol 9.0" in told.text
         answer.check()
 
 
