@@ -13,10 +13,8 @@ typedef vi vs;   /* each row's scale twice, as int16 */
 INLINE vs vs_one(void) { return _mm256_set1_epi16(1); }
 INLINE vs vs_load(const void *p) { return vi_load(p); }
 INLINE void vs_store(void *p, vs v) { vi_store(p, v); }
-INLINE vs vs_s8(const uint8_t *p) {
-  const __m128i v = _mm_loadl_epi64((const __m128i *)p);
-  return _mm256_cvtepi8_epi16(_mm_unpacklo_epi8(v, v));
-}
+INLINE vs vs_u8(const uint8_t *p) { return spread16(eight_bytes(p), 0); }
+INLINE vs vs_s8(const uint8_t *p) { return _mm256_srai_epi16(spread16(eight_bytes(p), 1), 8); }
 
 /* Sums of 16 bits are added up for as long as they cannot overflow: quants of 4 bits over the whole block, of 5 bits
  * and fewer over half of it, of 6 bits over two groups. (127 * 2 times 15 * 8, 31 * 4, 63 * 2 is below 2^15.) */

@@ -12,6 +12,7 @@ INLINE vs vs_one(void) { return vf_set(1); }
 INLINE vs vs_load(const void *p) { return vf_load((const float *)p); }
 INLINE void vs_store(void *p, vs v) { vf_store((float *)p, v); }
 INLINE vs vs_s8(const uint8_t *p) { return vf_s8(p); }
+INLINE vs vs_u8(const uint8_t *p) { return vf_u8(p); }
 
 /* A lane of low and high gets one product a group: quants of 5 bits leave room for 8 groups (31 * 127 * 8 < 2^15), of
  * 6 bits for 4, of 8 bits for 2. low: rows 0 and 1; high: rows 2 and 3. */
