@@ -85,9 +85,9 @@ def undo(chat: Chat, argument: str) -> None:
 
 
 def regenerate(chat: Chat, argument: str) -> None:
-    shorter = chat.conversation.undone()
-    question = chat.conversation.turns[-1].user
-    chat.answer(question, shorter)
+    if not chat.conversation.turns:
+        raise ConfigError("there is nothing to answer again")
+    chat.answer(chat.conversation.turns[-1].user, chat.conversation.undone())
 
 
 def save(chat: Chat, argument: str) -> None:

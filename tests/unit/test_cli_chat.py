@@ -226,7 +226,7 @@ def test_set_alone_shows_every_parameter(talk: Callable[..., Chat], capsys: pyte
         ("/hlep", "there is no command /hlep; did you mean /help?"),
         ("/think hard", "/think on, /think off, or /think auto"),
         ("/load none", "none.json cannot be read (No such file or directory)"),
-        ("/regen", "there is nothing to undo"),
+        ("/regen", "there is nothing to answer again"),
         ("/save /proc/no/where.json", "cannot be written"),
     ],
 )

@@ -9,12 +9,14 @@ from pathlib import Path
 
 import pytest
 
+import swarm
 from swarm.cli.main import COMMANDS
 from swarm.kernels.quants import QUANTS
 from swarm.models import FAMILIES
 from swarm.store.catalog import SMOLLM2
 
 ROOT = Path(__file__).parents[2]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
@@ -51,9 +53,12 @@ def test_every_file_that_is_linked_is_there() -> None:
 
 
 def test_the_oldest_python_named_is_the_one_of_the_package() -> None:
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    oldest = project["requires-python"].removeprefix(">=")
+    oldest = PROJECT["requires-python"].removeprefix(">=")
     assert f"Python {oldest} or newer" in README
+
+
+def test_the_package_and_the_module_have_one_version() -> None:
+    assert swarm.__version__ == PROJECT["version"]
 
 
 def test_the_make_targets_named_are_there() -> None:
