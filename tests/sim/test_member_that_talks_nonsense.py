@@ -1,0 +1,69 @@
+"""A member whose messages are legal but make no sense: nobody falls, no answer changes, memory is kept."""
+
+from __future__ import annotations
+
+import dataclasses
+from random import Random
+
+import pytest
+
+from swarm.cluster.effects import Reason
+from swarm.wire.ids import BootId, ModelId, PeerId, SessionId
+from swarm.wire.messages import MESSAGES, Heartbeat, Hello, Message, Refuse, Welcome
+from swarm.wire.records import Placement, Shard
+from tests.helpers.sim import MODEL, Node, Sim
+from tests.helpers.wire_values import frame_of, record
+from tests.sim.test_faults import swarm, talking
+
+FOOL = PeerId("f" * 32)
+OF_THE_TRANSPORT = (Hello, Welcome, Refuse, Heartbeat)
+KINDS = [kind for kind in MESSAGES if kind not in OF_THE_TRANSPORT]
+N_MESSAGES = 3000
+
+
+def plausible(message: object, sim: Sim, node: Node, rng: Random) -> object:
+    """The same record, with ids and epochs that mean something to the node."""
+    known: dict[str, list[object]] = {
+        "peer": [FOOL, *(n.id for n in sim.nodes)],
+        "author": [FOOL, FOOL, *(n.id for n in sim.nodes)],
+        "entry": [FOOL, FOOL, *(n.id for n in sim.nodes)],
+        "model": [MODEL, MODEL, ModelId("9" * 64)],
+        "session": [*node.core.sessions.sessions, *node.core.stage.sessions, SessionId("9" * 32)],
+        "epoch": [s.epoch + rng.randint(-1, 1) for s in node.core.stage.sessions.values()] or [1],
+        "position": [s.expected + rng.randint(-1, 1) for s in node.core.stage.sessions.values()] or [1],
+        "layer_start": [0, 1, 3],
+        "layer_end": [2, 3, 6, 7],
+    }
+    changes: dict[str, object] = {}
+    for field in dataclasses.fields(message):  # type: ignore[arg-type]
+        value = getattr(message, field.name)
+        if field.name in known and rng.random() < 0.8:
+            changes[field.name] = (
+                max(rng.choice(known[field.name]), 0) if isinstance(value, int) else rng.choice(known[field.name])
+            )  # type: ignore[type-var]
+        elif isinstance(value, (Placement, Shard)):
+            changes[field.name] = plausible(value, sim, node, rng)
+        elif isinstance(value, tuple) and value and isinstance(value[0], Shard):
+            changes[field.name] = tuple(plausible(shard, sim, node, rng) for shard in value)
+    return dataclasses.replace(message, **changes)  # type: ignore[type-var]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_no_answer_changes_and_nobody_falls(seed: int) -> None:
+    rng = Random(seed)
+    sim = swarm([0.6, 0.6, 0.6], seed=seed + 1)
+    chat = talking(sim, sim.nodes[0])
+    for node in sim.nodes:
+        node.do(node.core.peer_up(FOOL, BootId("f" * 16), "fool", node.now))
+    for _ in range(N_MESSAGES):
+        node = rng.choice(sim.nodes)
+        message = plausible(record(rng.choice(KINDS), rng), sim, node, rng)
+        assert isinstance(message, Message)
+        node.do(node.core.received(FOOL, message, frame_of(message, rng), node.now))
+        if type(message).__name__ == "Goodbye":
+            node.do(node.core.peer_up(FOOL, BootId("f" * 16), "fool", node.now))
+        sim.run_until(sim.now + 0.0005)
+        sim.check(node)
+    sim.run_until(sim.now + 60, done=lambda: chat.ended is not None)
+    assert chat.ended is not None and chat.ended.reason in (Reason.STOP, Reason.LENGTH)
+    assert chat.got == chat.expected
