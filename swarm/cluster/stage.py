@@ -68,7 +68,7 @@ class StageSession:
     ids: list[int]  # of the positions before `expected`
     steps: deque[Step] = field(default_factory=deque)
     answered: SessionReply | None = None
-    closed: bool = False  # the answer is over, or its entry node is out of sight
+    closed: bool = False  # no data until it is opened again: over, its entry node out of sight, or a step failed
 
     @property
     def epoch(self) -> int:
@@ -352,6 +352,7 @@ class Stage:
         if session is None or session.epoch != epoch:
             return self.next_step(now)
         session.steps.clear()
+        session.closed = True  # what follows would build on positions that are not in the KV cache
         error = SessionError(key, epoch, "failed", text[: limits.MAX_TEXT_BYTES])
         return [Send(session.open.entry, error), *self.next_step(now)]
 

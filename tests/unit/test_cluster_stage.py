@@ -277,6 +277,15 @@ def test_a_step_that_fails_is_told_to_the_entry_node() -> None:
     ]
 
 
+def test_after_a_step_that_failed_nothing_is_taken_until_the_session_is_opened_again() -> None:
+    stage = opened(FIRST)
+    (job,) = computes(ids(stage, 0, 5))
+    stage.compute_failed(job.job, "out of memory", 0.0)
+    assert ids(stage, 1, 6) == [] and stage.dropped["closed"] == 1
+    stage.open(ENTRY, opening(3), 0.0)
+    assert computes(ids(stage, 0, 5, epoch=3))
+
+
 def test_a_probe_says_how_far_the_stage_is_and_whether_it_works() -> None:
     stage = opened(FIRST)
     assert sent(stage.probe(ENTRY, SessionProbe(S1, 2))) == [(ENTRY, SessionProbed(S1, 2, 0, False))]
