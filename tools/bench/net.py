@@ -129,9 +129,9 @@ def report(node: Node, peer: PeerId) -> None:
         times = round_trips(node, peer, 2000 if n_bytes < 60000 else 500, bytes(n_bytes))
         print(f"round trip {n_bytes:6d} B   median {_us(times, 0.5)}   p99 {_us(times, 0.99)}")
     for piece_bytes in (256 * 1024, 1024 * 1024, 4 * 1024 * 1024):
-        rates = [fetch(node, peer, 128 * 1024 * 1024 // piece_bytes, piece_bytes)[0] for _ in range(3)]
+        rates = [fetch(node, peer, 32 * 1024 * 1024 // piece_bytes, piece_bytes)[0] for _ in range(3)]
         print(f"pieces of {piece_bytes // 1024:5d} KiB    {statistics.median(rates):6.0f} MB/s")
-    rate, times = fetch(node, peer, 256, 1024 * 1024, bytes(8000))
+    rate, times = fetch(node, peer, 48, 1024 * 1024, bytes(8000))
     print(f"busy: round trip 8000 B   median {_us(times, 0.5)}   p99 {_us(times, 0.99)}   beside {rate:.0f} MB/s")
 
 
