@@ -159,7 +159,7 @@ async def _stream(
                 yield sse(_quiet(event), "swarm")
         yield sse(reply.last(answer))
         if usage:
-            yield sse(reply.figures(answer))
+            yield sse(reply.figures(answer, for_us=for_us))
         yield sse("[DONE]")
     except SwarmError as error:
         yield sse(body_of(error))

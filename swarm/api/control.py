@@ -12,6 +12,7 @@ from starlette.routing import Route
 from swarm.api.body import body_json
 from swarm.api.errors import BadRequest
 from swarm.api.guard import may_change
+from swarm.node.asking import context_of
 from swarm.node.library import Entry
 from swarm.node.node import Node
 
@@ -33,6 +34,14 @@ async def plan(request: Request) -> JSONResponse:
     if not context.isdecimal() or len(context) > 9:
         raise BadRequest(f"context is {context!r:.40}; it must be a whole number", "context")
     return JSONResponse(await node.seeing.plan(query.get("model", ""), query.getlist("add")[:MAX_ADDED], int(context)))
+
+
+async def model(request: Request) -> JSONResponse:
+    """What somebody means by a model's name; it is fetched if need be."""
+    node: Node = request.app.state.node
+    known = await node.know(await node.asking.find(request.query_params.get("name", "")))
+    context = context_of(known, node.settings.context)
+    return JSONResponse({"id": known.id, "name": known.name, "context": context, "family": known.spec.family})
 
 
 async def invite(node: Node, body: Json) -> Json:
@@ -79,6 +88,7 @@ def changes(action: Callable[[Node, Json], Awaitable[Json]]) -> Callable[[Reques
 ROUTES = [
     Route("/swarm/status", status),
     Route("/swarm/plan", plan),
+    Route("/swarm/model", model),
     Route("/swarm/invite", changes(invite), methods=["POST"]),
     Route("/swarm/leave", changes(leave), methods=["POST"]),
     Route("/swarm/rekey", changes(rekey), methods=["POST"]),

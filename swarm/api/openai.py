@@ -205,11 +205,12 @@ class Reply:
         choice: Json = {"delta": {}} if self.is_chat else {"text": ""}
         return self._chunk(choice, FINISH[answer.finish_reason or "stop"])
 
-    def figures(self, answer: Answer) -> Json:
+    def figures(self, answer: Answer, *, for_us: bool) -> Json:
         """The chunk after the last, for those who ask for it."""
         kind = "chat.completion.chunk" if self.is_chat else "text_completion"
         figures = {"usage": usage(answer.stats), "timings": timings(answer.stats)}
-        return {**self._head(kind), "choices": [], **figures, "swarm_finish": answer.finish_reason}
+        ours: Json = {"swarm_finish": answer.finish_reason, "swarm_tokens": answer.tokens} if for_us else {}
+        return {**self._head(kind), "choices": [], **figures, **ours}
 
     def _chunk(self, choice: Json, finish: str | None = None) -> Json:
         kind = "chat.completion.chunk" if self.is_chat else "text_completion"

@@ -5,10 +5,12 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from swarm.cli import answers, loading, options, prompt, slash
+from swarm.cli import answers, last_chat, loading, options, prompt, slash
 from swarm.cli.conversation import Conversation
+from swarm.cli.last_chat import Keep, LastChat, Pending
 from swarm.cli.terminal import DIM, RED, note, paint
 from swarm.errors import SwarmError
 
@@ -19,6 +21,7 @@ HELP = "Talk with a model. Type a question and press Enter; /help lists what els
 EXAMPLES = """\
   swarm chat                              the default model, fetched on first use
   swarm chat ./GLM-4-9B.Q4_K_M.gguf       a model file of yours
+  swarm chat --continue                   go on with the last one
   swarm chat --temp 0 --seed 1            the same answers every time
   echo "Why is the sky blue?" | swarm chat
 """
@@ -44,6 +47,7 @@ class Chat:
         max_tokens: int | None = None,
         system: str = "",
         interactive: bool = False,
+        keep: Keep = last_chat.keep_nothing,
     ) -> None:
         self.model = model
         self.model_name = model_name
@@ -51,6 +55,7 @@ class Chat:
         self.params = params
         self.max_tokens = max_tokens
         self.interactive = interactive
+        self.keep = keep
         self.conversation = Conversation(system)
         self.thinking: bool | None = None
         self.last: answers.Answer | None = None
@@ -86,19 +91,39 @@ class Chat:
     def answer(self, question: str, before: Conversation) -> None:
         """Ask `question` after `before`, show the answer, and take both into the conversation."""
         started = time.monotonic()
+        # With its seed the same answer can be given again, should it be cut off.
+        params = self.params.seeded()
+        self.keep(before, self.model_name, Pending(question, params, self.max_tokens, self.thinking))
         generation = self.model.chat(
             before.messages(question),
             max_tokens=self.max_tokens,
-            params=self.params,
+            params=params,
             thinking=self.thinking,
             progress=answers.ReadingNote(sys.stdout) if self.interactive else None,
         )
         answer = answers.show_answer(generation, sys.stdout, stoppable=self.interactive)
         self.conversation = before.answered(question, answer.text)
+        self.keep(self.conversation, self.model_name, None)
         self.last = answer
         self.total_tokens += answer.stats.generated_tokens
         self.total_s += time.monotonic() - started
         self.remark(answer)
+
+    def go_on(self, last: LastChat) -> None:
+        """Take up a conversation; an answer that was cut off is given again, the same text."""
+        self.conversation = last.conversation
+        if last.conversation.turns:
+            turn = last.conversation.turns[-1]
+            self.say(f"> {turn.user}\n{turn.answer}")
+        pending = last.pending
+        if pending is not None:
+            self.say(f"> {pending.question}")
+            usual = (self.params, self.max_tokens, self.thinking)
+            self.params, self.max_tokens, self.thinking = pending.params, pending.max_tokens, pending.thinking
+            try:
+                self.answer(pending.question, self.conversation)
+            finally:
+                self.params, self.max_tokens, self.thinking = usual
 
     def remark(self, answer: answers.Answer) -> None:
         """The dim line after an answer."""
@@ -120,23 +145,31 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     options.add_model(parser)
     options.add_sampling(parser)
     options.add_engine(parser)
+    options.add_alone(parser)
+    parser.add_argument(
+        "--continue", dest="go_on", action="store_true", help="go on with the last chat, also one that was cut off"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
     settings = options.settings_of(args)
-    path = loading.find_model(args.model, settings)
+    last = last_chat.read() if args.go_on else None
     interactive = answers.is_interactive()
-    model = loading.load_model(path, settings)
+    model, where = loading.open_model(args, settings)
+    name = Path(where).name
     chat = Chat(
         model,
-        model_name=path.name,
+        model_name=name,
         context=model.context,
         params=options.sampling_of(args),
         max_tokens=args.max_tokens,
         system=args.system or "",
         interactive=interactive,
+        keep=last_chat.keep,
     )
     if interactive:
-        chat.say(f"{path.name}. Type a question; /help for more, Ctrl-D to leave.")
+        chat.say(f"{name}. Type a question; /help for more, Ctrl-D to leave.")
+    if last is not None:
+        chat.go_on(last)
     chat.loop(prompt.terminal_reader() if interactive else prompt.pipe_reader())
     return 0

@@ -88,13 +88,13 @@ def get_key(keys: KeyStore, name: str, args: argparse.Namespace) -> list[str]:
     if code and args.key:
         raise ConfigError("give a code or a key, not both")
     known = keys.swarm_key()
+    given = keys_of.from_written(sys.stdin.readline() if args.key == "-" else args.key) if args.key else None
     if known is not None:
-        if code or args.key:
+        if code or given not in (None, known):
             raise ConfigError("this device is in a swarm already; `swarm forget` first, to join another one")
         return []
-    if args.key:
-        text = sys.stdin.readline() if args.key == "-" else args.key
-        keys.keep_swarm_key(keys_of.from_written(text))
+    if given is not None:
+        keys.keep_swarm_key(given)
         return []
     if code:
         return [accept(keys, name, code, args.peer)]
@@ -152,7 +152,7 @@ async def start_node(
     try:
         await api.start(settings.api_port)
         node.api_port = api.port
-        home.say_running(Running(os.getpid(), node.peer, name, api.port, token))
+        home.say_running(Running(os.getpid(), node.peer, name, node.transport.me.port, api.port, token))
     except BaseException:
         await node.stop()
         raise

@@ -14,7 +14,7 @@ from swarm.errors import ConfigError, SwarmNetworkError
 Json = dict[str, object]
 Stop = Callable[[], Awaitable[None]]
 HOST = "127.0.0.1"
-QUICK_S = 5.0  # the node answers at once, unless its machine is very busy
+QUICK_S = 15.0  # the node answers at once, unless its machine is very busy
 IMPORT_S = 3600.0  # to hash a file that was not offered before: 60 GB from a slow disk
 MAX_REPLY_BYTES = 16 * 1024 * 1024
 

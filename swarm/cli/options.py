@@ -38,6 +38,14 @@ def add_engine(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_alone(parser: argparse.ArgumentParser) -> None:
+    """Whether to use the swarm that this device is in."""
+    parser.add_argument(
+        "--alone", action="store_true", help="run the model on this device only, also while it takes part in a swarm"
+    )
+    parser.add_argument("--home", metavar="DIR", help="of this device's node, when several run here")
+
+
 def add_sampling(parser: argparse.ArgumentParser) -> None:
     """How the next token is chosen."""
     group = parser.add_argument_group("answering")
@@ -60,7 +68,7 @@ def sampling_of(args: argparse.Namespace) -> SamplingParams:
 
 def settings_of(args: argparse.Namespace) -> config.Settings:
     """The settings with this command's flags on top."""
-    flags = {name: getattr(args, name, None) for name in ("threads", "context", "kv")}
+    flags = {name: getattr(args, name, None) for name in ("threads", "context", "kv", "home")}
     return config.load(flags)
 
 

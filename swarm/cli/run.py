@@ -29,6 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON object with text and figures")
     options.add_sampling(parser)
     options.add_engine(parser)
+    options.add_alone(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -36,8 +37,7 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError("--system needs the chat template that --raw leaves out; put the text into the prompt")
     settings = options.settings_of(args)
     prompt = read_prompt(args.prompt)
-    path = loading.find_model(args.model, settings)
-    model = loading.load_model(path, settings)
+    model, name = loading.open_model(args, settings)
     params = options.sampling_of(args)
     generation = (
         model.generate(prompt, max_tokens=args.max_tokens, params=params)
@@ -45,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
         else model.chat(Conversation(args.system or "").messages(prompt), max_tokens=args.max_tokens, params=params)
     )
     if args.json:
-        print(as_json(str(path), generation))
+        print(as_json(name, generation))
     else:
         answers.show_answer(generation, sys.stdout, stoppable=False)
     return 0

@@ -96,7 +96,7 @@ def save(chat: Chat, argument: str) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.exists():
             _load_file(path)  # only a saved chat may be written over
-        _write_private(path, chat.conversation.to_json(chat.model_name))
+        write_private(path, chat.conversation.to_json(chat.model_name))
     except OSError as error:
         raise ConfigError(f"{path} cannot be written ({error.strerror})") from error
     chat.say(f"saved to {path}")
@@ -212,7 +212,7 @@ def _load_file(path: Path) -> Conversation:
         raise ConfigError(f"{path}: {error}") from error
 
 
-def _write_private(path: Path, text: str) -> None:
+def write_private(path: Path, text: str) -> None:
     """Write all or nothing, for the user's eyes only."""
     part = path.with_name(f".{path.name}.part")
     with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:

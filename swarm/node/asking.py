@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from swarm import limits
 from swarm.cluster.effects import Notice
+from swarm.cluster.membership import Health
 from swarm.cluster.session import Phase
 from swarm.engine.generate import check_fits
 from swarm.errors import ConfigError, TextError
@@ -28,8 +29,7 @@ class Asking:
 
     def __init__(self, node: Node) -> None:
         self._node = node
-        self._stages: dict[SessionId, tuple[PeerId, ...]] = {}  # who works on each answer, a tick ago
-        self._lost: dict[SessionId, dict[str, None]] = {}  # names of devices that were lost in the middle of it
+        self._stages: dict[SessionId, tuple[PeerId, ...]] = {}  # who worked on each answer at its last word
         self._read: dict[SessionId, int] = {}
 
     async def ask(self, question: Question) -> Answer:
@@ -73,28 +73,31 @@ class Asking:
         return await node.add_file(await node.run_io(catalog.fetch, known, node.settings.models_path))
 
     def tick(self) -> None:
-        """Look at what every answer does: how far its prompt is read, and whether it goes on after a loss."""
+        """Tell every reader who still waits for the first word how far the prompt is read."""
         sessions = self._node.core.sessions.sessions
-        self._stages = {}
         for key, answer in self._node.answers.items():
             session = sessions.get(key)
-            if session is None:
-                continue
-            if session.phase in (Phase.OPENING, Phase.RUNNING):
-                self._stages[key] = tuple(session.stages)
-            if session.phase is Phase.RUNNING:
+            if session is not None and session.phase is Phase.RUNNING:
+                self.say_who_is_gone(answer)
                 self._tell_reading(answer, session.passed, session.goal)
-                names = self._lost.pop(key, None)
-                if names:
-                    answer.deliver(Notice(key, going_on(list(names), len(session.stages))))
-        self._lost = {key: names for key, names in self._lost.items() if key in self._node.answers}
+        self._stages = {key: stages for key, stages in self._stages.items() if key in self._node.answers}
         self._read = {key: done for key, done in self._read.items() if key in self._node.answers}
 
-    def peer_lost(self, peer: PeerId) -> None:
-        """A device is gone: the readers of its answers will hear of it once they go on."""
-        for session, stages in self._stages.items():
-            if peer in stages:
-                self._lost.setdefault(session, {})[self._node.core.members.name_of(peer)] = None
+    def say_who_is_gone(self, answer: Answer) -> None:
+        """When an answer goes on with other devices than before, its reader hears why."""
+        session = self._node.core.sessions.sessions.get(answer.session)
+        if session is None or session.phase is not Phase.RUNNING:
+            return
+        before, now = self._stages.get(session.id, ()), tuple(session.stages)
+        self._stages[session.id] = now
+        gone = [peer for peer in before if peer not in now and not self._is_well(peer)]
+        if gone:
+            names = [self._node.core.members.name_of(peer) for peer in gone]
+            answer.deliver(Notice(session.id, going_on(names, len(now))))
+
+    def _is_well(self, peer: PeerId) -> bool:
+        known = self._node.core.members.peers.get(peer)
+        return known is None or (known.health is Health.ALIVE and known.link_up)
 
     def _tell_reading(self, answer: Answer, done: int, total: int) -> None:
         if answer.tokens or done >= total or self._read.get(answer.session) == done:

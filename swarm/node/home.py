@@ -22,6 +22,7 @@ class Running:
     pid: int
     peer: str
     name: str
+    port: int
     api_port: int
     token: str  # whoever sends it may change things: invite, leave, rekey
 

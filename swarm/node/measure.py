@@ -65,6 +65,8 @@ def capabilities(home: Home, settings: config.Settings, threads: int) -> Capabil
         read_bytes_per_s=speeds.read_bytes_per_s,
         prefill_ops_per_s=speeds.macs_per_s,
         disk_bytes_per_s=speeds.disk_bytes_per_s,
+        layer_s=speeds.layer_s,
+        step_s=speeds.step_s,
     )
 
 
@@ -90,7 +92,7 @@ def remembered(home: Home, isa: str, threads: int) -> Speeds | None:
     """What an earlier run measured with the same kernels and threads."""
     value = read_json(home.measured_file)
     names = {field.name for field in fields(Speeds)}
-    if not isinstance(value, dict) or value.keys() != names or value["of"] != _of(isa, threads):
+    if not isinstance(value, dict) or value.keys() != names or value["of"] != conditions(isa, threads):
         return None
     numbers = [value[name] for name in names - {"of"}]
     return Speeds(**value) if all(isinstance(n, float) and n >= 0 for n in numbers) else None
@@ -105,7 +107,7 @@ def measure(home: Home, isa: str, threads: int) -> Speeds:
     layer_s = max(small.decode_s() - step_s, 0.0) / 8
     read_s = max(big.decode_s() - step_s - 4 * layer_s, 1e-9)
     speeds = Speeds(
-        of=_of(isa, threads),
+        of=conditions(isa, threads),
         read_bytes_per_s=big.n_bytes / read_s,
         macs_per_s=PROMPT_TOKENS * big.macs / big.prefill_s(),
         layer_s=layer_s,
@@ -224,5 +226,6 @@ def _seconds(work: Callable[[], object]) -> float:
     return time.perf_counter() - started
 
 
-def _of(isa: str, threads: int) -> str:
+def conditions(isa: str, threads: int) -> str:
+    """Under which a measurement holds."""
     return f"{swarm.__version__} {isa} {threads}"

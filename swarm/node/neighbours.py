@@ -62,6 +62,7 @@ class Neighbours:
         self._next_probe = 1
         self._rekeyed: dict[PeerId, int] = {}  # generation that a peer says it keeps
         self._rekey_news = asyncio.Event()
+        self._keeping = asyncio.Lock()
 
     @property
     def problem(self) -> str:
@@ -204,7 +205,8 @@ class Neighbours:
             self._node.transport.learn(seen.peer, seen.addresses)
 
     async def _keep(self, known: dict[str, str]) -> None:
-        await self._node.run_io(self._node.home.keep_addresses, known)
+        async with self._keeping:  # one after the other: they write the same file
+            await self._node.run_io(self._node.home.keep_addresses, known)
 
     async def _measure_link(self, peer: PeerId) -> None:
         """Send a megabyte twice when nothing else is going on; the better one counts."""

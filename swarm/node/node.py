@@ -328,6 +328,7 @@ class Node:
                 case fx.Emit() | fx.Ended() | fx.Notice():
                     answer = self.answers.get(effect.session)
                     if answer is not None:
+                        self.asking.say_who_is_gone(answer)
                         answer.deliver(effect)
                 case fx.Load():
                     self.spawn(self._load(effect))
@@ -340,9 +341,6 @@ class Node:
                     self._on_log(event, dict(fields))
 
     def _on_log(self, event: str, fields: dict[str, str | int | float]) -> None:
-        peer = fields.get("peer")
-        if event == "lost" and isinstance(peer, str):
-            self.asking.peer_lost(PeerId(peer))
         if event not in ("joined", "suspected", "reachchanged"):
             self.note(event, **fields)
 

@@ -205,7 +205,7 @@ def test_set_changes_how_the_next_answer_is_chosen(talk: Callable[..., Chat]) ->
     talk("/set temp 0.5", "/set top_k=7", "/set seed 3", "/set max_tokens 9", "q", "/set seed off", "q", model=model)
     first, second = model.params
     assert (first.temperature, first.top_k, first.seed, model.max_tokens[0]) == (0.5, 7, 3, 9)
-    assert second.seed is None
+    assert second.seed not in (None, 3), "another one for every answer"
 
 
 def test_set_alone_shows_every_parameter(talk: Callable[..., Chat], capsys: pytest.CaptureFixture[str]) -> None:

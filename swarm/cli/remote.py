@@ -1,0 +1,201 @@
+"""The model behind the node that runs on this device, in the same words as a model of one's own."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import socket
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any
+
+from swarm.cli.local import IMPORT_S, LocalNode, error_text, name_of_model
+from swarm.errors import SwarmNetworkError
+
+if TYPE_CHECKING:
+    from swarm.engine.sampling import SamplingParams
+
+Progress = Callable[[int, int], None]
+SILENCE_S = 60.0  # the node writes at least a comment every ten seconds
+LOADING = "loading the model"  # said at every beginning; of interest only while nothing has come
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Some text of an answer."""
+
+    text: str
+    thinking: bool
+
+
+@dataclass(frozen=True)
+class Stats:
+    """What an answer took, as the node says; until then, as it looks from here."""
+
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    generated_tokens: int = 0
+    first_token_s: float = 0.0
+    decode_s: float = 0.0
+
+
+class RemoteModel:
+    """Asks the node; `say` shows its quiet lines: the text, and whether an answer is being written already."""
+
+    def __init__(self, node: LocalNode, model: str | None, say: Callable[[str, bool], None]) -> None:
+        """Raise SwarmError when the node cannot have that model."""
+        info = node.get("/swarm/model", IMPORT_S, name=name_of_model(node, model))
+        self.name = str(info["name"])
+        self.context = int(str(info["context"]))
+        self._node = node
+        self._id = str(info["id"])
+        self._say = say
+
+    def chat(
+        self,
+        messages: Sequence[Mapping[str, str]],
+        *,
+        max_tokens: int | None = None,
+        params: SamplingParams,
+        thinking: bool | None = None,
+        progress: Progress | None = None,
+    ) -> RemoteGeneration:
+        """Answer a conversation."""
+        body: dict[str, object] = {"messages": list(messages), **self._body(max_tokens, params)}
+        if thinking is not None:
+            body["chat_template_kwargs"] = {"enable_thinking": thinking}
+        return RemoteGeneration(self._node, "/v1/chat/completions", body, self._say, progress)
+
+    def generate(self, prompt: str, *, max_tokens: int | None, params: SamplingParams) -> RemoteGeneration:
+        """Continue a text as it is."""
+        tokens = self.context if max_tokens is None else max_tokens  # there the default is a mere 16
+        return RemoteGeneration(
+            self._node, "/v1/completions", {"prompt": prompt, **self._body(tokens, params)}, self._say, None
+        )
+
+    def _body(self, max_tokens: int | None, params: SamplingParams) -> dict[str, object]:
+        body = {field.name: getattr(params, field.name) for field in fields(params)}
+        body |= {"model": self._id, "max_tokens": max_tokens, "stream": True}
+        return {name: value for name, value in body.items() if value is not None}
+
+
+class RemoteGeneration:
+    """An answer in progress: iterate to let it come, `cancel()` to end it early."""
+
+    def __init__(
+        self,
+        node: LocalNode,
+        path: str,
+        body: dict[str, object],
+        say: Callable[[str, bool], None],
+        progress: Progress | None,
+    ) -> None:
+        self._node = node
+        self._path = path
+        self._body = body
+        self._say = say
+        self._progress = progress
+        self._socket: socket.socket | None = None
+        self._cancelled = False
+        self._finish: str | None = None
+        self._stats = Stats()
+        self._started = 0.0
+
+    def __iter__(self) -> Iterator[Piece]:
+        self._started = time.perf_counter()
+        connection = self._node.connect(SILENCE_S)
+        try:
+            yield from self._read(connection)
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            if not self._cancelled:
+                raise SwarmNetworkError(
+                    f"the node on this device was lost in the middle of the answer ({error or type(error).__name__}); "
+                    "`swarm join` starts it again, then `swarm chat --continue` goes on"
+                ) from error
+        finally:
+            connection.close()
+        if self._cancelled:
+            self._finish = "cancelled"
+
+    def cancel(self) -> None:
+        """End the answer; the node notices that nobody listens any more."""
+        self._cancelled = True
+        if self._socket is not None:
+            with contextlib.suppress(OSError):
+                self._socket.shutdown(socket.SHUT_RDWR)
+
+    @property
+    def finish_reason(self) -> str | None:
+        return self._finish
+
+    @property
+    def stats(self) -> Stats:
+        return self._stats
+
+    def _read(self, connection: http.client.HTTPConnection) -> Iterator[Piece]:
+        headers = {"content-type": "application/json", "x-swarm-events": "1"}
+        connection.request("POST", self._path, json.dumps(self._body), headers)
+        self._socket = connection.sock
+        response = connection.getresponse()
+        if response.status != 200:
+            raise SwarmNetworkError(error_text(json.loads(response.read())))
+        for event, value in events_of(response):
+            if "error" in value:
+                raise SwarmNetworkError(error_text(value))
+            if event == "swarm":
+                self._quiet(value)
+            elif value["choices"]:
+                yield from self._pieces(value["choices"][0])
+            else:
+                self._figures(value)
+        if self._finish is None:
+            raise ConnectionError("it ended too soon")
+
+    def _pieces(self, choice: Any) -> Iterator[Piece]:
+        delta = choice.get("delta", choice)
+        for text, thinking in (
+            (delta.get("reasoning_content"), True),
+            (delta.get("content", delta.get("text")), False),
+        ):
+            if text:
+                self._count()
+                yield Piece(text, thinking)
+
+    def _count(self) -> None:
+        """Until the node tells, a piece is about a token."""
+        now, old = time.perf_counter() - self._started, self._stats
+        first = old.first_token_s or now
+        self._stats = Stats(0, 0, old.generated_tokens + 1, first, now - first)
+
+    def _quiet(self, value: dict[str, Any]) -> None:
+        begun = self._stats.generated_tokens > 0
+        if "reading" in value:
+            if self._progress is not None:
+                self._progress(*value["reading"])
+        elif not (begun and value["note"] in ("", LOADING)):
+            self._say(value["note"], begun)
+
+    def _figures(self, value: dict[str, Any]) -> None:
+        self._finish = value["swarm_finish"]
+        usage, timings = value["usage"], value["timings"]
+        self._stats = Stats(
+            prompt_tokens=usage["prompt_tokens"],
+            cached_tokens=usage["prompt_tokens_details"]["cached_tokens"],
+            generated_tokens=usage["completion_tokens"],
+            first_token_s=timings["first_token_s"],
+            decode_s=timings["decode_s"],
+        )
+
+
+def events_of(response: http.client.HTTPResponse) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The server-sent events of a response: their names and their values."""
+    event = ""
+    for raw in response:
+        line = raw.decode().rstrip("\r\n")
+        if line.startswith("event: "):
+            event = line[len("event: ") :]
+        elif line.startswith("data: ") and line != "data: [DONE]":
+            yield event, json.loads(line[len("data: ") :])
+            event = ""

@@ -1,0 +1,109 @@
+"""A device dies or freezes in the middle of an answer: the reader gets the very same text, only later."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import swarm
+from swarm.engine.sampling import SamplingParams
+from tests.helpers.nodes import Heard, NodeProcess, Swarm, cost_of, memories_for
+
+CONTEXT = 512
+LONG_PROMPT = "Tell me about the sea, the ships on it and the people who sail them. " * 40
+MAX_TOKENS = 80
+
+
+def body(model: str, prompt: str) -> dict[str, object]:
+    return {"model": model, "prompt": prompt, "max_tokens": MAX_TOKENS, "temperature": 0.8, "seed": 11}
+
+
+def names_of_stages(node: NodeProcess) -> list[str]:
+    """Who works on the answer that runs, in the order of the pipeline."""
+    chats = [chat for chat in node.status()["chats"] if chat["phase"] in ("opening", "running")]  # type: ignore[union-attr,attr-defined,index]
+    return list(chats[-1]["devices"]) if chats else []  # type: ignore[index]
+
+
+def strike(nodes: Swarm, role: int, fault: Callable[[NodeProcess], None]) -> str:
+    """Do something to the device that has a role in the pipeline, unless it is the entry node; return its name."""
+    entry = nodes.nodes[0]
+    name = names_of_stages(entry)[role]
+    victim = next(node for node in nodes.nodes if node.name == name)
+    assert victim is not entry
+    fault(victim)
+    return name
+
+
+def memories(path: Path, context: int) -> list[int]:
+    """An entry node that holds nothing, and four devices of which any three can hold the model: each can be struck."""
+    each = max(memories_for(cost_of(path), (10, 10, 10), context))
+    return [1_000_000, *[each] * 4]
+
+
+def kill(node: NodeProcess) -> None:
+    node.signal(signal.SIGKILL)
+
+
+def freeze(node: NodeProcess) -> None:
+    node.signal(signal.SIGSTOP)
+
+
+def revive(nodes: Swarm, name: str) -> None:
+    """Bring a struck device back, and wait until everybody knows."""
+    victim = next(node for node in nodes.nodes if node.name == name)
+    if victim.is_running:
+        victim.signal(signal.SIGCONT)
+    else:
+        victim.start()
+        victim.wait_ready()
+    nodes.wait_mesh()
+
+
+@pytest.mark.parametrize("fault", [kill, freeze])
+def test_an_answer_survives_a_device_lost_while_it_is_written(
+    tmp_path: Path, real_model: Path, fault: Callable[[NodeProcess], None]
+) -> None:
+    with Swarm(tmp_path / "swarm", memories(real_model, CONTEXT), model=real_model, context=CONTEXT) as nodes:
+        entry = nodes.nodes[0]
+        calm = entry.ask(body(nodes.model, "The sea is"))
+        assert not calm.error and len(calm.tokens) == MAX_TOKENS
+        for role in range(3):
+            struck: list[str] = []
+
+            def on_piece(heard: Heard, role: int = role, struck: list[str] = struck) -> None:
+                if len(heard.at) == 15:
+                    struck.append(strike(nodes, role, fault))
+
+            heard = entry.ask(body(nodes.model, "The sea is"), on_piece=on_piece)
+            print(f"{fault.__name__} stage {role}: longest gap {heard.longest_gap_s:.2f} s, {heard.notes}")
+            assert struck and not heard.error
+            assert heard.tokens == calm.tokens and heard.text == calm.text
+            assert any(f"{struck[0]} is gone; going on with" in note for note in heard.notes), heard.notes
+            revive(nodes, struck[0])
+
+
+@pytest.mark.parametrize("fault", [kill, freeze])
+def test_an_answer_survives_a_device_lost_while_its_prompt_is_read(
+    tmp_path: Path, real_model: Path, fault: Callable[[NodeProcess], None]
+) -> None:
+    model = swarm.load(real_model, threads=1, context=1024)
+    with Swarm(tmp_path / "swarm", memories(real_model, 1024), model=real_model, context=1024) as nodes:
+        entry = nodes.nodes[0]
+        assert not entry.ask(body(nodes.model, "The sea is")).error  # everything is loaded
+        for role in range(3):
+            prompt = f"{role} {LONG_PROMPT}"  # nothing in common with what was read before
+            expected = model.generate(prompt, max_tokens=20, params=SamplingParams(temperature=0.8, seed=11))
+            struck: list[str] = []
+
+            def on_reading(done: int, total: int, role: int = role, struck: list[str] = struck) -> None:
+                if not struck:
+                    struck.append(strike(nodes, role, fault))
+
+            heard = entry.ask({**body(nodes.model, prompt), "max_tokens": 20}, on_reading=on_reading)
+            print(f"{fault.__name__} stage {role} while reading: {heard.timings}, {heard.notes}")
+            assert struck and not heard.error and heard.n_prompt > 512
+            assert expected.text == heard.text and heard.tokens == expected.tokens
+            revive(nodes, struck[0])
