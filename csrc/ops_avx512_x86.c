@@ -10,8 +10,10 @@ typedef int32_t vi __attribute__((vector_size(64)));
 static inline __m512 to_m512(vf v) { __m512 r; memcpy(&r, &v, sizeof r); return r; }
 static inline vf from_m512(__m512 v) { vf r; memcpy(&r, &v, sizeof r); return r; }
 static inline vf vfma(vf a, vf b, vf c) { return from_m512(_mm512_fmadd_ps(to_m512(a), to_m512(b), to_m512(c))); }
-static inline vf vset(float x) { return (vf)_mm512_set1_ps(x); }
-static inline vf vbytes(const int8_t *p) { return (vf)_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)p))); }
+static inline vf vset(float x) { return from_m512(_mm512_set1_ps(x)); }
+static inline vf vbytes(const int8_t *p) {
+  return from_m512(_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)p))));
+}
 static inline vf vhalf(const uint16_t *p) { return from_m512(_mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)p))); }
 static inline void vtohalf(uint16_t *p, vf v) { _mm256_storeu_si256((__m256i *)p, _mm512_cvtps_ph(to_m512(v), 0)); }
 #define SW_OPS_NAME "avx512"

@@ -8,6 +8,8 @@ static inline vf vfma(vf a, vf b, vf c) {
   for (int i = 0; i < W; i++) r[i] = __builtin_fmaf(a[i], b[i], c[i]);
   return r;
 }
+static inline vf vset(float x) { return (vf){x, x, x, x}; }
+static inline vf vbytes(const int8_t *p) { return (vf){p[0], p[1], p[2], p[3]}; }
 static inline vf vhalf(const uint16_t *p) {
   vf r;
   for (int i = 0; i < W; i++) r[i] = sw_half_to_float(p[i]);
