@@ -23,7 +23,7 @@ from swarm.text.messages import Message
 from swarm.text.thinking import StopStrings, ThinkingSplitter
 from swarm.wire.ids import SessionId
 
-LEGS = (1024, 2048, 4096, 8192)  # tokens of context that an answer reserves; beyond, each leg doubles
+LEGS = (512, 1024, 2048, 4096, 8192)  # tokens of context that an answer reserves; beyond, each leg doubles
 MIN_LEG = 128  # tokens that a leg should at least have room for
 
 
