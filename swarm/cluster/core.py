@@ -219,10 +219,12 @@ class Core:
         """Messages to ourselves are handled here, in order; all other effects are the node's."""
         out: list[Effect] = []
         queue = deque(effects)
+        self.stage.settle(now)
         while queue:
             effect = queue.popleft()
             if isinstance(effect, Send) and effect.to == self.me:
                 queue.extend(self._handle(self.me, effect.message, effect.frame, now))
+                self.stage.settle(now)
             else:
                 out.append(effect)
         return out

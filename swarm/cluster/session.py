@@ -267,9 +267,12 @@ class Sessions:
 
     def _not_opened(self, session: Session, sender: PeerId, message: SessionReply, now: float) -> list[Effect]:
         if message.missing_bytes:
+            # What other stages promised goes back: of two sessions that hold what the other one needs, one must let go.
+            effects = self._close(session, keep=True)
             _enter(session, Phase.PLACING, now)
-            session.retry_at = now + limits.REPLAN_S
-            return self._say(session, f"waiting for memory: {in_gib(message.missing_bytes)} are in use by other chats")
+            session.retry_at = now + limits.REPLAN_S * (0.5 + self.placer.rng.random())
+            text = f"waiting for memory: {in_gib(message.missing_bytes)} are in use by other chats"
+            return effects + self._say(session, text)
         return self.placer.renew(session.ask.model, now) + self.placements_changed(now)
 
     def _begin(self, session: Session, now: float) -> list[Effect]:

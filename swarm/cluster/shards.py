@@ -60,6 +60,11 @@ class Shards:
         claim = self.live.get((author, model))
         return claim if claim and claim.placement.epoch == epoch and claim.parts <= self.loaded else None
 
+    def serves(self, author: PeerId, model: ModelId, epoch: int) -> bool:
+        """True while that placement has not ended or been replaced."""
+        claim = self.live.get((author, model))
+        return claim is not None and claim.placement.epoch == epoch
+
     def needed(self) -> set[PartKey]:
         """Weights that some placement needs."""
         return {part for claim in self._claims() for part in claim.parts}

@@ -203,6 +203,16 @@ class Stage:
             if entry.running and now - entry.used_at > limits.IDLE_KV_S and session is not None and not session.steps:
                 self.ledger.rest(key, now)
 
+    def settle(self, now: float) -> None:
+        """Sessions whose placement is no longer served here stand still until they are opened on another."""
+        for key, session in self.sessions.items():
+            if not session.closed and not self.shards.serves(
+                session.open.entry, session.open.model, session.open.placement
+            ):
+                session.steps.clear()
+                session.closed = True
+                self.ledger.rest(key, now)
+
     def probe(self, sender: PeerId, message: SessionProbe) -> list[Effect]:
         """The entry node asks whether we are slow or something was lost."""
         session = self.sessions.get(message.session)

@@ -10,7 +10,7 @@ import pytest
 from swarm import limits
 from swarm.cluster.core import Core, Identity
 from swarm.cluster.cost import LayerCost, ModelCost
-from swarm.cluster.effects import Compute, Effect, Emit, Ended, Load, OpenKv, Reason, Send
+from swarm.cluster.effects import Compute, Effect, Emit, Ended, Load, Notice, OpenKv, Reason, Send
 from swarm.cluster.planner import PREFILL_CHUNK
 from swarm.cluster.session import Ask, Phase
 from swarm.wire.ids import BootId, ModelId, PeerId, SessionId
@@ -275,6 +275,18 @@ def test_a_step_that_keeps_failing_ends_the_answer_with_its_reason() -> None:
         e for e in remote.hear(SessionError(S1, remote.epoch, "failed", "out of memory"), 0.1) if isinstance(e, Ended)
     ]
     assert end.reason is Reason.FAILED and "out of memory" in end.error
+
+
+def test_a_stage_without_room_makes_the_session_let_go_everywhere_and_wait() -> None:
+    remote = Remote()
+    (offer,) = remote.sent(remote.core.ask(ask((1, 2), 5), 0.0), PlacementOffer)
+    epoch = offer.placement.epoch
+    remote.hear(PlacementReply(MODEL, epoch, True, ""), 0.0)
+    (opening,) = remote.sent(remote.hear(ShardReady(MODEL, epoch, Shard(OTHER, 0, 4, True, True)), 0.0), SessionOpen)
+    effects = remote.hear(SessionReply(S1, opening.epoch, False, "full", 0, 4096), 0.0)
+    assert remote.sent(effects, SessionClose) == [SessionClose(S1, opening.epoch, True)]
+    assert any(isinstance(e, Notice) and "4.0 KiB are in use" in e.text for e in effects)
+    assert remote.sent(remote.tick(0.1, 2.0), SessionOpen)
 
 
 def test_the_end_is_told_to_the_stages() -> None:

@@ -286,6 +286,16 @@ def test_after_a_step_that_failed_nothing_is_taken_until_the_session_is_opened_a
     assert computes(ids(stage, 0, 5, epoch=3))
 
 
+def test_when_its_placement_ends_a_session_stands_still() -> None:
+    stage = opened(FIRST)
+    computes(ids(stage, 0, 5))
+    ids(stage, 1, 6)
+    stage.shards.author_gone(ENTRY, restarted=False)
+    stage.settle(1.0)
+    assert not stage.sessions[S1].steps and not stage.ledger.kv[S1].running
+    assert ids(stage, 2, 7) == []
+
+
 def test_a_probe_says_how_far_the_stage_is_and_whether_it_works() -> None:
     stage = opened(FIRST)
     assert sent(stage.probe(ENTRY, SessionProbe(S1, 2))) == [(ENTRY, SessionProbed(S1, 2, 0, False))]
