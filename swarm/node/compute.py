@@ -72,6 +72,8 @@ class ComputeWorker:
     def __init__(self, post: Post, answer: Callable[[Done], None], *, threads: int, isa: str = "") -> None:
         self.busy_s = 0.0  # computing, since the start
         self.positions = 0  # computed, since the start
+        self.decode_s = 0.0  # of it, for single tokens
+        self.decode_steps = 0
         self._post = post
         self._answer = answer
         self._threads = threads
@@ -159,8 +161,12 @@ class ComputeWorker:
             done = self._step(job)
         except (SwarmError, MemoryError, ValueError, KeyError) as error:
             done = Done(job.job, error=_line(error))
-        self.busy_s += time.perf_counter() - started
+        took_s = time.perf_counter() - started
+        self.busy_s += took_s
         self.positions += len(job.ids)
+        if len(job.ids) == 1:
+            self.decode_s += took_s
+            self.decode_steps += 1
         self._tell(self._answer, done)
 
     def _step(self, job: Compute) -> Done:

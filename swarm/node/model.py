@@ -6,6 +6,7 @@ import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, Unpack
 
@@ -13,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from swarm import cores
+from swarm.config import user_cache_dir
 from swarm.engine import generate
 from swarm.engine.generate import Progress, Request, Session, check_fits
 from swarm.engine.sampling import SamplingFields, SamplingParams
@@ -179,14 +181,34 @@ def load(
 def _decoder(gguf: GGUF, spec: ModelSpec, settings: Settings, progress: LoadProgress | None) -> EngineDecoder:
     from swarm import kernels
     from swarm.engine.decoder import Decoder as EngineDecoder
+    from swarm.engine.packed import PackedFile
     from swarm.engine.weights import load_weights
     from swarm.models import kv_bytes_per_token, model_sizes
 
     threads, free = settings.threads or kernels.threads(), free_memory_bytes()
     room = free - model_sizes(spec, gguf.tensors).total
     context = fitting_context(spec, settings.context, kv_bytes_per_token(spec, settings.kv.upper()), room)
-    weights = load_weights(gguf, spec, range(spec.n_layers), threads=threads, memory_bytes=free, progress=progress)
+    keep = partial(PackedFile.open, user_cache_dir() / "packed", packed_key(gguf), always=settings.packed == "always")
+    weights = load_weights(
+        gguf,
+        spec,
+        range(spec.n_layers),
+        threads=threads,
+        memory_bytes=free,
+        keep=None if settings.packed == "never" else keep,
+        progress=progress,
+    )
     return EngineDecoder(spec, weights, context=context, threads=threads, isa=kernels.isa(settings.cpu), kv=settings.kv)
+
+
+def packed_key(gguf: GGUF) -> str:
+    """What the packed weights of a whole model depend on: the layout, and the files as far as a glance tells."""
+    from blake3 import blake3
+
+    from swarm.kernels import PACKED_LAYOUT
+
+    stamps = [(str(part), part.stat().st_size, part.stat().st_mtime_ns) for part in gguf.parts]
+    return blake3(repr((PACKED_LAYOUT, stamps)).encode() + bytes(gguf.header())).hexdigest()[:32]
 
 
 def fitting_context(spec: ModelSpec, wanted: int, kv_token_bytes: int, room_bytes: int) -> int:

@@ -130,6 +130,12 @@ class Seeing:
             "discovery": node.neighbours.problem,
             "fetched_bytes": node.library.fetcher.bytes_fetched,
             "given_bytes": node.provider.bytes_given,
+            "computed": {
+                "seconds": node.worker.busy_s,
+                "positions": node.worker.positions,
+                "decode_seconds": node.worker.decode_s,
+                "decode_steps": node.worker.decode_steps,
+            },
             "dropped": dict(node.core.stage.dropped),
         }
 
