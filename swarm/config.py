@@ -19,6 +19,7 @@ from swarm.limits import MAX_CONFIG_BYTES
 Value = str | int
 DEFAULTS_FILE = Path(__file__).with_name("swarm.toml")
 KV_TYPES = ("f16", "q8_0")
+PACKED_CHOICES = ("auto", "always", "never")
 _SIZE = re.compile(r"(?P<number>\d{1,15}(?:\.\d{1,6})?)\s*(?P<unit>%|b|[kmgt]i?b|)", re.ASCII | re.IGNORECASE)
 _UNITS = {"": 1, "b": 1} | {f"{p}{i}b": b**n for i, b in (("", 1000), ("i", 1024)) for n, p in enumerate("kmgt", 1)}
 
@@ -32,6 +33,7 @@ class Settings:
     threads: int
     cpu: str
     context: int
+    packed: str
     kv: str
     home: str
     name: str
@@ -43,6 +45,8 @@ class Settings:
     def __post_init__(self) -> None:
         if self.kv not in KV_TYPES:
             raise ConfigError(f"kv is {self.kv!r}; it must be one of {', '.join(KV_TYPES)}")
+        if self.packed not in PACKED_CHOICES:
+            raise ConfigError(f"packed is {self.packed!r}; it must be one of {', '.join(PACKED_CHOICES)}")
         for name in ("threads", "context"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be 0 (choose for me) or more")

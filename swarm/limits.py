@@ -9,6 +9,11 @@ MAX_PIPED_PROMPT_BYTES = 4 * 1024 * 1024  # `swarm run -`: more text than any co
 CONNECT_TIMEOUT_S = 5.0  # asking a download source whether it answers: a person is waiting for the next one
 MIN_FREE_DISK_BYTES = 64 * 1024 * 1024  # kept free by a download: a full disk breaks more than Swarm
 
+# --- packed weights kept on disk
+MIN_PACKED_BYTES = 1024 * 1024 * 1024  # smaller models are packed in a second or two
+MIN_PACKED_FREE_BYTES = 5 * 1024 * 1024 * 1024  # left free on the disk beside them
+MAX_PACKED_FILES = 4  # models; the one that was used longest ago goes
+
 # --- the wire (swarm/wire): checked before anything is allocated
 MAX_HEADER_BYTES = 64 * 1024  # one message's msgpack; the largest, a placement of 256 shards, is a third of it
 MAX_FRAMES = 4  # raw frames of a message; today at most one is used

@@ -23,6 +23,8 @@ from swarm.models.spec import EXPERT_ROLES, ModelSpec, NeededTensor, Role, tenso
 U8 = npt.NDArray[np.uint8]
 F32 = npt.NDArray[np.float32]
 HUGE_PAGE = 2 * 1024 * 1024
+PANEL = 16  # rows of a panel, see csrc/README.md
+PACK_BYTES = 32 * 1024 * 1024  # of a tensor, packed before its pages of the file are given back
 MATRICES = frozenset(
     {Role.EMBED, Role.OUTPUT, Role.Q, Role.K, Role.V, Role.O, Role.GATE, Role.UP, Role.DOWN, Role.ROUTER}
     | {Role.SHARED_GATE, Role.SHARED_UP, Role.SHARED_DOWN}
@@ -75,9 +77,13 @@ def load_weights(
     output: bool = True,
     threads: int = 1,
     memory_bytes: int | None = None,
+    keep: Keep | None = None,
     progress: Progress | None = None,
 ) -> Weights:
-    """Pack the tensors of a shard; raise OutOfMemory when they need more than `memory_bytes`."""
+    """Pack the tensors of a shard; raise OutOfMemory when they need more than `memory_bytes`.
+
+    keep: gives, for the bytes needed, a place that outlasts the process and may hold the weights already, or None.
+    """
     needed = tensors_needed(spec, layers, embed, output)
     # A tied model names the same rows as EMBED and OUTPUT; they are packed once.
     distinct = {n.ref: n for n in needed if n.role in MATRICES}
@@ -87,9 +93,11 @@ def load_weights(
             f"the weights need {total / 2**30:.1f} GiB and {memory_bytes / 2**30:.1f} GiB are free; "
             "use a smaller quant or model, or join more devices"
         )
-    loader = _Loader(source, _Arena(total), threads, progress, total)
+    arena = (keep and keep(total)) or _Memory(total)
+    loader = _Loader(source, arena, threads, progress, total)
     for need in distinct.values():
         loader.pack(need)
+    arena.finish()
     vectors = {(n.layer, n.role): loader.vector(n) for n in needed if n.role not in MATRICES}
     matrices = {(n.layer, n.role): loader.packed[n.ref] for n in needed if n.role in MATRICES}
     return Weights(
@@ -124,8 +132,22 @@ def _aligned(n: int) -> int:
     return (n + 63) // 64 * 64
 
 
-class _Arena:
-    """Memory for all matrices of a shard, backed by huge pages where the system has them."""
+class Arena(Protocol):
+    """Where the matrices of a shard lie, one after the other, always in the same order."""
+
+    is_filled: bool
+
+    def take(self, n_bytes: int) -> U8: ...
+    def finish(self) -> None: ...
+
+
+Keep = Callable[[int], Arena | None]
+
+
+class _Memory:
+    """An arena in memory, backed by huge pages where the system has them."""
+
+    is_filled = False
 
     def __init__(self, n_bytes: int) -> None:
         # Private: what is shared counts as a file, and most systems give files no huge pages.
@@ -142,17 +164,21 @@ class _Arena:
         taken, self._free = self._free[:n_bytes], self._free[_aligned(n_bytes) :]
         return taken
 
+    def finish(self) -> None:
+        """Nothing to keep."""
+
 
 class _Loader:
-    def __init__(
-        self, source: TensorSource, arena: _Arena, threads: int, progress: Progress | None, total: int
-    ) -> None:
+    def __init__(self, source: TensorSource, arena: Arena, threads: int, progress: Progress | None, total: int) -> None:
         self.source, self.arena, self.threads, self.progress = source, arena, threads, progress
         self.done, self.total = 0, total
         self.packed: dict[object, list[_native.Mat]] = {}
 
     def pack(self, need: NeededTensor) -> None:
         quant = self.source.tensors[need.ref.name].quant
+        if self.arena.is_filled:
+            self.packed[need.ref] = [self._as_packed(quant, need) for _ in range(need.n_experts)]
+            return
         rows = slice(need.ref.row_start, need.ref.row_end)
         # Expert by expert: a source that must put rows together then never holds all of them.
         slabs = self.source.slabs(need.ref.name) if need.role in EXPERT_ROLES else [self.source.raw(need.ref.name)]
@@ -161,11 +187,26 @@ class _Loader:
 
     def _pack_rows(self, quant: Quant, raw: U8, need: NeededTensor) -> _native.Mat:
         n_bytes = _native.packed_bytes(quant.id, need.rows, need.cols, need.cols)
-        mat = _native.pack(quant.id, raw, need.cols, self.arena.take(n_bytes), 0, self.threads)
+        out = self.arena.take(n_bytes)
+        # Slice by slice, so that the file's pages of a large tensor are not in memory beside the packed ones.
+        step = max(PACK_BYTES // raw.shape[1] // PANEL, 1) * PANEL
+        for row in range(0, need.rows, step):
+            start = _native.packed_bytes(quant.id, row, need.cols, need.cols)
+            _native.pack(quant.id, raw[row : row + step], need.cols, out[start:], 0, self.threads)
+            if row + step < need.rows:
+                self.source.drop(need.ref.name)
+        self._advance(n_bytes)
+        return _native.Mat(quant.id, need.rows, need.cols, out)
+
+    def _as_packed(self, quant: Quant, need: NeededTensor) -> _native.Mat:
+        n_bytes = _native.packed_bytes(quant.id, need.rows, need.cols, need.cols)
+        self._advance(n_bytes)
+        return _native.Mat(quant.id, need.rows, need.cols, self.arena.take(n_bytes))
+
+    def _advance(self, n_bytes: int) -> None:
         self.done += _aligned(n_bytes)
         if self.progress:
             self.progress(self.done, self.total)
-        return mat
 
     def vector(self, need: NeededTensor) -> F32:
         raw = self.source.raw(need.ref.name)

@@ -1,0 +1,116 @@
+"""Packed weights kept in a file: packed once, mapped the next time, and shared by all processes that run the model.
+
+Packing costs about a second for each GiB and core, and writing to fresh memory costs as much again; a mapped file costs
+neither. Its pages count as cache: a device short of memory drops and reads them again instead of killing a process. The
+price is the model's size on the disk, so only large models on disks with room, and not on SD cards, are kept.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import mmap
+import os
+import shutil
+import threading
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from swarm.limits import MAX_PACKED_FILES, MIN_PACKED_BYTES, MIN_PACKED_FREE_BYTES
+
+U8 = npt.NDArray[np.uint8]
+
+
+class PackedFile:
+    """An arena (see weights.py) in a file named by `key`. `is_filled`: the weights are already there."""
+
+    def __init__(self, path: Path, n_bytes: int, file: int, *, is_filled: bool) -> None:
+        self._path, self._file, self.is_filled = path, file, is_filled
+        self._map = mmap.mmap(file, n_bytes, access=mmap.ACCESS_READ if is_filled else mmap.ACCESS_WRITE)
+        self._free: U8 = np.frombuffer(self._map, np.uint8)
+
+    @classmethod
+    def open(cls, folder: Path, key: str, n_bytes: int, *, always: bool = False) -> PackedFile | None:
+        """The file of these weights, or a new one to fill; None when it is not worth it or cannot be had now."""
+        path = folder / f"{key}.packed"
+        with suppress(OSError):
+            file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            if os.fstat(file).st_size == n_bytes:
+                os.utime(path)
+                return cls(path, n_bytes, file, is_filled=True)
+            os.close(file)
+        return cls._create(path, n_bytes) if always or is_worth_it(folder, n_bytes) else None
+
+    @classmethod
+    def _create(cls, path: Path, n_bytes: int) -> PackedFile | None:
+        """A new file, to be renamed when it is complete and on the disk; None when another process is at it."""
+        file = -1
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            file = os.open(part_of(path), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.ftruncate(file, 0)  # what a run that was cut off left may be anything
+            os.posix_fallocate(file, 0, n_bytes)  # a full disk must say so now, not kill us at a write to the map
+            return cls(path, n_bytes, file, is_filled=False)
+        except OSError:
+            if file >= 0:
+                os.close(file)
+            return None
+
+    def take(self, n_bytes: int) -> U8:
+        """The next n bytes; each piece starts on a cache line."""
+        taken, self._free = self._free[:n_bytes], self._free[(n_bytes + 63) // 64 * 64 :]
+        return taken
+
+    def finish(self) -> None:
+        """Everything is packed: make it durable in the background, then give it its name."""
+        if not self.is_filled:
+            threading.Thread(target=self._keep, name="packed-file", daemon=True).start()
+
+    def _keep(self) -> None:
+        with suppress(OSError):  # not kept: the next run packs again
+            os.fsync(self._file)
+            os.replace(part_of(self._path), self._path)
+            prune(self._path.parent)
+
+
+def part_of(path: Path) -> Path:
+    """Where a file lies until it is complete."""
+    return path.with_suffix(".part")
+
+
+def is_worth_it(folder: Path, n_bytes: int) -> bool:
+    """True for weights that take long to pack, on a disk that is fast and has room."""
+    if n_bytes < MIN_PACKED_BYTES:
+        return False
+    existing = next(p for p in (folder, *folder.parents) if p.exists())
+    usage = shutil.disk_usage(existing)
+    room = usage.free - n_bytes
+    return room > max(MIN_PACKED_FREE_BYTES, usage.total // 10) and not is_slow_disk(existing)
+
+
+def is_slow_disk(path: Path) -> bool:
+    """True for SD cards, USB sticks of that kind, and disks that turn: writing gigabytes there takes minutes."""
+    device = os.stat(path).st_dev
+    block = Path(f"/sys/dev/block/{os.major(device)}:{os.minor(device)}")
+    with suppress(OSError):
+        real = block.resolve(strict=True)
+        if "mmcblk" in real.name:
+            return True
+        for disk in (real, real.parent):
+            flag = disk / "queue" / "rotational"
+            if flag.exists():
+                return flag.read_text().strip() == "1"
+    return False
+
+
+def prune(folder: Path) -> None:
+    """Delete the files that were used longest ago, beyond MAX_PACKED_FILES or when the disk fills up."""
+    files = sorted(folder.glob("*.packed"), key=lambda p: p.stat().st_mtime)
+    usage = shutil.disk_usage(folder)
+    while len(files) > 1:
+        if len(files) <= MAX_PACKED_FILES and shutil.disk_usage(folder).free > usage.total // 20:
+            return
+        files.pop(0).unlink(missing_ok=True)

@@ -1,0 +1,144 @@
+"""Packed weights kept in a file: mapped the second time, never half-written, never in the way."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+from collections import namedtuple
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from swarm import kernels
+from swarm.engine import packed
+from swarm.engine.decoder import Decoder
+from swarm.engine.packed import PackedFile, is_worth_it, part_of, prune
+from swarm.engine.weights import Keep, Weights, load_weights
+from swarm.kernels import _native
+from swarm.kernels.quants import QUANTS
+from swarm.limits import MAX_PACKED_FILES, MIN_PACKED_BYTES
+from swarm.models import spec_from_gguf
+from swarm.node.model import packed_key
+from swarm.store.gguf import open_gguf
+from tests.helpers.tiny import TINY, make_weights, write_tiny
+
+Usage = namedtuple("Usage", "total used free")
+IDS = list(range(5, 40))
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    return write_tiny(tmp_path / "tiny.gguf", TINY["air"], make_weights(TINY["air"]), "Q8_0")
+
+
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep files in the foreground, so that a test sees them."""
+    monkeypatch.setattr(PackedFile, "finish", lambda self: None if self.is_filled else self._keep())
+
+
+def keeper(folder: Path) -> Keep:
+    return lambda n_bytes: PackedFile.open(folder, "key", n_bytes, always=True)
+
+
+def load(path: Path, keep: Keep | None) -> tuple[Weights, np.ndarray]:
+    with open_gguf(path) as file:
+        spec = spec_from_gguf(file.metadata, file.tensors)
+        weights = load_weights(file, spec, range(spec.n_layers), keep=keep)
+    return weights, Decoder(spec, weights, context=64, threads=1).logits(IDS)
+
+
+def test_the_second_load_packs_nothing_and_gives_the_same_logits(
+    model: Path, tmp_path: Path, here: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, want = load(model, None)
+    _, first = load(model, keeper(tmp_path / "kept"))
+
+    def never(*_: object) -> None:
+        raise AssertionError("packed again")
+
+    monkeypatch.setattr(_native, "pack", never)
+    _, second = load(model, keeper(tmp_path / "kept"))
+    assert np.array_equal(first, want)
+    assert np.array_equal(second, want)
+    assert [p.name for p in (tmp_path / "kept").iterdir()] == ["key.packed"]
+
+
+def test_a_file_of_another_size_is_packed_anew(model: Path, tmp_path: Path, here: None) -> None:
+    (tmp_path / "key.packed").write_bytes(b"cut off")
+    weights, _ = load(model, keeper(tmp_path))
+    assert (tmp_path / "key.packed").stat().st_size == weights.n_bytes
+
+
+def test_what_a_killed_run_left_is_overwritten(model: Path, tmp_path: Path, here: None) -> None:
+    part_of(tmp_path / "key.packed").write_bytes(b"\xff" * 100_000)
+    _, want = load(model, None)
+    load(model, keeper(tmp_path))
+    _, got = load(model, keeper(tmp_path))
+    assert np.array_equal(got, want)
+
+
+def test_a_file_that_another_process_fills_is_left_alone(model: Path, tmp_path: Path, here: None) -> None:
+    part = part_of(tmp_path / "key.packed")
+    with part.open("wb") as other:
+        other.write(b"theirs")
+        other.flush()
+        fcntl.flock(other, fcntl.LOCK_EX)
+        load(model, keeper(tmp_path))
+    assert part.read_bytes() == b"theirs"
+    assert not (tmp_path / "key.packed").exists()
+
+
+def test_a_full_disk_means_memory(model: Path, tmp_path: Path, here: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    _, got = load(model, keeper(tmp_path))
+    assert np.array_equal(got, load(model, None)[1])
+    assert not (tmp_path / "key.packed").exists()
+
+
+def test_only_large_models_on_disks_with_room_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    disk = Usage(100 * 2**30, 0, 50 * 2**30)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: disk)
+    monkeypatch.setattr(packed, "is_slow_disk", lambda _: False)
+    assert is_worth_it(tmp_path, MIN_PACKED_BYTES)
+    assert is_worth_it(tmp_path / "not" / "yet", MIN_PACKED_BYTES)
+    assert not is_worth_it(tmp_path, MIN_PACKED_BYTES - 1)
+    assert not is_worth_it(tmp_path, 41 * 2**30), "a tenth of the disk stays free"
+    monkeypatch.setattr(packed, "is_slow_disk", lambda _: True)
+    assert not is_worth_it(tmp_path, MIN_PACKED_BYTES)
+
+
+def test_the_files_used_longest_ago_are_deleted(tmp_path: Path) -> None:
+    for age in range(MAX_PACKED_FILES + 2):
+        path = tmp_path / f"{age}.packed"
+        path.write_bytes(b"x")
+        os.utime(path, (1000 - age, 1000 - age))
+    prune(tmp_path)
+    assert sorted(p.name for p in tmp_path.iterdir()) == [f"{age}.packed" for age in range(MAX_PACKED_FILES)]
+
+
+def test_the_key_changes_with_the_file(model: Path) -> None:
+    with open_gguf(model) as file:
+        before = packed_key(file)
+        os.utime(model, (1, 1))
+        assert packed_key(file) != before
+
+
+def test_the_layout_has_the_number_that_kept_files_are_named_by() -> None:
+    """When this fails, the layout has changed: raise PACKED_LAYOUT, then write down the new digest."""
+    from blake3 import blake3
+
+    digest = blake3()
+    for quant in QUANTS.values():
+        cols = 2 * quant.block_cols if quant.block_cols > 1 else 5
+        raw = (np.arange(20 * quant.row_bytes(cols), dtype=np.uint32) * 2654435761 >> 13).astype(np.uint8)
+        out = np.zeros(_native.packed_bytes(quant.id, 20, cols, cols) + 64, np.uint8)
+        out = out[-out.ctypes.data % 64 :]
+        _native.pack(quant.id, raw.reshape(20, -1), cols, out)
+        digest.update(out[: _native.packed_bytes(quant.id, 20, cols, cols)])
+    assert (kernels.PACKED_LAYOUT, digest.hexdigest(8)) == (1, "06a84b09d4c1e3bf")
