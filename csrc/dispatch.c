@@ -51,7 +51,7 @@ static int has_avx512vnni(void) {
 #define HWCAP2_I8 (1ul << 13)
 
 static int has_dotprod(void) { return (getauxval(AT_HWCAP) & HWCAP_DOTPROD) != 0; }
-__attribute__((unused)) static int has_i8mm(void) { return has_dotprod() && (getauxval(AT_HWCAP2) & HWCAP2_I8); }
+static int has_i8mm(void) { return has_dotprod() && (getauxval(AT_HWCAP2) & HWCAP2_I8); }
 #endif
 
 static int has_always(void) { return 1; }
@@ -69,6 +69,7 @@ static const struct {
 #elif defined(__aarch64__)
   {&sw_kernels_neon, has_always},
   {&sw_kernels_dotprod, has_dotprod},
+  {&sw_kernels_i8mm, has_i8mm},
 #endif
 };
 #define N_SETS ((int)(sizeof sets / sizeof *sets))

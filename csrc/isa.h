@@ -11,6 +11,7 @@ extern const sw_kernels sw_kernels_avx512vnni;
 #elif defined(__aarch64__)
 extern const sw_kernels sw_kernels_neon;
 extern const sw_kernels sw_kernels_dotprod;
+extern const sw_kernels sw_kernels_i8mm;
 #endif
 
 /* The instruction set of all functions from here to SW_TARGET_END, before the header of its intrinsics is included.

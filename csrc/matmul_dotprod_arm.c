@@ -7,19 +7,7 @@ SW_TARGET("arch=armv8.2-a+dotprod")
 #define TOKENS 4
 #include "neon.inc"
 
-typedef int32x4_t vd;
-
-INLINE vd vd_set(int x) { return vdupq_n_s32(x); }
-INLINE vd vd_dot(vd acc, vi w, const act *a, int g) {
-  const int8x16_t v = vreinterpretq_s8_u8(w), b = a->half[g / 4];
-  switch (g % 4) {
-    case 0: return vdotq_laneq_s32(acc, v, b, 0);
-    case 1: return vdotq_laneq_s32(acc, v, b, 1);
-    case 2: return vdotq_laneq_s32(acc, v, b, 2);
-    default: return vdotq_laneq_s32(acc, v, b, 3);
-  }
-}
-
+#include "neon_dot.inc"
 #include "dot32.inc"
 #include "kernel.inc"
 
