@@ -7,10 +7,14 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.swarm-installed
 SOURCES := $(wildcard csrc/*.c csrc/*.h csrc/*.inc csrc/*.pxi csrc/*.pyx)
 
-.PHONY: chat test build oracles check clean
+.PHONY: chat demo test build oracles check clean
 
 chat: $(STAMP)
 	@$(BIN)/swarm chat $(MODEL)
+
+# Three nodes on this machine, one of them killed in the middle of an answer.
+demo: $(STAMP)
+	@$(BIN)/python tools/demo.py
 
 test: $(STAMP)
 	@$(BIN)/python -m pytest -q $(TESTS)
