@@ -8,16 +8,17 @@ import platform
 import shutil
 import sys
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 from swarm import config, cores
-from swarm.cli import machine, options
+from swarm.cli import doctor_network, machine, options
+from swarm.cli.finding import Finding
 from swarm.cli.terminal import GREEN, RED, YELLOW, human_bytes, paint
 from swarm.errors import NativeError, SwarmError
 from swarm.store import catalog
 
-HELP = "Check this device: processor, kernels, memory, disk, model. Says what is wrong and what to do; exits 1 if so."
+HELP = "Check this device: kernels, memory, disk, model, network. Says what is wrong and what to do; exits 1 if so."
 EXAMPLES = """\
   swarm doctor
   swarm doctor --json
@@ -26,16 +27,6 @@ MIN_MEMORY_BYTES = 1_000_000_000  # the default model with its context, Python a
 # A 4-bit 9B model reads 5 GB a token: below this it speaks slower than a token in two seconds.
 SLOW_MEMORY_BYTES_S = 2.5e9
 BANDWIDTH_SECONDS = 0.5
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One line of the report: what was looked at, what is there, and what to do when that is not well."""
-
-    subject: str
-    text: str
-    level: str = "ok"  # ok, warning (it works, less well), problem (it does not work)
-    advice: str = ""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -156,6 +147,7 @@ CHECKS: tuple[Callable[[config.Settings], list[Finding]], ...] = (
     check_memory,
     check_disk,
     check_model,
+    *doctor_network.CHECKS,
 )
 
 
