@@ -487,11 +487,11 @@ class Sim:
 # --- scripts
 
 
-def play(seed: int, *, verbose: bool = False) -> Sim:
+def play(seed: int, *, n_devices: int = 0, verbose: bool = False) -> Sim:
     """One random story: chats and faults for some seconds, then peace; every chat must end as it should."""
     rng = Random(seed)
     sim = Sim(seed, n_layers=rng.randint(3, 8), verbose=verbose)
-    n = rng.randint(2, 5)
+    n = n_devices or rng.randint(2, 5)
     whole, layer = sim.model.weight_bytes, sim.model.part_bytes(1)
     for i in range(n):
         share = rng.choice([0.3, 0.45, 0.6, 0.8])

@@ -17,6 +17,8 @@ FOUND = (2327, 2434, 3251)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "seeds" not in metafunc.fixturenames:
+        return
     only = metafunc.config.getoption("--sim-seed")
     blocks = [range(only, only + 1)] if only is not None else [range(i, i + BLOCK) for i in range(0, SEEDS, BLOCK)]
     blocks += [range(seed, seed + 1) for seed in FOUND] if only is None else []
@@ -28,6 +30,11 @@ def test_every_chat_gets_its_text_and_no_invariant_breaks(seeds: range, request:
     for seed in seeds:
         print(f"seed {seed}")
         play(seed, verbose=verbose)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_larger_swarms_too(seed: int) -> None:
+    play(seed, n_devices=9)
 
 
 def test_a_seed_plays_the_same_story_twice(seeds: range) -> None:
