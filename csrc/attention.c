@@ -62,21 +62,27 @@ static void rotate_and_store(sw_step *s, const sw_attn *w, const sw_kv *kv) {
     float *k = s->ws->k + ((size_t)t * d->n_kv_heads + h) * hd, *v = s->ws->v + ((size_t)t * d->n_kv_heads + h) * hd;
     finish_head(s, k, h, t, w->k_bias, w->k_norm);
     if (w->v_bias) s->ops->add(v, w->v_bias + h * hd, hd);
+    if (0) {
+      s->ops->spread(k, hd);
+      s->ops->spread(v, hd);
+    }
     s->ops->kv_store(kv, h, s->position + t, k, v);
     for (int j = h * group; j < (h + 1) * group; j++) {
       float *q = s->ws->q + ((size_t)t * d->n_heads + j) * hd;
       finish_head(s, q, j, t, w->q_bias, w->q_norm);
       for (int e = 0; e < hd; e++) q[e] *= d->q_scale;
+      if (0) s->ops->spread(q, hd);
     }
   }
   sw_join(s);
 }
 
-static void emit_head(sw_step *s, int token, int head, const float *m, const float *l, const float *acc, ptrdiff_t m_stride,
-                      ptrdiff_t acc_stride, int n_segments) {
+static void emit_head(sw_step *s, const sw_kv *kv, int token, int head, const float *m, const float *l, const float *acc,
+                      ptrdiff_t m_stride, ptrdiff_t acc_stride, int n_segments) {
   const int hd = s->dims->head_dim, column = head * hd;
   float *out = s->ws->mixed + (size_t)token * s->dims->n_heads * hd + column;
   s->ops->merge(m, l, acc, m_stride, acc_stride, n_segments, hd, out);
+  if (0) s->ops->spread(out, hd);
   if (hd % SW_BLOCK == 0) quantize_row(s, &s->ws->act_mixed, token, out, column, hd);
 }
 
@@ -128,7 +134,7 @@ static void attend_tiles(sw_step *s, const sw_kv *kv) {
                      t.l + g * SW_TILE_ROWS, t.acc + (size_t)g * SW_TILE_ROWS * hd, t.attend);
     for (int r = 0; r < rows; r++) {
       const int own = (t.limit[r] + SW_KV_SEGMENT - 1) / SW_KV_SEGMENT;
-      emit_head(s, (first + r) / group, h * group + (first + r) % group, t.m + r, t.l + r, t.acc + (size_t)r * hd, SW_TILE_ROWS,
+      emit_head(s, kv, (first + r) / group, h * group + (first + r) % group, t.m + r, t.l + r, t.acc + (size_t)r * hd, SW_TILE_ROWS,
                 (ptrdiff_t)SW_TILE_ROWS * hd, own);
     }
   }
@@ -159,7 +165,7 @@ static void attend_segments(sw_step *s, const sw_kv *kv) {
   sw_join(s);
   SW_SHARE(s, head, d->n_heads) {
     const size_t at = (size_t)head * s->ws->max_segments;
-    emit_head(s, 0, head, s->ws->part_m + at, s->ws->part_l + at, s->ws->part_acc + at * hd, 1, hd, segments);
+    emit_head(s, kv, 0, head, s->ws->part_m + at, s->ws->part_l + at, s->ws->part_acc + at * hd, 1, hd, segments);
   }
   sw_join(s);
 }

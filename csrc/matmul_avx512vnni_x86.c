@@ -13,6 +13,12 @@ typedef __m512i vi;
 typedef __m512 vf;
 
 INLINE vi vi_load(const void *p) { return _mm512_loadu_si512(p); }
+INLINE vi vi_keep(vi v) {
+#ifndef SW_EMULATED
+  __asm__("" : "+v"(v));
+#endif
+  return v;
+}
 INLINE void vi_store(void *p, vi v) { _mm512_storeu_si512(p, v); }
 INLINE vi vi_zero(void) { return _mm512_setzero_si512(); }
 INLINE vi vi_set32(int x) { return _mm512_set1_epi32(x); }
@@ -47,7 +53,11 @@ typedef struct {
   const int8_t *q;
 } act;
 
-INLINE act act_load(const int8_t *q) { return (act){q}; }
+/* Hidden, so that the compiler does not load all groups ahead of a loop over panels: they would take the registers. */
+INLINE act act_load(const int8_t *q) {
+  __asm__ volatile("" : "+r"(q));
+  return (act){q};
+}
 INLINE vi act_group(const act *a, int g) {
   int32_t four;
   memcpy(&four, a->q + 4 * g, 4);

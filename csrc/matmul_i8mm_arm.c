@@ -48,19 +48,19 @@ INLINE vf unit_rows(const unit *d, int which) {
   return vf_int(which ? vuzp2q_s32(d->rows[0], d->rows[1]) : vuzp1q_s32(d->rows[0], d->rows[1]));
 }
 
-INLINE void unit_add(unit *d, form k, vi w, const unit_act *a, int g, const vs *s, const int32_t *start,
+INLINE void unit_add(unit *d, form k, vi w, const unit_act *a, int g, vs s, const int32_t *start,
                      const int32_t *twin) {
   d->rows[g % 2] = vmmlaq_s32(d->rows[g % 2], vreinterpretq_s8_u8(w), a->columns[g / 2]);
   if (k.halves && g == 3) {
-    for (int i = 0; i < 2; i++) d->first[i] = vf_mul(s[0], unit_rows(d, i));
+    for (int i = 0; i < 2; i++) d->first[i] = vf_mul(s, unit_rows(d, i));
     d->rows[0] = d->rows[1] = pair(k, start[1], twin[1]);
   }
 }
 
-INLINE vf unit_end(const unit *d, form k, const vs *s, int which) {
+INLINE vf unit_end(const unit *d, form k, vs s, int which) {
   const vf total = unit_rows(d, which);
-  if (k.halves) return vf_fma(s[1], total, d->first[which]);
-  return k.scaled ? vf_mul(s[0], total) : total;
+  if (k.halves) return vf_fma(s, total, d->first[which]);
+  return k.scaled ? vf_mul(s, total) : total;
 }
 
 #include "kernel.inc"

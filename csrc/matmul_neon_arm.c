@@ -43,22 +43,22 @@ INLINE int8x8_t act_group(const act *a, int g) {
   }
 }
 
-INLINE void dot_add(dot *d, form k, vi w, const act *a, int g, const vs *s, const int32_t *start) {
+INLINE void dot_add(dot *d, form k, vi w, const act *a, int g, vs s, const int32_t *start) {
   const int8x16_t v = vreinterpretq_s8_u8(w);
   const int8x8_t b = act_group(a, g);
   d->low = vmlal_s8(d->low, vget_low_s8(v), b);
   d->high = vmlal_s8(d->high, vget_high_s8(v), b);
   if ((k.bits == 8 && g % 2) || (k.bits == 6 && g % 4 == 3) || (k.halves && g == 3) || g == 7) dot_flush(d);
   if (k.halves && g == 3) {
-    d->first = vf_mul(s[0], vf_int(d->acc));
+    d->first = vf_mul(s, vf_int(d->acc));
     d->acc = vdupq_n_s32(k.offset ? start[1] : 0);
   }
 }
 
-INLINE vf dot_end(const dot *d, form k, const vs *s) {
+INLINE vf dot_end(const dot *d, form k, vs s) {
   const vf total = vf_int(d->acc);
-  if (k.halves) return vf_fma(s[1], total, d->first);
-  return k.scaled ? vf_mul(s[0], total) : total;
+  if (k.halves) return vf_fma(s, total, d->first);
+  return k.scaled ? vf_mul(s, total) : total;
 }
 
 #include "kernel.inc"

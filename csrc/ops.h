@@ -9,7 +9,7 @@
 
 enum sw_kv_kind { SW_KV_F16 = 0, SW_KV_Q8_0 = 1, SW_KV_F32 = 2 };
 
-/* Keys and values of one layer. Keys: (n_kv_heads, capacity / 16, head_dim, 16), so that 16 positions are lanes.
+/* Keys and values of one layer; as int8 they are kept spread (see sw_ops). Keys: (n_kv_heads, capacity / 16, head_dim, 16), so that 16 positions are lanes.
  * Values: (n_kv_heads, capacity, head_dim). f32, f16 bits, or int8 with one f16 scale per position and 32 dims:
  * k_scale (n_kv_heads, capacity / 16, head_dim / 32, 16), v_scale (n_kv_heads, capacity, head_dim / 32). */
 typedef struct {
@@ -34,6 +34,9 @@ typedef struct {
   void (*sigmoid)(float *p, int n);
   /* Rotate the first 2 * half of x. pair 0: (x[i], x[i + half]); pair 1: (x[2i], x[2i + 1]). */
   void (*rope)(float *x, const float *cos, const float *sin, int half, int pair);
+  /* The normalised Hadamard transform of each power of two that divides n (the largest): its own inverse. It spreads
+   * outliers over their neighbours, so that blocks of int8 lose less. */
+  void (*spread)(float *x, int n);
   /* Store the key and the value of one head at one position. */
   void (*kv_store)(const sw_kv *kv, int head, int pos, const float *k, const float *v);
   /* Attention of `rows` <= SW_TILE_ROWS query rows (rows, head_dim), already scaled, over positions [begin, end) of

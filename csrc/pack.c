@@ -175,11 +175,31 @@ static inline void panel_plane2_get(uint32_t g[8], const uint8_t *p, int at) {
   }
 }
 
-#define PLANES(NIBBLES, PLANE1, PLANE2, BYTES)                                              \
+/* Vectors 0..2 hold groups 2v and 2v + 1 in bits 0..2 and 3..5. Groups 6 and 7 have their low bits at the top of vectors 0
+ * and 1 and their high bits at the top of vector 2. */
+static inline void panel_three_put(uint8_t *p, const uint32_t g[8]) {
+  const uint32_t top[3] = {g[6] & 3 * ONES, g[7] & 3 * ONES, (g[6] >> 2 & ONES) | (g[7] >> 2 & ONES) << 1};
+  for (int v = 0; v < 3; v++) {
+    uint32_t w = (g[2 * v] & 7 * ONES) | (g[2 * v + 1] & 7 * ONES) << 3 | top[v] << 6;
+    memcpy(p + 64 * v, &w, 4);
+  }
+}
+
+static inline void panel_three_get(uint32_t g[8], const uint8_t *p) {
+  uint32_t w[3];
+  for (int v = 0; v < 3; v++) {
+    memcpy(&w[v], p + 64 * v, 4);
+    g[2 * v] |= w[v] & 7 * ONES;
+    g[2 * v + 1] |= w[v] >> 3 & 7 * ONES;
+  }
+  for (int i = 0; i < 2; i++) g[6 + i] |= (w[i] >> 6 & 3 * ONES) | (w[2] >> (6 + i) & ONES) << 2;
+}
+
+#define PLANES(NIBBLES, PLANE1, PLANE2, THREE, BYTES)                                              \
   switch (type) {                                                                           \
     case SW_Q5_0: case SW_Q5_1: case SW_Q5_K: PLANE1(p, 4); NIBBLES(p + SW_PLANE1); break;  \
     case SW_Q6_K: PLANE2(p, 4); NIBBLES(p + SW_PLANE2); break;                              \
-    case SW_Q3_K: PLANE1(p, 2); PLANE2(p + SW_PLANE1, 0); break;                            \
+    case SW_Q3_K: THREE(p); break;                                                          \
     case SW_Q2_K: PLANE2(p, 0); break;                                                      \
     case SW_Q8_0: BYTES(p); break;                                                          \
     default: NIBBLES(p);                                                                    \
@@ -189,11 +209,13 @@ static inline __attribute__((always_inline)) void panel_put(int type, uint8_t *p
 #define N_(p) panel_nibbles_put(p, g)
 #define P1_(p, at) panel_plane1_put(p, g, at)
 #define P2_(p, at) panel_plane2_put(p, g, at)
+#define T_(p) panel_three_put(p, g)
 #define B_(p) for (int i = 0; i < 8; i++) memcpy(p + 64 * i, &g[i], 4)
-  PLANES(N_, P1_, P2_, B_)
+  PLANES(N_, P1_, P2_, T_, B_)
 #undef N_
 #undef P1_
 #undef P2_
+#undef T_
 #undef B_
 }
 
@@ -202,11 +224,13 @@ static inline __attribute__((always_inline)) void panel_get(int type, uint32_t g
 #define N_(p) panel_nibbles_get(g, p)
 #define P1_(p, at) panel_plane1_get(g, p, at)
 #define P2_(p, at) panel_plane2_get(g, p, at)
+#define T_(p) panel_three_get(g, p)
 #define B_(p) for (int i = 0; i < 8; i++) memcpy(&g[i], p + 64 * i, 4)
-  PLANES(N_, P1_, P2_, B_)
+  PLANES(N_, P1_, P2_, T_, B_)
 #undef N_
 #undef P1_
 #undef P2_
+#undef T_
 #undef B_
 }
 
