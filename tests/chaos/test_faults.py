@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import http.client
 import signal
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +13,7 @@ import pytest
 
 import swarm
 from swarm.engine.sampling import SamplingParams
-from tests.helpers.nodes import Heard, NodeProcess, Swarm, cost_of, memories_for
+from tests.helpers.nodes import Heard, NodeProcess, Swarm, cost_of, memories_for, wait_for
 
 CONTEXT = 512
 LONG_PROMPT = "Tell me about the sea, the ships on it and the people who sail them. " * 40
@@ -107,3 +110,69 @@ def test_an_answer_survives_a_device_lost_while_its_prompt_is_read(
             assert struck and not heard.error and heard.n_prompt > 512
             assert expected.text == heard.text and heard.tokens == expected.tokens
             revive(nodes, struck[0])
+
+
+def test_an_answer_waits_for_a_device_without_which_the_model_does_not_fit(tmp_path: Path, real_model: Path) -> None:
+    cost = cost_of(real_model)
+    expected = swarm.load(real_model, threads=1, context=CONTEXT).generate(
+        "The sea is", max_tokens=MAX_TOKENS, params=SamplingParams(temperature=0.8, seed=11)
+    )
+    with Swarm(tmp_path / "swarm", memories_for(cost, (16, 14), CONTEXT), model=real_model, context=CONTEXT) as nodes:
+        entry, other = nodes.nodes
+
+        def on_piece(heard: Heard) -> None:
+            if len(heard.at) == 15:
+                other.kill()
+                wait_for(lambda: "parked" in phases(entry), "the answer to wait")
+                other.start()
+
+        heard = entry.ask(body(nodes.model, "The sea is"), on_piece=on_piece)
+        fetched = other.status()["fetched_bytes"]
+    assert expected.text == heard.text and heard.tokens == expected.tokens and not heard.error
+    assert any("more memory than the devices at hand have; the answer goes on when" in n for n in heard.notes)
+    assert fetched == 0, "what it had fetched before it was killed is still there"
+
+
+def test_a_device_that_joins_is_used_from_the_next_answer_on(tmp_path: Path, real_model: Path) -> None:
+    cost = cost_of(real_model)
+    small, large = memories_for(cost, (4, 26), CONTEXT)
+    with Swarm(tmp_path / "swarm", [small], model=real_model, context=CONTEXT) as nodes:
+        entry = nodes.nodes[0]
+        refused = entry.ask(body(nodes.model, "The sea is"))
+        assert "more memory than the devices at hand have" in refused.error and "does_not_fit" in refused.error
+        nodes.add(large)
+        nodes.wait_mesh()
+        heard = entry.ask(body(nodes.model, "The sea is"))
+        assert not heard.error and len(heard.tokens) == MAX_TOKENS
+
+
+def test_the_death_of_an_entry_node_loses_only_its_own_answer(tmp_path: Path, real_model: Path) -> None:
+    each = max(memories_for(cost_of(real_model), (10, 10, 10), 2 * CONTEXT))
+    with Swarm(tmp_path / "swarm", [each] * 4, model=real_model, context=CONTEXT) as nodes:
+        first, *_, last = nodes.nodes
+        calm = first.ask(body(nodes.model, "The sea is"))
+        assert not calm.error and not last.ask(body(nodes.model, "The sea is")).error
+
+        def on_piece(heard: Heard) -> None:
+            if len(heard.at) == 15:
+                kill(last)
+
+        doomed = Heard()
+        reader = threading.Thread(target=lambda: ask_until_cut(last, body(nodes.model, "The ship is"), doomed))
+        reader.start()
+        heard = first.ask(body(nodes.model, "The sea is"), on_piece=on_piece)
+        reader.join()
+        assert heard.tokens == calm.tokens and not heard.error
+        last.start()
+        last.wait_ready()
+        again = last.ask(body(nodes.model, "The ship is"))
+        assert not again.error and again.text.startswith(doomed.text)
+
+
+def ask_until_cut(node: NodeProcess, question: dict[str, object], heard: Heard) -> None:
+    with contextlib.suppress(OSError, http.client.HTTPException, ValueError):
+        node.ask(question, heard)
+
+
+def phases(node: NodeProcess) -> list[str]:
+    return [chat["phase"] for chat in node.status()["chats"]]  # type: ignore[union-attr,attr-defined,index]

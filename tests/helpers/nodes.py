@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import ctypes
 import http.client
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from swarm import kernels
 from swarm.cli.local import LocalNode
@@ -24,8 +28,10 @@ from swarm.node.costs import model_cost
 from swarm.node.home import Home
 from swarm.node.measure import Speeds, conditions
 from swarm.store.gguf import open_gguf
+from tests.helpers.lan import Lan
 
 ROOT = Path(__file__).resolve().parents[2]
+CLONE_NEWNET = 0x40000000  # linux/sched.h
 PATIENCE_S = 90.0  # for anything that takes a second on an idle machine
 THREADS = 1
 SPEED = Speeds(conditions(kernels.isa(), THREADS), 4e9, 20e9, 20e-6, 20e-6, 1e9)
@@ -51,10 +57,35 @@ class Heard:
         return max((b - a for a, b in zip(self.at, self.at[1:], strict=False)), default=0.0)
 
 
+@dataclass(frozen=True)
+class ThereNode(LocalNode):
+    """A node inside a network namespace: connections to it are made from in there."""
+
+    namespace: str = ""
+
+    def connect(self, timeout_s: float) -> http.client.HTTPConnection:
+        connection = super().connect(timeout_s)
+        if self.namespace:
+            connection._create_connection = self._create  # type: ignore[attr-defined]
+        return connection
+
+    def _create(self, *arguments: object, **options: object) -> socket.socket:
+        """A thread that enters a namespace stays in it, and so do the sockets that it makes."""
+        with ThreadPoolExecutor(1) as pool:
+            return pool.submit(self._create_there, *arguments, **options).result()
+
+    def _create_there(self, *arguments: Any, **options: Any) -> socket.socket:
+        with open(f"/run/netns/{self.namespace}") as file:
+            if ctypes.CDLL(None, use_errno=True).setns(file.fileno(), CLONE_NEWNET):
+                raise OSError(ctypes.get_errno(), "setns")
+        return socket.create_connection(*arguments, **options)
+
+
 class NodeProcess:
     """One node."""
 
-    def __init__(self, name: str, home: Path, command: list[str], env: dict[str, str]) -> None:
+    def __init__(self, name: str, home: Path, command: list[str], env: dict[str, str], namespace: str = "") -> None:
+        self.namespace = namespace
         self.name = name
         self.home = Home(home)
         self.command = command
@@ -62,7 +93,9 @@ class NodeProcess:
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        """Start it; `wait_ready` tells when it answers."""
+        """Start it, again if it has ended; `wait_ready` tells when it answers."""
+        if self.process is not None:
+            self.process.wait(PATIENCE_S)
         self.home.running_file.unlink(missing_ok=True)
         with open(self.home.log_file, "ab") as log:
             self.process = subprocess.Popen(
@@ -80,7 +113,11 @@ class NodeProcess:
     @property
     def local(self) -> LocalNode | None:
         running = self.home.running()
-        return LocalNode(running.pid, running.peer, running.name, running.api_port, running.token) if running else None
+        if running is None:
+            return None
+        return ThereNode(
+            running.pid, running.peer, running.name, running.api_port, running.token, namespace=self.namespace
+        )
 
     @property
     def port(self) -> int:
@@ -145,7 +182,7 @@ class NodeProcess:
         """The events of a streamed answer."""
         assert self.local is not None, self.log
         path = "/v1/completions" if "prompt" in body else "/v1/chat/completions"
-        connection = http.client.HTTPConnection("127.0.0.1", self.local.api_port, timeout=PATIENCE_S)
+        connection = self.local.connect(PATIENCE_S)
         try:
             headers = {"content-type": "application/json", "x-swarm-events": "1"}
             connection.request("POST", path, json.dumps({**body, "stream": True}), headers)
@@ -181,8 +218,17 @@ class Swarm(AbstractContextManager["Swarm"]):
     """Nodes on loopback that all know each other; the first one may have a model file."""
 
     def __init__(
-        self, folder: Path, memories: Sequence[int], *, model: Path | None = None, context: int = 0, settle: bool = True
+        self,
+        folder: Path,
+        memories: Sequence[int],
+        *,
+        model: Path | None = None,
+        context: int = 0,
+        settle: bool = True,
+        lan: Lan | None = None,
     ) -> None:
+        """`lan`: node i runs on host i + 1 and finds the others by itself; without it all are on loopback."""
+        self.lan = lan
         self.folder = folder
         self.key = written(new_swarm_key())
         self.context = context
@@ -195,8 +241,8 @@ class Swarm(AbstractContextManager["Swarm"]):
     def __enter__(self) -> Swarm:
         try:
             for memory in self.memories:
-                self.add(memory, wait=not self.nodes)
-            for node in self.nodes[1:]:
+                self.add(memory, wait=not self.nodes and self.lan is None)
+            for node in self.nodes:
                 node.wait_ready()
             if self.settle:
                 self.wait_mesh()
@@ -222,12 +268,17 @@ class Swarm(AbstractContextManager["Swarm"]):
         home.mkdir(parents=True)
         Home(home).measured_file.write_text(json.dumps(asdict(SPEED)))
         command = [sys.executable, "-m", "swarm", "join", "--home", str(home), "--name", name, "--key", self.key]
-        command += ["--memory", str(memory), "--threads", str(THREADS), "--no-discovery", "--disk", "1GB"]
-        command += ["--port", str(free_port()), "--api-port", str(free_port())]
+        command += ["--memory", str(memory), "--threads", str(THREADS), "--disk", "1GB"]
         command += ["--context", str(self.context)] if self.context else []
-        command += ["--peer", f"127.0.0.1:{self.nodes[0].port}"] if self.nodes else []
+        namespace = ""
+        if self.lan is not None:
+            host = len(self.nodes) + 1
+            command, namespace = self.lan.command(host, command), self.lan.namespace(host)
+        else:
+            command += ["--no-discovery", "--port", str(free_port()), "--api-port", str(free_port())]
+            command += ["--peer", f"127.0.0.1:{self.nodes[0].port}"] if self.nodes else []
         env = {**os.environ, "SWARM_MODELS_DIR": str(self.folder / "models"), "HOME": str(self.folder)}
-        node = NodeProcess(name, home, command, env)
+        node = NodeProcess(name, home, command, env, namespace)
         self.nodes.append(node)
         node.start()
         if wait:
@@ -270,8 +321,6 @@ def wait_for(condition: Callable[[], bool], what: str, seconds: float = PATIENCE
 
 def free_port() -> int:
     """A port that was free a moment ago; the next one is too, in all likelihood."""
-    import socket
-
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
