@@ -62,7 +62,7 @@ static void rotate_and_store(sw_step *s, const sw_attn *w, const sw_kv *kv) {
     float *k = s->ws->k + ((size_t)t * d->n_kv_heads + h) * hd, *v = s->ws->v + ((size_t)t * d->n_kv_heads + h) * hd;
     finish_head(s, k, h, t, w->k_bias, w->k_norm);
     if (w->v_bias) s->ops->add(v, w->v_bias + h * hd, hd);
-    if (0) {
+    if (kv->kind == SW_KV_Q8_0) {
       s->ops->spread(k, hd);
       s->ops->spread(v, hd);
     }
@@ -71,7 +71,7 @@ static void rotate_and_store(sw_step *s, const sw_attn *w, const sw_kv *kv) {
       float *q = s->ws->q + ((size_t)t * d->n_heads + j) * hd;
       finish_head(s, q, j, t, w->q_bias, w->q_norm);
       for (int e = 0; e < hd; e++) q[e] *= d->q_scale;
-      if (0) s->ops->spread(q, hd);
+      if (kv->kind == SW_KV_Q8_0) s->ops->spread(q, hd);
     }
   }
   sw_join(s);
@@ -82,7 +82,7 @@ static void emit_head(sw_step *s, const sw_kv *kv, int token, int head, const fl
   const int hd = s->dims->head_dim, column = head * hd;
   float *out = s->ws->mixed + (size_t)token * s->dims->n_heads * hd + column;
   s->ops->merge(m, l, acc, m_stride, acc_stride, n_segments, hd, out);
-  if (0) s->ops->spread(out, hd);
+  if (kv->kind == SW_KV_Q8_0) s->ops->spread(out, hd);
   if (hd % SW_BLOCK == 0) quantize_row(s, &s->ws->act_mixed, token, out, column, hd);
 }
 

@@ -140,6 +140,15 @@ def rope_pair(x: F32, cos: F32, sin: F32) -> F32:
 # ---- attention ----
 
 
+def spread(x: F32) -> F32:
+    """The Hadamard transform of each power of two that divides the length (the largest), normalised."""
+    block = len(x) & -len(x)
+    signs = np.ones((1, 1), np.float32)
+    while len(signs) < block:
+        signs = np.block([[signs, signs], [signs, -signs]])
+    return np.asarray(x.reshape(-1, block) @ signs * np.float32(block**-0.5), np.float32).reshape(-1)
+
+
 def attention(q: F32, k: F32, v: F32, scale: float) -> F32:
     """Causal attention of the last tokens of a sequence over all of it.
 

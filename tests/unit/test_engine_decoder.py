@@ -101,6 +101,19 @@ def test_a_smaller_kv_cache_costs_little(tmp_path: Path, kv: str, bound: float) 
     assert 0 < np.abs(got - want).max() <= bound * np.abs(want).max()
 
 
+def test_an_outlier_among_keys_costs_a_q8_0_cache_little(tmp_path: Path) -> None:
+    tiny = TINY["qwen3"]
+    weights = {**make_weights(tiny)}
+    for layer in range(tiny.n_layers):  # one channel of every key is thirty times the others, and matters as much
+        channel = np.arange(tiny.head_dim) == 5
+        weights[layer, "k_norm"] = np.where(channel, 30 * weights[layer, "k_norm"], weights[layer, "k_norm"])
+        weights[layer, "q_norm"] = np.where(channel, weights[layer, "q_norm"] / 30, weights[layer, "q_norm"])
+    path = write_tiny(tmp_path / "outlier.gguf", tiny, weights)
+    want = decoder(path).logits(IDS)
+    got = decoder(path, kv="q8_0").logits(IDS)
+    assert np.abs(got - want).max() <= 5e-2 * np.abs(want).max()
+
+
 def test_a_truncated_cache_is_as_good_as_a_new_one(tmp_path: Path) -> None:
     d = decoder(write(tmp_path, "llama", "F32"))
     want = d.logits(IDS)
