@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from gguf import GGMLQuantizationType, GGUFWriter
+from gguf import ExpertGatingFuncType, GGMLQuantizationType, GGUFWriter
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
@@ -211,7 +211,7 @@ def add_metadata(w: GGUFWriter, s: Shape) -> None:
         w.add_leading_dense_block_count(s.dense_layers)
         w.add_expert_weights_scale(1.0)
         w.add_expert_weights_norm(True)
-        w.add_expert_gating_func(2)
+        w.add_expert_gating_func(ExpertGatingFuncType.SIGMOID)
 
 
 def model_file(spec: str, directory: Path) -> Path:
