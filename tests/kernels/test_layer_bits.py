@@ -1,4 +1,4 @@
-"""Whole layers, not only matrix products, have the same bits on every processor: a Pi can replace a laptop in mid-answer."""
+"""Whole layers, not only products, have the same bits on every processor: a Pi can replace a laptop in mid-answer."""
 
 from __future__ import annotations
 
