@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 from pathlib import Path
 
 import numpy as np
@@ -164,6 +165,30 @@ def test_a_kv_cache_that_grows_keeps_what_it_holds(tmp_path: Path, kv: str) -> N
     assert small.length == 50 and small.capacity >= 200
     for token in IDS:
         assert np.array_equal(d.forward([token], small), d.forward([token], large))
+
+
+@pytest.mark.parametrize("kv", ["f16", "q8_0"])
+def test_a_kv_cache_takes_memory_only_for_what_it_holds(tmp_path: Path, kv: str) -> None:
+    d = decoder(write(tmp_path, "llama", "F32"), kv=kv, context=1 << 19)
+    d.forward(IDS, d.new_kv(128))
+    cache = d.new_kv()
+    before = resident_bytes()
+    d.forward(IDS, cache)
+    assert resident_bytes() - before < 4 << 20, "of 100 MB and more that a full one takes"
+
+
+def resident_bytes() -> int:
+    statm = Path("/proc/self/statm")
+    if not statm.exists():
+        pytest.skip("no /proc here")
+    return int(statm.read_text().split()[1]) * mmap.PAGESIZE
+
+
+def test_a_kv_cache_beyond_all_memory_is_a_memory_error(tmp_path: Path) -> None:
+    d = decoder(write(tmp_path, "llama", "F32"), context=1 << 28)
+    with pytest.raises(MemoryError):
+        for _ in range(1 << 10):
+            d.new_kv()
 
 
 def test_weights_of_single_layers_join_into_a_shard(tmp_path: Path) -> None:
