@@ -38,7 +38,7 @@ model computed in float32 ("dequantised"). How much, on the same file and the sa
 - **Perplexity** of the first {tokens:,} tokens of a novel. The bar: within 0.5 % of llama.cpp's.
 
 Swarm rounds activations with one float scale for each 32 columns, for all weights. llama.cpp does so (with half-float
-scales) for Q4_0 to Q8_0, but for K-quants it has one scale for 256 columns: there Swarm loses half as much or less.
+scales) for Q4_0 to Q8_0, but for K-quants it has one scale for 256 columns: there Swarm loses about half as much.
 Both turn keys and values by a Hadamard transform before they make int8 of them.
 
 Made by `tools/quality.py --out docs/quality.md` with llama-cpp-python 0.3.36; the random GLM models are described in
