@@ -1,0 +1,67 @@
+"""Several devices answer, bit for bit, what one answers: real processes on loopback, every family, unequal memory."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+import swarm
+from swarm.engine.sampling import SamplingParams
+from tests.helpers.nodes import Swarm, cost_of, memories_for
+from tests.helpers.tiny import TINY, make_weights, write_tiny
+
+CONTEXT = 256
+QUESTION = [{"role": "user", "content": "Why is the sky blue, and what would the sea say about it?"}]
+PARAMS = {"temperature": 0.9, "top_p": 0.95, "seed": 7, "presence_penalty": 0.5}
+MAX_TOKENS = 60
+
+
+def alone(path: Path, max_tokens: int = MAX_TOKENS) -> list[int]:
+    """The ids that one device generates."""
+    model = swarm.load(path, threads=1, context=CONTEXT)
+    params = SamplingParams(temperature=0.9, top_p=0.95, seed=7, presence_penalty=0.5)
+    generation = model.chat(QUESTION, max_tokens=max_tokens, params=params)
+    assert generation.text or generation.thinking_text
+    return generation.tokens
+
+
+def body(model: str, max_tokens: int = MAX_TOKENS) -> dict[str, object]:
+    return {"model": model, "messages": QUESTION, "max_tokens": max_tokens, **PARAMS}
+
+
+def layers_held(node_status: dict[str, object]) -> dict[str, int]:
+    """How many layers each device holds."""
+    devices = node_status["devices"]
+    assert isinstance(devices, list)
+    return {d["name"]: sum(s["end"] - s["first"] for s in d["shards"]) for d in devices}
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_three_nodes_answer_what_one_answers_for_every_family(tmp_path: Path, name: str) -> None:
+    tiny = replace(TINY[name], n_layers=5)
+    path = write_tiny(tmp_path / "tiny.gguf", tiny, make_weights(tiny), "Q8_0")
+    cost = cost_of(path)
+    memories = memories_for(cost, (2, 1, 2), CONTEXT)
+    with Swarm(tmp_path / "swarm", memories, model=path, context=CONTEXT) as nodes:
+        heard = [node.ask(body(nodes.model)) for node in nodes.nodes]
+        held = layers_held(nodes.nodes[0].status())
+    print(held)
+    assert [answer.error for answer in heard] == [""] * 3
+    assert all(answer.tokens == alone(path) for answer in heard), "every node is an entry"
+    assert all(held.values()) and max(held.values()) < 5
+
+
+@pytest.mark.parametrize("n", [2, 3, 5])
+def test_unequal_nodes_answer_what_one_answers_with_real_weights(tmp_path: Path, real_model: Path, n: int) -> None:
+    cost = cost_of(real_model)
+    layers = {2: (22, 8), 3: (14, 4, 12), 5: (8, 2, 9, 5, 6)}[n]
+    memories = memories_for(cost, layers, CONTEXT)
+    with Swarm(tmp_path / "swarm", memories, model=real_model, context=CONTEXT) as nodes:
+        heard = [node.ask(body(nodes.model)) for node in (nodes.nodes[0], nodes.nodes[-1])]
+        held = layers_held(nodes.nodes[0].status())
+    print(held)
+    assert [answer.error for answer in heard] == [""] * 2
+    assert all(answer.tokens == alone(real_model) for answer in heard)
+    assert all(held.values()) and max(held.values()) < 30, "everybody took part, nobody held the whole model"
