@@ -172,6 +172,7 @@ class _Loader:
     def __init__(self, source: TensorSource, arena: Arena, threads: int, progress: Progress | None, total: int) -> None:
         self.source, self.arena, self.threads, self.progress = source, arena, threads, progress
         self.done, self.total = 0, total
+        self.read = 0  # bytes of the source since its pages were last given back
         self.packed: dict[object, list[_native.Mat]] = {}
 
     def pack(self, need: NeededTensor) -> None:
@@ -188,13 +189,16 @@ class _Loader:
     def _pack_rows(self, quant: Quant, raw: U8, need: NeededTensor) -> _native.Mat:
         n_bytes = _native.packed_bytes(quant.id, need.rows, need.cols, need.cols)
         out = self.arena.take(n_bytes)
-        # Slice by slice, so that the file's pages of a large tensor are not in memory beside the packed ones.
+        # Slice by slice, so that the file's pages of many rows or experts are not in memory beside the packed ones.
         step = max(PACK_BYTES // raw.shape[1] // PANEL, 1) * PANEL
         for row in range(0, need.rows, step):
             start = _native.packed_bytes(quant.id, row, need.cols, need.cols)
-            _native.pack(quant.id, raw[row : row + step], need.cols, out[start:], 0, self.threads)
-            if row + step < need.rows:
+            part = raw[row : row + step]
+            _native.pack(quant.id, part, need.cols, out[start:], 0, self.threads)
+            self.read += part.size
+            if self.read + part.size > PACK_BYTES:
                 self.source.drop(need.ref.name)
+                self.read = 0
         self._advance(n_bytes)
         return _native.Mat(quant.id, need.rows, need.cols, out)
 

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 
 from swarm import kernels
+from swarm.engine import weights as loading
 from swarm.engine.decoder import Decoder
 from swarm.engine.weights import join_weights, load_weights
 from swarm.errors import ContextFull, OutOfMemory
 from swarm.models import spec_from_gguf
-from swarm.store.gguf import open_gguf
+from swarm.store.gguf import GGUF, open_gguf
 from tests.helpers.numpy_decoder import NumpyDecoder
 from tests.helpers.tiny import TINY, make_weights, wide, write_tiny
 
@@ -189,6 +190,17 @@ def test_a_kv_cache_beyond_all_memory_is_a_memory_error(tmp_path: Path) -> None:
     with pytest.raises(MemoryError):
         for _ in range(1 << 10):
             d.new_kv()
+
+
+def test_pages_of_the_file_are_given_back_before_all_experts_are_packed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dropped = []
+    monkeypatch.setattr(GGUF, "drop", lambda self, name: dropped.append(name))
+    monkeypatch.setattr(loading, "PACK_BYTES", 8192)
+    decoder(write(tmp_path, "air", "Q8_0"))
+    assert dropped.count("blk.1.ffn_up_exps.weight") > 1
+    assert set(dropped) >= {"token_embd.weight", "blk.0.attn_q.weight", "blk.2.ffn_down_exps.weight"}
 
 
 def test_weights_of_single_layers_join_into_a_shard(tmp_path: Path) -> None:
