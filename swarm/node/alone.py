@@ -43,6 +43,8 @@ def _plan(path: Path, settings: config.Settings, add: Sequence[str], context: in
         disk_bytes=capabilities.disk_bytes,
         read_bytes_per_s=capabilities.read_bytes_per_s,
         macs_per_s=capabilities.prefill_ops_per_s,
+        layer_s=capabilities.layer_s,
+        step_s=capabilities.step_s,
         held=frozenset(range(spec.n_layers + 2)),
     )
     wanted = Wanted(cost, context or default_plan_context(spec.context_length, settings.context))

@@ -22,8 +22,12 @@ ATTEMPTS = 3  # a busy machine starves now one, now the other
 
 def iperf_bytes_per_s(lan: Lan, sender: int, receiver: int) -> float:
     """What TCP reaches between two hosts, for two seconds."""
+    command = lan.command(receiver, ["iperf3", "-s", "-1", "--forceflush"])
     server = subprocess.Popen(
-        lan.command(receiver, ["iperf3", "-s", "-1", "--forceflush"]), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
     )
     assert server.stdout is not None
     while "listening" not in server.stdout.readline():

@@ -19,10 +19,15 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from swarm import kernels
+from swarm.node import measure
+from swarm.node.home import Home
 from swarm.store.catalog import resolve
+from tests.helpers import nodes
 from tests.helpers.nodes import Swarm, cost_of, memories_for
 
 CONTEXT = 512
+N_PROMPT = 19  # tokens of PROMPT
 PROMPT = "The sea is blue, the ships are old, and the people who sail them tell long stories about"
 
 
@@ -75,10 +80,12 @@ def main() -> None:
     layers = [cost.n_layers // args.nodes] * args.nodes
     layers[-1] += cost.n_layers - sum(layers)
     with tempfile.TemporaryDirectory() as folder:
+        nodes.SPEED = measure.measure(Home(Path(folder)), kernels.isa(), nodes.THREADS)  # once for all: they are alike
         memories = memories_for(cost, layers, 700)
         with Swarm(Path(folder) / "swarm", memories, model=path, context=CONTEXT) as swarm:
             one_chat(swarm, 16, 0)
             runs = [one_chat(swarm, args.tokens, seed) for seed in range(args.repeat)]
+            plan = swarm.nodes[0].get(f"/swarm/plan?model={swarm.model}&context={N_PROMPT + args.tokens}")
             one = several(swarm, 1, args.tokens)
             four = several(swarm, 4, args.tokens)
             stages = [len(d["shards"]) for d in swarm.nodes[0].status()["devices"]]  # type: ignore[index,attr-defined]
@@ -89,6 +96,7 @@ def main() -> None:
         "stages_compute_ms": round(compute_ms, 2),
         "overhead_ms": round(token_ms - compute_ms, 2),
         "tokens_per_s": round(1e3 / token_ms, 1),
+        "predicted_tokens_per_s": round(float(plan["tokens_per_s"]), 1),  # type: ignore[arg-type]
         "one_chat_tokens_per_s": round(one, 1),
         "four_chats_tokens_per_s": round(four, 1),
     }
