@@ -5,6 +5,7 @@ SW_TARGET("avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")
 #include <immintrin.h>
 
 #define TOKENS 8
+#define WIDE 2
 #define W8_BIAS 128
 #define LANES 16
 #define PARTS 1

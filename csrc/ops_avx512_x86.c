@@ -14,8 +14,18 @@ static inline vf vset(float x) { return from_m512(_mm512_set1_ps(x)); }
 static inline vf vbytes(const int8_t *p) {
   return from_m512(_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)p))));
 }
-static inline vf vhalf(const uint16_t *p) { return from_m512(_mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)p))); }
-static inline void vtohalf(uint16_t *p, vf v) { _mm256_storeu_si256((__m256i *)p, _mm512_cvtps_ph(to_m512(v), 0)); }
+static inline vf vhalf(const uint16_t *p) {
+  __m256 h[2];
+  for (int i = 0; i < 2; i++) h[i] = _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(p + 8 * i)));
+  vf r;
+  memcpy(&r, h, sizeof r);
+  return r;
+}
+static inline void vtohalf(uint16_t *p, vf v) {
+  __m256 h[2];
+  memcpy(h, &v, sizeof h);
+  for (int i = 0; i < 2; i++) _mm_storeu_si128((__m128i *)(p + 8 * i), _mm256_cvtps_ph(h[i], 0));
+}
 #define SW_OPS_NAME "avx512"
 #define SW_OPS_SYMBOL sw_ops_avx512
 #include "ops.inc"
