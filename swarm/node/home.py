@@ -8,11 +8,14 @@ import os
 import secrets
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from swarm.errors import ResourceError
 from swarm.limits import MAX_CONFIG_BYTES
-from swarm.net.keys import KeyStore
 from swarm.store.disk import disk_errors, replace_file
+
+if TYPE_CHECKING:
+    from swarm.net.keys import KeyStore
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,9 @@ class Home:
 
     @property
     def keys(self) -> KeyStore:
+        # Here, because it loads ZeroMQ: every command looks for a running node, few need keys.
+        from swarm.net.keys import KeyStore
+
         return KeyStore(self.root / "keys")
 
     @property
