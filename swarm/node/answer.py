@@ -24,6 +24,7 @@ from swarm.text.thinking import StopStrings, ThinkingSplitter
 from swarm.wire.ids import SessionId
 
 LEGS = (512, 1024, 2048, 4096, 8192)  # tokens of context that an answer reserves; beyond, each leg doubles
+SETTLE_RETRY_S = 0.25  # a model that does not fit is tried again so often while the node settles
 MIN_LEG = 128  # tokens that a leg should at least have room for
 
 
@@ -63,6 +64,7 @@ class Port:
     ask: Callable[[Ask], None]
     cancel: Callable[[SessionId], None]
     closed: Callable[[SessionId], None]
+    is_settling: Callable[[], bool]  # the node has just started: devices that it knows may not be there yet
 
 
 class Answer:
@@ -134,6 +136,9 @@ class Answer:
                 elif isinstance(event, Emit):
                     for piece in self._on_token(event.token):
                         yield piece
+                elif isinstance(event, Ended) and event.missing_bytes and not self.tokens and self._port.is_settling():
+                    await asyncio.sleep(SETTLE_RETRY_S)
+                    self._next_leg()
                 elif isinstance(event, Ended):
                     for piece in self._on_end(event):
                         yield piece

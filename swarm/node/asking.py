@@ -6,7 +6,6 @@ import asyncio
 import secrets
 from typing import TYPE_CHECKING
 
-from swarm import limits
 from swarm.cluster.effects import Notice
 from swarm.cluster.membership import Health
 from swarm.cluster.session import Phase
@@ -62,7 +61,7 @@ class Asking:
         for path in catalog.kept_models(node.settings.models_path):
             if {path.name, path.stem} & names:
                 return await node.add_file(path)
-        while model is None and self._is_settling():
+        while model is None and self._node.is_settling():
             await asyncio.sleep(0.1)  # the device that has it may be about to be found
             model = node.library.find(text)
         if model is not None:
@@ -115,9 +114,6 @@ class Asking:
                 if common >= max(MIN_REUSE_TOKENS, most + 1):
                     best, most = session.id, common
         return best, min(most, len(ids) - 1)
-
-    def _is_settling(self) -> bool:
-        return self._node.now - self._node.began_at < limits.SETTLE_S
 
 
 def prompt_of(known: KnownModel, question: Question) -> tuple[list[int], bool]:

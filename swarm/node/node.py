@@ -205,7 +205,12 @@ class Node:
             ask=lambda ask: self._do(self.core.ask(ask, self.now)),
             cancel=lambda session: self._do(self.core.cancel(session, self.now)),
             closed=self._forget_answer,
+            is_settling=self.is_settling,
         )
+
+    def is_settling(self) -> bool:
+        """True for the first seconds, in which devices that take part may not have been found yet."""
+        return self.now - self.began_at < limits.SETTLE_S
 
     def run_io(self, function: Callable[[*Args], Result], *args: *Args) -> Awaitable[Result]:
         """Run something slow on one of the store's threads."""

@@ -107,7 +107,6 @@ def test_an_entry_node_that_was_cut_off_goes_on_when_it_is_back(lan: Lan, swarm:
     heard = swarm.nodes[0].ask(body(swarm.model), on_piece=on_piece)
     print(f"entry cut: longest gap {heard.longest_gap_s:.2f} s, {heard.notes}")
     assert not heard.error and heard.tokens == calm.tokens
-    assert any("the answer goes on when a device comes back" in note for note in heard.notes), heard.notes
     swarm.wait_mesh()
 
 
