@@ -132,7 +132,7 @@ def test_ctrl_c_ends_run_with_130_and_no_traceback(tiny: Path, own_home: Path) -
         "import os, signal, sys\n"
         "from swarm.cli import answers, main\n"
         "answers._Printer.write = lambda *a: os.kill(os.getpid(), signal.SIGINT)\n"
-        f"sys.exit(main.main(['run', {str(tiny)!r}, 'hi', '--max-tokens', '50']))"
+        f"sys.exit(main.main(['run', {str(tiny)!r}, 'hi', '--max-tokens', '50', '--temp', '0']))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False)
     assert (done.returncode, done.stderr) == (130, "")
