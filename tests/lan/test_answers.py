@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from swarm import load
+from swarm.engine.sampling import SamplingParams
 from tests.helpers.lan import Lan, why_not
 from tests.helpers.nodes import Heard, NodeProcess, Swarm, cost_of, memories_for, wait_for
 
@@ -78,6 +80,31 @@ def test_an_answer_survives_a_stage_whose_cable_is_pulled(lan: Lan, swarm: Swarm
         swarm.wait_mesh()
 
 
+def test_an_answer_survives_a_cable_pulled_while_its_prompt_is_read(lan: Lan, swarm: Swarm, real_model: Path) -> None:
+    model = load(real_model, threads=1, context=CONTEXT)
+    for role in range(3):
+        prompt = f"{role} " + "Tell me about the sea and the ships on it. " * 38  # nothing that was read before
+        expected = model.generate(prompt, max_tokens=20, params=SamplingParams(temperature=0.8, seed=3))
+        struck: list[int] = []
+
+        def on_reading(done: int, total: int, role: int = role, struck: list[int] = struck) -> None:
+            if not struck:
+                struck.append(host_of(swarm, stages(swarm.nodes[0])[role]))
+                lan.cut(struck[0])
+
+        try:
+            heard = swarm.nodes[0].ask({**body(swarm.model), "prompt": prompt, "max_tokens": 20}, on_reading=on_reading)
+        finally:
+            for host in struck:
+                lan.heal(host)
+        print(
+            f"cut while reading, stage {role}: first token after {heard.timings['first_token_s']:.1f} s, {heard.notes}"
+        )
+        assert struck and not heard.error and heard.n_prompt > 256
+        assert expected.text == heard.text and heard.tokens == expected.tokens
+        swarm.wait_mesh()
+
+
 def test_two_stages_that_do_not_hear_each_other_are_not_neighbours_any_more(
     lan: Lan, swarm: Swarm, calm: Heard
 ) -> None:
@@ -107,6 +134,7 @@ def test_an_entry_node_that_was_cut_off_goes_on_when_it_is_back(lan: Lan, swarm:
     heard = swarm.nodes[0].ask(body(swarm.model), on_piece=on_piece)
     print(f"entry cut: longest gap {heard.longest_gap_s:.2f} s, {heard.notes}")
     assert not heard.error and heard.tokens == calm.tokens
+    assert any("the answer goes on when a device comes back" in note for note in heard.notes), heard.notes
     swarm.wait_mesh()
 
 
