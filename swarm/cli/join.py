@@ -105,12 +105,26 @@ def get_key(keys: KeyStore, name: str, args: argparse.Namespace) -> list[str]:
 
 def accept(keys: KeyStore, name: str, code: str, peers: list[str]) -> str:
     """Use an invitation; return where the device is that gave the key."""
-    from swarm.cli.inviting import use_code
+    from swarm.net import joining
+    from swarm.net.pairing import Party, parse_code
+    from swarm.net.transport import resolve
+    from swarm.wire.proof import Credentials
 
-    key, inviter, address = asyncio.run(use_code(keys, name, code, peers))
+    parsed = parse_code(code)
+    me = Party(Credentials(b"", keys.device_secret()).peer, name)
+    by_hand = [address for peer in peers for address in resolve(with_port(peer, joining.INVITATION_PORT))]
+    key, inviter, address = asyncio.run(joining.join(parsed, me, by_hand))
     keys.keep_swarm_key(key)
-    note(f"swarm: let in by {inviter}")
+    note(f"swarm: let in by {inviter.name}")
     return str(address)
+
+
+def with_port(peer: str, port: int) -> str:
+    """HOST:PORT, where only a host (or a bare IPv6 address) was given."""
+    host, separator, tail = peer.rpartition(":")
+    if separator and tail.isdecimal() and (":" not in host or host.endswith("]")):
+        return peer
+    return f"[{peer}]:{port}" if ":" in peer and not peer.startswith("[") else f"{peer}:{port}"
 
 
 async def serve(home: Home, settings: config.Settings, name: str, calls: list[str], *, discover: bool) -> int:
@@ -118,18 +132,26 @@ async def serve(home: Home, settings: config.Settings, name: str, calls: list[st
     from swarm.cli.live import Live
 
     sys.setswitchinterval(50e-6)  # a token must not wait 5 ms for the GIL; sampling alone gives it up twenty times
+    leaving = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        asyncio.get_running_loop().add_signal_handler(number, leaving.set)
     while True:
         node, stop = await start_node(home, settings, name, calls, discover=discover)
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            loop.add_signal_handler(number, node.stopping.set)
+        told = asyncio.create_task(stop_when(leaving, node))
         try:
             async with Live(node):
                 await node.stopping.wait()
         finally:
+            told.cancel()
             await stop()
-        if not node.starts_anew:
+        if leaving.is_set() or not node.starts_anew:
             return 0
+
+
+async def stop_when(leaving: asyncio.Event, node: Node) -> None:
+    """A signal ends the node, whichever run of it that is."""
+    await leaving.wait()
+    node.stopping.set()
 
 
 async def start_node(
@@ -145,7 +167,7 @@ async def start_node(
     options_ = Options(home, settings, name, tuple(dict.fromkeys(calls)), discover)
     node = await Node.start(
         options_,
-        lambda gate: Transport.start(credentials, name=name, gate=gate.gate(), port=settings.port or None),
+        lambda gate: Transport.start(credentials, name=name, gate=gate, port=settings.port or None),
     )
     token = secrets.token_urlsafe(24)
     api = ApiServer(make_app(node, token))

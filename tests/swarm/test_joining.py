@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -25,6 +26,7 @@ class Device:
         self.name = name
         self.home = Home(folder / name)
         self.home.root.mkdir(parents=True)
+        self.pids: list[int] = []
         self.home.measured_file.write_text(json.dumps(asdict(SPEED)))
         self.env = {**os.environ, "HOME": str(folder), "SWARM_HOME": str(self.home.root), "SWARM_NAME": name}
         self.env |= {"SWARM_THREADS": "1", "SWARM_MODELS_DIR": str(folder / "models"), "SWARM_MEMORY": "300MB"}
@@ -42,7 +44,9 @@ class Device:
     def join(self, *arguments: str) -> str:
         """Join in the background; no multicast, whatever network this test runs in."""
         ports = ["--port", str(free_port()), "--api-port", str(free_port())]
-        return self.run("join", "--background", "--no-discovery", *ports, *arguments)
+        said = self.run("join", "--background", "--no-discovery", *ports, *arguments)
+        self.pids.append(self.pid())
+        return said
 
     def status(self) -> dict[str, str]:
         """Name and health of every device it knows."""
@@ -63,9 +67,9 @@ class Device:
 def devices(tmp_path: Path) -> Iterator[list[Device]]:
     made = [Device(tmp_path, name) for name in ("attic", "kitchen", "shed")]
     yield made
-    for device in made:
-        if device.pid():
-            os.kill(device.pid(), signal.SIGTERM)
+    for pid in [pid for device in made for pid in device.pids]:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGTERM)
 
 
 def let_in(inviter: Device, device: Device) -> None:
