@@ -27,6 +27,11 @@ async def status(request: Request) -> JSONResponse:
     return JSONResponse(await node.seeing.status())
 
 
+async def doctor(request: Request) -> JSONResponse:
+    node: Node = request.app.state.node
+    return JSONResponse({"findings": node.seeing.doctor()})
+
+
 async def plan(request: Request) -> JSONResponse:
     node: Node = request.app.state.node
     query = request.query_params
@@ -87,6 +92,7 @@ def changes(action: Callable[[Node, Json], Awaitable[Json]]) -> Callable[[Reques
 
 ROUTES = [
     Route("/swarm/status", status),
+    Route("/swarm/doctor", doctor),
     Route("/swarm/plan", plan),
     Route("/swarm/model", model),
     Route("/swarm/invite", changes(invite), methods=["POST"]),

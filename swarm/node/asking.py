@@ -73,12 +73,12 @@ class Asking:
 
     def tick(self) -> None:
         """Tell every reader who still waits for the first word how far the prompt is read."""
-        sessions = self._node.core.sessions.sessions
-        for key, answer in self._node.answers.items():
-            session = sessions.get(key)
-            if session is not None and session.phase is Phase.RUNNING:
-                self.say_who_is_gone(answer)
-                self._tell_reading(answer, session.passed, session.goal)
+        with self._node.lock:
+            for key, answer in self._node.answers.items():
+                session = self._node.core.sessions.sessions.get(key)
+                if session is not None and session.phase is Phase.RUNNING:
+                    self.say_who_is_gone(answer)
+                    self._tell_reading(answer, session.passed, session.goal)
         self._stages = {key: stages for key, stages in self._stages.items() if key in self._node.answers}
         self._read = {key: done for key, done in self._read.items() if key in self._node.answers}
 
@@ -107,7 +107,9 @@ class Asking:
     def _session_for(self, model: ModelId, ids: list[int]) -> tuple[SessionId, int]:
         """The resting conversation that has most in common with `ids`, and how much; a new one when none has enough."""
         best, most = SessionId(secrets.token_hex(ID_BYTES[SessionId])), 0
-        for session in self._node.core.sessions.sessions.values():
+        with self._node.lock:
+            sessions = list(self._node.core.sessions.sessions.values())
+        for session in sessions:
             free = session.phase is Phase.RESTING and session.id not in self._node.answers
             if free and session.ask.model == model:
                 common = common_prefix(session.ids, ids)

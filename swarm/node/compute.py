@@ -1,7 +1,7 @@
 """The compute worker: one thread with the weights, decoders and KV caches of this device.
 
-The node puts effects in, in order, and gets answers back on its loop. Nothing else touches what is here, so nothing is
-pulled from under a step; the engine releases the GIL while it computes.
+The node puts effects in, in order, and gets answers back. Nothing else touches what is here, so nothing is pulled from
+under a step; the engine releases the GIL while it computes.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import logging
 import queue
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVarTuple
@@ -30,6 +31,7 @@ from swarm.wire.records import Sampling, TensorInfo
 log = logging.getLogger(__name__)
 F32 = npt.NDArray[np.float32]
 Args = TypeVarTuple("Args")
+STEPS_KEPT = 256  # whose median tells how fast this device decodes now
 
 
 class Post(Protocol):
@@ -67,13 +69,12 @@ class _Kv:
 
 
 class ComputeWorker:
-    """`put` effects and other work; `answer` is called on the loop for every `Compute`."""
+    """`put` effects and other work; `answer` is called for every `Compute`, on the worker's thread."""
 
     def __init__(self, post: Post, answer: Callable[[Done], None], *, threads: int, isa: str = "") -> None:
         self.busy_s = 0.0  # computing, since the start
         self.positions = 0  # computed, since the start
-        self.decode_s = 0.0  # of it, for single tokens
-        self.decode_steps = 0
+        self.decode_steps: deque[float] = deque(maxlen=STEPS_KEPT)  # seconds of the last steps over a single token
         self._post = post
         self._answer = answer
         self._threads = threads
@@ -121,7 +122,7 @@ class ComputeWorker:
             case OpenKv():
                 try:
                     self._open_kv(effect)
-                except (SwarmError, MemoryError, ValueError, KeyError) as error:
+                except Exception as error:
                     # Without its KV the session's next step fails, and its entry node hears of that.
                     log.error("no KV", extra={"session": effect.session, "reason": _line(error)})
                     self._kv.pop(effect.session, None)
@@ -159,15 +160,14 @@ class ComputeWorker:
         started = time.perf_counter()
         try:
             done = self._step(job)
-        except (SwarmError, MemoryError, ValueError, KeyError) as error:
+        except Exception as error:  # whatever it is, the worker goes on, and the entry node hears of it
             done = Done(job.job, error=_line(error))
         took_s = time.perf_counter() - started
         self.busy_s += took_s
         self.positions += len(job.ids)
         if len(job.ids) == 1:
-            self.decode_s += took_s
-            self.decode_steps += 1
-        self._tell(self._answer, done)
+            self.decode_steps.append(took_s)
+        self._answer(done)
 
     def _step(self, job: Compute) -> Done:
         kv = self._kv.get(job.session)

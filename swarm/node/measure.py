@@ -34,8 +34,9 @@ U8 = npt.NDArray[np.uint8]
 MEMORY_SHARE = 0.8  # of the machine, when nobody says: the rest is for its user
 SPARE_BYTES = 256 * 1024 * 1024  # of what is free now that is left alone, too, and this process's own needs
 DISK_SHARE = 0.9  # of the disk that may be full, when nobody says
-PROMPT_TOKENS = 128  # one chunk of a prefill, as the planner counts them
+PROMPT_TOKENS = 64  # enough for the speed of a longer chunk, and done in a second on a Pi 4
 DECODE_STEPS = 12
+BIG_LAYERS = 3  # 76 MB: past the caches of home devices
 DISK_TEST_BYTES = 32 * 1024 * 1024
 ROLES = (Role.ATTN_NORM, Role.Q, Role.K, Role.V, Role.O, Role.FFN_NORM, Role.GATE, Role.UP, Role.DOWN)
 
@@ -100,12 +101,12 @@ def remembered(home: Home, isa: str, threads: int) -> Speeds | None:
 
 def measure(home: Home, isa: str, threads: int) -> Speeds:
     """Measure, and remember it."""
-    big = _Timing(_spec(n_layers=4, hidden=2048, heads=16, ffn=5632), isa, threads)
+    big = _Timing(_spec(n_layers=BIG_LAYERS, hidden=2048, heads=16, ffn=5632), isa, threads)
     small = _Timing(_spec(n_layers=8, hidden=256, heads=2, ffn=256), isa, threads)
     none = _Timing(_spec(n_layers=0, hidden=256, heads=2, ffn=256), isa, threads)
     step_s = none.decode_s()
     layer_s = max(small.decode_s() - step_s, 0.0) / 8
-    read_s = max(big.decode_s() - step_s - 4 * layer_s, 1e-9)
+    read_s = max(big.decode_s() - step_s - BIG_LAYERS * layer_s, 1e-9)
     speeds = Speeds(
         of=conditions(isa, threads),
         read_bytes_per_s=big.n_bytes / read_s,

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import secrets
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import swarm
 from swarm import limits
-from swarm.errors import SwarmError, SwarmNetworkError
-from swarm.net import discovery
+from swarm.errors import SwarmError, SwarmKeyError
+from swarm.net import discovery, joining
 from swarm.net.discovery import Announcement, Discovery, Seen
-from swarm.net.invite import InvitationServer
+from swarm.net.joining import OpenInvitation
 from swarm.net.keys import SwarmKey, new_swarm_key
-from swarm.net.pairing import Invitation, Party, Secret, new_code
+from swarm.net.pairing import Invitation, Party
+from swarm.net.rekey import RESTART_AFTER_S, Rekeying, accept
 from swarm.wire.ids import PeerId
 from swarm.wire.messages import PROTOCOL, LinkProbe, LinkProbed, Rekey, RekeyDone
 from swarm.wire.records import Address
@@ -28,7 +26,8 @@ PROBE_BYTES = 1024 * 1024
 PROBES = 2  # the first one also opens TCP's window
 PROBE_DELAY_S = 1.0  # after a device came: its bulk link is up by then, and first words go before
 PROBE_TIMEOUT_S = 10.0
-REKEY_GRACE_S = 0.5  # between telling that the new key is kept and using it
+REKEY_POLL_S = 0.05
+MIN_ID_DIGITS = 6  # of a device's id that a person may type instead of its name
 
 
 @dataclass(frozen=True)
@@ -55,13 +54,12 @@ class Neighbours:
     def __init__(self, node: Node) -> None:
         self._node = node
         self._discovery: Discovery | None = None
-        self._server: InvitationServer | None = None
-        self._inviting: Discovery | None = None
+        self._invitation: OpenInvitation | None = None
+        self._rekeying: Rekeying | None = None
+        self.seen: dict[str, Seen] = {}  # what announced itself lately
         self._met: dict[str, str] = {}  # peer -> HOST:PORT
         self._probes: dict[tuple[PeerId, int], asyncio.Future[int]] = {}
         self._next_probe = 1
-        self._rekeyed: dict[PeerId, int] = {}  # generation that a peer says it keeps
-        self._rekey_news = asyncio.Event()
         self._keeping = asyncio.Lock()
 
     @property
@@ -95,6 +93,11 @@ class Neighbours:
         if self._discovery is not None:
             await self._discovery.stop()
 
+    def peer_down(self, peer: PeerId) -> None:
+        """A device is not connected any more."""
+        if self._rekeying is not None:
+            self._rekeying.lost(peer)
+
     def peer_up(self, peer: PeerId, address: Address) -> None:
         """A device is connected: remember where, and measure the link when there is time."""
         if self._met.get(peer) != str(address):
@@ -114,26 +117,11 @@ class Neighbours:
     async def invite(self) -> Invited:
         """Open an invitation in place of an older one; raise SwarmNetworkError when nobody could answer it."""
         await self._end_invitation()
-        node, me = self._node, self._node.transport.me
-        key = node.home.keys.swarm_key()
-        if key is None:
-            raise SwarmNetworkError("this device's swarm key is gone; run `swarm leave`, then `swarm join`")
-        code = new_code()
-        secret = Secret(key.secret, key.generation, me.port, swarm.__version__)
-        invitation = Invitation(code, Party(me.peer, me.name), secret, time.monotonic())
-        server = InvitationServer(invitation, self._on_invitation_end)
-        try:
-            await server.start(port=me.bulk_port + 1 if me.bulk_port < 65535 else 0)
-        except SwarmNetworkError:
-            await server.start()
-        self._server = server
-        if node.options.discover:
-            instance = f"{code.place}-{secrets.token_hex(6)}"
-            announcement = Announcement(discovery.INVITATION_SERVICE, instance, me.peer, PROTOCOL, server.port)
-            self._inviting = Discovery(discovery.INVITATION_SERVICE, lambda seen: None, announcement)
-            await self._inviting.start()
-        node.note("invitation_open", port=server.port)
-        return Invited(str(code), server.port, limits.INVITATION_S)
+        me = self._node.transport.me
+        opened = await joining.invite(Party(me.peer, me.name), self._key(), me.port, self._on_invitation_end)
+        self._invitation = opened
+        self._node.note("invitation_open", port=opened.port)
+        return Invited(str(opened.invitation.code), opened.port, limits.INVITATION_S)
 
     def _on_invitation_end(self, invitation: Invitation) -> None:
         joined = invitation.joined
@@ -141,66 +129,75 @@ class Neighbours:
             self._node.note("let_in", name=joined.name)
         elif invitation.wrong >= limits.MAX_WRONG_GUESSES:
             self._node.note("invitation_ended", why="the code was guessed wrong three times")
-        inviting, self._inviting = self._inviting, None
-        if inviting is not None:
-            self._node.spawn(inviting.stop())
+        opened = self._invitation
+        if opened is not None and opened.invitation is invitation and not self._node.stopping.is_set():
+            self._node.spawn(opened.close())
 
     async def _end_invitation(self) -> None:
-        server, self._server = self._server, None
-        if server is not None:
-            await server.stop()
-        inviting, self._inviting = self._inviting, None
-        if inviting is not None:
-            await inviting.stop()
+        opened, self._invitation = self._invitation, None
+        if opened is not None:
+            await opened.close()
 
     # --- shutting out
 
-    async def new_key(self, without: list[str], patience_s: float = limits.REKEY_TIMEOUT_S) -> Rekeyed:
+    async def new_key(self, without: list[str]) -> Rekeyed:
         """Give every device that is here a new swarm key, but for those named; then this node starts anew with it."""
         node = self._node
-        old = node.home.keys.swarm_key()
-        key = new_swarm_key(old.generation + 1 if old is not None else 0)
+        key = new_swarm_key(self._key().generation + 1)
         names = {peer: node.core.members.name_of(peer) for peer in node.core.others()}
-        lost = [peer for peer, name in names.items() if name in without or any(peer.startswith(w) for w in without)]
+        unknown = [name for name in without if not any(_means(name, peer, names[peer]) for peer in names)]
+        lost = [peer for peer in names if any(_means(name, peer, names[peer]) for name in without)]
         for peer in lost:
             node.transport.shut_out(peer)
-        peers = [peer for peer in names if peer not in lost]
-        self._rekeyed = {}
-        told = [peer for peer in peers if node.send(peer, Rekey(key.generation, key.secret))]
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(patience_s):
-                while any(self._rekeyed.get(peer, -1) < key.generation for peer in told):
-                    self._rekey_news.clear()
-                    await self._rekey_news.wait()
-        done = [peer for peer in peers if self._rekeyed.get(peer, -1) >= key.generation]
+        rekeying = Rekeying(key, [peer for peer in names if peer not in lost], node.now)
+        self._rekeying = rekeying
+        for peer in list(rekeying.waiting):
+            node.send(peer, rekeying.message())
+        while not rekeying.is_over(node.now):
+            await asyncio.sleep(REKEY_POLL_S)
         await node.run_io(node.home.keys.keep_swarm_key, key)
         node.note("rekeyed", generation=key.generation)
-        node.start_anew(REKEY_GRACE_S)
-        missed = [names[peer] for peer in peers if peer not in done]
-        return Rekeyed(tuple(names[peer] for peer in done), tuple(missed), tuple(names[peer] for peer in lost))
+        node.start_anew(RESTART_AFTER_S)
+        return Rekeyed(
+            done=tuple(names[peer] for peer in names if peer in rekeying.done),
+            missed=tuple(names[peer] for peer in names if peer not in rekeying.done and peer not in lost),
+            shut_out=(*(names[peer] for peer in lost), *unknown),
+        )
 
     def rekey(self, peer: PeerId, message: Rekey) -> None:
         """A member has made a new key."""
-        self._node.spawn(self._take_key(peer, SwarmKey(message.swarm_key, message.generation)))
+        self._node.spawn(self._take_key(peer, message))
 
     def rekey_done(self, peer: PeerId, message: RekeyDone) -> None:
         """A member keeps the new key."""
-        self._rekeyed[peer] = message.generation
-        self._rekey_news.set()
+        if self._rekeying is not None:
+            self._rekeying.take(peer, message)
 
-    async def _take_key(self, peer: PeerId, key: SwarmKey) -> None:
+    async def _take_key(self, peer: PeerId, message: Rekey) -> None:
         node = self._node
-        old = node.home.keys.swarm_key()
-        if old is not None and key.generation <= old.generation:
+        try:
+            key = accept(self._key(), message)
+        except SwarmKeyError as error:
+            node.note("key_refused", name=node.core.members.name_of(peer), why=str(error))
             return
-        await node.run_io(node.home.keys.keep_swarm_key, key)
-        node.send(peer, RekeyDone(key.generation))
-        node.note("rekeyed", generation=key.generation, by=node.core.members.name_of(peer))
-        node.start_anew(REKEY_GRACE_S)
+        if key is not None:
+            await node.run_io(node.home.keys.keep_swarm_key, key)
+            node.note("rekeyed", generation=key.generation, by=node.core.members.name_of(peer))
+            node.start_anew(RESTART_AFTER_S)
+        node.send(peer, RekeyDone(message.generation))
+
+    def _key(self) -> SwarmKey:
+        key = self._node.home.keys.swarm_key()
+        if key is None:
+            raise SwarmKeyError("this device's swarm key is gone; run `swarm leave`, then `swarm join`")
+        return key
 
     # --- within
 
     def _on_seen(self, seen: Seen) -> None:
+        self.seen[seen.instance] = seen
+        if len(self.seen) > limits.MAX_PEERS:
+            del self.seen[next(iter(self.seen))]
         if seen.fingerprint == self._node.transport.me.credentials.fingerprint:
             self._node.transport.learn(seen.peer, seen.addresses)
 
@@ -235,3 +232,8 @@ class Neighbours:
         info = next((info for info in self._node.transport.peers() if info.peer == peer), None)
         rtt_s: float = info.rtt_s if info is not None and info.rtt_s is not None else 0.0
         return n_bytes / max(took_s - rtt_s, 1e-4)
+
+
+def _means(text: str, peer: PeerId, name: str) -> bool:
+    """True when somebody means this device: by its name, or the beginning of its id."""
+    return text == name or (len(text) >= MIN_ID_DIGITS and peer.startswith(text.lower()))

@@ -1,7 +1,9 @@
 """The node: where everything meets, and the only owner of cluster state.
 
-One asyncio loop owns the core. Events of the transport, ticks, and answers of the compute worker, loader and store come
-to it; the effects that the core returns are carried out here, in order. Nothing here computes or waits for a disk.
+Events of the transport, ticks, and answers of the compute worker, loader and store come to the core under one lock; the
+effects that it returns are carried out at once, in order. All of that happens on one asyncio loop, but for messages and
+steps of an answer in progress, which are handled on the threads that bring them (quick.py says why); what belongs on
+the loop is left for it. Nothing here computes or waits for a disk.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ import asyncio
 import contextlib
 import logging
 import secrets
+import threading
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
@@ -29,7 +32,7 @@ from swarm.engine.weights import Weights
 from swarm.errors import LocalProtocolError, SwarmError, SwarmNetworkError
 from swarm.models.spec import ModelSpec
 from swarm.net import events as net
-from swarm.net.gate import LoopGate
+from swarm.net.gate import Gate
 from swarm.net.transport import Transport
 from swarm.node import measure
 from swarm.node.answer import Answer, Port, Question
@@ -41,6 +44,7 @@ from swarm.node.library import KnownModel, Library
 from swarm.node.loader import Loader, Loading
 from swarm.node.neighbours import Neighbours
 from swarm.node.provide import Provider
+from swarm.node.quick import QuickGate
 from swarm.node.seeing import Meters, Seeing
 from swarm.store.chunks import ChunkStore
 from swarm.wire import messages as m
@@ -51,7 +55,9 @@ log = logging.getLogger(__name__)
 Bits = npt.NDArray[np.bool_]
 Result = TypeVar("Result")
 Args = TypeVarTuple("Args")
+TransportOf = Callable[[Gate], Transport]
 TICK_S = 0.1
+BUSY_SHARE = 0.25  # of the fastest link, for fetching while an answer runs: it adds at most a third to a message's way
 IO_THREADS = 3  # hash, write and read chunks; import files; build tokenizers
 
 
@@ -69,9 +75,7 @@ class Options:
 class Node:
     """One device of a swarm; made by `start`, ended by `stop`."""
 
-    def __init__(
-        self, options: Options, transport_of: Callable[[LoopGate], Transport], capabilities: Capabilities
-    ) -> None:
+    def __init__(self, options: Options, transport_of: TransportOf, capabilities: Capabilities) -> None:
         loop = asyncio.get_running_loop()
         self.options = options
         self.home = options.home
@@ -80,11 +84,14 @@ class Node:
         self.began_at = loop.time()
         self.threads = capabilities.threads
         self._loop = loop
+        self._thread = threading.get_ident()
+        self.lock = threading.RLock()  # whoever touches the core holds it
+        self._for_loop: deque[fx.Effect] = deque()
         self._tasks: set[asyncio.Task[None]] = set()
         self._io = ThreadPoolExecutor(IO_THREADS, "swarm-io")
         self.store = ChunkStore(self.home.store, capabilities.disk_bytes)
         try:
-            self.transport = transport_of(LoopGate(loop, self._on_event))
+            self.transport = transport_of(QuickGate(loop, self._on_event, self._on_quick).gate())
         except BaseException:
             self.store.close()
             self._io.shutdown()
@@ -100,7 +107,7 @@ class Node:
             run_io=self.run_io,
             has_changed=self._has_changed,
             peer_has=self._peer_has,
-            in_use=lambda: {model for model, _ in self.core.ledger.parts},
+            in_use=self._models_in_use,
             banned=self._on_ban,
         )
         self.library = Library(around, Random(secrets.randbits(64)), "f16")
@@ -111,6 +118,7 @@ class Node:
         self.seeing = Seeing(self)
         self.meters = Meters()
         self.log: deque[tuple[float, str, dict[str, str | int | float]]] = deque(maxlen=limits.MAX_SHOWN_EVENTS)
+        self.troubles: deque[net.NotLetIn | net.CloneSeen] = deque(maxlen=limits.MAX_SHOWN_EVENTS)
         self.stopping = asyncio.Event()  # set by whoever wants the node to end
         self.starts_anew = False  # after it has ended: it has a new key
         self.api_port = 0  # of the local API, once it listens
@@ -118,7 +126,7 @@ class Node:
         self._handlers = self._table()
 
     @classmethod
-    async def start(cls, options: Options, transport_of: Callable[[LoopGate], Transport]) -> Node:
+    async def start(cls, options: Options, transport_of: TransportOf) -> Node:
         """Measure, listen, look around. Raise SwarmError when something needed is not there."""
         options.home.make()
         loop = asyncio.get_running_loop()
@@ -133,7 +141,7 @@ class Node:
 
     async def stop(self) -> None:
         """Say goodbye and end everything."""
-        self._do(self.core.leave(self.now))
+        self._act(self.core.leave)
         self.end_answers()
         await self.neighbours.stop()
         self.provider.stop()
@@ -180,7 +188,7 @@ class Node:
         """Get to know a model, and tell the core."""
         known = await self.library.know(model)
         if model not in self.core.shards.models:
-            self._do(self.core.model_known(model, known.cost, self.now))
+            self._act(self.core.model_known, model, known.cost)
             self._tell_holdings(known)
         return known
 
@@ -202,8 +210,8 @@ class Node:
     def answer_port(self) -> Port:
         """What an answer may ask of the core."""
         return Port(
-            ask=lambda ask: self._do(self.core.ask(ask, self.now)),
-            cancel=lambda session: self._do(self.core.cancel(session, self.now)),
+            ask=lambda ask: self._act(self.core.ask, ask),
+            cancel=lambda session: self._act(self.core.cancel, session),
             closed=self._forget_answer,
             is_settling=self.is_settling,
         )
@@ -230,7 +238,8 @@ class Node:
     @property
     def is_serving(self) -> bool:
         """An answer passes through this device."""
-        return any(entry.running for entry in self.core.ledger.kv.values())
+        with self.lock:
+            return any(entry.running for entry in self.core.ledger.kv.values())
 
     def note(self, event: str, **fields: str | int | float) -> None:
         """Something happened that a person may want to know."""
@@ -239,32 +248,47 @@ class Node:
 
     # --- events
 
+    def _on_quick(self, event: net.Received) -> bool:
+        """A message of an answer, on the transport's thread: take it, unless the core is busy."""
+        if not self.lock.acquire(blocking=False):
+            return False
+        try:
+            self._do(self.core.received(event.peer, event.message, event.frame, self.now))
+        except Exception as error:  # a bug in one answer must not end the thread that all of them need
+            self._on_bug(error)
+        finally:
+            self.lock.release()
+        return True
+
     def _on_event(self, event: net.Event) -> None:
-        """Something came from the transport."""
+        """Something came from the transport; on the loop."""
         match event:
             case net.Received(peer, message, frame):
                 handler = self._handlers.get(type(message))
                 if handler is not None:
                     handler(peer, message, frame if frame is not None else memoryview(b""))
                 else:
-                    self._do(self.core.received(peer, message, frame, self.now))
+                    self._act(self.core.received, peer, message, frame)
             case net.PeerUp(peer, name, boot):
                 self.note("joined", name=name, address=str(event.address))
-                self._do(self.core.peer_up(peer, boot, name, self.now))
+                self._act(self.core.peer_up, peer, boot, name)
                 self.send(peer, self._catalog())
                 self.neighbours.peer_up(peer, event.address)
             case net.PeerDown(peer, name, reason, certain):
                 self.note("left", name=name, why=reason)
-                self._do(self.core.peer_down(peer, reason, self.now, certain=certain))
+                self._act(self.core.peer_down, peer, reason, certain=certain)
                 self.library.fetcher.peer_gone(peer)
                 self.provider.peer_gone(peer)
+                self.neighbours.peer_down(peer)
             case net.Garbage(peer, text):
                 self.note("garbage", why=text)
             case net.NotLetIn(address, reason, text):
+                self.troubles.append(event)
                 self.note("not_let_in", address=str(address), reason=reason, why=text)
             case net.CloneSeen(peer, text):
+                self.troubles.append(event)
                 self.note("clone", why=text)
-                self._do(self.core.clone_seen(peer, self.core.members.name_of(peer), self.now))
+                self._act(self.core.clone_seen, peer, self.core.members.name_of(peer))
 
     def _table(self) -> dict[type[m.Message], Callable[[PeerId, m.Message, memoryview], None]]:
         """Messages that are not the core's alone."""
@@ -292,7 +316,7 @@ class Node:
 
     def _on_heartbeat(self, peer: PeerId, message: m.Heartbeat) -> None:
         rtt_s = next((info.rtt_s for info in self.transport.peers() if info.peer == peer), None)
-        self._do(self.core.heartbeat(peer, message.state, rtt_s, self.now))
+        self._act(self.core.heartbeat, peer, message.state, rtt_s)
 
     def _on_catalog(self, peer: PeerId, message: m.Catalog) -> None:
         self.library.fetcher.catalog(peer, message.models)
@@ -301,13 +325,13 @@ class Node:
             if known is None:
                 self.spawn(self._know_quietly(holding.model))
             elif holding.n_have == holding.n_chunks:
-                self._do(self.core.holdings(peer, holding.model, known.all_parts, self.now))
+                self._act(self.core.holdings, peer, holding.model, known.all_parts)
             else:
                 self.library.fetcher.ask_have(peer, holding.model)
 
     async def _tick_for_ever(self) -> None:
         while True:
-            self._do(self.core.tick(self.now))
+            self._act(self.core.tick)
             self.meters.tick(self.worker.busy_s, self.worker.positions, self.now)
             self.transport.set_state(self.seeing.state())
             self._give_way_to_answers()
@@ -316,34 +340,59 @@ class Node:
             await asyncio.sleep(TICK_S)
 
     def _give_way_to_answers(self) -> None:
-        """While an answer passes through here, fetching and giving leave the network to it."""
-        rate = limits.BUSY_FETCH_BYTES_PER_S if self.is_serving and self.meters.busy > 0 else None
+        """While an answer passes through here, fetching and giving leave most of the network to it."""
+        rate = None
+        if self.is_serving and self.meters.busy > 0:
+            fastest = max((peer.bytes_per_s for peer in self.core.members.living()), default=0.0)
+            rate = max(BUSY_SHARE * fastest, limits.BUSY_FETCH_BYTES_PER_S)
         self.library.fetcher.set_rate(rate)
         self.provider.set_rate(rate)
 
     # --- effects
 
+    def _act(self, decide: Callable[..., list[fx.Effect]], *arguments: object, **options: object) -> None:
+        """Let the core decide, now, and carry out what it decided."""
+        with self.lock:
+            self._do(decide(*arguments, self.now, **options))
+
     def _do(self, effects: list[fx.Effect]) -> None:
+        """Carry out effects in order; on any thread that holds the lock."""
         for effect in effects:
             match effect:
                 case fx.Send(to, message, frame):
                     self.send(to, message, frame)
                 case fx.Compute() | fx.OpenKv() | fx.DropKv():
                     self.worker.put(effect)
+                case fx.Unload(model, parts):
+                    self._give_up(model, parts)
+                    self.worker.put(effect)
+                case fx.Load(ticket, model, parts):
+                    self._loading[ticket] = Loading(ticket, model, set(parts))
+                    self._for_loop.append(effect)
+                case fx.Emit() | fx.Ended() | fx.Notice() | fx.LookUp():
+                    self._for_loop.append(effect)
+                case fx.Log(event, fields):
+                    self._on_log(event, dict(fields))
+        if self._for_loop:
+            if threading.get_ident() == self._thread:
+                self._do_on_loop()
+            else:
+                self._post(self._do_on_loop)
+
+    def _do_on_loop(self) -> None:
+        """Carry out, in order, what was left for the loop."""
+        while self._for_loop:
+            effect = self._for_loop.popleft()
+            match effect:
                 case fx.Emit() | fx.Ended() | fx.Notice():
                     answer = self.answers.get(effect.session)
                     if answer is not None:
                         self.asking.say_who_is_gone(answer)
                         answer.deliver(effect)
-                case fx.Load():
-                    self.spawn(self._load(effect))
-                case fx.Unload(model, parts):
-                    self._give_up(model, parts)
-                    self.worker.put(effect)
+                case fx.Load(ticket):
+                    self.spawn(self._load(self._loading[ticket]))
                 case fx.LookUp(model):
                     self.spawn(self._know_quietly(model))
-                case fx.Log(event, fields):
-                    self._on_log(event, dict(fields))
 
     def _on_log(self, event: str, fields: dict[str, str | int | float]) -> None:
         if event not in ("joined", "suspected", "reachchanged"):
@@ -352,21 +401,25 @@ class Node:
     # --- computing
 
     def _on_done(self, done: Done) -> None:
+        """A step is done; on the worker's thread."""
         if done.error:
             self.note("step_failed", why=done.error)
-            self._do(self.core.compute_failed(done.job, done.error, self.now))
-        else:
-            self._do(self.core.computed(done.job, self.now, frame=done.frame, info=done.info, token=done.token))
+        try:
+            if done.error:
+                self._act(self.core.compute_failed, done.job, done.error)
+            else:
+                self._act(self.core.computed, done.job, frame=done.frame, info=done.info, token=done.token)
+        except Exception as error:  # as in _on_quick
+            self._on_bug(error)
 
     # --- loading
 
-    async def _load(self, effect: fx.Load) -> None:
+    async def _load(self, loading: Loading) -> None:
         """Fetch what the disk lacks, then read it once all earlier work of the worker is done."""
-        loading = self._loading[effect.ticket] = Loading(effect.ticket, effect.model, set(effect.parts))
         try:
-            known = await self.know(effect.model)
-            loading.weight_bytes.update({part: known.cost.part_bytes(part) for part in effect.parts})
-            await self.library.fetcher.fetch(effect.model, known.chunks_of(effect.parts))
+            known = await self.know(loading.model)
+            loading.weight_bytes.update({part: known.cost.part_bytes(part) for part in loading.parts})
+            await self.library.fetcher.fetch(loading.model, known.chunks_of(loading.parts))
         except SwarmError as error:
             loading.error = str(error)
             self._on_load_ended(loading)
@@ -383,12 +436,12 @@ class Node:
         if loading.error:
             self.note("load_failed", why=loading.error)
             self.worker.put(fx.Unload(loading.model, frozenset(loading.parts)))
-            self._do(self.core.load_failed(loading.ticket, loading.error, self.now))
+            self._act(self.core.load_failed, loading.ticket, loading.error)
         else:
-            self._do(self.core.loaded(loading.ticket, self.now))
+            self._act(self.core.loaded, loading.ticket)
 
     def _give_up(self, model: ModelId, parts: frozenset[int]) -> None:
-        for loading in self._loading.values():
+        for loading in list(self._loading.values()):
             if loading.model == model:
                 loading.parts -= parts
 
@@ -408,14 +461,14 @@ class Node:
             if holding is None or not holding.n_have:
                 continue
             if holding.n_have == holding.n_chunks:
-                self._do(self.core.holdings(peer, known.id, known.all_parts, self.now))
+                self._act(self.core.holdings, peer, known.id, known.all_parts)
             else:
                 self.library.fetcher.ask_have(peer, known.id)
 
     def _has_parts(self, known: KnownModel) -> None:
         chunks = self.store.model(known.id)
         if chunks is not None:
-            self._do(self.core.holdings(self.peer, known.id, known.parts_in(chunks.held), self.now))
+            self._act(self.core.holdings, self.peer, known.id, known.parts_in(chunks.held))
 
     def _has_changed(self, model: ModelId) -> None:
         """There is more of a model here than before: tell the core and everybody."""
@@ -429,7 +482,11 @@ class Node:
     def _peer_has(self, peer: PeerId, model: ModelId, held: Bits) -> None:
         known = self.library.known.get(model)
         if known is not None and len(held) == known.manifest.n_chunks:
-            self._do(self.core.holdings(peer, model, known.parts_in(held), self.now))
+            self._act(self.core.holdings, peer, model, known.parts_in(held))
+
+    def _models_in_use(self) -> set[ModelId]:
+        with self.lock:
+            return {model for model, _ in self.core.ledger.parts}
 
     def _catalog(self) -> m.Catalog:
         return m.Catalog(tuple(self.store.holdings())[: limits.MAX_MODELS])
@@ -449,7 +506,10 @@ class Node:
 
     def _on_task_done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
-        if not task.cancelled() and task.exception() is not None:
-            error = task.exception()
-            log.error("a task failed", exc_info=error)
-            self.note("bug", why=f"{type(error).__name__}: {error}")
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            self._on_bug(error)
+
+    def _on_bug(self, error: BaseException) -> None:
+        log.error("a bug", exc_info=error)
+        self.note("bug", why=f"{type(error).__name__}: {error}")

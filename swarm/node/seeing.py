@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import statistics
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -15,6 +16,9 @@ from swarm.cluster.cost import Device, Link
 from swarm.cluster.devices import WIRED, typical_devices
 from swarm.cluster.explain import explain
 from swarm.cluster.planner import NoPlan, Plan, Wanted, plan
+from swarm.net import interfaces
+from swarm.net.doctor import Finding, NetworkFacts, check
+from swarm.net.events import CloneSeen, NotLetIn
 from swarm.wire.ids import PeerId
 from swarm.wire.messages import StatusReply, StatusRequest
 from swarm.wire.records import NodeState, SessionState, Shard
@@ -70,11 +74,12 @@ class Seeing:
     def reply(self, request: int) -> StatusReply:
         """This device as it tells others."""
         node, core = self._node, self._node.core
-        sessions = [
-            SessionState(key, stage.done, core.ledger.kv[key].n_bytes)
-            for key, stage in core.stage.sessions.items()
-            if key in core.ledger.kv
-        ]
+        with node.lock:
+            sessions = [
+                SessionState(key, stage.done, core.ledger.kv[key].n_bytes)
+                for key, stage in core.stage.sessions.items()
+                if key in core.ledger.kv
+            ]
         return StatusReply(
             request=request,
             name=node.name,
@@ -94,11 +99,13 @@ class Seeing:
         node = self._node
         done, wanted = node.library.fetcher.progress()
         fetching = done / wanted if wanted else 1.0
-        return node.core.state(node.now, node.meters.busy, node.meters.tokens_per_s, fetching)
+        with node.lock:
+            return node.core.state(node.now, node.meters.busy, node.meters.tokens_per_s, fetching)
 
     def shards(self) -> tuple[Shard, ...]:
         """What this device holds for answers, each once."""
-        claims = self._node.core.shards.live.values()
+        with self._node.lock:
+            claims = list(self._node.core.shards.live.values())
         return tuple(dict.fromkeys(claim.shard for claim in claims))[: limits.MAX_MODELS]
 
     # --- for the command line
@@ -133,11 +140,27 @@ class Seeing:
             "computed": {
                 "seconds": node.worker.busy_s,
                 "positions": node.worker.positions,
-                "decode_seconds": node.worker.decode_s,
-                "decode_steps": node.worker.decode_steps,
+                "decode_step_s": statistics.median(list(node.worker.decode_steps) or [0.0]),
             },
             "dropped": dict(node.core.stage.dropped),
         }
+
+    def doctor(self) -> list[Json]:
+        """What is wrong between this device and the others."""
+        node, me = self._node, self._node.transport.me
+        facts = NetworkFacts(
+            me=me.peer,
+            fingerprint=me.credentials.fingerprint,
+            port=me.port,
+            interfaces=interfaces.here(),
+            discovery_problem=node.neighbours.problem if node.options.discover else "",
+            seen=tuple(node.neighbours.seen.values()),
+            peers=node.transport.peers(),
+            unreached=tuple(node.transport.unreached()),
+            not_let_in=tuple(dict.fromkeys(t for t in node.troubles if isinstance(t, NotLetIn))),
+            clones=tuple(dict.fromkeys(t for t in node.troubles if isinstance(t, CloneSeen))),
+        )
+        return findings_json(check(facts))
 
     async def plan(self, model: str, add: Sequence[str], context: int) -> Json:
         """Where a model would run, with made-up devices if wanted."""
@@ -197,7 +220,8 @@ class Seeing:
         }
 
     def _chats(self) -> list[Json]:
-        sessions = self._node.core.sessions.sessions.values()
+        with self._node.lock:
+            sessions = list(self._node.core.sessions.sessions.values())
         names = self._node.core.members.name_of
         return [
             {
@@ -210,6 +234,11 @@ class Seeing:
             }
             for session in sessions
         ]
+
+
+def findings_json(findings: Sequence[Finding]) -> list[Json]:
+    """What the network's doctor found."""
+    return [{"level": found.level.value, "text": found.text, "advice": found.advice} for found in findings]
 
 
 def default_plan_context(context_length: int, wanted: int) -> int:

@@ -6,6 +6,7 @@ pass every further message to `receive()`. Nothing here reads a clock, a socket 
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -18,7 +19,7 @@ from swarm.wire.messages import PROTOCOL, Heartbeat, Hello, Lane, Message, Refus
 from swarm.wire.proof import Credentials
 from swarm.wire.records import NodeState, Version
 
-RTT_SMOOTHING = 0.2  # weight of a new sample: a few seconds of heartbeats
+RTT_SAMPLES = 16  # eight seconds of heartbeats
 UNKNOWN_REST = -1  # counts the types beyond MAX_UNKNOWN_TYPES
 
 
@@ -139,6 +140,7 @@ class Connection:
         self.lane = lane
         self.heard_at = now
         self.rtt_s: float | None = None
+        self._rtts: deque[float] = deque(maxlen=RTT_SAMPLES)
         self.wall_offset_s: float | None = None
         self.unknown: dict[int, int] = {}
         self._echo_us = 0
@@ -189,8 +191,9 @@ class Connection:
         if not message.echo_us:
             return
         sample = max(0.0, now - (message.echo_us + message.held_us) / 1e6)
-        old = self.rtt_s
-        self.rtt_s = sample if old is None else old + RTT_SMOOTHING * (sample - old)
+        self._rtts.append(sample)
+        # The lower quartile: what the link can do, and not how busy the two devices were when a heartbeat came.
+        self.rtt_s = sorted(self._rtts)[len(self._rtts) // 4]
         self.wall_offset_s = message.wall_ms / 1e3 + sample / 2 - wall
 
     def _count_unknown(self, number: int) -> None:

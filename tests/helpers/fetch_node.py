@@ -106,7 +106,7 @@ async def main() -> None:
     options = Options(home, settings, setup["name"], tuple(setup.get("calls", ())), setup.get("discover", True))
     node = await Node.start(
         options,
-        lambda gate: Transport.start(credentials, name=setup["name"], gate=gate.gate(), port=setup.get("port")),
+        lambda gate: Transport.start(credentials, name=setup["name"], gate=gate, port=setup.get("port")),
     )
     try:
         if setup.get("lies"):

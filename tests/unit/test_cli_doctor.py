@@ -10,9 +10,16 @@ from pathlib import Path
 import pytest
 
 from swarm import config, cores
-from swarm.cli import doctor, machine
+from swarm.cli import doctor, doctor_network, machine
 from swarm.cli import main as cli
 from swarm.store.catalog import SMOLLM2
+
+
+@pytest.fixture(autouse=True)
+def no_look_at_the_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Multicast takes seconds; test_cli_doctor_network.py and tests/swarm look at it."""
+    monkeypatch.setattr(doctor_network, "looked_around", list)
+
 
 
 @pytest.fixture(autouse=True)

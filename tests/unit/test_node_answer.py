@@ -1,0 +1,172 @@
+"""An answer as its reader gets it, from a made-up core: text, stops, legs, quiet lines, errors."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from swarm.cluster.effects import Emit, Ended, Notice, Reason
+from swarm.cluster.session import Ask
+from swarm.engine.sampling import SamplingParams
+from swarm.errors import DoesNotFit, SwarmNetworkError
+from swarm.node.answer import LEGS, MIN_LEG, Answer, Note, Port, Question, leg_end
+from swarm.node.generation import Piece
+from swarm.wire.ids import ModelId, SessionId
+from tests.helpers.tiny_text import VOCAB, text_metadata
+
+SESSION = SessionId("ab" * 16)
+A = VOCAB.index("a")
+
+
+class FakeCore:
+    """Answers every ask with the tokens a, b, c ... and ends as it is told to."""
+
+    def __init__(self, end: Callable[[Ask], Ended], tokens: int = 1000) -> None:
+        self.end, self.left = end, tokens
+        self.asks: list[Ask] = []
+        self.cancelled = self.closed = 0
+        self.answer: Answer | None = None
+        self.settling = False
+
+    def ask(self, ask: Ask) -> None:
+        self.asks.append(ask)
+        assert self.answer is not None
+        for i in range(min(ask.max_tokens, self.left)):
+            position = len(ask.ids) + i
+            self.answer.deliver(Emit(SESSION, position, A + position % 26))
+        self.left -= min(ask.max_tokens, self.left)
+        self.answer.deliver(self.end(ask))
+
+    def cancel(self, session: SessionId) -> None:
+        self.cancelled += 1
+        assert self.answer is not None
+        self.answer.deliver(Ended(session, Reason.CANCELLED))
+
+    def close(self, session: SessionId) -> None:
+        self.closed += 1
+
+
+def answer(core: FakeCore, *, context: int = 4096, n_prompt: int = 10, **question: Any) -> Answer:
+    from swarm.text.tokenizer import Tokenizer
+
+    model: Any = SimpleNamespace(id=ModelId("cd" * 32), tokenizer=Tokenizer.from_metadata(text_metadata("llama")))
+    made = Answer(
+        Port(core.ask, core.cancel, core.close, is_settling=lambda: core.settling),
+        model,
+        Question("m", prompt="p", **question),
+        [1] * n_prompt,
+        session=SESSION,
+        context=context,
+        opens_thinking=False,
+    )
+    core.answer = made
+    return made
+
+
+def heard(made: Answer) -> tuple[str, list[str]]:
+    async def read() -> tuple[str, list[str]]:
+        text, notes = "", []
+        async for event in made.events():
+            if isinstance(event, Piece):
+                text += event.text
+            elif isinstance(event, Note):
+                notes.append(event.text)
+        return text, notes
+
+    return asyncio.run(read())
+
+
+def length(ask: Ask) -> Ended:
+    return Ended(SESSION, Reason.LENGTH)
+
+
+def test_an_answer_ends_after_as_many_tokens_as_were_asked_for() -> None:
+    core = FakeCore(length)
+    made = answer(core, max_tokens=5)
+    assert heard(made)[0] == "klmno"
+    assert made.finish_reason == "length" and made.stats.generated_tokens == 5
+    assert (len(core.asks), core.closed) == (1, 1)
+
+
+def test_an_answer_without_a_limit_goes_on_in_legs_until_the_context_is_full() -> None:
+    core = FakeCore(length, tokens=10_000)
+    made = answer(core, context=2000)
+    heard(made)
+    assert made.finish_reason == "context" and len(made.tokens) == 1990
+    assert [len(ask.ids) + ask.max_tokens for ask in core.asks] == [512, 1024, 2000]
+    assert core.asks[1].ids == (*[1] * 10, *made.tokens[:502]), "each leg begins with all there is"
+    assert len({ask.session for ask in core.asks}) == 1
+
+
+def test_legs_leave_room_and_grow() -> None:
+    ends = [leg_end(n) for n in range(40_000)]
+    assert all(end - n >= MIN_LEG for n, end in enumerate(ends)) and ends == sorted(ends)
+    assert ends[0] == LEGS[0] and ends[-1] < 2 * 40_000 + MIN_LEG
+
+
+def test_an_end_token_ends_it() -> None:
+    core = FakeCore(lambda ask: Ended(SESSION, Reason.STOP), tokens=3)
+    made = answer(core)
+    assert heard(made)[0] == "klm" and made.finish_reason == "stop"
+
+
+def test_a_stop_string_cancels_the_rest() -> None:
+    core = FakeCore(length)
+    made = answer(core, max_tokens=20, stop=["no"])
+    assert heard(made)[0] == "klm"
+    assert made.finish_reason == "stop" and core.cancelled == 1
+
+
+def test_quiet_lines_come_in_between() -> None:
+    core = FakeCore(length)
+    made = answer(core, max_tokens=2)
+    made.deliver(Notice(SESSION, "loading the model"))
+    assert heard(made) == ("kl", ["loading the model"])
+
+
+@pytest.mark.parametrize(("missing", "kind"), [(5, DoesNotFit), (0, SwarmNetworkError)])
+def test_a_failure_is_an_error_with_its_line(missing: int, kind: type[Exception]) -> None:
+    core = FakeCore(lambda ask: Ended(SESSION, Reason.FAILED, "it needs more memory", missing), tokens=1)
+    with pytest.raises(kind, match="it needs more memory"):
+        heard(answer(core))
+    assert core.closed == 1
+
+
+def test_right_after_the_start_an_answer_waits_for_devices_that_may_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    ends = [Ended(SESSION, Reason.FAILED, "it needs more memory", 5), Ended(SESSION, Reason.STOP)]
+
+    def end(ask: Ask) -> Ended:
+        return ends.pop(0)
+
+    core = FakeCore(end, tokens=0)
+    core.settling = True
+    monkeypatch.setattr("swarm.node.answer.SETTLE_RETRY_S", 0.0)
+    made = answer(core, max_tokens=1)
+    heard(made)
+    assert len(core.asks) == 2
+
+
+def test_a_reader_that_stops_reading_cancels_the_answer() -> None:
+    core = FakeCore(length)
+    made = answer(core, max_tokens=50)
+
+    async def read_one() -> None:
+        events = made.events()
+        await anext(events)
+        await events.aclose()
+
+    asyncio.run(read_one())
+    assert (core.cancelled, core.closed) == (1, 1)
+
+
+def test_every_answer_gets_a_seed_of_its_own_unless_it_has_one() -> None:
+    seeds = []
+    for params in (SamplingParams(), SamplingParams(), SamplingParams(seed=3)):
+        core = FakeCore(length)
+        heard(answer(core, max_tokens=1, params=params))
+        seeds.append(core.asks[0].sampling.seed)
+    assert seeds[2] == 3 and seeds[0] != seeds[1]

@@ -1,0 +1,209 @@
+"""The small parts of a node: names of models, what travels of parameters, its directory, the short way of messages."""
+
+from __future__ import annotations
+
+import asyncio
+import stat
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from swarm import config, kernels
+from swarm.cluster.cost import LayerCost
+from swarm.engine.sampling import SamplingParams
+from swarm.errors import ConfigError
+from swarm.models import spec_from_gguf
+from swarm.net.events import PeerDown, Received
+from swarm.node import measure
+from swarm.node.asking import common_prefix, going_on
+from swarm.node.compute import params_of, parts_of, sampling_of
+from swarm.node.costs import model_cost
+from swarm.node.home import Home, Running
+from swarm.node.library import Library, slug
+from swarm.node.loader import part_tensors
+from swarm.node.quick import QuickGate
+from swarm.node.seeing import Meters
+from swarm.store.gguf import open_gguf
+from swarm.wire.ids import ModelId, PeerId, SessionId
+from swarm.wire.messages import Goodbye, Token
+from swarm.wire.records import ModelHolding
+from tests.helpers.tiny import TINY, make_weights, write_tiny
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_a_models_cost_counts_every_tensor_once_where_it_lies(tmp_path: Path, name: str) -> None:
+    path = write_tiny(tmp_path / "tiny.gguf", TINY[name], make_weights(TINY[name]), "Q8_0")
+    with open_gguf(path) as file:
+        spec = spec_from_gguf(file.metadata, file.tensors)
+        cost = model_cost("tiny", spec, file.tensors)
+        used = {need.ref.name for part in range(spec.n_layers + 2) for need in part_tensors(part, spec)}
+        assert used <= file.tensors.keys()
+        packed = sum(file.tensors[tensor].n_bytes for tensor in used)
+    assert cost.n_layers == spec.n_layers and all(layer.kv_bytes > 0 and layer.macs > 0 for layer in cost.layers)
+    assert cost.weight_bytes >= 0.9 * packed
+    moe = [layer for layer in cost.layers if layer.expert_bytes]
+    assert len(moe) == sum(layer.moe is not None for layer in spec.layers)
+    assert all(isinstance(layer, LayerCost) and 0 < layer.expert_share < 1 for layer in moe)
+
+
+def test_parts_are_the_ends_and_the_layers_between() -> None:
+    spec: Any = SimpleNamespace(n_layers=5)
+    assert list(parts_of(0, 5, spec)) == [0, 1, 2, 3, 4, 5, 6]
+    assert list(parts_of(0, 2, spec)) == [0, 1, 2]
+    assert list(parts_of(2, 4, spec)) == [3, 4]
+    assert list(parts_of(4, 5, spec)) == [5, 6]
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        SamplingParams(seed=1),
+        SamplingParams(0.3, 5, 0.8, 0.1, 1.2, 30, 0.5, -0.5, 2**62),
+        SamplingParams(repetition_penalty=1.5, repeat_last_n=-1, seed=0),
+    ],
+)
+def test_parameters_arrive_as_they_were_sent(params: SamplingParams) -> None:
+    assert params_of(sampling_of(params)) == params
+
+
+def test_a_window_of_no_tokens_means_no_penalties() -> None:
+    params = params_of(sampling_of(SamplingParams(repetition_penalty=1.5, repeat_last_n=0, seed=4)))
+    assert (params.repetition_penalty, params.frequency_penalty, params.presence_penalty) == (1.0, 0.0, 0.0)
+
+
+def holding(name: str, digit: str, have: int = 4) -> ModelHolding:
+    return ModelHolding(ModelId(digit * 64), name, 4, have, 1000)
+
+
+def library(*holdings: ModelHolding) -> Library:
+    around: Any = SimpleNamespace(store=SimpleNamespace(holdings=lambda: list(holdings)), run_io=None)
+    return Library(around, None, "f16")  # type: ignore[arg-type]
+
+
+def test_a_model_is_found_by_its_name_or_a_beginning_of_it() -> None:
+    books = library(holding("SmolLM2 135M Instruct", "a"), holding("GLM 4 9B", "b"), holding("GLM 4 32B", "c"))
+    for text in ("smollm2-135m-instruct", "SmolLM2 135M", "smollm2", "a" * 64, "aaaaaaaa"):
+        assert books.find(text) == "a" * 64, text
+    assert books.find("glm-4-9b") == "b" * 64
+    assert books.find("glm") is None, "several"
+    assert books.find("llama") is None and books.find("") is None and books.find("aaa") is None
+    assert "did you mean glm-4-9b?" in str(books.not_found("glm-4-9"))
+    assert "there is glm-4-32b, glm-4-9b, smollm2-135m-instruct" in str(books.not_found("xxxxxx"))
+
+
+def test_a_whole_copy_is_meant_before_a_broken_one_of_the_same_name() -> None:
+    books = library(holding("M", "a", 2), holding("M", "b", 4), holding("M", "c", 0))
+    assert books.find("m") == "b" * 64
+    assert [entry.n_whole for entry in books.entries()] == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("name", "word"), [("SmolLM2 135M", "smollm2-135m"), ("GLM-4.5 Air", "glm-4.5-air"), ("  ", "model"), ("../x", "x")]
+)
+def test_a_models_name_becomes_one_word(name: str, word: str) -> None:
+    assert slug(name) == word
+
+
+def test_the_quiet_line_names_who_is_gone_and_how_many_go_on() -> None:
+    assert going_on(["pi-kitchen"], 2) == "pi-kitchen is gone; going on with 2 devices"
+    assert going_on(["a", "b", "c"], 1) == "a, b and c are gone; going on with one device"
+
+
+def test_what_two_prompts_have_in_common() -> None:
+    assert [common_prefix([1, 2, 3], other) for other in ([1, 2, 4], [1, 2], [9], [1, 2, 3, 4])] == [2, 2, 0, 3]
+
+
+def test_a_nodes_file_is_its_users_alone_and_goes_with_it(tmp_path: Path) -> None:
+    home = Home(tmp_path / "home")
+    home.make()
+    running = Running(7, "ab", "attic", 7417, 8642, "secret")
+    home.say_running(running)
+    assert home.running() == running
+    assert stat.S_IMODE(home.running_file.stat().st_mode) == 0o600
+    home.say_stopped(8)
+    assert home.running() == running, "another process's word does not count"
+    home.say_stopped(7)
+    assert home.running() is None
+    for text in ("", "[]", '{"pid": 1}', "{" * 5000):
+        home.running_file.write_text(text)
+        assert home.running() is None
+
+
+def test_what_was_measured_is_remembered_for_the_same_kernels_and_threads(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    isa = kernels.isa()
+    assert measure.remembered(home, isa, 1) is None
+    speeds = measure.measure(home, isa, 1)
+    assert speeds.read_bytes_per_s > 1e6 and speeds.macs_per_s > 1e6 and speeds.layer_s >= 0 < speeds.step_s
+    assert measure.remembered(home, isa, 1) == speeds
+    assert measure.remembered(home, isa, 2) is measure.remembered(home, "other", 1) is None
+    home.measured_file.write_text(home.measured_file.read_text().replace('"layer_s"', '"layers"'))
+    assert measure.remembered(home, isa, 1) is None
+
+
+def test_memory_is_what_was_asked_for_or_leaves_the_machine_usable() -> None:
+    assert measure.usable_memory("1.5GiB") == 3 * 2**29
+    total = measure.usable_memory("100%")
+    assert measure.usable_memory("50%") == pytest.approx(total / 2, abs=1)
+    assert 0 <= measure.usable_memory("") <= 0.8 * total
+
+
+@pytest.mark.parametrize(
+    ("text", "n_bytes"), [("6GiB", 6 * 2**30), ("800MB", 800_000_000), ("64", 64), ("2 kib", 2048), ("75%", 750)]
+)
+def test_sizes_are_read_as_people_write_them(text: str, n_bytes: int) -> None:
+    assert config.parse_bytes("memory", text, of=1000) == n_bytes
+
+
+@pytest.mark.parametrize("text", ["much", "-1GB", "101%", "1 GG", "1e9", "١GB", "9" * 40])
+def test_other_sizes_are_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match="memory is"):
+        config.parse_bytes("memory", text, of=1000)
+
+
+def test_meters_tell_the_last_seconds() -> None:
+    meters = Meters()
+    for tenth in range(100):
+        meters.tick(tenth * 0.05, tenth * 3, tenth * 0.1)
+    assert meters.busy == pytest.approx(0.5, abs=0.01) and meters.tokens_per_s == pytest.approx(30, abs=0.5)
+
+
+def test_messages_of_an_answer_never_overtake_what_waits_for_the_loop() -> None:
+    token = Received(PeerId("a"), Token(SessionId("b"), 1, 2, 3))
+    other = Received(PeerId("a"), Goodbye("x"))
+    order: list[str] = []
+
+    def quick(event: Received) -> bool:
+        order.append("quick")
+        return not busy
+
+    async def play() -> None:
+        gate = QuickGate(asyncio.get_running_loop(), lambda event: order.append(type(event).__name__), quick).gate()
+        gate.deliver(token)  # nothing waits: at once
+        gate.deliver(other)
+        gate.deliver(token)  # behind the other one
+        assert order == ["quick"]
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert order == ["quick", "Received", "Received"]
+        gate.deliver(token)
+        gate.deliver(PeerDown(PeerId("a"), "a", "gone"))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert order[3:] == ["quick", "PeerDown"]
+
+    busy = False
+    asyncio.run(play())
+    busy = True  # the core is: then it goes by the loop, too
+    order.clear()
+
+    async def play_busy() -> None:
+        gate = QuickGate(asyncio.get_running_loop(), lambda event: order.append(type(event).__name__), quick).gate()
+        gate.deliver(token)
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+
+    asyncio.run(play_busy())
+    assert order == ["quick", "Received"]
