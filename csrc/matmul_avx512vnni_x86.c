@@ -8,6 +8,7 @@ SW_TARGET("avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")
 #define WIDE 2
 #define W8_BIAS 128
 #define LANES 16
+#define ABREAST 1
 #define PARTS 1
 
 typedef __m512i vi;

@@ -5,7 +5,7 @@
 
 #define SW_KV_BLOCK 64      /* positions per step of the online softmax; aligned to position 0 */
 #define SW_KV_SEGMENT 1024  /* positions per independent partial result; aligned to position 0 */
-#define SW_TILE_ROWS 32     /* query rows that share one converted block of keys and values */
+#define SW_TILE_ROWS 32     /* query rows that share a block of keys and values */
 
 enum sw_kv_kind { SW_KV_F16 = 0, SW_KV_Q8_0 = 1, SW_KV_F32 = 2 };
 
@@ -50,7 +50,7 @@ typedef struct {
 } sw_ops;
 
 static inline size_t sw_attn_scratch(int head_dim) {
-  return (size_t)SW_KV_BLOCK * head_dim * 2 + (size_t)SW_TILE_ROWS * SW_KV_BLOCK;
+  return (size_t)SW_TILE_ROWS * SW_KV_BLOCK + 4 * head_dim;   /* scores, and the scales of a block of keys and of values */
 }
 
 const sw_ops *sw_ops_for(const char *kernels_name);   /* the float ops that go with a kernel table */

@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
 """Decode with a long context: swarm beside llama-cpp-python with 128, 4k, 8k and 16k positions in the cache.
 
-    tools/bench/context.py llama3-8b@2:Q4_0 --threads 2
-    tools/bench/context.py --all --out tools/bench/context.md
+    tools/bench/context.py llama3-8b@1:Q4_0 --threads 2
+    tools/bench/context.py --all --out docs/context.md      (a quarter of an hour)
 
-Every engine is a process that fills its cache once (the rate of that long prefill is measured too); then they take
-turns at decoding, at the longest context first, as a shorter one is the longer one cut off. NAME@LAYERS:MIX are so many
-layers of a real shape with as much less vocabulary, so that attention has the share it has in the whole model.
+Every engine is a process that fills its cache once; then they take turns at decoding, at the longest context first, as
+a shorter one is the longer one cut off. NAME@LAYERS:MIX are so many layers of a real shape with as much less
+vocabulary, so that attention has the share it has in the whole model. (Prefill of so few layers says nothing: of the
+last layer llama.cpp computes only what the last token needs.)
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tools" / "bench")]
 
 from compare import Worker, answer_questions, machine, resolve  # noqa: E402
 
-MODELS = ("llama3-8b@2:Q4_0", "glm4-9b@2:Q4_0", "smollm2")
+MODELS = ("llama3-8b@1:Q4_0", "glm4-9b@1:Q4_0", "smollm2")
 POSITIONS = (128, 4096, 8192, 16384)
 DECODE = 16  # tokens of one turn
 ENGINES = ("swarm f16", "swarm q8_0", "llama f16", "llama f16 flash", "llama q8_0 flash")
@@ -115,22 +116,22 @@ def work(name: str, path: str, threads: int, n_vocab: int) -> None:
 
 
 def measure(model: str, path: str, threads: int, positions: list[int], rounds: int) -> list[dict[str, Any]]:
-    """Medians of every engine: prefill of the longest context, then decode after each number of positions."""
+    """Medians of every engine after each number of positions."""
     n_vocab = str(vocabulary(path))
     workers = [Worker(name, path, threads, __file__, (n_vocab,)) for name in ENGINES]
     row: dict[str, Any] = {"model": model, "threads": threads}
-    rows = [
-        row | {"case": f"prefill {max(positions)}"} | {w.engine: w.measure("fill", max(positions)) for w in workers}
-    ]
+    rows = []
+    for worker in workers:
+        worker.measure("fill", max(positions))
     for n in sorted(positions, reverse=True):
         rates: dict[str, list[float]] = {name: [] for name in ENGINES}
         for _ in range(rounds):
             for worker in workers:
                 rates[worker.engine].append(worker.measure("at", n))
-        rows.append(row | {"case": f"decode at {n}"} | {name: statistics.median(r) for name, r in rates.items()})
+        rows.append(row | {"positions": n} | {name: statistics.median(r) for name, r in rates.items()})
     for worker in workers:
         worker.stop()
-    return [rows[0], *rows[:0:-1]]
+    return rows[::-1]
 
 
 def vocabulary(path: str) -> int:
@@ -145,15 +146,15 @@ def vocabulary(path: str) -> int:
 def table(rows: list[dict[str, Any]]) -> str:
     """The results as Markdown; ratios are to the faster of the peers that keep the same type."""
     lines = [
-        f"Machine: {machine()}. tok/s; decode: medians of alternating runs of {DECODE} tokens; prefill: one run.",
+        f"Machine: {machine()}. Decode in tok/s: medians of alternating runs of {DECODE} tokens.",
         "",
-        f"| model | threads | case | {' | '.join(ENGINES)} | ratio f16 | ratio q8_0 |",
+        f"| model | threads | positions | {' | '.join(ENGINES)} | ratio f16 | ratio q8_0 |",
         "|---|---|---|" + "---|" * (len(ENGINES) + 2),
     ]
     for r in rows:
         ratios = [f"{r[f'swarm {kv}'] / max(r[peer] for peer in peers):.2f}" for kv, peers in PEERS.items()]
         rates = [f"{r[name]:.1f}" for name in ENGINES]
-        lines.append(f"| {r['model']} | {r['threads']} | {r['case']} | {' | '.join(rates + ratios)} |")
+        lines.append(f"| {r['model']} | {r['threads']} | {r['positions']} | {' | '.join(rates + ratios)} |")
     return "\n".join(lines) + "\n"
 
 
