@@ -84,9 +84,9 @@ class Core:
 
     def heartbeat(self, sender: PeerId, state: NodeState, rtt_s: float | None, now: float) -> list[Effect]:
         """A heartbeat came; the transport measured the round trip."""
-        self.members.heard(sender, now)
+        changes = self.members.heard(sender, now)
         self.members.state(sender, state, rtt_s)
-        return []
+        return self._run(self._changed(changes, now), now) if changes else []
 
     def link_measured(self, peer: PeerId, bytes_per_s: float) -> None:
         """The throughput to a peer was measured."""

@@ -2,7 +2,8 @@
 
 A peer is `alive` while it is heard, `suspect` when it was silent for SUSPECT_S or its link broke, `lost` after
 PEER_SILENCE_S of silence, DOWN_GRACE_S after a broken link, or at once when it said goodbye. A lost peer is there again
-when its link comes `up`, and in no other way.
+when its link comes `up`; or, where only its silence was too long and its link never broke (the transport judges silence
+by a clock of its own, and may have heard it in the last moment), when it is heard.
 
 Nobody votes, and there is no leader: each node acts on its own belief. That is safe because nothing that a wrong belief
 could spoil is shared (see session.py): a device that is wrongly held to be lost costs time, never a token.
@@ -131,13 +132,13 @@ class Membership:
     def down(self, peer: PeerId, why: str, now: float, *, certain: bool) -> list[Change]:
         """The link broke. `certain`: it said goodbye, or nothing listens there any more."""
         known = self.peers.get(peer)
-        if known is None or known.health is Health.LOST:
+        if known is None:
             return []
-        if certain:
-            return self._lose(known, why, now)
         if known.link_up:
             known.link_up, known.down_at = False, now
-        return self._suspect(known)
+        if known.health is Health.LOST:
+            return []
+        return self._lose(known, why, now) if certain else self._suspect(known)
 
     def clone_seen(self, peer: PeerId, name: str, now: float) -> list[Change]:
         """The transport met two running devices with one id."""
@@ -147,14 +148,12 @@ class Membership:
         return self._is_cloned(known, name, now) if known is not None else []
 
     def heard(self, peer: PeerId, now: float) -> list[Change]:
-        """Any message came from it. A lost peer stays lost: its link must come up again first."""
+        """Any message came from it. What comes late, after its link broke, brings no lost peer back."""
         known = self.peers.get(peer)
-        if known is None or known.health is Health.LOST:
+        if known is None or (known.health is Health.LOST and not known.link_up):
             return []
         known.heard_at = now
-        if known.link_up:
-            known.health = Health.ALIVE
-        return []
+        return self._came_back(known, now) if known.link_up else []
 
     def state(self, peer: PeerId, state: NodeState, rtt_s: float | None) -> None:
         """What its heartbeat said."""
@@ -266,7 +265,7 @@ class Membership:
         return [Suspected(peer.id)]
 
     def _lose(self, peer: Peer, why: str, now: float) -> list[Change]:
-        peer.health, peer.link_up, peer.lost_why = Health.LOST, False, why
+        peer.health, peer.lost_why = Health.LOST, why
         peer.lost_at.append(now)
         peer.reaches = None
         return [Lost(peer.id, why)]

@@ -97,6 +97,7 @@ class Node:
         self.speed = speed
         self.disk: set[int] = set(range(sim.model.n_layers + 2)) if holds else set()
         self.offset = sim.rng.uniform(0, 1e5)  # every machine has its own clock
+        self.patience_s = limits.PEER_SILENCE_S + sim.rng.uniform(-0.1, 0.3)  # of its transport; the core has its own
         self.boots = 0
         self.alive = False
         self.frozen = False
@@ -136,7 +137,7 @@ class Node:
 
     def tick(self) -> None:
         for peer, (_, heard) in list(self.links.items()):
-            if self.now - heard > limits.PEER_SILENCE_S:
+            if self.now - heard > self.patience_s:
                 self.link_down(peer, "silent")
         self.do(self.core.tick(self.now))
 
@@ -560,7 +561,7 @@ def _chat(sim: Sim, rng: Random) -> None:
 
 
 def _fault(sim: Sim, rng: Random) -> None:
-    start, lasts = rng.uniform(1.0, 10.0), rng.choice([0.3, 1.5, 3.0, 6.0])
+    start, lasts = rng.uniform(1.0, 10.0), rng.choice([0.3, 1.5, rng.uniform(1.9, 2.4), 3.0, 6.0])
     node = rng.choice(sim.nodes)
     other = rng.choice([n for n in sim.nodes if n is not node])
     group = rng.sample(sim.nodes, rng.randint(1, len(sim.nodes) - 1))

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import pytest
 
+from swarm.cluster.membership import Membership
 from swarm.cluster.memory import Ledger
 from swarm.cluster.placement import Placer
 from swarm.cluster.session import Session, Sessions
@@ -33,7 +34,7 @@ class Sabotage:
 NOBODY_COUNTS = Sabotage(Ledger, "running_bytes", "return sum", "return 0 * sum", 6)
 
 SABOTAGE = {
-    "a stage takes data of any epoch": Sabotage(Stage, "_current", "if epoch != session.epoch:", "if False:", 49),
+    "a stage takes data of any epoch": Sabotage(Stage, "_current", "if epoch != session.epoch:", "if False:", 1583),
     "a stage takes any position": Sabotage(Stage, "_take", "if step.position != session.expected:", "if False:", 3),
     "a stage takes what comes after a gap": Sabotage(Stage, "_take", "!= session.expected", "< session.expected", 10),
     "a stage passes on results of old epochs": Sabotage(
@@ -44,7 +45,7 @@ SABOTAGE = {
     "a stage opens sessions beyond its memory": Sabotage(Stage, "_reserve", "if missing > 0:", "if False:", 6),
     "a stage obeys old openings": Sabotage(Stage, "open", "message.epoch <= known", "message.epoch == known", 56),
     "a device counts no KV": Sabotage(Ledger, "running_bytes", "return sum", "return 0 * sum", 6),
-    "a device promises beyond its memory": Sabotage(Shards, "_missing_bytes", "return weights", "return -(10**9)", 115),
+    "a device promises beyond its memory": Sabotage(Shards, "_missing_bytes", "return weights", "return -(10**9)", 370),
     "an entry node takes tokens after a gap": Sabotage(
         Sessions, "token", "if message.position > len(session.ids):", "if False:", 6
     ),
@@ -64,6 +65,9 @@ SABOTAGE = {
     ),
     "an entry node keeps a broken placement": Sabotage(
         Placer, "_broke", "State.IDLE, None", "here.state, here.placement", 55
+    ),
+    "a device that was silent for too long needs a new link": Sabotage(
+        Membership, "heard", "and not known.link_up", "", 40
     ),
     "an undone turn keeps its KV": Sabotage(Session, "next_turn", "min(prefix, same)", "prefix", 8),
 }

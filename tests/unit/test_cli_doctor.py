@@ -21,7 +21,6 @@ def no_look_at_the_network(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor_network, "looked_around", list)
 
 
-
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """One pass over the memory is enough here."""

@@ -73,9 +73,20 @@ def test_goodbye_is_certain(members: Membership) -> None:
     assert members.down(A, "it said goodbye", 0.0, certain=True) == [Lost(A, "it said goodbye")]
 
 
-def test_a_lost_peer_is_not_back_by_a_late_message(members: Membership) -> None:
+def test_a_lost_peer_whose_link_never_broke_is_back_when_it_is_heard(members: Membership) -> None:
     pass_time(members, 0.0, 3.0)
-    members.heard(A, 3.0)
+    assert not members.is_alive(A)
+    assert members.heard(A, 3.0) == [Joined(A, restarted=False)]
+    assert members.is_alive(A) and pass_time(members, 3.0, 3.9) == []
+
+
+@pytest.mark.parametrize("broke_at", [0.0, 2.9])
+def test_a_lost_peer_whose_link_broke_is_not_back_by_a_late_message(members: Membership, broke_at: float) -> None:
+    if not broke_at:
+        members.down(A, "reset", 0.0, certain=False)
+    pass_time(members, 0.0, 2.9)
+    members.down(A, "silent", 2.9, certain=False)
+    assert members.heard(A, 3.0) == []
     assert not members.is_alive(A)
     assert members.up(A, FIRST, "attic", 3.5) == [Joined(A, restarted=False)]
 
