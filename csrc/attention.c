@@ -25,23 +25,22 @@ void sw_fold_norm(sw_step *s, const float *norm, sw_fold fold, int first) {
   sw_join(s);
 }
 
-/* Rows of one matrix for all tokens, as item `i` of its panels. */
-static void matmul_item(sw_step *s, const sw_mat *w, const sw_act *a, int i, int grain, float *y, ptrdiff_t stride) {
-  s->kernels->matmul[w->type](w, a, 0, s->n_tokens, i * grain, sw_min((i + 1) * grain, sw_panels(w)), y, stride);
+/* Item i of a matrix's panels, for all tokens. */
+static sw_range matmul_item(sw_step *s, const sw_mat *w, const sw_act *a, const sw_split *p, int i, float *y, ptrdiff_t stride) {
+  const sw_range r = sw_item_panels(p, i, w);
+  s->kernels->matmul[w->type](w, a, 0, s->n_tokens, r.from, r.to, y, stride);
+  return r;
 }
 
 static void project_qkv(sw_step *s, const sw_attn *w) {
   const sw_mat *m[3] = {&w->q, &w->k, &w->v};
   float *out[3] = {s->ws->q, s->ws->k, s->ws->v};
-  int grain[3], items[3];
-  for (int i = 0; i < 3; i++) {
-    grain[i] = sw_grain(sw_panels(m[i]), s->team->n_threads);
-    items[i] = sw_items(sw_panels(m[i]), grain[i]);
-  }
-  SW_SHARE(s, i, items[0] + items[1] + items[2]) {
+  sw_split p[3];
+  for (int i = 0; i < 3; i++) p[i] = sw_split_panels(s, s->n_tokens, m[i]);
+  SW_SHARE(s, i, p[0].n + p[1].n + p[2].n) {
     int which = 0, j = i;
-    while (j >= items[which]) j -= items[which++];
-    matmul_item(s, m[which], &s->ws->act_hidden, j, grain[which], out[which], m[which]->rows);
+    while (j >= p[which].n) j -= p[which++].n;
+    matmul_item(s, m[which], &s->ws->act_hidden, &p[which], j, out[which], m[which]->rows);
   }
   sw_join(s);
 }
@@ -172,10 +171,11 @@ static void attend_segments(sw_step *s, const sw_kv *kv) {
 
 /* delta = W_o mixed (+ bias) */
 static void project_out(sw_step *s, const sw_attn *w) {
-  const int panels = sw_panels(&w->o), grain = sw_grain(panels, s->team->n_threads), h = s->dims->hidden;
-  SW_SHARE(s, i, sw_items(panels, grain)) {
-    matmul_item(s, &w->o, &s->ws->act_mixed, i, grain, s->ws->delta, h);
-    const int r0 = i * grain * SW_PANEL, n = sw_min(grain * SW_PANEL, h - r0);
+  const sw_split p = sw_split_panels(s, s->n_tokens, &w->o);
+  const int h = s->dims->hidden;
+  SW_SHARE(s, i, p.n) {
+    const sw_range r = matmul_item(s, &w->o, &s->ws->act_mixed, &p, i, s->ws->delta, h);
+    const int r0 = r.from * SW_PANEL, n = sw_min(r.to * SW_PANEL, h) - r0;
     for (int t = 0; w->o_bias && t < s->n_tokens; t++) s->ops->add(s->ws->delta + (size_t)t * h + r0, w->o_bias + r0, n);
   }
   sw_join(s);
@@ -186,7 +186,8 @@ size_t sw_scratch_bytes(const sw_dims *d, int max_cols, int max_segments) {
                         + (size_t)SW_TILE_ROWS * max_segments * (d->head_dim + 2) + SW_TILE_ROWS;
   const size_t cols = (max_cols + 63) / 64 * 64;
   const size_t ffn = 3 * SW_CHUNK * SW_CHUNK + SW_CHUNK * cols + SW_CHUNK * (cols / 4 + cols / 32 + cols / 32 + 64);
-  const size_t down = (size_t)SW_CHUNK * 16 * SW_PANEL;
+  const size_t batch = (size_t)SW_CHUNK * SW_GROUPS * SW_GROUP * SW_PANEL, one = (d->hidden + 63) / 64 * 64;
+  const size_t down = batch > one ? batch : one;
   size_t floats = attend > ffn + down ? attend : ffn + down;
   return (floats * sizeof(float) + 4095) / 4096 * 4096;
 }

@@ -5,8 +5,6 @@
 void sw_route(const sw_ffn *w, const sw_ops *ops, float *logits, int32_t *id, float *weight);
 void sw_group_pairs(const sw_ffn *w, sw_ws *ws, int n_tokens);
 
-#define DOWN_GRAIN 16   /* panels of one down item of experts at most: what its scratch holds */
-
 typedef struct { float *gate, *up, *out, *down; sw_act rows; } ffn_scratch;
 
 static ffn_scratch split_scratch(sw_step *s) {
@@ -114,10 +112,17 @@ static int chunks(const sw_mat *m) { return (m->rows + SW_CHUNK - 1) / SW_CHUNK;
 static void ffn_dense(sw_step *s, const sw_ffn *w) {
   ffn_scratch f = split_scratch(s);
   sw_act inner = shape_inner(s, w);
-  SW_SHARE(s, c, chunks(&w->gate)) gate_up_dense(s, &f, w, c, &inner, 0);
+  const sw_split up = sw_split_of(s, s->n_tokens, chunks(&w->gate), 1);
+  SW_SHARE(s, i, up.n) {
+    const sw_range r = sw_item(&up, i);
+    for (int c = r.from; c < r.to; c++) gate_up_dense(s, &f, w, c, &inner, 0);
+  }
   sw_join(s);
-  const int panels = sw_panels(&w->down), grain = sw_grain(panels, s->team->n_threads);
-  SW_SHARE(s, i, sw_items(panels, grain)) down_dense(s, w, &inner, 0, i * grain, sw_min((i + 1) * grain, panels));
+  const sw_split down = sw_split_panels(s, s->n_tokens, &w->down);
+  SW_SHARE(s, i, down.n) {
+    const sw_range r = sw_item_panels(&down, i, &w->down);
+    down_dense(s, w, &inner, 0, r.from, r.to);
+  }
   sw_join(s);
 }
 
@@ -144,11 +149,16 @@ static void ffn_moe(sw_step *s, const sw_ffn *w) {
   sw_act inner = shape_inner(s, w);
   const int h = s->dims->hidden, per_expert = chunks(&w->expert_gate);
   route(s, &f, w, &inner);
-  SW_SHARE(s, i, s->ws->n_active * per_expert) gate_up_expert(s, &f, w, i / per_expert, i % per_expert, &inner);
+  const sw_split up = sw_split_of(s, s->n_tokens, s->ws->n_active * per_expert, 1);
+  SW_SHARE(s, i, up.n) {
+    const sw_range r = sw_item(&up, i);
+    for (int c = r.from; c < r.to; c++) gate_up_expert(s, &f, w, c / per_expert, c % per_expert, &inner);
+  }
   sw_join(s);
-  const int panels = sw_panels(&w->expert_down), grain = sw_min(DOWN_GRAIN, sw_grain(panels, s->team->n_threads));
-  SW_SHARE(s, i, sw_items(panels, grain)) {
-    const int p0 = i * grain, p1 = sw_min(p0 + grain, panels), n = sw_min(p1 * SW_PANEL, h) - p0 * SW_PANEL;
+  sw_split split = sw_split_panels(s, s->n_tokens, &w->expert_down);
+  SW_SHARE(s, i, split.n) {
+    const sw_range r = sw_item_panels(&split, i, &w->expert_down);
+    const int p0 = r.from, p1 = r.to, n = sw_min(p1 * SW_PANEL, h) - p0 * SW_PANEL;
     if (w->down.rows)
       down_dense(s, w, &inner, s->n_tokens * w->top_k, p0, p1);
     else
@@ -166,11 +176,13 @@ void sw_ffn_half(sw_step *s, const sw_ffn *w, sw_fold fold) {
 void sw_finish(sw_step *s, sw_fold fold) { sw_fold_norm(s, NULL, fold, 0); }
 
 void sw_head(sw_step *s, const float *norm, const sw_mat *head, sw_fold fold, int first, float *logits) {
-  const int panels = sw_panels(head), grain = sw_grain(panels, s->team->n_threads);
+  const sw_split p = sw_split_panels(s, s->n_tokens - first, head);
   sw_fold_norm(s, norm, fold, first);
-  SW_SHARE(s, i, sw_items(panels, grain))
-    s->kernels->matmul[head->type](head, &s->ws->act_hidden, first, s->n_tokens, i * grain, sw_min((i + 1) * grain, panels),
+  SW_SHARE(s, i, p.n) {
+    const sw_range r = sw_item_panels(&p, i, head);
+    s->kernels->matmul[head->type](head, &s->ws->act_hidden, first, s->n_tokens, r.from, r.to,
                                    logits - (ptrdiff_t)first * head->rows, head->rows);
+  }
   sw_join(s);
 }
 

@@ -5,6 +5,8 @@
 #include "ops.h"
 
 #define SW_CHUNK 64          /* FFN columns, and tokens, per step of a fused gate-up item */
+#define SW_GROUP 4           /* panels that are shared out together */
+#define SW_GROUPS 4          /* at most so many of these in an item of a batch */
 
 /* Threads work through the same phases. A phase is a number of items; a thread takes one after the other, so a slow core
  * takes fewer. A phase is over when its items are done, not when all threads have come: a thread that the system has put

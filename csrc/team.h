@@ -25,12 +25,49 @@ static inline void sw_done(sw_step *s, int n) {
 
 static inline int sw_panels(const sw_mat *m) { return (m->rows + SW_PANEL - 1) / SW_PANEL; }
 
-/* Panels per work item: enough items for every thread to balance, whole groups of 4 streams. */
-static inline int sw_grain(int panels, int n_threads) {
-  int g = panels / (n_threads * 8) / 4 * 4;
-  return n_threads == 1 ? panels : g < 4 ? 4 : g > 16 ? 16 : g;
+static inline int sw_min(int a, int b) { return a < b ? a : b; }
+static inline int sw_max(int a, int b) { return a > b ? a : b; }
+
+/* How the units of a phase are shared out as n items. In a batch each has `grain` units. A single token waits for memory:
+ * there (grain 0) the first items are long, so that the streams of weights are, and each round of them takes half of
+ * what is left, so that nobody waits long for the slowest thread. */
+typedef struct {
+  int units, grain, threads, n;
+} sw_split;
+
+typedef struct {
+  int from, to;
+} sw_range;
+
+/* Item i, or with i < 0 how many there are (in `to`). */
+static inline sw_range sw_find(const sw_split *p, int i) {
+  int from = 0, k = 0;
+  for (int size = p->units; from < p->units; from += size, k++) {
+    if (p->threads > 1 && k % p->threads == 0) size = sw_max(1, (p->units - from) / (2 * p->threads));
+    if (k == i) return (sw_range){from, sw_min(from + size, p->units)};
+  }
+  return (sw_range){0, k};
 }
 
-static inline int sw_items(int panels, int grain) { return (panels + grain - 1) / grain; }
-static inline int sw_min(int a, int b) { return a < b ? a : b; }
+static inline sw_split sw_split_of(const sw_step *s, int n_tokens, int units, int grain) {
+  sw_split p = {units, n_tokens == 1 ? 0 : grain, s->team->n_threads, 0};
+  p.n = p.grain ? (units + grain - 1) / grain : sw_find(&p, -1).to;
+  return p;
+}
+
+static inline sw_range sw_item(const sw_split *p, int i) {
+  if (!p->grain) return sw_find(p, i);
+  return (sw_range){i * p->grain, sw_min((i + 1) * p->grain, p->units)};
+}
+
+/* The panels of a matrix, in units of SW_GROUP: whole groups of streams; in a batch at most SW_GROUPS of them an item. */
+static inline sw_split sw_split_panels(const sw_step *s, int n_tokens, const sw_mat *m) {
+  const int units = (sw_panels(m) + SW_GROUP - 1) / SW_GROUP;
+  return sw_split_of(s, n_tokens, units, sw_max(1, sw_min(units / (s->team->n_threads * 8), SW_GROUPS)));
+}
+
+static inline sw_range sw_item_panels(const sw_split *p, int i, const sw_mat *m) {
+  const sw_range r = sw_item(p, i);
+  return (sw_range){r.from * SW_GROUP, sw_min(r.to * SW_GROUP, sw_panels(m))};
+}
 #endif

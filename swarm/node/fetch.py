@@ -266,7 +266,8 @@ class Fetcher:
         if self._fetches.get(fetch.model) is fetch:
             del self._fetches[fetch.model]
         for number in fetch.numbers.values():
-            self._requests.pop(number, None)
+            _, ask = self._requests.pop(number)
+            self._around.send(ask.peer, ChunkCancel(number))
         fetch.numbers.clear()
 
     def _fail(self, fetch: _Fetch, error: SwarmError) -> None:

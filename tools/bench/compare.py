@@ -52,6 +52,7 @@ class Swarm:
             weights = load_weights(model, self.spec, range(self.spec.n_layers), threads=threads)
         isa = kernels.isa(os.environ.get("SWARM_CPU", ""))
         self.decoder = Decoder(self.spec, weights, context=CONTEXT, threads=threads, isa=isa)
+        self.n_vocab = self.spec.vocab
         self.kv = self.decoder.new_kv()
 
     def clear(self) -> None:
@@ -70,6 +71,7 @@ class Llama:
         self.model = llama_cpp.Llama(
             path, n_ctx=CONTEXT, n_batch=512, n_ubatch=512, n_threads=threads, n_threads_batch=threads, verbose=False
         )
+        self.n_vocab = self.model.n_vocab()
 
     def clear(self) -> None:
         self.model.reset()
@@ -87,7 +89,7 @@ def work(engine: str, path: str, threads: int) -> None:
     rng = np.random.default_rng(1)
 
     def answer(kind: str, n: int) -> float:
-        ids = rng.integers(1000, 40000, n).tolist()
+        ids = rng.integers(10, model.n_vocab, n).tolist()
         model.clear()
         if kind == "decode":
             model.eval(ids[:1] * PROMPT)
@@ -151,19 +153,27 @@ CASES = (("decode", 24), ("prefill", 512), ("prefill", 64))
 
 
 def compare(name: str, path: str, threads: int, rounds: int) -> list[dict[str, Any]]:
-    """Medians of each case for both engines."""
+    """Medians of each case for both engines, and of a decode step's share of the read bandwidth in the same turn."""
+    from swarm import kernels
+
+    active = bytes_per_token(path)
     workers = [Worker(engine, path, threads) for engine in ENGINES]
     rows = []
     for kind, n in CASES:
         rates: dict[str, list[float]] = {engine: [] for engine in ENGINES}
+        shares = []
         for round_ in range(rounds + 1):
             for worker in workers:
                 rate = worker.measure(kind, n)
                 if round_:  # the first turn warms up
                     rates[worker.engine].append(rate)
+            if round_ and kind == "decode":
+                bandwidth = kernels.read_bandwidth(threads, 0.3)
+                shares.append([bandwidth / 1e9, *(active * rates[e][-1] / bandwidth for e in ENGINES)])
         medians = {engine: statistics.median(values) for engine, values in rates.items()}
         case = f"{kind} {n}" if kind == "prefill" else kind
-        rows.append({"model": name, "threads": threads, "case": case, **medians})
+        share = [statistics.median(column) for column in zip(*shares, strict=True)]
+        rows.append({"model": name, "threads": threads, "case": case, "share": share, **medians})
     for worker in workers:
         worker.stop()
     return rows
@@ -189,22 +199,21 @@ def machine() -> str:
     return f"{platform.machine()} {names[0] if names else ''}, {kernels.threads()} cores, kernels {isa}"
 
 
-def table(rows: list[dict[str, Any]], bandwidth: dict[int, float], active: dict[str, int]) -> str:
+def table(rows: list[dict[str, Any]]) -> str:
     """The results as Markdown."""
     lines = [
-        f"Machine: {machine()}. Read bandwidth GB/s by threads: "
-        + ", ".join(f"{n}: {b / 1e9:.1f}" for n, b in bandwidth.items())
-        + ". tok/s, medians of alternating runs.",
+        f"Machine: {machine()}. tok/s, medians of alternating runs. Shares are of the read bandwidth (GB/s) that was "
+        "measured in every turn with the same threads.",
         "",
-        "| model | threads | case | llama.cpp | swarm | ratio | swarm's share of bandwidth |",
-        "|---|---|---|---|---|---|---|",
+        "| model | threads | case | llama.cpp | swarm | ratio | bandwidth | llama.cpp's share | swarm's share |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for r in rows:
-        share = ""
-        if r["case"] == "decode":
-            share = f"{r['swarm'] * active[r['model']] / bandwidth[r['threads']]:.2f}"
+        bandwidth, ours, llama = (
+            (f"{x:.{digits}f}" for x, digits in zip(r["share"], (1, 2, 2), strict=True)) if r["share"] else ("", "", "")
+        )
         speeds = f"{r['llama']:.1f} | {r['swarm']:.1f} | {r['swarm'] / r['llama']:.2f}"
-        lines.append(f"| {r['model']} | {r['threads']} | {r['case']} | {speeds} | {share} |")
+        lines.append(f"| {r['model']} | {r['threads']} | {r['case']} | {speeds} | {bandwidth} | {llama} | {ours} |")
     return "\n".join(lines) + "\n"
 
 
@@ -234,22 +243,16 @@ def main() -> None:
     if args.work:
         work(args.work[0], args.work[1], int(args.work[2]))
         return
-    from swarm import kernels
-
     rows: list[dict[str, Any]] = []
-    active: dict[str, int] = {}
-    bandwidth = {n: kernels.read_bandwidth(n, 1.0) for n in args.threads}
     for name in MODELS if args.all else args.models:
         path = resolve(name, args.models_dir)
-        active[name] = bytes_per_token(path)
         for threads in args.threads:
             rows += compare(name, path, threads, args.rounds)
-            bandwidth[threads] = max(bandwidth[threads], kernels.read_bandwidth(threads, 0.5))
-        print(table(rows, bandwidth, active), flush=True)
+        print(table(rows), flush=True)
         if args.delete and ":" in name:
             Path(path).unlink()
     if args.out:
-        args.out.write_text(table(rows, bandwidth, active))
+        args.out.write_text(table(rows))
 
 
 if __name__ == "__main__":

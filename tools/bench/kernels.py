@@ -1,8 +1,7 @@
-#!/usr/bin/env python3
 """One matrix product: op x quant x instruction set x shape, beside the read bandwidth measured in the same run.
 
-    tools/bench/kernels.py                                   every type, the best instruction set, one and two threads
-    tools/bench/kernels.py --quants Q4_0 Q4_K --isa avx2 scalar --shapes ffn_down --threads 1
+    tools/bench/run.py kernels                               every type, the best instruction set, one and two threads
+    tools/bench/run.py kernels --quants Q4_0 Q4_K --isa avx2 scalar --shapes ffn_down --threads 1
 
 decode: one token times 256 MiB of weights, GB/s and its share of the read bandwidth (medians; both take turns).
 batch: --tokens tokens times 1024 rows, GOP/s of CPU time of one thread, which a busy machine disturbs least.
@@ -14,7 +13,6 @@ from __future__ import annotations
 import argparse
 import platform
 import statistics
-import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -22,12 +20,9 @@ from pathlib import Path
 
 import numpy as np
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT))
-
-from swarm.kernels import _native  # noqa: E402
-from tests.kernels import cases  # noqa: E402
-from tests.kernels.build import Activations, Kernels, Mat, library  # noqa: E402
+from swarm.kernels import _native
+from tests.kernels import cases
+from tests.kernels.build import Activations, Kernels, Mat, library
 
 TOTAL_BYTES = 256 * 1024 * 1024
 BATCH_ROWS = 1024
@@ -42,12 +37,13 @@ class Shape:
     tiled: bool = False
 
 
-SHAPES = {  # of GLM-4.5-Air and GLM-4-9B
+SHAPES = {  # of GLM-4.5-Air and GLM-4-9B, but for the last
     "attention": Shape(4096, 4096),
     "ffn_up": Shape(13696, 4096),
     "ffn_down": Shape(4096, 13824, tiled=True),
     "expert_up": Shape(1408, 4096),
     "expert_down": Shape(4096, 1536, tiled=True),
+    "small": Shape(3072, 1024),  # of Qwen3-0.6B
 }
 
 
@@ -121,7 +117,8 @@ def cpu_name() -> str:
     return f"{names[0] if names else platform.machine()}, {len(names)} cores"
 
 
-def main() -> None:
+def main(arguments: list[str]) -> None:
+    """Measure and print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quants", nargs="+", default=[*cases.QUANTS, "F16"], choices=cases.NAMES)
     parser.add_argument("--isa", nargs="+", default=[library().names()[-1]])
@@ -129,7 +126,7 @@ def main() -> None:
     parser.add_argument("--threads", nargs="+", type=int, default=[1, 2])
     parser.add_argument("--tokens", type=int, default=512)
     parser.add_argument("--rounds", type=int, default=7)
-    args = parser.parse_args()
+    args = parser.parse_args(arguments)
     columns = ["quant", "ISA", "shape"]
     for threads in args.threads:
         columns += [f"decode x{threads} GB/s", "share"]
@@ -140,7 +137,3 @@ def main() -> None:
             for name in args.shapes:
                 for quant in args.quants:
                     print(row(quant, isa, name, args, pool), flush=True)
-
-
-if __name__ == "__main__":
-    main()
