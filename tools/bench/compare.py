@@ -2,7 +2,7 @@
 """Swarm beside llama-cpp-python on the same file: alternating runs, medians, ratios.
 
     tools/bench/compare.py glm4-9b:Q4_0 qwen3-0.6b:Q4_0 smollm2 --threads 1 2
-    tools/bench/compare.py --all --out tools/bench/results.md
+    tools/bench/compare.py --all --out results.md
 
 Each engine is a process of its own that holds the model; the parent lets them take turns, so that what else the
 machine does hits both alike. Decode is one token at a time after a prompt; prefill is one batch from an empty cache.
