@@ -131,6 +131,7 @@ def test_ctrl_c_ends_run_with_130_and_no_traceback(tiny: Path, own_home: Path) -
     code = (
         "import os, signal, sys\n"
         "from swarm.cli import answers, main\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a test run in the background ignores it
         "answers._Printer.write = lambda *a: os.kill(os.getpid(), signal.SIGINT)\n"
         f"sys.exit(main.main(['run', {str(tiny)!r}, 'hi', '--max-tokens', '50', '--temp', '0']))"
     )
