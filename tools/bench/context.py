@@ -2,7 +2,7 @@
 """Decode with a long context: swarm beside llama-cpp-python with 128, 4k, 8k and 16k positions in the cache.
 
     tools/bench/context.py llama3-8b@1:Q4_0 --threads 2
-    tools/bench/context.py --all --out docs/context.md      (a quarter of an hour)
+    tools/bench/context.py --all --out context.md      (half an hour)
 
 Every engine is a process that fills its cache once; then they take turns at decoding, at the longest context first, as
 a shorter one is the longer one cut off. NAME@LAYERS:MIX are so many layers of a real shape with as much less
