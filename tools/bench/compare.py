@@ -40,7 +40,7 @@ CONTEXT = 1024
 class Swarm:
     """Our engine."""
 
-    def __init__(self, path: str, threads: int) -> None:
+    def __init__(self, path: str, threads: int, context: int = CONTEXT, kv: str = "f16", isa: str = "") -> None:
         from swarm import kernels
         from swarm.engine.decoder import Decoder
         from swarm.engine.weights import load_weights
@@ -50,13 +50,17 @@ class Swarm:
         with open_gguf(path) as model:
             self.spec = spec_from_gguf(model.metadata, model.tensors)
             weights = load_weights(model, self.spec, range(self.spec.n_layers), threads=threads)
-        isa = kernels.isa(os.environ.get("SWARM_CPU", ""))
-        self.decoder = Decoder(self.spec, weights, context=CONTEXT, threads=threads, isa=isa)
+        isa = kernels.isa(isa or os.environ.get("SWARM_CPU", ""))
+        self.decoder = Decoder(self.spec, weights, context=context, threads=threads, isa=isa, kv=kv)
         self.n_vocab = self.spec.vocab
         self.kv = self.decoder.new_kv()
 
     def clear(self) -> None:
-        self.kv.truncate(0)
+        self.keep(0)
+
+    def keep(self, n: int) -> None:
+        """Only the first n positions."""
+        self.kv.truncate(n)
 
     def eval(self, ids: list[int]) -> None:
         self.decoder.forward(ids, self.kv)

@@ -13,7 +13,6 @@ last layer llama.cpp computes only what the last token needs.)
 from __future__ import annotations
 
 import argparse
-import os
 import statistics
 import sys
 import time
@@ -25,39 +24,13 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "tools" / "bench")]
 
-from compare import Worker, answer_questions, machine, resolve  # noqa: E402
+from compare import Swarm, Worker, answer_questions, machine, resolve  # noqa: E402
 
 MODELS = ("llama3-8b@1:Q4_0", "glm4-9b@1:Q4_0", "smollm2")
 POSITIONS = (128, 4096, 8192, 16384)
 DECODE = 16  # tokens of one turn
 ENGINES = ("swarm f16", "swarm q8_0", "llama f16", "llama f16 flash", "llama q8_0 flash")
 PEERS = {"f16": ("llama f16", "llama f16 flash"), "q8_0": ("llama q8_0 flash",)}
-
-
-class Swarm:
-    """Our engine."""
-
-    def __init__(self, path: str, threads: int, context: int, kv: str) -> None:
-        from swarm import kernels
-        from swarm.engine.decoder import Decoder
-        from swarm.engine.weights import load_weights
-        from swarm.models import spec_from_gguf
-        from swarm.store.gguf import open_gguf
-
-        with open_gguf(path) as model:
-            spec = spec_from_gguf(model.metadata, model.tensors)
-            weights = load_weights(model, spec, range(spec.n_layers), threads=threads)
-        isa = kernels.isa(os.environ.get("SWARM_CPU", ""))
-        self.decoder = Decoder(spec, weights, context=context, threads=threads, isa=isa, kv=kv)
-        self.kv = self.decoder.new_kv()
-
-    def keep(self, n: int) -> None:
-        """Only the first n positions."""
-        self.kv.truncate(n)
-
-    def eval(self, ids: list[int]) -> None:
-        """Append ids."""
-        self.decoder.forward(ids, self.kv)
 
 
 class Llama:

@@ -22,13 +22,9 @@ from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
-from compare import bytes_per_token, machine, resolve
+from compare import Swarm, bytes_per_token, machine, resolve
 
 from swarm import kernels
-from swarm.engine.decoder import Decoder
-from swarm.engine.weights import load_weights
-from swarm.models import spec_from_gguf
-from swarm.store.gguf import open_gguf
 
 PARTS = {  # of a step, by the names of symbols in the compiled engine
     "matrix products": r"matmul|quant32|quantize|gate_up",
@@ -39,42 +35,35 @@ PARTS = {  # of a step, by the names of symbols in the compiled engine
 }
 
 
-class Model:
-    """A model and its cache."""
+class Model(Swarm):
+    """A model, its cache, and seeded noise to feed it."""
 
-    def __init__(self, path: str, threads: int, isa: str, context: int) -> None:
-        with open_gguf(path) as model:
-            self.spec = spec_from_gguf(model.metadata, model.tensors)
-            weights = load_weights(model, self.spec, range(self.spec.n_layers), threads=threads)
-        self.decoder = Decoder(self.spec, weights, context=context, threads=threads, isa=isa)
-        self.kv = self.decoder.new_kv()
-        self.rng = np.random.default_rng(1)
+    rng = np.random.default_rng(1)
 
     def ids(self, n: int) -> list[int]:
-        """Seeded noise."""
-        return self.rng.integers(0, self.spec.vocab, n).tolist()
+        return self.rng.integers(0, self.n_vocab, n).tolist()
 
     def prefill(self, n: int) -> float:
         """Tok/s of one batch from an empty cache."""
         ids = self.ids(n)
-        self.kv.truncate(0)
+        self.clear()
         start = time.perf_counter()
-        self.decoder.forward(ids, self.kv)
+        self.eval(ids)
         return n / (time.perf_counter() - start)
 
     def decode(self, n: int, at: int) -> float:
         """Tok/s of n tokens after `at` positions that are in the cache."""
         ids = self.ids(n)
-        self.kv.truncate(at)
+        self.keep(at)
         start = time.perf_counter()
         for token in ids:
-            self.decoder.forward([token], self.kv)
+            self.eval([token])
         return n / (time.perf_counter() - start)
 
 
 def rates(name: str, path: str, threads: int, isa: str, args: argparse.Namespace) -> str:
     """One row of the table."""
-    model = Model(path, threads, isa, max(args.at, 512) + args.tokens)
+    model = Model(path, threads, max(args.at, 512) + args.tokens, isa=isa)
     active = bytes_per_token(path)
     long, short, decode, share = [], [], [], []
     for _ in range(args.rounds):
@@ -90,7 +79,7 @@ def rates(name: str, path: str, threads: int, isa: str, args: argparse.Namespace
 
 def profile(name: str, path: str, threads: int, isa: str, args: argparse.Namespace) -> str:
     """One row: the share of each part in the samples of all threads."""
-    model = Model(path, threads, isa, args.at + args.tokens)
+    model = Model(path, threads, args.at + args.tokens, isa=isa)
     model.prefill(args.at)
     model.decode(args.tokens, args.at)
     with tempfile.TemporaryDirectory() as folder:
