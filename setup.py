@@ -1,4 +1,4 @@
-"""Build the one extension, swarm.kernels._native. Everything else is in pyproject.toml."""
+"""Build the extensions: the kernels, and the records on the wire. Everything else is in pyproject.toml."""
 
 import os
 import platform
@@ -56,7 +56,7 @@ class Build(build_ext):
 
 def sources() -> list[str]:
     other = "x86" if ARM else "arm"
-    return ["csrc/_native.pyx", *sorted(f for f in glob("csrc/*.c") if not f.endswith(("_native.c", f"_{other}.c")))]
+    return ["csrc/_native.pyx", *sorted(f for f in glob("csrc/[!_]*.c") if not f.endswith(f"_{other}.c"))]
 
 
 def headers() -> list[str]:
@@ -72,7 +72,8 @@ setup(
             depends=["setup.py", *headers()],
             extra_compile_args=FLAGS,
             extra_link_args=["-fopenmp", "-lm"],
-        )
+        ),
+        Extension("swarm.wire._records", ["csrc/_records.pyx"], depends=["setup.py"], extra_compile_args=["-O2"]),
     ],
     cmdclass={"build_ext": Build},
 )

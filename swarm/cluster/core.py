@@ -217,9 +217,14 @@ class Core:
 
     def _run(self, effects: list[Effect], now: float) -> list[Effect]:
         """Messages to ourselves are handled here, in order; all other effects are the node's."""
-        out: list[Effect] = []
-        queue = deque(effects)
         self.stage.settle(now)
+        for effect in effects:
+            if isinstance(effect, Send) and effect.to == self.me:
+                return self._run_all(deque(effects), now)
+        return effects
+
+    def _run_all(self, queue: deque[Effect], now: float) -> list[Effect]:
+        out: list[Effect] = []
         while queue:
             effect = queue.popleft()
             if isinstance(effect, Send) and effect.to == self.me:

@@ -7,9 +7,10 @@ The node carries them out in that order. `Load` may take minutes and is answered
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import StrEnum
 
+from swarm.value import value
 from swarm.wire.ids import ModelId, PeerId, SessionId
 from swarm.wire.messages import Message
 from swarm.wire.records import Sampling
@@ -17,12 +18,12 @@ from swarm.wire.records import Sampling
 Buffer = bytes | bytearray | memoryview
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Effect:
     """Base of all effects."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Send(Effect):
     """A message, and its raw frame, to a peer."""
 
@@ -34,14 +35,14 @@ class Send(Effect):
 # --- weights
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class LookUp(Effect):
     """The manifest of a model is needed: get it and call `core.model_known()`."""
 
     model: ModelId
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Load(Effect):
     """Bring these parts into memory: fetch what the disk lacks, then read it. `ticket` comes back with the answer."""
 
@@ -50,7 +51,7 @@ class Load(Effect):
     parts: frozenset[int]
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Unload(Effect):
     """Let go of these parts; where they are still being loaded, give that up (other parts of that `Load` go on)."""
 
@@ -61,7 +62,7 @@ class Unload(Effect):
 # --- KV and computing, in order on the compute worker
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class OpenKv(Effect):
     """KV for layers [first, end) with room for `context` tokens; what is there is cut to the first `keep` positions."""
 
@@ -73,14 +74,14 @@ class OpenKv(Effect):
     keep: int
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class DropKv(Effect):
     """Free the KV of a session."""
 
     session: SessionId
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Compute(Effect):
     """Run the layers [first, end) over positions [position, position + len(ids)).
 
@@ -113,7 +114,7 @@ class Reason(StrEnum):
     FAILED = "failed"
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Emit(Effect):
     """The next token of an answer. Never taken back, never repeated."""
 
@@ -122,7 +123,7 @@ class Emit(Effect):
     token: int
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Ended(Effect):
     """The answer is over. `error` is one line for the user when it failed."""
 
@@ -132,7 +133,7 @@ class Ended(Effect):
     missing_bytes: int = 0  # of memory, when that is why
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Notice(Effect):
     """One quiet line for the reader of an answer: why it waits, or what changed. Empty: it goes on."""
 
@@ -140,7 +141,7 @@ class Notice(Effect):
     text: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Log(Effect):
     """An event with fields, for the log and the live view. Never keys, prompts or answers."""
 

@@ -47,6 +47,7 @@ class Shards:
         self.models: dict[ModelId, ModelCost] = {}
         self.offers: dict[ClaimKey, Claim] = {}
         self.live: dict[ClaimKey, Claim] = {}
+        self.n_changes = 0  # of the placements that are live
         self.loaded: set[PartKey] = set()
         self.newest: dict[ClaimKey, int] = {}  # epochs: older messages of that author are stale
         self.loading: dict[int, set[PartKey]] = {}  # by ticket
@@ -115,6 +116,7 @@ class Shards:
                 return [_ready(known)] if known.parts <= self.loaded else []
             return [_refuse(placement, "the offer was not answered in time")]
         self.live[key] = claim
+        self.n_changes += 1
         outdated = self.ledger.outdated(key, claim.shard.layer_start, claim.shard.layer_end)
         dropped = [effect for session in outdated for effect in self.ledger.drop_kv(session)]
         return dropped + self._load_missing(claim, now)
@@ -234,6 +236,7 @@ class Shards:
     def _end(self, key: ClaimKey) -> list[Effect]:
         """A placement ends; its weights stay as a cache."""
         was = [self.live.pop(key, None), self.offers.pop(key, None)]
+        self.n_changes += 1
         return [Log("placement_ended", (("author", key[0]), ("model", key[1])))] if any(was) else []
 
 

@@ -26,6 +26,7 @@ from swarm.cluster.effects import Buffer, Compute, Effect, OpenKv, Send
 from swarm.cluster.memory import KvEntry, Ledger
 from swarm.cluster.planner import in_gib
 from swarm.cluster.shards import Claim, Shards
+from swarm.value import value
 from swarm.wire.ids import ModelId, PeerId, SessionId
 from swarm.wire.messages import (
     Activation,
@@ -42,7 +43,7 @@ from swarm.wire.messages import (
 from swarm.wire.records import Sampling, TensorInfo
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Step:
     """Positions that wait to be computed here."""
 
@@ -75,7 +76,7 @@ class StageSession:
         return self.open.epoch
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Place:
     """Where this stage is in the pipeline."""
 
@@ -114,6 +115,7 @@ class Stage:
         self.running: tuple[int, SessionId, int, Step] | None = None  # job, session, epoch, step
         self._turn: deque[SessionId] = deque()  # sessions with steps, the next one first
         self._next_job = 1
+        self._settled = 0  # the number of changes of placements that the sessions have followed
 
     # --- opening and closing
 
@@ -205,6 +207,9 @@ class Stage:
 
     def settle(self, now: float) -> None:
         """Sessions whose placement is no longer served here stand still until they are opened on another."""
+        if self._settled == self.shards.n_changes:
+            return
+        self._settled = self.shards.n_changes
         for key, session in self.sessions.items():
             if not session.closed and not self.shards.serves(
                 session.open.entry, session.open.model, session.open.placement
@@ -284,6 +289,8 @@ class Stage:
         self.ledger.wake(session.open.session, now)
         session.expected = step.end
         session.ids += step.ids
+        if self.running is None and not self._turn:
+            return [self._begin(session, step)]
         session.steps.append(step)
         if session.open.session not in self._turn:
             self._turn.append(session.open.session)
@@ -293,19 +300,22 @@ class Stage:
 
     def next_step(self, now: float) -> list[Effect]:
         """Hand the next step to the compute worker, when it is free."""
-        if self.running is not None:
+        if self.running is not None or not self._turn:
             return []
         key = self._whose_turn(now)
         if key is None:
             return []
         session = self.sessions[key]
         step = session.steps.popleft()
-        job, self._next_job = self._next_job, self._next_job + 1
-        self.running = (job, key, session.epoch, step)
         self._turn.remove(key)
         if session.steps:
             self._turn.append(key)
-        return [self._compute(job, session, step)]
+        return [self._begin(session, step)]
+
+    def _begin(self, session: StageSession, step: Step) -> Compute:
+        job, self._next_job = self._next_job, self._next_job + 1
+        self.running = (job, session.open.session, session.open.epoch, step)
+        return self._compute(job, session, step)
 
     def _whose_turn(self, now: float) -> SessionId | None:
         """A chunk that waited too long, else the first session with a decode step, else the first one."""
@@ -321,7 +331,7 @@ class Stage:
     def _compute(self, job: int, session: StageSession, step: Step) -> Compute:
         last = session.place.after is None
         sampling = session.open.sampling
-        recent = _recent(session.ids[: step.end], sampling) if last and step.sample else ()
+        recent = _recent(session.ids, step.end, sampling) if last and step.sample else ()
         return Compute(
             job=job,
             session=session.open.session,
@@ -395,16 +405,12 @@ class Stage:
         return []
 
 
-def _recent(ids: list[int], sampling: Sampling) -> tuple[int, ...]:
-    """The ids that the penalties look at; empty when there are no penalties."""
-    penalties = (
-        sampling.repetition_penalty != 1.0,
-        sampling.frequency_penalty != 0.0,
-        sampling.presence_penalty != 0.0,
-    )
-    if not any(penalties):
+def _recent(ids: list[int], end: int, sampling: Sampling) -> tuple[int, ...]:
+    """Of ids[:end], those that the penalties look at; empty when there are no penalties."""
+    if sampling.repetition_penalty == 1.0 and not sampling.frequency_penalty and not sampling.presence_penalty:
         return ()
-    return tuple(ids[-sampling.penalty_window :]) if sampling.penalty_window else tuple(ids)
+    window = sampling.penalty_window or end
+    return tuple(ids[max(end - window, 0) : end])
 
 
 def _no(message: SessionOpen, text: str, missing_bytes: int = 0) -> SessionReply:

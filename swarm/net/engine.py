@@ -40,6 +40,7 @@ TICK_S = 0.1  # timers are looked at this often; the shortest that matters is 0.
 READS_PER_TURN = {Lane.FAST: 64, Lane.BULK: 4}  # of one socket; then the others get a turn
 MOST_WAITING = {Lane.FAST: limits.FAST_QUEUE_MESSAGES, Lane.BULK: limits.BULK_QUEUE_MESSAGES}
 GOODBYE_LINGER_MS = 300
+OWN = frozenset((Gossip, Goodbye, LinkProbe))  # messages that end here
 
 
 class Engine:
@@ -79,9 +80,10 @@ class Engine:
             queue = links.pending if link is None else link.queue
             if len(queue) >= MOST_WAITING[lane]:
                 raise PeerBusy(f"{links.connection} does not take messages as fast as they come")
-            queue.append(outgoing)
-            if link is not None:
-                self._flush(link)
+            if link is None or queue or not self._transmit(link, outgoing):
+                queue.append(outgoing)
+                if link is not None:
+                    self._flush(link)
             if self._blocked or self._poll.has_unread():
                 self._poll.wake()
 
@@ -190,8 +192,8 @@ class Engine:
 
     def _read_door(self, door: Door) -> bool:
         for _ in range(READS_PER_TURN[door.lane]):
-            if self._paused:
-                return True
+            if self._paused or self._events:
+                return True  # the node gets a message before the next one is read: its answer must not wait
             frames = receive(door.router)
             if frames is None:
                 return False
@@ -205,7 +207,7 @@ class Engine:
 
     def _read_call(self, link: Link) -> bool:
         for _ in range(READS_PER_TURN[link.lane]):
-            if self._paused:
+            if self._paused or self._events:
                 return True
             frames = None if link.socket.closed else receive(link.socket)
             if frames is None:
@@ -267,15 +269,15 @@ class Engine:
 
     def _accept(self, connection: Connection, message: Message, frame: Buffer | None) -> None:
         peer = connection.remote.peer
-        if isinstance(message, Gossip):
+        if type(message) not in OWN:
+            self._events.append(Received(peer, message, None if frame is None else memoryview(frame)))
+        elif isinstance(message, Gossip):
             for other, addresses in to_learn(message, self.me.peer):
                 self._dialer.learn(other, addresses, self._now)
         elif isinstance(message, Goodbye):
             self._lose(peer, message.text or "it left", certain=True)
         elif isinstance(message, LinkProbe):
             self._send(peer, LinkProbed(message.sequence, 0 if frame is None else len(frame)))
-        else:
-            self._events.append(Received(peer, message, None if frame is None else memoryview(frame)))
 
     # --- links come up
 

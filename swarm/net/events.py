@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from swarm.value import value
 from swarm.wire.ids import BootId, PeerId
 from swarm.wire.messages import Message
 from swarm.wire.records import Address, Version
@@ -11,7 +10,7 @@ from swarm.wire.records import Address, Version
 Frame = memoryview  # a raw frame; it keeps its bytes alive and is never changed
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class PeerUp:
     """A device is connected and proven: it is a member, and it is this device."""
 
@@ -22,7 +21,7 @@ class PeerUp:
     address: Address
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class PeerDown:
     """The last link to a device is gone, or it was silent too long; `reason` is one line.
 
@@ -35,7 +34,7 @@ class PeerDown:
     certain: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Received:
     """A message from a connected device. Heartbeats come too: their state is news."""
 
@@ -44,7 +43,7 @@ class Received:
     frame: Frame | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Garbage:
     """A device broke the protocol; it is cut off for a while. The text names it and the rule."""
 
@@ -52,7 +51,7 @@ class Garbage:
     text: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class NotLetIn:
     """A call failed for a reason that trying again does not cure: another key, another version, a cloned id."""
 
@@ -61,7 +60,7 @@ class NotLetIn:
     text: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class CloneSeen:
     """Two running devices have one id: somebody copied an SD card. The text says what to do."""
 

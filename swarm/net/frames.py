@@ -6,11 +6,11 @@ import zmq
 
 from swarm import limits
 from swarm.net.links import Link, Outgoing
-from swarm.net.poll import readable
 from swarm.net.sockets import Socket
 from swarm.wire.codec import Buffer
 from swarm.wire.records import Address
 
+NOBLOCK, MORE = int(zmq.NOBLOCK), int(zmq.NOBLOCK | zmq.SNDMORE)  # as enums they are combined in Python, each time
 COPY_BYTES = 64 * 1024  # below this, copying a frame costs less than sharing it
 IPV4_IN_IPV6 = "::ffff:"
 
@@ -20,11 +20,12 @@ def receive(socket: Socket) -> list[zmq.Frame] | None:
 
     Frames past the limit are read and thrown away, so that the codec refuses the message.
     """
-    if not readable(socket):
+    try:
+        frames = [socket.recv(NOBLOCK, copy=False)]
+    except zmq.Again:
         return None
-    frames = [socket.recv(zmq.NOBLOCK, copy=False)]
     while frames[-1].more:
-        frame = socket.recv(zmq.NOBLOCK, copy=False)
+        frame = socket.recv(NOBLOCK, copy=False)
         if len(frames) > limits.MAX_FRAMES + 1:
             frames.pop()
         frames.append(frame)
@@ -39,7 +40,7 @@ def buffers(frames: list[zmq.Frame]) -> list[Buffer]:
 def reply(router: Socket, routing: bytes, header: bytes) -> bool:
     """Answer a caller that has no link yet; False when that is not possible."""
     try:
-        router.send_multipart([routing, header], zmq.NOBLOCK)
+        router.send_multipart([routing, header], NOBLOCK)
     except zmq.ZMQError:  # full or gone: whoever called calls again
         return False
     return True
@@ -54,15 +55,15 @@ def address_of(frames: list[zmq.Frame]) -> Address:
 def transmit(link: Link, outgoing: Outgoing) -> bool:
     """Hand one message to libzmq; False when it is full. A closed link swallows it."""
     header, frame = outgoing
-    socket, more = link.socket, zmq.NOBLOCK | zmq.SNDMORE
+    socket = link.socket
     try:
         if link.routing:
-            socket.send(link.routing, more)
+            socket.send(link.routing, MORE)
         if frame is None:
-            socket.send(header, zmq.NOBLOCK)
+            socket.send(header, NOBLOCK)
         else:
-            socket.send(header, more)
-            socket.send(frame, zmq.NOBLOCK, copy=len(frame) < COPY_BYTES)
+            socket.send(header, MORE)
+            socket.send(frame, NOBLOCK, copy=len(frame) < COPY_BYTES)
     except zmq.Again:
         return False
     except zmq.ZMQError as error:

@@ -9,7 +9,7 @@ and a sender saves the hop to the thread that owns the sockets, 60 us.)
 from __future__ import annotations
 
 import contextlib
-import selectors
+import select
 import socket as sockets
 from collections.abc import Callable
 
@@ -17,40 +17,41 @@ import zmq
 
 from swarm.net.sockets import Socket
 
+POLLIN = int(zmq.POLLIN)
 Handler = Callable[[], bool]  # True when there may be more to read
 
 
 def readable(socket: Socket) -> bool:
     """True when a message waits."""
-    events = socket.get(zmq.EVENTS)
-    assert isinstance(events, int)
-    return bool(events & zmq.POLLIN)
+    return bool(int(socket.get(zmq.EVENTS)) & POLLIN)
 
 
 class Poll:
     """The sockets of one engine. All methods but `wait` and `wake` are called with the engine's lock held."""
 
     def __init__(self) -> None:
-        self._selector = selectors.DefaultSelector()
+        self._sleeper = select.poll()
         self._reader, self._writer = sockets.socketpair()
         self._reader.setblocking(False)
         self._writer.setblocking(False)
-        self._selector.register(self._reader, selectors.EVENT_READ, None)
+        self._sleeper.register(self._reader, select.POLLIN)
         self._handlers: dict[Socket, Handler] = {}
+        self._by_fd: dict[int, Socket] = {}
         self._unread: dict[Socket, None] = {}  # in order; a set that is fair
-        self._fresh: list[tuple[selectors.SelectorKey, int]] = []
+        self._fresh: list[tuple[int, int]] = []  # file descriptors and what happened
         self._awake = False
 
     def register(self, socket: Socket, handler: Handler) -> None:
         """Call the handler when the socket can be read."""
         self._handlers[socket] = handler
-        self._selector.register(_fd(socket), selectors.EVENT_READ, socket)
+        self._by_fd[_fd(socket)] = socket
+        self._sleeper.register(_fd(socket), select.POLLIN)
         self.used(socket)
 
     def unregister(self, socket: Socket) -> None:
         """Before the socket is closed."""
-        self._selector.unregister(_fd(socket))
-        del self._handlers[socket]
+        self._sleeper.unregister(_fd(socket))
+        del self._handlers[socket], self._by_fd[_fd(socket)]
         self._unread.pop(socket, None)
 
     def used(self, socket: Socket) -> None:
@@ -64,17 +65,18 @@ class Poll:
 
     def wait(self, timeout_s: float) -> None:
         """Sleep until something happens or the time is over; touches no ZeroMQ socket."""
-        self._fresh = self._selector.select(timeout_s)
+        self._fresh = self._sleeper.poll(1e3 * timeout_s)
 
     def run_handlers(self) -> None:
         """Call the handler of every socket that can be read, once; what it leaves unread is kept for next time."""
-        for key, _ in self._fresh:
-            if key.data is None:
+        ready, self._unread = self._unread, {}
+        for fd, _ in self._fresh:
+            socket = self._by_fd.get(fd)
+            if socket is not None:
+                ready[socket] = None
+            elif fd == self._reader.fileno():
                 self._swallow_wakes()
-            elif key.data in self._handlers:
-                self._unread[key.data] = None
         self._fresh = []
-        ready, self._unread = list(self._unread), {}
         for socket in ready:
             handler = self._handlers.get(socket)
             if handler is not None and handler() and socket in self._handlers:
@@ -94,7 +96,6 @@ class Poll:
 
     def close(self) -> None:
         """After the last wait."""
-        self._selector.close()
         self._reader.close()
         self._writer.close()
 

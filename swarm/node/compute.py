@@ -25,6 +25,7 @@ from swarm.engine.weights import Weights, join_weights
 from swarm.errors import SwarmError
 from swarm.kernels import _native
 from swarm.models.spec import ModelSpec
+from swarm.value import value
 from swarm.wire.ids import ModelId, SessionId
 from swarm.wire.records import Sampling, TensorInfo
 
@@ -40,7 +41,7 @@ class Post(Protocol):
     def __call__(self, function: Callable[[*Args], object], *args: *Args) -> object: ...
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Done:
     """What a `Compute` gave: a frame for the next stage, or a token, or neither; or why it failed, in one line."""
 

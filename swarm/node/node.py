@@ -163,7 +163,7 @@ class Node:
 
     @property
     def now(self) -> float:
-        return self._loop.time()
+        return time.monotonic()
 
     @property
     def name(self) -> str:
@@ -253,7 +253,7 @@ class Node:
         if not self.lock.acquire(blocking=False):
             return False
         try:
-            self._do(self.core.received(event.peer, event.message, event.frame, self.now))
+            self._do(self.core.received(event.peer, event.message, event.frame, time.monotonic()))
         except Exception as error:  # a bug in one answer must not end the thread that all of them need
             self._on_bug(error)
         finally:
@@ -359,8 +359,8 @@ class Node:
         """Carry out effects in order; on any thread that holds the lock."""
         for effect in effects:
             match effect:
-                case fx.Send(to, message, frame):
-                    self.send(to, message, frame)
+                case fx.Send():
+                    self.send(effect.to, effect.message, effect.frame)
                 case fx.Compute() | fx.OpenKv() | fx.DropKv():
                     self.worker.put(effect)
                 case fx.Unload(model, parts):
@@ -405,10 +405,12 @@ class Node:
         if done.error:
             self.note("step_failed", why=done.error)
         try:
-            if done.error:
-                self._act(self.core.compute_failed, done.job, done.error)
-            else:
-                self._act(self.core.computed, done.job, frame=done.frame, info=done.info, token=done.token)
+            now = time.monotonic()
+            with self.lock:
+                if done.error:
+                    self._do(self.core.compute_failed(done.job, done.error, now))
+                else:
+                    self._do(self.core.computed(done.job, now, frame=done.frame, info=done.info, token=done.token))
         except Exception as error:  # as in _on_quick
             self._on_bug(error)
 

@@ -14,7 +14,7 @@ from swarm.net.events import Event, Received
 from swarm.net.gate import Gate, LoopGate
 from swarm.wire.messages import Activation, Token, Tokens
 
-QUICK = (Activation, Token, Tokens)
+QUICK = frozenset((Activation, Token, Tokens))
 
 
 class QuickGate:
@@ -34,13 +34,10 @@ class QuickGate:
         return Gate(self._deliver, self._slow.has_room)
 
     def _deliver(self, event: Event) -> None:
-        if not self._took(event):
+        is_quick = isinstance(event, Received) and type(event.message) in QUICK
+        if not is_quick or self._n_given != self._n_done or not self._handle(cast(Received, event)):
             self._n_given += 1
             self._slow.deliver(event)
-
-    def _took(self, event: Event) -> bool:
-        is_quick = isinstance(event, Received) and isinstance(event.message, QUICK)
-        return is_quick and self._n_given == self._n_done and self._handle(cast(Received, event))
 
     def _on_loop(self, event: Event) -> None:
         try:

@@ -6,6 +6,7 @@ A message on the wire is one header frame, a msgpack array [type, fields...], an
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import msgpack
 
@@ -13,10 +14,11 @@ from swarm import limits
 from swarm.errors import LocalProtocolError, RemoteProtocolError
 from swarm.wire.messages import BY_TYPE, Hello, Message, Refuse, Welcome
 from swarm.wire.records import TensorInfo, Version
-from swarm.wire.schema import Violation, pack_record, unpack_record
+from swarm.wire.schema import Violation, record_of, unpack_record
 
 Buffer = bytes | bytearray | memoryview
-VERSION_PLACES = {Hello.TYPE: 0, Welcome.TYPE: 0, Refuse.TYPE: 2}  # index among the fields
+VERSION_PLACES = {Hello.TYPE: 1, Welcome.TYPE: 1, Refuse.TYPE: 3}  # index in the header
+_pack = msgpack.Packer(buf_size=1024).pack  # it keeps the GIL; making one for each message takes longer than packing
 
 
 class UnknownType(Exception):
@@ -30,8 +32,9 @@ class UnknownType(Exception):
 def encode(message: Message, frame: Buffer | None = None) -> bytes:
     """Return the header frame of a message; raise LocalProtocolError when it breaks the rules."""
     try:
-        _check_frame(message, None if frame is None else memoryview(frame).nbytes)
-        header: bytes = msgpack.packb([message.TYPE, *pack_record(message)])
+        if frame is not None or message.MAX_FRAME_BYTES:
+            _check_frame(message, None if frame is None else memoryview(frame).nbytes)
+        header: bytes = _pack(record_of(type(message)).write(message, [message.TYPE]))
     except (Violation, ValueError, TypeError, OverflowError) as error:
         raise LocalProtocolError(f"this device tried to send a bad {type(message).__name__}: {error}") from error
     if len(header) > limits.MAX_HEADER_BYTES:
@@ -42,7 +45,7 @@ def encode(message: Message, frame: Buffer | None = None) -> bytes:
     return header
 
 
-def decode(frames: Sequence[Buffer], peer: str) -> tuple[Message, Buffer | None]:
+def decode(frames: Sequence[Buffer], peer: object) -> tuple[Message, Buffer | None]:
     """Return the message and its raw frame; raise RemoteProtocolError naming `peer` and the rule, or UnknownType."""
     try:
         return _decode(frames)
@@ -56,9 +59,8 @@ def first_version(frames: Sequence[Buffer]) -> Version | None:
     These three keep their type number and the place of their version for ever, so that versions can tell each other.
     """
     try:
-        number, values = _header(frames[0])
-        place = VERSION_PLACES[number]
-        return unpack_record(Version, values[place])
+        header = _header(frames[0])
+        return unpack_record(Version, header[VERSION_PLACES[header[0]]])
     except (Violation, LookupError):
         return None
 
@@ -66,19 +68,21 @@ def first_version(frames: Sequence[Buffer]) -> Version | None:
 def _decode(frames: Sequence[Buffer]) -> tuple[Message, Buffer | None]:
     if not 1 <= len(frames) <= limits.MAX_FRAMES:
         raise Violation(f"{len(frames)} frames in one message; at most {limits.MAX_FRAMES} are allowed")
-    number, values = _header(frames[0])
-    kind = BY_TYPE.get(number)
+    header = _header(frames[0])
+    kind = BY_TYPE.get(header[0])
     if kind is None:
-        raise UnknownType(number)
-    message = unpack_record(kind, values)
+        raise UnknownType(header[0])
+    message: Message = record_of(kind).read(header, 1)
     if len(frames) > 2:
         raise Violation(f"{kind.__name__} has {len(frames) - 1} raw frames; it has at most one")
     frame = frames[1] if len(frames) == 2 else None
-    _check_frame(message, None if frame is None else len(frame))
+    if frame is not None or kind.MAX_FRAME_BYTES:
+        _check_frame(message, None if frame is None else len(frame))
     return message, frame
 
 
-def _header(data: Buffer) -> tuple[int, list[object]]:
+def _header(data: Buffer) -> list[Any]:
+    """Return what a header frame says: the message type, then the fields."""
     if len(data) > limits.MAX_HEADER_BYTES:
         raise Violation(f"a header of {len(data)} bytes; at most {limits.MAX_HEADER_BYTES} are allowed")
     try:
@@ -87,19 +91,21 @@ def _header(data: Buffer) -> tuple[int, list[object]]:
         raise Violation(f"the header is not msgpack ({type(error).__name__})") from error
     if type(values) is not list or not values or type(values[0]) is not int or values[0] < 0:
         raise Violation("the header is not a list that begins with a message type")
-    return values[0], values[1:]
+    return values
 
 
 def _check_frame(message: Message, n_bytes: int | None) -> None:
-    name, limit = type(message).__name__, message.MAX_FRAME_BYTES
+    limit = message.MAX_FRAME_BYTES
     if not limit:
-        if n_bytes is not None:
-            raise Violation(f"{name} has a raw frame; it has none")
-        return
+        raise Violation(f"{_name(message)} has a raw frame; it has none")
     if n_bytes is None:
-        raise Violation(f"{name} has no raw frame; it has one")
+        raise Violation(f"{_name(message)} has no raw frame; it has one")
     if n_bytes > limit:
-        raise Violation(f"{name} has a raw frame of {n_bytes} bytes; at most {limit} are allowed")
+        raise Violation(f"{_name(message)} has a raw frame of {n_bytes} bytes; at most {limit} are allowed")
     tensor = getattr(message, "tensor", None)
     if isinstance(tensor, TensorInfo) and tensor.n_bytes != n_bytes:
-        raise Violation(f"{name} has a raw frame of {n_bytes} bytes; its shape says {tensor.n_bytes}")
+        raise Violation(f"{_name(message)} has a raw frame of {n_bytes} bytes; its shape says {tensor.n_bytes}")
+
+
+def _name(message: Message) -> str:
+    return type(message).__name__

@@ -20,6 +20,7 @@ from swarm.wire.proof import Credentials
 from swarm.wire.records import NodeState, Version
 
 RTT_SAMPLES = 16  # eight seconds of heartbeats
+OWN = frozenset((Heartbeat, Refuse, Hello, Welcome))  # messages about the link itself
 UNKNOWN_REST = -1  # counts the types beyond MAX_UNKNOWN_TYPES
 
 
@@ -160,7 +161,7 @@ class Connection:
         Raise Refused when the peer hangs up with a reason, RemoteProtocolError when it broke a rule.
         """
         try:
-            message, frame = decode(frames, str(self))
+            message, frame = decode(frames, self)
         except UnknownType as unknown:
             self._count_unknown(unknown.number)
             return None
@@ -169,6 +170,8 @@ class Connection:
                 f"{self} broke the protocol: {type(message).__name__} on the {self.lane.value} lane"
             )
         self.heard_at = now
+        if type(message) not in OWN:
+            return message, frame
         if isinstance(message, Heartbeat):
             self._note_heartbeat(message, now, wall)
         elif isinstance(message, Refuse):

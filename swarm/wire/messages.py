@@ -6,11 +6,12 @@ default; new messages get new numbers: both are a new minor version.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import Enum
 from typing import Annotated, ClassVar
 
 from swarm import limits
+from swarm.value import value
 from swarm.wire.ids import BootId, ChunkId, ModelId, PeerId, SessionId
 from swarm.wire.records import (
     WHOLE,
@@ -48,12 +49,13 @@ class Lane(Enum):
 
     FAST = "fast"
     BULK = "bulk"
+    __hash__ = object.__hash__  # Enum's own is Python, and lanes are looked up for every message
 
 
 LaneName = Annotated[str, OneOf(("fast", "bulk"))]
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Message:
     """Base of all messages."""
 
@@ -65,7 +67,7 @@ class Message:
 # --- links
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Hello(Message):
     """The first message of the one that called."""
 
@@ -81,7 +83,7 @@ class Hello(Message):
     bulk_port: Annotated[int, Int(0, 65535)]
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Welcome(Message):
     """The answer to Hello: the link is up."""
 
@@ -100,7 +102,7 @@ class Welcome(Message):
 REFUSALS = ("version", "proof", "clone", "hello", "garbage", "full", "forgotten")
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Refuse(Message):
     """The link is not, or no longer, accepted; the caller hangs up and tries again after retry_s."""
 
@@ -111,7 +113,7 @@ class Refuse(Message):
     retry_s: Count
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Heartbeat(Message):
     """Every HEARTBEAT_INTERVAL_S on every fast link; echo and held give the round trip."""
 
@@ -123,7 +125,7 @@ class Heartbeat(Message):
     state: NodeState
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Goodbye(Message):
     """The sender leaves on purpose."""
 
@@ -131,7 +133,7 @@ class Goodbye(Message):
     text: Line
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Gossip(Message):
     """Devices that the sender can reach, and where."""
 
@@ -139,7 +141,7 @@ class Gossip(Message):
     peers: Annotated[tuple[PeerAddresses, ...], Many(limits.MAX_PEERS)]
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Measured(Message):
     """What the sender measured about itself and its links."""
 
@@ -148,7 +150,7 @@ class Measured(Message):
     links: Annotated[tuple[LinkMeasurement, ...], Many(limits.MAX_PEERS)]
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Rekey(Message):
     """The swarm gets a new key, from a member to a member whose device key was proven on this very link."""
 
@@ -157,7 +159,7 @@ class Rekey(Message):
     swarm_key: Annotated[bytes, Raw(32, 32)] = field(repr=False)  # never in a log
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class RekeyDone(Message):
     """The new key is on the sender's disk."""
 
@@ -165,7 +167,7 @@ class RekeyDone(Message):
     generation: Count
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class LinkProbe(Message):
     """A frame to measure throughput with; the receiver answers LinkProbed when all bytes are there."""
 
@@ -175,7 +177,7 @@ class LinkProbe(Message):
     sequence: Count
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class LinkProbed(Message):
     """The frame of that probe has come."""
 
@@ -187,7 +189,7 @@ class LinkProbed(Message):
 # --- placement
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class PlacementOffer(Message):
     """The author asks the receiver to hold its shard of this placement."""
 
@@ -195,7 +197,7 @@ class PlacementOffer(Message):
     placement: Placement
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class PlacementReply(Message):
     """The receiver takes its shard of that epoch, or says why not (also later, when it cannot load it)."""
 
@@ -207,7 +209,7 @@ class PlacementReply(Message):
     missing_bytes: ByteCount = 0  # of memory, when that is why
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class PlacementCommit(Message):
     """All took it: load it, and let go of older placements of this author and model. Goes to all devices of both."""
 
@@ -215,7 +217,7 @@ class PlacementCommit(Message):
     placement: Placement
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ShardReady(Message):
     """The sender's shard is in memory."""
 
@@ -228,7 +230,7 @@ class ShardReady(Message):
 # --- the store
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Catalog(Message):
     """Models that the sender has chunks of."""
 
@@ -236,7 +238,7 @@ class Catalog(Message):
     models: Annotated[tuple[ModelHolding, ...], Many(limits.MAX_MODELS)]
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ManifestRequest(Message):
     """Asks for the bytes of a manifest from `offset`."""
 
@@ -245,7 +247,7 @@ class ManifestRequest(Message):
     offset: ByteCount
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ManifestReply(Message):
     """A piece of a manifest in the raw frame; total_bytes 0 means: not here."""
 
@@ -257,7 +259,7 @@ class ManifestReply(Message):
     total_bytes: ByteCount
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class HaveRequest(Message):
     """Asks which chunks of a model the receiver has, from chunk number `start`."""
 
@@ -266,7 +268,7 @@ class HaveRequest(Message):
     start: Count
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Have(Message):
     """One bit a chunk in the raw frame, least significant first, in the order of the manifest, from `start`."""
 
@@ -277,7 +279,7 @@ class Have(Message):
     n_chunks: Count
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ChunkRequest(Message):
     """Asks for bytes [offset, offset + n_bytes) of a chunk."""
 
@@ -288,7 +290,7 @@ class ChunkRequest(Message):
     n_bytes: Annotated[int, Int(1, limits.MAX_BULK_FRAME_BYTES)]
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ChunkReply(Message):
     """Those bytes in the raw frame; an empty frame and found=False: not here (any more)."""
 
@@ -301,7 +303,7 @@ class ChunkReply(Message):
     found: bool
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ChunkCancel(Message):
     """The asker does not need that request any more."""
 
@@ -312,7 +314,7 @@ class ChunkCancel(Message):
 # --- answering
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class SessionOpen(Message):
     """The entry node opens a session on every stage of its placement, or opens it again.
 
@@ -332,7 +334,7 @@ class SessionOpen(Message):
     end_ids: Annotated[tuple[TokenId, ...], Many(limits.MAX_END_IDS)]
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class SessionReply(Message):
     """The stage opened the session, or says why not."""
 
@@ -345,7 +347,7 @@ class SessionReply(Message):
     missing_bytes: ByteCount = 0  # of memory, when that is why
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Tokens(Message):
     """Token ids (i32) for positions [position, position + n): the entry node feeds the first stage, or replays.
 
@@ -361,7 +363,7 @@ class Tokens(Message):
     sample: bool
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Activation(Message):
     """The residual stream after layer `layer` for positions [position, position + n), to the next stage.
 
@@ -381,7 +383,7 @@ class Activation(Message):
     experts: Experts = ()
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Token(Message):
     """The last stage sampled `token` for `position`: to the first stage (the next step) and to the entry node."""
 
@@ -393,7 +395,7 @@ class Token(Message):
     compute_us: Micros = 0  # spent in all stages for this step, for the tok/s line
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class SessionClose(Message):
     """The entry node is done (or `keep`: KV may stay for the next turn)."""
 
@@ -406,7 +408,7 @@ class SessionClose(Message):
 SESSION_FAULTS = ("unknown", "failed")
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class SessionError(Message):
     """A stage cannot go on with this session; the entry node decides what to do."""
 
@@ -417,7 +419,7 @@ class SessionError(Message):
     text: Line
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Prefilled(Message):
     """The last stage to the entry node: all positions before `position` are done; the next chunk may come."""
 
@@ -427,7 +429,7 @@ class Prefilled(Message):
     position: Position
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class SessionProbe(Message):
     """The entry node asks every stage of a session that makes no progress."""
 
@@ -436,7 +438,7 @@ class SessionProbe(Message):
     epoch: Epoch
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class SessionProbed(Message):
     """How far the stage is: positions before `position` have come in; `busy` while some of them are not computed."""
 
@@ -450,7 +452,7 @@ class SessionProbed(Message):
 # --- seeing
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class StatusRequest(Message):
     """Asks for a StatusReply."""
 
@@ -458,7 +460,7 @@ class StatusRequest(Message):
     request: Count
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class StatusReply(Message):
     """What `swarm status` shows about the sender."""
 

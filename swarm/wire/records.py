@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from swarm import limits
+from swarm.value import value
 from swarm.wire.ids import BootId, ChunkId, ModelId, PeerId, SessionId
 from swarm.wire.schema import Int, Many, OneOf, Raw, Real, Text
 
@@ -45,7 +46,7 @@ TokenId = Annotated[int, Int(0, limits.MAX_TOKEN_ID)]
 LayerIndex = Annotated[int, Int(0, limits.MAX_LAYERS)]
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Version:
     """Of the protocol. Different majors do not talk; a newer minor only adds."""
 
@@ -67,7 +68,7 @@ class Address:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class PeerAddresses:
     """Gossip: where a device was reached, and how long ago it was last heard."""
 
@@ -77,7 +78,7 @@ class PeerAddresses:
     heard_s: Seconds
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Capabilities:
     """What a device measured about itself, once."""
 
@@ -93,7 +94,7 @@ class Capabilities:
     step_s: Seconds = 0.0  # fixed cost of a step; 0 when not measured
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class LinkMeasurement:
     """One direction between the sender and a peer."""
 
@@ -102,7 +103,7 @@ class LinkMeasurement:
     bytes_per_s: Rate  # of bulk; 0 when not measured yet
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Slice:
     """A share of every layer of a shard, as ranges [start, end). Ends of 0 mean all: a whole layer."""
 
@@ -122,7 +123,7 @@ class Slice:
 WHOLE = Slice()
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ExpertRange:
     """Experts [start, end) of the layers [layer_start, layer_end) that a device holds."""
 
@@ -135,7 +136,7 @@ class ExpertRange:
 Experts = Annotated[tuple[ExpertRange, ...], Many(limits.MAX_EXPERT_RANGES)]
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Shard:
     """What one device holds of a model. Shards with the same layers and different slices are one stage."""
 
@@ -149,7 +150,7 @@ class Shard:
     experts: Experts = ()  # empty: all of them
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Placement:
     """All shards of one model, in the order of the pipeline, with its epoch. `author` planned it."""
 
@@ -161,7 +162,7 @@ class Placement:
     shards: Annotated[tuple[Shard, ...], Many(limits.MAX_SHARDS)]
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Sampling:
     """How tokens are chosen: with the seed and the position, a pure function of the logits."""
 
@@ -176,7 +177,7 @@ class Sampling:
     seed: Annotated[int, Int(0, 2**64 - 1)] = 0
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class TensorInfo:
     """The raw frame that follows: little-endian, row-major."""
 
@@ -192,7 +193,7 @@ class TensorInfo:
         return size
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class NodeState:
     """What a heartbeat says about its sender."""
 
@@ -205,7 +206,7 @@ class NodeState:
     fetching: Annotated[float, Real(0.0, 1.0)] = 1.0  # share of that shard's bytes that are here
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ModelHolding:
     """A model that a device has chunks of."""
 
@@ -216,7 +217,7 @@ class ModelHolding:
     total_bytes: ByteCount
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class SessionState:
     """A session with KV on the sender."""
 
@@ -225,7 +226,7 @@ class SessionState:
     kv_bytes: ByteCount
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Proof:
     """Membership and identity in one: MACs that PROTOCOL.md describes."""
 
