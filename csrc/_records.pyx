@@ -5,6 +5,7 @@ Compiled, for every token of an answer crosses these lines on every device, righ
 what counts then is how few cache lines are touched. As Python a message took 70 us either way, and 8 us with warm caches.
 """
 
+from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.long cimport PyLong_AsLongLongAndOverflow
 from cpython.ref cimport Py_INCREF, PyObject
@@ -239,6 +240,55 @@ cdef class Record:
     cdef PyObject **slot(self, object value, Py_ssize_t i):
         cdef Py_ssize_t offset = self.offsets[i]
         return <PyObject **>(<char *><PyObject *>value + offset)
+
+
+cdef class Envelope:
+    """A type of message: its number, its fields, and the raw frame that follows them, if any does."""
+
+    cdef readonly object kind
+    cdef readonly int number
+    cdef Record record
+    cdef Py_ssize_t max_frame
+    cdef bint has_tensor
+
+    def __init__(self, kind, Record record not None, int number, Py_ssize_t max_frame):
+        """`max_frame` 0: no raw frame follows; otherwise one does, of at most so many bytes."""
+        self.kind, self.record, self.number, self.max_frame = kind, record, number, max_frame
+        self.has_tensor = "tensor" in record.names
+
+    def pack(self, message, frame):
+        """Return the header of a message as a list that msgpack can write; raise Violation."""
+        header = self.record.write_to(message, [self.number], self.record.name)
+        self.check_frame(message, frame)
+        return header
+
+    def unpack(self, list header not None, frame):
+        """Return the message of a header; raise Violation."""
+        message = self.record.read_from(header, 1, self.record.name)
+        self.check_frame(message, frame)
+        return message
+
+    cdef int check_frame(self, object message, object frame) except -1:
+        cdef Py_buffer view
+        cdef Py_ssize_t n_bytes
+        if frame is None:
+            if self.max_frame:
+                raise Violation(f"{self.record.name} has no raw frame; it has one")
+            return 0
+        if not self.max_frame:
+            raise Violation(f"{self.record.name} has a raw frame; it has none")
+        PyObject_GetBuffer(frame, &view, PyBUF_SIMPLE)
+        n_bytes = view.len
+        PyBuffer_Release(&view)
+        if n_bytes > self.max_frame:
+            raise Violation(
+                f"{self.record.name} has a raw frame of {n_bytes} bytes; at most {self.max_frame} are allowed"
+            )
+        if self.has_tensor:
+            wanted = message.tensor.n_bytes
+            if wanted != n_bytes:
+                raise Violation(f"{self.record.name} has a raw frame of {n_bytes} bytes; its shape says {wanted}")
+        return 0
 
 
 cdef object hex_of(object value, Py_ssize_t n, str where):

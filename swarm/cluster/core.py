@@ -77,10 +77,7 @@ class Core:
 
     def received(self, sender: PeerId, message: m.Message, frame: Buffer | None, now: float) -> list[Effect]:
         """A message from a connected peer."""
-        if not self.members.is_alive(sender):
-            return []
-        self.members.heard(sender, now)
-        return self._run(self._handle(sender, message, frame, now), now)
+        return self._run(self._handle(sender, message, frame, now), now) if self.members.hears(sender, now) else []
 
     def heartbeat(self, sender: PeerId, state: NodeState, rtt_s: float | None, now: float) -> list[Effect]:
         """A heartbeat came; the transport measured the round trip."""
@@ -251,7 +248,7 @@ class Core:
             m.SessionOpen: lambda p, x, f, t: stage.open(p, x, t),
             m.SessionReply: lambda p, x, f, t: sessions.reply(p, x, t),
             m.Tokens: self._on_tokens,
-            m.Activation: lambda p, x, f, t: stage.activation(p, x, f, t) if f is not None else [],
+            m.Activation: stage.activation,
             m.Token: lambda p, x, f, t: stage.token(p, x, t) + sessions.token(p, x, t),
             m.SessionClose: lambda p, x, f, t: stage.close(p, x, t),
             m.SessionError: lambda p, x, f, t: sessions.error(p, x, t),

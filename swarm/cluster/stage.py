@@ -30,6 +30,7 @@ from swarm.value import value
 from swarm.wire.ids import ModelId, PeerId, SessionId
 from swarm.wire.messages import (
     Activation,
+    Message,
     Prefilled,
     SessionClose,
     SessionError,
@@ -241,14 +242,15 @@ class Stage:
             return self._drop("stranger")
         return self._take(session, Step(message.position, ids, message.sample, None, now), now)
 
-    def activation(self, sender: PeerId, message: Activation, frame: Buffer, now: float) -> list[Effect]:
+    def activation(self, sender: PeerId, message: Message, frame: Buffer | None, now: float) -> list[Effect]:
         """The residual stream from the stage before."""
+        assert isinstance(message, Activation)
         session = self._current(message.session, message.epoch)
         if session is None:
             return []
         if sender != session.place.before or message.layer != session.place.first:
             return self._drop("stranger")
-        if not message.ids or message.tensor.shape[:1] != (len(message.ids),):
+        if frame is None or not message.ids or message.tensor.shape[:1] != (len(message.ids),):
             return self._drop("malformed")
         return self._take(session, Step(message.position, message.ids, message.sample, frame, now), now)
 

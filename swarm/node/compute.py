@@ -13,6 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Protocol, TypeVarTuple
 
 import numpy as np
@@ -90,7 +91,7 @@ class ComputeWorker:
 
     def put(self, effect: Effect) -> None:
         """Carry out an effect after all that was put before."""
-        self._queue.put(lambda: self._carry_out(effect))
+        self._queue.put(partial(self._carry_out, effect))
 
     def install(self, model: ModelId, spec: ModelSpec, part: int, weights: Weights) -> None:
         """Weights that were loaded."""
