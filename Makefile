@@ -43,4 +43,4 @@ $(STAMP): $(BIN)/python pyproject.toml setup.py $(SOURCES)
 	@touch $(STAMP)
 
 clean:
-	rm -rf build dist *.egg-info swarm/kernels/*.so csrc/_native.c $(VENV)
+	rm -rf build dist *.egg-info swarm/*/*.so csrc/_*.c $(VENV)

@@ -1,5 +1,5 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
-"""The only Cython module: checks shapes and dtypes, releases the GIL, opens the OpenMP team, calls C."""
+"""The kernels from Python: checks shapes and dtypes, releases the GIL, opens the OpenMP team, calls C."""
 
 import mmap
 from contextlib import suppress

@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2] / "swarm"
 LAYERS = (
-    {"errors", "limits", "config", "cores"},
+    {"errors", "limits", "config", "cores", "value"},
     {"kernels", "wire"},
     {"models", "store", "text", "cluster", "experts"},
     {"engine", "net"},

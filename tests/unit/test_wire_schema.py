@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import gc
+import sys
 from dataclasses import dataclass
 from typing import Annotated
 
 import pytest
 
+from swarm.value import value
 from swarm.wire.ids import PeerId
 from swarm.wire.schema import (
     MAX_EXTRA_FIELDS,
@@ -40,6 +43,13 @@ class Outer:
     late: Annotated[int, Int(0, 9)] = 7
 
 
+@value
+class Slotted:
+    number: Annotated[int, Int(0, 2**64 - 1)]
+    maybe: Inner | None = None
+    many: Annotated[tuple[Annotated[float, Real(0.0, 1.0)], ...], Many(2)] = ()
+
+
 GOOD = Outer(PeerId("0a" * 16), "äö", b"x", 0.5, "a", True, (Inner(1), Inner(9)), None, 8)
 WIRE = [b"\x0a" * 16, "äö", b"x", 0.5, "a", True, [[1], [9]], None, 8]
 
@@ -70,6 +80,7 @@ def test_extra_fields_of_a_newer_peer_are_ignored_up_to_a_limit() -> None:
     [
         (0, b"\x0a" * 15, "16 bytes"),
         (0, "0a" * 16, "16 bytes"),
+        (0, None, "16 bytes"),
         (1, "äöü", "longer than 4"),
         (1, "\x1b[2J", "printed"),
         (1, "a\nb", "printed"),
@@ -93,6 +104,9 @@ def test_extra_fields_of_a_newer_peer_are_ignored_up_to_a_limit() -> None:
         (6, [[]], "0 fields"),
         (7, 5, "list of fields"),
         (8, 1.0, "whole number"),
+        (8, 10, "from 0 to 9"),
+        (8, 10**30, "from 0 to 9"),
+        (8, -(10**30), "from 0 to 9"),
     ],
 )
 def test_an_illegal_value_is_named_with_its_rule(place: int, bad: object, rule: str) -> None:
@@ -105,5 +119,31 @@ def test_an_illegal_value_is_named_with_its_rule(place: int, bad: object, rule: 
 def test_nothing_illegal_is_sent() -> None:
     with pytest.raises(Violation, match=r"Inner\.number"):
         pack_record(Inner(10))
-    with pytest.raises(Violation, match="hex digits"):
-        pack_record(Outer(PeerId("0A" * 16), "", b"x", 0.0, "a", True, (), None))
+    for no_id in ("0A" * 16, "0g" * 16, "0a" * 15, "ää" * 16, "0\ud800" * 16, None):
+        with pytest.raises(Violation, match="32 hex digits"):
+            pack_record(Outer(no_id, "", b"x", 0.0, "a", True, (), None))  # type: ignore[arg-type]
+
+
+def test_a_class_with_slots_is_made_without_its_init_and_is_the_same() -> None:
+    good = Slotted(2**64 - 1, None, (0.5,))
+    assert pack_record(good) == [2**64 - 1, None, [0.5]]
+    assert unpack_record(Slotted, [2**64 - 1, None, [0.5]]) == good
+    assert unpack_record(Slotted, [0]) == Slotted(0) and pack_record(Slotted(0)) == [0]
+    assert hash(unpack_record(Slotted, [0, [3]])) == hash(Slotted(0, Inner(3)))
+    for number in (2**64, -1, 10**30):
+        with pytest.raises(Violation, match=r"Slotted\.number is .* must be from 0 to 18446744073709551615"):
+            unpack_record(Slotted, [number])
+    with pytest.raises(Violation, match="not set"):
+        pack_record(object.__new__(Slotted))
+
+
+def test_what_is_unpacked_is_let_go_of() -> None:
+    """The fields are written past Python's own checks: a reference too many would leak, one too few would crash."""
+    wire = [5, [3], [0.5, 0.25]]
+    text = unpack_record(Outer, WIRE).text
+    counts = sys.getrefcount(wire), sys.getrefcount(wire[0]), sys.getrefcount(text)
+    for _ in range(1000):
+        assert pack_record(unpack_record(Slotted, wire)) == wire
+        assert unpack_record(Outer, WIRE).text is text
+    gc.collect()
+    assert (sys.getrefcount(wire), sys.getrefcount(wire[0]), sys.getrefcount(text)) == counts
