@@ -10,7 +10,7 @@ cimport cython
 from cython.parallel cimport parallel, threadid
 from libc.stdint cimport int8_t, int16_t, int32_t, uint8_t, uint16_t, uint32_t, uintptr_t
 from libc.stdlib cimport calloc, free
-from libc.string cimport memset
+from libc.string cimport memmove, memset
 cimport openmp
 
 
@@ -125,6 +125,7 @@ cdef extern from "layer.h" nogil:
     void sw_team_init(sw_team *, int)
     size_t sw_scratch_bytes(const sw_dims *, int, int)
     void sw_attention(sw_step *, const sw_attn *, const sw_kv *, sw_fold) noexcept
+    void sw_keys(sw_step *, const sw_attn *, const sw_kv *, sw_fold) noexcept
     void sw_ffn_half(sw_step *, const sw_ffn *, sw_fold) noexcept
     void sw_head(sw_step *, const float *, const sw_mat *, sw_fold, int, float *) noexcept
     void sw_finish(sw_step *, sw_fold) noexcept
@@ -581,6 +582,16 @@ cdef class Engine:
             run_attention(s, threadid(), &layer.w, &kv.layers[index], self.fold)
         self.fold = sw_fold(1, layer.w.post_norm)
 
+    def keys(self, Attention layer, KvCache kv, int index, int position, int n_tokens, cos, sin):
+        """Of one layer only the keys and values. What is left is the x of the last token, as of a step over that one."""
+        self._check_kv(kv, index, 1, position, n_tokens)
+        self._rope(cos, sin, n_tokens)
+        cdef sw_step s = self._step(n_tokens, position)
+        with nogil, parallel(num_threads=self.threads):
+            run_keys(s, threadid(), &layer.w, &kv.layers[index], self.fold)
+        self.fold = sw_fold(0, NULL)
+        memmove(self.ws.x, self.ws.x + <size_t>(n_tokens - 1) * self.dims.hidden, self.dims.hidden * sizeof(float))
+
     def ffn(self, Ffn layer, int n_tokens):
         """The feed-forward half of one layer."""
         cdef sw_step s = self._step(n_tokens, 0)
@@ -653,6 +664,11 @@ cdef void run_finish(sw_step s, int thread, sw_fold fold) noexcept nogil:
 cdef void run_attention(sw_step s, int thread, const sw_attn *w, const sw_kv *kv, sw_fold fold) noexcept nogil:
     s.thread = thread
     sw_attention(&s, w, kv, fold)
+
+
+cdef void run_keys(sw_step s, int thread, const sw_attn *w, const sw_kv *kv, sw_fold fold) noexcept nogil:
+    s.thread = thread
+    sw_keys(&s, w, kv, fold)
 
 
 cdef void run_ffn(sw_step s, int thread, const sw_ffn *w, sw_fold fold) noexcept nogil:

@@ -32,13 +32,17 @@ static sw_range matmul_item(sw_step *s, const sw_mat *w, const sw_act *a, const 
   return r;
 }
 
-static void project_qkv(sw_step *s, const sw_attn *w) {
+enum { QUERIES, KEYS, VALUES };
+
+/* The projections from `first` on. */
+static void project_qkv(sw_step *s, const sw_attn *w, int first) {
   const sw_mat *m[3] = {&w->q, &w->k, &w->v};
   float *out[3] = {s->ws->q, s->ws->k, s->ws->v};
   sw_split p[3];
-  for (int i = 0; i < 3; i++) p[i] = sw_split_panels(s, s->n_tokens, m[i]);
-  SW_SHARE(s, i, p[0].n + p[1].n + p[2].n) {
-    int which = 0, j = i;
+  int n = 0;
+  for (int i = first; i < 3; i++) n += (p[i] = sw_split_panels(s, s->n_tokens, m[i])).n;
+  SW_SHARE(s, i, n) {
+    int which = first, j = i;
     while (j >= p[which].n) j -= p[which++].n;
     matmul_item(s, m[which], &s->ws->act_hidden, &p[which], j, out[which], m[which]->rows);
   }
@@ -52,8 +56,8 @@ static void finish_head(sw_step *s, float *x, int head, int token, const float *
   s->ops->rope(x, s->ws->cos + (size_t)token * d->rope_half, s->ws->sin + (size_t)token * d->rope_half, d->rope_half, d->rope_pair);
 }
 
-/* Bias, norm and rotation of one token's key head and of the query heads that read it; store key and value. */
-static void rotate_and_store(sw_step *s, const sw_attn *w, const sw_kv *kv) {
+/* Bias, norm and rotation of one token's key head and, from QUERIES on, of the query heads that read it; store key and value. */
+static void rotate_and_store(sw_step *s, const sw_attn *w, const sw_kv *kv, int from) {
   const sw_dims *d = s->dims;
   const int hd = d->head_dim, group = d->n_heads / d->n_kv_heads;
   SW_SHARE(s, i, s->n_tokens * d->n_kv_heads) {
@@ -66,7 +70,7 @@ static void rotate_and_store(sw_step *s, const sw_attn *w, const sw_kv *kv) {
       s->ops->spread(v, hd);
     }
     s->ops->kv_store(kv, h, s->position + t, k, v);
-    for (int j = h * group; j < (h + 1) * group; j++) {
+    for (int j = h * group; from == QUERIES && j < (h + 1) * group; j++) {
       float *q = s->ws->q + ((size_t)t * d->n_heads + j) * hd;
       finish_head(s, q, j, t, w->q_bias, w->q_norm);
       for (int e = 0; e < hd; e++) q[e] *= d->q_scale;
@@ -194,12 +198,18 @@ size_t sw_scratch_bytes(const sw_dims *d, int max_cols, int max_segments) {
 
 void sw_attention(sw_step *s, const sw_attn *w, const sw_kv *kv, sw_fold fold) {
   sw_fold_norm(s, w->norm, fold, 0);
-  project_qkv(s, w);
-  rotate_and_store(s, w, kv);
+  project_qkv(s, w, QUERIES);
+  rotate_and_store(s, w, kv, QUERIES);
   if (s->n_tokens == 1)
     attend_segments(s, kv);
   else
     attend_tiles(s, kv);
   if (s->dims->head_dim % SW_BLOCK) quantize_mixed(s);
   project_out(s, w);
+}
+
+void sw_keys(sw_step *s, const sw_attn *w, const sw_kv *kv, sw_fold fold) {
+  sw_fold_norm(s, w->norm, fold, 0);
+  project_qkv(s, w, KEYS);
+  rotate_and_store(s, w, kv, KEYS);
 }

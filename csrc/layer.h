@@ -85,6 +85,7 @@ void sw_team_init(sw_team *team, int n_threads);
 size_t sw_scratch_bytes(const sw_dims *d, int max_cols, int max_segments);
 /* Every thread of the team calls these in the same order; delta is complete when they return. */
 void sw_attention(sw_step *s, const sw_attn *w, const sw_kv *kv, sw_fold fold);
+void sw_keys(sw_step *s, const sw_attn *w, const sw_kv *kv, sw_fold fold);      /* only fold, and store keys and values */
 void sw_ffn_half(sw_step *s, const sw_ffn *w, sw_fold fold);
 /* x of the tokens [first, n_tokens) through the last norm and the head: logits (n_tokens - first, head->rows). */
 void sw_head(sw_step *s, const float *norm, const sw_mat *head, sw_fold fold, int first, float *logits);

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from enum import Enum
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +18,14 @@ F32 = npt.NDArray[np.float32]
 I32 = npt.NDArray[np.int32]
 
 MAX_STEP_TOKENS = 512  # of one prefill step: enough to read each weight once for many tokens, few enough to interrupt
+
+
+class Keep(Enum):
+    """The tokens of a step whose hidden states are wanted."""
+
+    ALL = 0
+    LAST = 1
+    NONE = 2
 
 
 class Decoder:
@@ -69,6 +78,10 @@ class Decoder:
         """Last stage: append hidden states; return the logits float32 (vocab,) after the last."""
         return self._advance_to_logits(hidden, kv)
 
+    def store(self, tokens: I32 | F32, kv: _native.KvCache) -> None:
+        """Last stage: append ids (of a shard that is the first, too) or hidden states that nothing is sampled after."""
+        self._advance(tokens, kv, Keep.NONE)
+
     def _steps(self, ids: Sequence[int] | I32, kv: _native.KvCache, *, all_logits: bool) -> F32:
         array = np.ascontiguousarray(ids, np.int32)
         self._check(array, kv)
@@ -76,7 +89,7 @@ class Decoder:
         if all_logits:
             return np.concatenate([self._advance_to_all_logits(step, kv) for step in steps])
         for step in steps[:-1]:
-            self._advance(step, kv)
+            self._advance(step, kv, Keep.NONE)
         return self._advance_to_logits(steps[-1], kv)
 
     def _advance_to_logits(self, tokens: I32 | F32, kv: _native.KvCache) -> F32:
@@ -85,16 +98,19 @@ class Decoder:
             logits = self._one_call(tokens, kv, self._output)
             assert logits is not None
             return logits
-        self._advance(tokens, kv)
-        last: F32 = self.engine.head(self._output_norm, self._output, len(tokens), len(tokens) - 1)[0]
+        self._advance(tokens, kv, Keep.LAST)
+        last: F32 = self.engine.head(self._output_norm, self._output, 1, 0)[0]
         return last
 
     def _advance_to_all_logits(self, ids: I32, kv: _native.KvCache) -> F32:
         self._advance(ids, kv)
         return self.engine.head(self._output_norm, self._output, len(ids), 0)
 
-    def _advance(self, tokens: I32 | F32, kv: _native.KvCache) -> None:
-        """Append ids or hidden states; leave the hidden states in the engine."""
+    def _advance(self, tokens: I32 | F32, kv: _native.KvCache, keep: Keep = Keep.ALL) -> None:
+        """Append ids or hidden states; leave those hidden states in the engine that are wanted.
+
+        Of the last layer, all tokens need keys and values; only the tokens that are wanted need the rest of it.
+        """
         self._check(tokens, kv)
         if len(tokens) == 1:
             self._one_call(tokens, kv, None)
@@ -106,9 +122,16 @@ class Decoder:
         position, n_tokens = kv.length, len(tokens)
         cos, sin = self.rope.at(position, n_tokens)
         # Back to Python between halves, so that Ctrl-C is heard; a prefill step can take long.
-        for i, (attention, ffn) in enumerate(self._pairs):
+        for i, (attention, ffn) in enumerate(self._pairs if keep is Keep.ALL else self._pairs[:-1]):
             self.engine.attention(attention, kv, i, position, n_tokens, cos, sin)
             self.engine.ffn(ffn, n_tokens)
+        if keep is not Keep.ALL:
+            attention, ffn = self._pairs[-1]
+            self.engine.keys(attention, kv, len(self._pairs) - 1, position, n_tokens, cos, sin)
+        if keep is Keep.LAST:
+            last = position + n_tokens - 1
+            self.engine.attention(attention, kv, len(self._pairs) - 1, last, 1, *self.rope.at(last, 1))
+            self.engine.ffn(ffn, 1)
         self.engine.commit(kv, position, n_tokens)
 
     def _one_call(self, token: I32 | F32, kv: _native.KvCache, head: _native.Mat | None) -> F32 | None:

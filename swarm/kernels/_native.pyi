@@ -117,6 +117,9 @@ class Engine:
     def attention(
         self, layer: Attention, kv: KvCache, index: int, position: int, n_tokens: int, cos: F32, sin: F32
     ) -> None: ...
+    def keys(
+        self, layer: Attention, kv: KvCache, index: int, position: int, n_tokens: int, cos: F32, sin: F32
+    ) -> None: ...
     def ffn(self, layer: Ffn, n_tokens: int) -> None: ...
     def step(
         self,

@@ -179,11 +179,12 @@ class ComputeWorker:
         decoder = self._decoder(job.model, job.first, job.end, kv.cache.capacity)
         ids = np.array(job.ids, np.int32)
         is_last = job.end == decoder.spec.n_layers
-        if not (is_last and job.sample):
+        if not is_last:
             hidden = decoder.embed(ids, kv.cache) if job.first == 0 else decoder.extend(_hidden(job, decoder), kv.cache)
-            if is_last:
-                return Done(job.job)
             return Done(job.job, memoryview(hidden.data).cast("B"), TensorInfo("f32", hidden.shape))
+        if not job.sample:
+            decoder.store(ids if job.first == 0 else _hidden(job, decoder), kv.cache)
+            return Done(job.job)
         logits = decoder.forward(ids, kv.cache) if job.first == 0 else decoder.finish(_hidden(job, decoder), kv.cache)
         params = params_of(job.sampling)
         return Done(job.job, token=sample(logits, params, job.position + len(job.ids), job.recent))
