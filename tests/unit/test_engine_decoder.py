@@ -71,6 +71,20 @@ def test_every_instruction_set_gives_the_same_bits(tmp_path: Path, name: str, mi
         assert all(np.array_equal(first, other) for other in others), kernels.isas()
 
 
+@pytest.mark.parametrize("kv", ["f16", "q8_0"])
+@pytest.mark.parametrize(("name", "mix"), MIXED)
+def test_what_a_last_layer_leaves_out_changes_nothing(tmp_path: Path, name: str, mix: str, kv: str) -> None:
+    path = write(tmp_path, name, mix)
+    d = decoder(path, kv=kv, threads=2)
+    whole = d.logits(IDS)  # of every token: nothing is left out
+    assert np.array_equal(d.forward(IDS, d.new_kv()), whole[-1])
+    cache = d.new_kv()
+    d.store(IDS[:20], cache)
+    d.store(IDS[20:21], cache)
+    assert np.array_equal(d.forward(IDS[21:30], cache), whole[29])
+    assert np.array_equal(d.forward_all(IDS[30:], cache), whole[30:])
+
+
 @pytest.mark.parametrize(("name", "mix"), MIXED)
 def test_a_pipeline_of_stages_gives_the_bits_of_one_device(tmp_path: Path, name: str, mix: str) -> None:
     path = write(tmp_path, name, mix)
