@@ -37,7 +37,6 @@ from swarm.wire.proof import NONCE_BYTES
 from swarm.wire.records import Address, NodeState
 
 TICK_S = 0.1  # timers are looked at this often; the shortest that matters is 0.25 s
-GIVE_WAY_S = 0.001
 READS_PER_TURN = {Lane.FAST: 64, Lane.BULK: 4}  # of one socket; then the others get a turn
 MOST_WAITING = {Lane.FAST: limits.FAST_QUEUE_MESSAGES, Lane.BULK: limits.BULK_QUEUE_MESSAGES}
 GOODBYE_LINGER_MS = 300
@@ -65,7 +64,6 @@ class Engine:
         self._blocked: set[Link] = set()
         self._next_tick = self._next_heartbeat = self._next_gossip = 0.0
         self._paused = False
-        self._gives_way = False  # to the thread that the last event woke: reading on would keep the GIL from it
         self._stopping = False
         self._events: list[Event] = []
         self._now = time.monotonic()
@@ -147,12 +145,10 @@ class Engine:
                 with self._lock:
                     self._turn()
                     events, self._events = self._events, []
-                self._gives_way = False
                 for event in events:
-                    if self._gate.deliver(event):
-                        self._gives_way = True
-                    else:
-                        self._paused = not self._gate.has_room()
+                    self._gate.deliver(event)
+                if events:
+                    self._after_events()
         finally:
             with self._lock:
                 self._close()
@@ -160,9 +156,13 @@ class Engine:
     def _wait_s(self) -> float:
         if self._blocked or self._paused:
             return limits.SEND_RETRY_S
-        if self._poll.has_unread():
-            return GIVE_WAY_S if self._gives_way else 0.0
-        return max(0.0, self._next_tick - time.monotonic())
+        return 0.0 if self._poll.has_unread() else max(0.0, self._next_tick - time.monotonic())
+
+    def _after_events(self) -> None:
+        """Sleep at once when nothing more waits: trying to read would keep the GIL from the thread that was woken."""
+        self._paused = not self._gate.has_room()
+        with self._lock:
+            self._poll.look_again()
 
     def _turn(self) -> None:
         self._now = time.monotonic()

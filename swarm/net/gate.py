@@ -20,13 +20,12 @@ def _always() -> bool:
 
 @dataclass(frozen=True)
 class Gate:
-    """`deliver` is called on the engine's thread, in order; it hands over and returns at once. It may send. It says
-    whether another thread began something urgent.
+    """`deliver` is called on the engine's thread, in order; it hands over and returns at once. It may send.
 
     While `has_room` says no, sockets are not read, and TCP slows the senders down.
     """
 
-    deliver: Callable[[Event], bool | None]
+    deliver: Callable[[Event], None]
     has_room: Callable[[], bool] = _always
 
 
@@ -44,7 +43,7 @@ class LoopGate:
         """Return this as the engine wants it."""
         return Gate(self.deliver, self.has_room)
 
-    def deliver(self, event: Event) -> bool:
+    def deliver(self, event: Event) -> None:
         """Called on the engine's thread."""
         self._events.append(event)
         self._n_bytes += _n_bytes(event)
@@ -52,7 +51,6 @@ class LoopGate:
             self._scheduled = True
             with contextlib.suppress(RuntimeError):  # the loop is closed: nobody listens any more
                 self._loop.call_soon_threadsafe(self._drain)
-        return False
 
     def has_room(self) -> bool:
         """True while the node keeps up."""

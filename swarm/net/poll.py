@@ -59,6 +59,10 @@ class Poll:
         if socket in self._handlers and readable(socket):
             self._unread[socket] = None
 
+    def look_again(self) -> None:
+        """Find out which sockets really have more, of those whose handlers said that they may."""
+        self._unread = {socket: None for socket in self._unread if readable(socket)}
+
     def has_unread(self) -> bool:
         """True when `run_handlers` has work without waiting."""
         return bool(self._unread)

@@ -33,12 +33,11 @@ class QuickGate:
         """Return this as the transport wants it."""
         return Gate(self._deliver, self._slow.has_room)
 
-    def _deliver(self, event: Event) -> bool:
+    def _deliver(self, event: Event) -> None:
         is_quick = isinstance(event, Received) and type(event.message) in QUICK
-        if is_quick and self._n_given == self._n_done and self._handle(cast(Received, event)):
-            return True
-        self._n_given += 1
-        return self._slow.deliver(event)
+        if not is_quick or self._n_given != self._n_done or not self._handle(cast(Received, event)):
+            self._n_given += 1
+            self._slow.deliver(event)
 
     def _on_loop(self, event: Event) -> None:
         try:
