@@ -1,0 +1,88 @@
+"""Two builds of Swarm beside each other: what a token costs in a pipeline of three, one chat with each in turns.
+
+    python tools/bench/swarm_pairs.py OLD_TREE [--pairs 40]
+
+OLD_TREE is another checkout with its extensions built. Both swarms run all the time, so that whatever else this machine
+and its neighbours do meets both; only differences within a pair say something.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+TOKENS = 96
+LAYERS = [10, 10, 10]  # of SmolLM2
+
+
+def serve(root: Path) -> None:
+    """Start the swarm of a tree; for every seed that is read, print milliseconds from token to token, and computing."""
+    sys.path.insert(0, str(root))
+    spec = importlib.util.spec_from_file_location("bench", root / "tools/bench/swarm.py")
+    assert spec is not None and spec.loader is not None
+    bench = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(bench)
+    nodes, path = bench.nodes, bench.resolve(None)
+    nodes.SPEED = nodes.Speeds(nodes.conditions(bench.kernels.isa(), 1), 20e9, 60e9, 5e-6, 20e-6, 1e9)
+    memories = bench.memories_for(bench.cost_of(path), LAYERS, bench.KV_TOKENS)
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        bench.Swarm(Path(folder) / "swarm", memories, model=path, context=bench.CONTEXT) as swarm,
+    ):
+        bench.one_chat(swarm, 16, 0)
+        print("ready", flush=True)
+        for line in sys.stdin:
+            print(*bench.one_chat(swarm, TOKENS, int(line)), flush=True)
+
+
+def start(root: Path) -> subprocess.Popen[str]:
+    command = [sys.executable, __file__, "--serve", str(root)]
+    env = {**os.environ, "PYTHONPATH": str(root)}
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env)
+
+
+def ask(server: subprocess.Popen[str], seed: int) -> tuple[float, float]:
+    """Overhead and computing of a chat's token, in milliseconds."""
+    assert server.stdin is not None and server.stdout is not None
+    server.stdin.write(f"{seed}\n")
+    server.stdin.flush()
+    token, computing = map(float, server.stdout.readline().split())
+    return token - computing, computing
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("old", type=Path, nargs="?")
+    parser.add_argument("--pairs", type=int, default=40)
+    parser.add_argument("--serve", type=Path, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.serve:
+        return serve(args.serve)
+    if args.old is None:
+        parser.error("which tree to compare with?")
+    servers = [start(root) for root in (args.old.resolve(), ROOT)]
+    for server in servers:
+        assert server.stdout is not None and server.stdout.readline() == "ready\n", "a swarm did not start"
+    pairs = []
+    for i in range(args.pairs):
+        two = [ask(server, i) for server in (servers if i % 2 else servers[::-1])]
+        pairs.append(two if i % 2 else two[::-1])
+    for server in servers:
+        server.communicate()
+    for column, name in ((0, "overhead"), (1, "computing")):
+        old, new = ([pair[k][column] for pair in pairs] for k in (0, 1))
+        difference = statistics.median(b - a for a, b in zip(old, new, strict=True))
+        medians = f"old {statistics.median(old):6.2f} ms, new {statistics.median(new):6.2f} ms"
+        print(f"{name:10} {medians}, within a pair {difference:+.2f} ms")
+    return None
+
+
+if __name__ == "__main__":
+    main()
