@@ -54,14 +54,13 @@ cdef class Field:
     Field of an item of a "many", or the Record."""
 
     cdef Kind kind
-    cdef readonly bint optional
+    cdef bint optional
     cdef long long low, high
     cdef double least, most
     cdef object detail
 
-    def __init__(self, str kind, low=0, high=0, detail=None, *, bint optional=False):
+    def __init__(self, str kind, low=0, high=0, detail=None):
         self.kind = KINDS[kind]
-        self.optional = optional
         self.detail = detail
         if self.kind == REAL:
             self.least, self.most = low, high
@@ -71,11 +70,9 @@ cdef class Field:
             self.low, self.high, self.detail = 1, 0, (low, high)
 
     def or_none(self):
-        """The same, or None."""
-        cdef Field twin = Field.__new__(Field)
-        twin.kind, twin.optional, twin.detail = self.kind, True, self.detail
-        twin.low, twin.high, twin.least, twin.most = self.low, self.high, self.least, self.most
-        return twin
+        """Let None travel, too; returns this field."""
+        self.optional = True
+        return self
 
     cdef object read(self, object value, str where):
         """What came from a peer, as Python has it."""
@@ -172,7 +169,7 @@ cdef class Field:
 
 
 cdef class Record:
-    """A dataclass that may travel. Its fields follow later, for they may name it.
+    """A dataclass that may travel.
 
     Where it has __slots__, they are read and written directly: its own __init__ costs more than all of the checks.
     """

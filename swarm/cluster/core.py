@@ -77,7 +77,10 @@ class Core:
 
     def received(self, sender: PeerId, message: m.Message, frame: Buffer | None, now: float) -> list[Effect]:
         """A message from a connected peer."""
-        return self._run(self._handle(sender, message, frame, now), now) if self.members.hears(sender, now) else []
+        if not self.members.is_alive(sender):
+            return []
+        self.members.heard(sender, now)
+        return self._run(self._handle(sender, message, frame, now), now)
 
     def heartbeat(self, sender: PeerId, state: NodeState, rtt_s: float | None, now: float) -> list[Effect]:
         """A heartbeat came; the transport measured the round trip."""

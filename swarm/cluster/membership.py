@@ -155,18 +155,6 @@ class Membership:
         known.heard_at = now
         return self._came_back(known, now) if known.link_up else []
 
-    def hears(self, peer: PeerId, now: float) -> bool:
-        """Note that a message came; False for what comes late, from a lost peer."""
-        if peer == self.me:
-            return True
-        known = self.peers.get(peer)
-        if known is None or known.health is Health.LOST:
-            return False
-        known.heard_at = now
-        if known.health is Health.SUSPECT:
-            self.heard(peer, now)
-        return True
-
     def state(self, peer: PeerId, state: NodeState, rtt_s: float | None) -> None:
         """What its heartbeat said."""
         known = self.peers.get(peer)

@@ -253,7 +253,7 @@ class Node:
         if not self.lock.acquire(blocking=False):
             return False
         try:
-            self._do(self.core.received(event.peer, event.message, event.frame, time.monotonic()))
+            self._do(self.core.received(event.peer, event.message, event.frame, self.now))
         except Exception as error:  # a bug in one answer must not end the thread that all of them need
             self._on_bug(error)
         finally:
@@ -405,12 +405,10 @@ class Node:
         if done.error:
             self.note("step_failed", why=done.error)
         try:
-            now = time.monotonic()
-            with self.lock:
-                if done.error:
-                    self._do(self.core.compute_failed(done.job, done.error, now))
-                else:
-                    self._do(self.core.computed(done.job, now, frame=done.frame, info=done.info, token=done.token))
+            if done.error:
+                self._act(self.core.compute_failed, done.job, done.error)
+            else:
+                self._act(self.core.computed, done.job, frame=done.frame, info=done.info, token=done.token)
         except Exception as error:  # as in _on_quick
             self._on_bug(error)
 

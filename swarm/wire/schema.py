@@ -1,6 +1,6 @@
 """How a dataclass becomes a msgpack array and back, with every value checked: the kinds of fields that may travel.
 
-A record or message is a frozen dataclass; its fields travel in their order. A field's annotation says what is legal:
+A record or message is a value (value.py); its fields travel in their order. A field's annotation says what is legal:
 `Annotated[int, Int(0, 9)]`, `Annotated[str, Text(64)]`, `Annotated[tuple[Address, ...], Many(16)]`, another record,
 one of the id types of ids.py, or any of these `| None`. A peer may send more fields than we know (a newer minor
 version); those are ignored. A field with a default may be missing (an older one). Everything else is a Violation.
