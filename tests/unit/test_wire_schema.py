@@ -50,6 +50,11 @@ class Slotted:
     many: Annotated[tuple[Annotated[float, Real(0.0, 1.0)], ...], Many(2)] = ()
 
 
+@value
+class Signed:
+    number: Annotated[int, Int(-5, 5)]
+
+
 GOOD = Outer(PeerId("0a" * 16), "äö", b"x", 0.5, "a", True, (Inner(1), Inner(9)), None, 8)
 WIRE = [b"\x0a" * 16, "äö", b"x", 0.5, "a", True, [[1], [9]], None, 8]
 
@@ -119,7 +124,7 @@ def test_an_illegal_value_is_named_with_its_rule(place: int, bad: object, rule: 
 def test_nothing_illegal_is_sent() -> None:
     with pytest.raises(Violation, match=r"Inner\.number"):
         pack_record(Inner(10))
-    for no_id in ("0A" * 16, "0g" * 16, "0a" * 15, "ää" * 16, "0\ud800" * 16, None):
+    for no_id in ("0A" * 16, "0g" * 16, "0a" * 15, "ää" * 16, "0\ud800" * 16, "\u3030" * 32, None):
         with pytest.raises(Violation, match="32 hex digits"):
             pack_record(Outer(no_id, "", b"x", 0.0, "a", True, (), None))  # type: ignore[arg-type]
 
@@ -135,6 +140,13 @@ def test_a_class_with_slots_is_made_without_its_init_and_is_the_same() -> None:
             unpack_record(Slotted, [number])
     with pytest.raises(Violation, match="not set"):
         pack_record(object.__new__(Slotted))
+
+
+def test_a_number_too_large_for_the_machine_is_not_taken_for_a_small_one() -> None:
+    assert unpack_record(Signed, [-5]) == Signed(-5)
+    for number in (-6, 6, 2**63, -(2**63) - 1, 10**30):
+        with pytest.raises(Violation, match=f"Signed.number is {number}; it must be from -5 to 5"):
+            unpack_record(Signed, [number])
 
 
 def test_what_is_unpacked_is_let_go_of() -> None:
