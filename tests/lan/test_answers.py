@@ -128,7 +128,7 @@ def test_an_entry_node_that_was_cut_off_goes_on_when_it_is_back(lan: Lan, swarm:
     def on_piece(heard: Heard) -> None:
         if len(heard.at) == STRIKE_AT:
             lan.cut(1)
-            wait_for(lambda: all(d["health"] != "alive" for d in others(swarm.nodes[0])), "the entry to be alone")
+            wait_for(lambda: all(d["health"] == "lost" for d in others(swarm.nodes[0])), "the entry to be alone")
             lan.heal(1)
 
     heard = swarm.nodes[0].ask(body(swarm.model), on_piece=on_piece)
