@@ -74,6 +74,7 @@ setup(
             extra_link_args=["-fopenmp", "-lm"],
         ),
         Extension("swarm.wire._records", ["csrc/_records.pyx"], depends=["setup.py"], extra_compile_args=["-O2"]),
+        Extension("swarm.net._frames", ["csrc/_frames.pyx"], depends=["setup.py"], extra_compile_args=["-O2"]),
     ],
     cmdclass={"build_ext": Build},
 )

@@ -21,12 +21,12 @@ from swarm import limits
 from swarm.errors import PeerBusy, PeerLost, RemoteProtocolError, SwarmNetworkError
 from swarm.net.dial import Dialer, Key, Unreached
 from swarm.net.events import Event, Garbage, PeerDown, PeerUp, Received
-from swarm.net.frames import address_of, buffers, receive, reply, transmit
+from swarm.net.frames import Arrival, address_of, readable, receive, reply, transmit
 from swarm.net.gate import Gate
 from swarm.net.gossip import news_of, tell, to_learn
 from swarm.net.links import Link, Links, Outgoing, PeerInfo
 from swarm.net.notices import CLONE_ADVICE, NOT_LET_IN, OWN_SELF, Notices
-from swarm.net.poll import Poll, readable
+from swarm.net.poll import Poll
 from swarm.net.sockets import Door, Socket, close_call, open_call
 from swarm.net.zap import Doorman, answer_zap
 from swarm.wire.codec import Buffer, encode
@@ -203,28 +203,28 @@ class Engine:
         for _ in range(READS_PER_TURN[door.lane]):
             if self._paused or self._events:
                 return True  # the node gets a message before the next one is read: its answer must not wait
-            frames = receive(door.router)
-            if frames is None:
+            arrival = receive(door.router)
+            if arrival is None:
                 return False
-            routing = frames[0].bytes
+            routing, frames = bytes(arrival.parts[0]), arrival.parts[1:]
             link = self._links.incoming[door.lane].get(routing)
             if link is not None:
-                self._receive(link, frames[1:])
+                self._receive(link, frames)
             elif (door.lane, routing) not in self._muted:
-                self._answer(door, routing, frames[1:])
+                self._answer(door, routing, frames, arrival)
         return True
 
     def _read_call(self, link: Link) -> bool:
         for _ in range(READS_PER_TURN[link.lane]):
             if self._paused or self._events:
                 return True
-            frames = None if link.socket.closed else receive(link.socket)
-            if frames is None:
+            arrival = None if link.socket.closed else receive(link.socket)
+            if arrival is None:
                 return False
             if link.connection is None:
-                self._welcome(link, frames)
+                self._welcome(link, arrival.parts)
             else:
-                self._receive(link, frames)
+                self._receive(link, arrival.parts)
         return True
 
     def _read_door_monitor(self, door: Door) -> bool:
@@ -262,11 +262,11 @@ class Engine:
             self._down(link, "its connection closed")
         return False
 
-    def _receive(self, link: Link, frames: list[zmq.Frame]) -> None:
+    def _receive(self, link: Link, frames: Sequence[Buffer]) -> None:
         connection = link.connection
         assert connection is not None
         try:
-            result = connection.receive(buffers(frames), self._now, time.time())
+            result = connection.receive(frames, self._now, time.time())
         except Refused as refused:
             self._down(link, refused.refuse.text, refused.refuse.retry_s)
             self._tell(self._notices.not_let_in(refused.refuse.reason, link.address, refused.refuse.text, self._now))
@@ -290,16 +290,16 @@ class Engine:
 
     # --- links come up
 
-    def _answer(self, door: Door, routing: bytes, frames: list[zmq.Frame]) -> None:
-        address = address_of(frames)
+    def _answer(self, door: Door, routing: bytes, frames: Sequence[Buffer], arrival: Arrival) -> None:
+        address = address_of(arrival)
         where = str(address)
         try:
-            curve_key = z85.decode(str(frames[0].get("User-Id")))
+            curve_key = z85.decode(arrival.said(b"User-Id"))
             connection, welcome = answer(
                 self.me,
                 door.lane,
                 os.urandom(NONCE_BYTES),
-                buffers(frames),
+                frames,
                 curve_key=curve_key,
                 where=where,
                 now=self._now,
@@ -312,23 +312,21 @@ class Engine:
             return
         except RemoteProtocolError as error:
             wait_s = self._doorman.back_off(curve_key, self._now)
-            self._mute(door.lane, routing, frames[0].get(zmq.SRCFD))
+            self._mute(door.lane, routing, arrival.fd())
             reply(door.router, routing, encode(refusal("garbage", "broke the protocol", wait_s)))
             self._events.append(Garbage(None, str(error)))
             return
         remote = connection.remote
         if remote.port:
             address = Address(address.host, remote.port)
-        link = Link(door.lane, door.router, address, self._now, routing=routing, fd=frames[0].get(zmq.SRCFD))
+        link = Link(door.lane, door.router, address, self._now, routing=routing, fd=arrival.fd())
         link.connection = connection
         if reply(door.router, routing, welcome):
             self._up(link)
 
-    def _welcome(self, link: Link, frames: list[zmq.Frame]) -> None:
+    def _welcome(self, link: Link, frames: Sequence[Buffer]) -> None:
         try:
-            connection = answered(
-                self.me, link.lane, link.nonce, buffers(frames), where=str(link.address), now=self._now
-            )
+            connection = answered(self.me, link.lane, link.nonce, frames, where=str(link.address), now=self._now)
             self._check_newcomer(connection, link.lane, link.address)
         except Refused as refused:
             if refused.refuse.text == OWN_SELF and link.key is not None:

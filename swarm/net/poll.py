@@ -15,15 +15,10 @@ from collections.abc import Callable
 
 import zmq
 
+from swarm.net.frames import readable
 from swarm.net.sockets import Socket
 
-POLLIN = int(zmq.POLLIN)
 Handler = Callable[[], bool]  # True when there may be more to read
-
-
-def readable(socket: Socket) -> bool:
-    """True when a message waits."""
-    return bool(int(socket.get(zmq.EVENTS)) & POLLIN)
 
 
 class Poll:

@@ -23,11 +23,11 @@ def small_tree(tmp_path: Path) -> Path:
     for name in ("setup.py", "pyproject.toml", "LICENSE"):
         shutil.copy(ROOT / name, tmp_path)
     (tmp_path / "README.md").write_text("Swarm\n")
-    for package in ("kernels", "wire"):
+    for package in ("kernels", "wire", "net"):
         (tmp_path / "swarm" / package).mkdir(parents=True)
     (tmp_path / "swarm/__init__.py").touch()
     (tmp_path / "csrc").mkdir()
-    for name in ("_native", "_records"):
+    for name in ("_native", "_records", "_frames"):
         (tmp_path / f"csrc/{name}.pyx").write_text(PYX)
     (tmp_path / "csrc/a.c").write_text("int a(void) { return 1; }\n")
     return tmp_path

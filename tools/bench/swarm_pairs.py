@@ -48,13 +48,13 @@ def start(root: Path) -> subprocess.Popen[str]:
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env)
 
 
-def ask(server: subprocess.Popen[str], seed: int) -> tuple[float, float]:
-    """Overhead and computing of a chat's token, in milliseconds."""
+def ask(server: subprocess.Popen[str], seed: int) -> tuple[float, float, float]:
+    """Overhead and computing of a chat's token, and both together, in milliseconds."""
     assert server.stdin is not None and server.stdout is not None
     server.stdin.write(f"{seed}\n")
     server.stdin.flush()
     token, computing = map(float, server.stdout.readline().split())
-    return token - computing, computing
+    return token - computing, computing, token
 
 
 def main() -> None:
@@ -76,11 +76,12 @@ def main() -> None:
         pairs.append(two if i % 2 else two[::-1])
     for server in servers:
         server.communicate()
-    for column, name in ((0, "overhead"), (1, "computing")):
+    for column, name in enumerate(("overhead", "computing", "token")):
         old, new = ([pair[k][column] for pair in pairs] for k in (0, 1))
-        difference = statistics.median(b - a for a, b in zip(old, new, strict=True))
+        differences = [b - a for a, b in zip(old, new, strict=True)]
+        lower = sum(d < 0 for d in differences)
         medians = f"old {statistics.median(old):6.2f} ms, new {statistics.median(new):6.2f} ms"
-        print(f"{name:10} {medians}, within a pair {difference:+.2f} ms")
+        print(f"{name:10} {medians}, within a pair {statistics.median(differences):+.2f} ms, lower in {lower}")
     return None
 
 
