@@ -29,11 +29,11 @@ from swarm.api.errors import BadRequest, body_of, response_of
 from swarm.api.guard import LocalOnly
 from swarm.api.openai import Json, Reply, Wanted, parse_chat, parse_completion, sse
 from swarm.errors import SwarmError
-from swarm.node.answer import Answer, Note, Reading
+from swarm.node.answer import Answer, Note, Pulse, Reading
 from swarm.node.generation import Piece
 from swarm.node.node import Node
 
-Event = Piece | Note | Reading
+Event = Piece | Note | Reading | Pulse
 EARLY_S = 2.0  # an error within this is an HTTP status; later ones come inside the stream
 KEEP_ALIVE_S = 10.0  # a comment in a silent stream, so that no client gives up while a long prompt is read
 EVENTS_HEADER = "x-swarm-events"  # our own clients ask for the quiet lines, too
@@ -139,24 +139,21 @@ async def _stream(
     for_us: bool,
 ) -> AsyncIterator[bytes]:
     """The answer as server-sent events. Ended by the server when the client goes away; that cancels the answer."""
-    waiting: asyncio.Future[Event | None] = first
+    watch = _SilenceWatch(lambda: answer.deliver(Pulse()))
     try:
         begin = reply.first()
         if begin is not None:
             yield sse(begin)
-        while True:
-            await asyncio.wait({waiting}, timeout=KEEP_ALIVE_S)
-            if not waiting.done():
-                yield b": still at it\n\n"
-                continue
-            event = waiting.result()
-            if event is None:
-                break
-            waiting = asyncio.ensure_future(anext(events, None))
+        event = await first
+        while event is not None:
+            watch.heard()
             if isinstance(event, Piece):
                 yield sse(reply.piece(event.text, event.thinking))
+            elif isinstance(event, Pulse):
+                yield b": still at it\n\n"
             elif for_us:
                 yield sse(_quiet(event), "swarm")
+            event = await anext(events, None)
         yield sse(reply.last(answer))
         if usage:
             yield sse(reply.figures(answer, for_us=for_us))
@@ -164,11 +161,34 @@ async def _stream(
     except SwarmError as error:
         yield sse(body_of(error))
     finally:
+        watch.stop()
         answer.cancel()
-        waiting.cancel()
+        first.cancel()
         with contextlib.suppress(asyncio.CancelledError, SwarmError):
-            await waiting
+            await first
         await events.aclose()
+
+
+class _SilenceWatch:
+    """Calls `remind` whenever nothing was heard for a while. One timer for the whole answer: a token costs nothing."""
+
+    def __init__(self, remind: Callable[[], None]) -> None:
+        self._remind = remind
+        self._loop = asyncio.get_running_loop()
+        self._heard_at = self._loop.time()
+        self._timer = self._loop.call_later(KEEP_ALIVE_S, self._look)
+
+    def heard(self) -> None:
+        self._heard_at = self._loop.time()
+
+    def stop(self) -> None:
+        self._timer.cancel()
+
+    def _look(self) -> None:
+        wait_s = self._heard_at + KEEP_ALIVE_S - self._loop.time()
+        if wait_s <= 0:
+            self._remind()
+        self._timer = self._loop.call_later(wait_s if wait_s > 0 else KEEP_ALIVE_S, self._look)
 
 
 def _quiet(event: Note | Reading) -> Json:

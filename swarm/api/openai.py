@@ -28,6 +28,7 @@ NUMBERS = {
 WHOLE = {"top_k": "top_k", "repeat_last_n": "repeat_last_n"}
 # What OpenAI calls the ways in which an answer ends.
 FINISH = {"stop": "stop", "length": "length", "context": "length", "cancelled": "stop"}
+_to_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode  # json.dumps makes one for each call
 
 
 @dataclass(frozen=True)
@@ -222,5 +223,5 @@ class Reply:
 
 def sse(value: Json | str, event: str = "") -> bytes:
     """One event of a stream."""
-    data = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    data = value if isinstance(value, str) else _to_json(value)
     return (f"event: {event}\n" if event else "").encode() + f"data: {data}\n\n".encode()

@@ -57,6 +57,11 @@ class Reading:
     total: int
 
 
+@dataclass(frozen=True, slots=True)
+class Pulse:
+    """Nothing new; somebody wanted the reader to hear of it."""
+
+
 @dataclass(frozen=True)
 class Port:
     """What an answer needs of the node; called on its loop."""
@@ -93,7 +98,7 @@ class Answer:
         self._params = question.params.seeded()
         splitter = ThinkingSplitter(inside=opens_thinking) if question.prompt is None else None
         self._texts = AnswerTexts(model.tokenizer.stream(), StopStrings(list(question.stop)), splitter)
-        self._inbox: asyncio.Queue[Effect | Reading] = asyncio.Queue()
+        self._inbox: asyncio.Queue[Effect | Reading | Pulse] = asyncio.Queue()
         self._started = time.perf_counter()
         self._first_token_s = self._decode_s = 0.0
         self._cancelled = False
@@ -110,9 +115,9 @@ class Answer:
             decode_s=self._decode_s,
         )
 
-    def deliver(self, effect: Effect | Reading) -> None:
-        """The core has something for this answer."""
-        self._inbox.put_nowait(effect)
+    def deliver(self, news: Effect | Reading | Pulse) -> None:
+        """There is something for this answer, mostly from the core."""
+        self._inbox.put_nowait(news)
 
     def cancel(self) -> None:
         """End it early."""
@@ -120,7 +125,7 @@ class Answer:
             self._cancelled = True
             self._port.cancel(self.session)
 
-    async def events(self) -> AsyncGenerator[Piece | Note | Reading, None]:
+    async def events(self) -> AsyncGenerator[Piece | Note | Reading | Pulse, None]:
         """The answer as it comes; raise SwarmError when it cannot go on. Stop iterating to cancel it."""
         try:
             if self.question.max_tokens == 0:
@@ -129,13 +134,13 @@ class Answer:
             self._next_leg()
             while self.finish_reason is None:
                 event = await self._inbox.get()
-                if isinstance(event, Reading):
-                    yield event
-                elif isinstance(event, Notice):
-                    yield Note(event.text)
-                elif isinstance(event, Emit):
+                if isinstance(event, Emit):
                     for piece in self._on_token(event.token):
                         yield piece
+                elif isinstance(event, Notice):
+                    yield Note(event.text)
+                elif isinstance(event, (Reading, Pulse)):
+                    yield event
                 elif isinstance(event, Ended) and event.missing_bytes and not self.tokens and self._port.is_settling():
                     await asyncio.sleep(SETTLE_RETRY_S)
                     self._next_leg()

@@ -16,6 +16,7 @@ from swarm.node.library import KnownModel
 from swarm.node.model import DEFAULT_CONTEXT
 from swarm.store import catalog
 from swarm.wire.ids import ID_BYTES, ModelId, PeerId, SessionId
+from swarm.wire.records import Placement
 
 if TYPE_CHECKING:
     from swarm.node.node import Node
@@ -28,7 +29,7 @@ class Asking:
 
     def __init__(self, node: Node) -> None:
         self._node = node
-        self._stages: dict[SessionId, tuple[PeerId, ...]] = {}  # who worked on each answer at its last word
+        self._placements: dict[SessionId, Placement] = {}  # who worked on each answer at its last word
         self._read: dict[SessionId, int] = {}
 
     async def ask(self, question: Question) -> Answer:
@@ -79,7 +80,7 @@ class Asking:
                 if session is not None and session.phase is Phase.RUNNING:
                     self.say_who_is_gone(answer)
                     self._tell_reading(answer, session.passed, session.goal)
-        self._stages = {key: stages for key, stages in self._stages.items() if key in self._node.answers}
+        self._placements = {key: at for key, at in self._placements.items() if key in self._node.answers}
         self._read = {key: done for key, done in self._read.items() if key in self._node.answers}
 
     def say_who_is_gone(self, answer: Answer) -> None:
@@ -87,12 +88,16 @@ class Asking:
         session = self._node.core.sessions.sessions.get(answer.session)
         if session is None or session.phase is not Phase.RUNNING:
             return
-        before, now = self._stages.get(session.id, ()), tuple(session.stages)
-        self._stages[session.id] = now
-        gone = [peer for peer in before if peer not in now and not self._is_well(peer)]
+        before, now = self._placements.get(session.id), session.placement
+        if before is now or now is None:
+            return
+        self._placements[session.id] = now
+        stages = {shard.peer for shard in now.shards}
+        used = [shard.peer for shard in before.shards] if before is not None else []
+        gone = [peer for peer in used if peer not in stages and not self._is_well(peer)]
         if gone:
             names = [self._node.core.members.name_of(peer) for peer in gone]
-            answer.deliver(Notice(session.id, going_on(names, len(now))))
+            answer.deliver(Notice(session.id, going_on(names, len(stages))))
 
     def _is_well(self, peer: PeerId) -> bool:
         known = self._node.core.members.peers.get(peer)
