@@ -13,7 +13,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Protocol, TypeVarTuple
 
 import numpy as np
@@ -83,7 +82,7 @@ class ComputeWorker:
         self._isa = isa
         self._models: dict[ModelId, _Model] = {}
         self._kv: dict[SessionId, _Kv] = {}
-        self._queue: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[Effect | Callable[[], None] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="swarm-compute", daemon=True)
         self._thread.start()
 
@@ -91,7 +90,7 @@ class ComputeWorker:
 
     def put(self, effect: Effect) -> None:
         """Carry out an effect after all that was put before."""
-        self._queue.put(partial(self._carry_out, effect))
+        self._queue.put(effect)
 
     def install(self, model: ModelId, spec: ModelSpec, part: int, weights: Weights) -> None:
         """Weights that were loaded."""
@@ -112,15 +111,18 @@ class ComputeWorker:
 
     def _run(self) -> None:
         while (work := self._queue.get()) is not None:
-            work()
+            if isinstance(work, Compute):
+                self._compute(work)
+            elif isinstance(work, Effect):
+                self._carry_out(work)
+            else:
+                work()
 
     def _tell(self, function: Callable[[*Args], object], *args: *Args) -> None:
         self._post(function, *args)
 
     def _carry_out(self, effect: Effect) -> None:
         match effect:
-            case Compute():
-                self._compute(effect)
             case OpenKv():
                 try:
                     self._open_kv(effect)
@@ -165,11 +167,11 @@ class ComputeWorker:
         except Exception as error:  # whatever it is, the worker goes on, and the entry node hears of it
             done = Done(job.job, error=_line(error))
         took_s = time.perf_counter() - started
+        self._answer(done)  # before the bookkeeping: the next stage waits for it
         self.busy_s += took_s
         self.positions += len(job.ids)
         if len(job.ids) == 1:
             self.decode_steps.append(took_s)
-        self._answer(done)
 
     def _step(self, job: Compute) -> Done:
         kv = self._kv.get(job.session)
