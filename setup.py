@@ -1,4 +1,4 @@
-"""Build the extensions: the kernels, and the records on the wire. Everything else is in pyproject.toml."""
+"""Build the extensions: the kernels, and what every message passes. Everything else is in pyproject.toml."""
 
 import os
 import platform
@@ -73,8 +73,10 @@ setup(
             extra_compile_args=FLAGS,
             extra_link_args=["-fopenmp", "-lm"],
         ),
-        Extension("swarm.wire._records", ["csrc/_records.pyx"], depends=["setup.py"], extra_compile_args=["-O2"]),
-        Extension("swarm.net._frames", ["csrc/_frames.pyx"], depends=["setup.py"], extra_compile_args=["-O2"]),
+        *(
+            Extension(name, [f"csrc/{name.rpartition('.')[2]}.pyx"], depends=["setup.py"], extra_compile_args=["-O2"])
+            for name in ("swarm.wire._records", "swarm.net._frames")
+        ),
     ],
     cmdclass={"build_ext": Build},
 )

@@ -111,9 +111,7 @@ class ComputeWorker:
 
     def _run(self) -> None:
         while (work := self._queue.get()) is not None:
-            if isinstance(work, Compute):
-                self._compute(work)
-            elif isinstance(work, Effect):
+            if isinstance(work, Effect):
                 self._carry_out(work)
             else:
                 work()
@@ -123,6 +121,8 @@ class ComputeWorker:
 
     def _carry_out(self, effect: Effect) -> None:
         match effect:
+            case Compute():
+                self._compute(effect)
             case OpenKv():
                 try:
                     self._open_kv(effect)

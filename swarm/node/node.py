@@ -405,11 +405,10 @@ class Node:
         if done.error:
             self.note("step_failed", why=done.error)
         try:
-            with self.lock:
-                if done.error:
-                    self._do(self.core.compute_failed(done.job, done.error, self.now))
-                else:
-                    self._do(self.core.computed(done.job, self.now, frame=done.frame, info=done.info, token=done.token))
+            if done.error:
+                self._act(self.core.compute_failed, done.job, done.error)
+            else:
+                self._act(self.core.computed, done.job, frame=done.frame, info=done.info, token=done.token)
         except Exception as error:  # as in _on_quick
             self._on_bug(error)
 

@@ -67,7 +67,9 @@ def test_a_silent_stream_says_now_and_then_that_it_lives(monkeypatch: pytest.Mon
 
 
 def test_a_stream_that_speaks_needs_no_comments(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(app, "KEEP_ALIVE_S", 5.0)
+    calls: list[str] = []
+    watch = SimpleNamespace(heard=lambda: calls.append("heard"), stop=lambda: calls.append("stopped"))
+    monkeypatch.setattr(app, "_SilenceWatch", lambda remind: watch)
 
     async def scenario() -> None:
         answer = Written()
@@ -79,20 +81,20 @@ def test_a_stream_that_speaks_needs_no_comments(monkeypatch: pytest.MonkeyPatch)
         assert SILENCE not in events
         await asyncio.sleep(0)
         assert answer.inbox.empty()
+        assert calls == ["heard"] * 50 + ["stopped"]
 
     run(scenario())
 
 
 def test_the_watch_waits_from_the_last_word_on_and_ends_when_told() -> None:
     class Loop:
-        now, timers = 0.0, 0
+        now = 0.0
 
         def time(self) -> float:
             return self.now
 
         def call_later(self, delay: float, function: object) -> object:
             self.due, self.function = self.now + delay, function
-            self.timers += 1
             return SimpleNamespace(cancel=lambda: setattr(self, "due", float("inf")))
 
     loop, reminded = Loop(), []
