@@ -54,7 +54,7 @@ def pair(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Ite
         yield Pair(router, dealer)
 
 
-@pytest.mark.parametrize("n_bytes", [0, 1, 70_000 - 1, frames.COPY_BYTES, 4 << 20])
+@pytest.mark.parametrize("n_bytes", [0, 1, 2304, frames.COPY_BYTES - 1, 70_000 - 1, frames.COPY_BYTES, 4 << 20])
 @pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
 def test_a_message_comes_as_it_was_sent(pair: Pair, n_bytes: int, kind: type) -> None:
     frame = bytes(range(256)) * (n_bytes // 256) + b"x" * (n_bytes % 256)
