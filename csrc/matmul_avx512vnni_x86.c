@@ -10,6 +10,8 @@ SW_TARGET("avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")
 #define LANES 16
 #define ABREAST 1
 #define PARTS 1
+#define PANEL_STREAMS 1
+#define AHEAD 0
 
 typedef __m512i vi;
 typedef __m512 vf;
