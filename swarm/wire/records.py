@@ -99,7 +99,7 @@ class LinkMeasurement:
     """One direction between the sender and a peer."""
 
     peer: PeerId
-    rtt_s: Seconds  # of a small message, median
+    rtt_s: Seconds  # of a small message, the best of the last ones
     bytes_per_s: Rate  # of bulk; 0 when not measured yet
 
 

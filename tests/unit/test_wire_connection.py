@@ -11,7 +11,7 @@ from swarm import limits
 from swarm.errors import RemoteProtocolError
 from swarm.wire import connection as links
 from swarm.wire.codec import encode
-from swarm.wire.connection import Connection, LocalNode, Refused, answer, answered, call
+from swarm.wire.connection import RTT_SAMPLES, Connection, LocalNode, Refused, answer, answered, call
 from swarm.wire.ids import BootId
 from swarm.wire.messages import ChunkReply, Goodbye, Heartbeat, Hello, Lane, Refuse, Welcome
 from swarm.wire.proof import Credentials, derive, peer_id_of
@@ -154,6 +154,15 @@ def test_heartbeats_give_round_trip_clock_offset_and_silence() -> None:
     assert at_ann.wall_offset_s == pytest.approx(5.0, abs=0.01)
     assert not at_ann.is_silent(100.42 + limits.PEER_SILENCE_S)
     assert at_ann.is_silent(100.43 + limits.PEER_SILENCE_S)
+
+
+def test_the_best_of_the_last_round_trips_counts() -> None:
+    at_bob, at_ann = greet(ANN, BOB)
+    for i, slow_s in enumerate([0.08, 0.0, 0.05, *[0.04] * (RTT_SAMPLES - 1), 0.04]):
+        at_bob.receive([at_ann.heartbeat(100.0 + i, 0.0, NodeState())], 50.01 + i, 0.0)
+        at_ann.receive([at_bob.heartbeat(50.01 + i, 0.0, NodeState())], 100.02 + slow_s + i, 0.0)
+        best = 0.1 if i == 0 else 0.02 if i <= RTT_SAMPLES else 0.06  # it is forgotten in the end
+        assert at_ann.rtt_s == pytest.approx(best, abs=1e-4), i
 
 
 def test_an_absurd_clock_of_a_peer_does_no_harm() -> None:
