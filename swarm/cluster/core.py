@@ -85,15 +85,12 @@ class Core:
     def heartbeat(self, sender: PeerId, state: NodeState, rtt_s: float | None, now: float) -> list[Effect]:
         """A heartbeat came; the transport measured the round trip."""
         changes = self.members.heard(sender, now)
-        effects = self._changed(changes, now) if changes else []
-        if self.members.state(sender, state, rtt_s):
-            effects += self._advertise(self.others())
-        return self._run(effects, now) if effects else []
+        self.members.state(sender, state, rtt_s)
+        return self._run(self._changed(changes, now), now) if changes else []
 
-    def link_measured(self, peer: PeerId, bytes_per_s: float, now: float) -> list[Effect]:
-        """The throughput to a peer was measured: others plan with it, too."""
+    def link_measured(self, peer: PeerId, bytes_per_s: float) -> None:
+        """The throughput to a peer was measured."""
         self.members.link_measured(peer, bytes_per_s)
-        return self._run(self._advertise(self.others()), now)
 
     def tick(self, now: float) -> list[Effect]:
         """Time passed."""

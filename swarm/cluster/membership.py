@@ -155,16 +155,11 @@ class Membership:
         known.heard_at = now
         return self._came_back(known, now) if known.link_up else []
 
-    def state(self, peer: PeerId, state: NodeState, rtt_s: float | None) -> bool:
-        """What its heartbeat said; True when that tells for the first time how far away it is."""
+    def state(self, peer: PeerId, state: NodeState, rtt_s: float | None) -> None:
+        """What its heartbeat said."""
         known = self.peers.get(peer)
-        if known is None:
-            return False
-        known.state = state
-        if rtt_s is None:
-            return False
-        was_unknown, known.rtt_s = known.rtt_s is None, rtt_s
-        return was_unknown
+        if known is not None:
+            known.state, known.rtt_s = state, rtt_s if rtt_s is not None else known.rtt_s
 
     def measured(self, peer: PeerId, message: Measured) -> list[Change]:
         """What it measured about itself and its links."""

@@ -214,7 +214,7 @@ class Neighbours:
                 await asyncio.sleep(PROBE_DELAY_S)
             best = max(best, await self._probe(peer))
         if best:
-            self._node.link_measured(peer, best)
+            self._node.core.link_measured(peer, best)
 
     async def _probe(self, peer: PeerId) -> float:
         number, self._next_probe = self._next_probe, self._next_probe % (2**31 - 1) + 1

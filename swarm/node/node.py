@@ -203,10 +203,6 @@ class Node:
             log.debug("not sent", extra={"peer": peer, "reason": str(error)})
         return False
 
-    def link_measured(self, peer: PeerId, bytes_per_s: float) -> None:
-        """The throughput to a peer was measured."""
-        self._act(self.core.link_measured, peer, bytes_per_s)
-
     def open_answer(self, answer: Answer) -> None:
         """From now on the core's words about that session go to this answer."""
         self.answers[answer.session] = answer

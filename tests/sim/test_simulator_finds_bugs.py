@@ -34,7 +34,7 @@ class Sabotage:
 NOBODY_COUNTS = Sabotage(Ledger, "running_bytes", "return sum", "return 0 * sum", 6)
 
 SABOTAGE = {
-    "a stage takes data of any epoch": Sabotage(Stage, "_current", "if epoch != session.epoch:", "if False:", 939),
+    "a stage takes data of any epoch": Sabotage(Stage, "_current", "if epoch != session.epoch:", "if False:", 1583),
     "a stage takes any position": Sabotage(Stage, "_take", "if step.position != session.expected:", "if False:", 3),
     "a stage takes what comes after a gap": Sabotage(Stage, "_take", "!= session.expected", "< session.expected", 10),
     "a stage passes on results of old epochs": Sabotage(
@@ -67,7 +67,7 @@ SABOTAGE = {
         Placer, "_broke", "State.IDLE, None", "here.state, here.placement", 55
     ),
     "a device that was silent for too long needs a new link": Sabotage(
-        Membership, "heard", "and not known.link_up", "", 40
+        Membership, "heard", "and not known.link_up", "", 335
     ),
     "an undone turn keeps its KV": Sabotage(Session, "next_turn", "min(prefix, same)", "prefix", 8),
 }

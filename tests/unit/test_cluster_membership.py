@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from random import Random
-
 import pytest
 
 from swarm import limits
-from swarm.cluster.core import Core, Identity
-from swarm.cluster.effects import Send
 from swarm.cluster.membership import Change, Cloned, Health, Joined, Lost, Membership, ReachChanged, Suspected
 from swarm.wire.ids import BootId, PeerId
 from swarm.wire.messages import Measured
-from swarm.wire.records import Capabilities, LinkMeasurement, NodeState
+from swarm.wire.records import Capabilities, LinkMeasurement
 
 ME, A, B = (PeerId(c * 32) for c in "0ab")
 FIRST, SECOND, THIRD = (BootId(c * 16) for c in "123")
@@ -158,33 +154,6 @@ def test_losses_in_a_row_raise_doubts(members: Membership) -> None:
         members.up(A, FIRST, "attic", i + 0.5)
     assert "lost 3 times" in members.doubts(A, 3.0)
     assert not members.doubts(A, 3.0 + limits.FLAP_WINDOW_S)
-
-
-def test_the_first_round_trip_is_news(members: Membership) -> None:
-    assert not members.state(A, NodeState(), None)
-    assert members.state(A, NodeState(), 0.002)
-    assert not members.state(A, NodeState(), 0.001)
-    assert not members.state(A, NodeState(), None)
-    assert members.peers[A].rtt_s == 0.001
-    assert not members.state(B, NodeState(), 0.001)  # nobody we know
-
-
-def test_what_was_measured_of_a_link_is_told_at_once() -> None:
-    core = Core(Identity(ME, FIRST, "me", first_epoch=1), CAPS, Random(1))
-    core.tick(0.0)
-    core.peer_up(A, FIRST, "attic", 0.1)
-    core.peer_up(B, FIRST, "cellar", 0.1)
-    assert core.heartbeat(A, NodeState(), None, 0.5) == []
-    for effects, rtt_s, rate in (
-        (core.heartbeat(A, NodeState(), 0.002, 1.0), 0.002, 0.0),
-        (core.link_measured(A, 1e8, 1.2), 0.002, 1e8),
-    ):
-        told = [effect for effect in effects if isinstance(effect, Send)]
-        assert [send.to for send in told] == [A, B]
-        for send in told:
-            assert isinstance(send.message, Measured)
-            assert send.message.links[0] == LinkMeasurement(A, rtt_s, rate)
-    assert core.heartbeat(A, NodeState(), 0.001, 1.5) == []
 
 
 def test_the_number_of_peers_is_bounded() -> None:
