@@ -6,6 +6,7 @@ In every test two members go on exchanging activations, as in an answer, and the
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import random
 import socket
@@ -58,12 +59,18 @@ class Answer:
     def check(self) -> None:
         """The answer goes on, nobody was lost, and memory is flat."""
         self.wait_for_tokens(20)
-        grown = psutil.Process().memory_info().rss - self.rss
+        patience = time.monotonic() + 2.0
+        while (grown := self._grown()) >= FLAT_BYTES and time.monotonic() < patience:
+            time.sleep(0.05)  # libzmq closes sockets on a thread of its own
         print(f"{self.n_tokens} tokens, longest gap {self.longest_s * 1e3:.0f} ms, memory grew {grown >> 10} KiB")
         lost = [event.peer for event in self.one.drain() if isinstance(event, PeerDown)]
         assert self.other.peer not in lost
         assert grown < FLAT_BYTES
         assert self.longest_s < limits.PEER_SILENCE_S
+
+    def _grown(self) -> int:
+        trim_heap()
+        return int(psutil.Process().memory_info().rss - self.rss)
 
     def wait_for_tokens(self, n: int) -> None:
         """Return when n more have come."""
@@ -242,6 +249,13 @@ def test_a_member_that_sends_too_many_frames_in_a_message_is_cut_off(answer: Ans
         bad.send_multipart([b"x"] * 10_000)
         assert answer.one.wait(Garbage).peer == node.peer
         answer.check()
+
+
+def trim_heap() -> None:
+    """Give back what was freed: glibc keeps it, and the sender of a large frame is in this process, too."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
 
 
 @contextlib.contextmanager
