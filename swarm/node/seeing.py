@@ -261,7 +261,6 @@ def plan_json(result: Plan | NoPlan) -> Json:
         "tokens_per_s": prediction.tokens_per_s,
         "busy_tokens_per_s": prediction.busy_tokens_per_s,
         "first_token_s": prediction.first_token_s,
-        "hops_s": prediction.hop_s,
         "left_out": left_out,
     }
 

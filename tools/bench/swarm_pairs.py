@@ -3,8 +3,8 @@
     python tools/bench/swarm_pairs.py OLD_TREE [--pairs 40]
 
 OLD_TREE is another checkout with its extensions built. Both swarms run all the time, so that whatever else this machine
-and its neighbours do meets both; only differences within a pair say something. Start it more than
-once: two starts of one and the same build may differ by 0.1 ms of overhead for as long as they run.
+and its neighbours do meets both; only differences within a pair say something. Start it more than once:
+two starts of one and the same build may differ by 0.1 ms of overhead for as long as they run.
 """
 
 from __future__ import annotations
