@@ -145,6 +145,7 @@ PULL_HELP_AFTER_S = 0.5  # in the end a chunk that is on its way so long is aske
 MAX_PULL_PEERS = MAX_PEERS
 
 # --- the node (swarm/node) and its local API
+CATALOG_INTERVAL_S = 5.0  # tell again what models are here: of two links the one that dies may have carried it
 FETCH_PATIENCE_S = 60.0  # without a single chunk: a device that reboots is back within this
 MANIFEST_TIMEOUT_S = 10.0  # one piece of 4 MB, on the worst Wi-Fi
 SETTLE_S = 3.0  # after the start: a model that nobody seems to have may be on a device that is about to be found

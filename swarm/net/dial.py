@@ -91,16 +91,14 @@ class Dialer:
     def answered(self, key: Key, address: Address, peer: PeerId, now: float) -> None:
         """A call reached this device: an address given by hand becomes one of its addresses, the first to try."""
         target = self._targets.get(key)
-        if target is None:
-            return
-        target.calling.discard(address)
-        if key == peer:
+        if target is not None and key == peer:
+            target.calling.discard(address)
             target.addresses.remove(address)
             target.addresses.insert(0, address)
-            return
-        if isinstance(key, Address):
-            del self._targets[key]
-            self._adopt(peer, target, now)
+        by_hand = self._targets.pop(address, None)  # named and remembered, perhaps: then there is no need to call it
+        if by_hand is not None:
+            by_hand.calling.discard(address)
+            self._adopt(peer, by_hand, now)
 
     def drop(self, key: Key, address: Address) -> None:
         """That address leads to this very device, or to another one than was thought."""

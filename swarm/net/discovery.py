@@ -140,7 +140,7 @@ class Discovery:
             await (await self._zeroconf.async_register_service(self._info, cooperating_responders=True))
         await self._browse()
         self.problem = ""
-        log.info("discovery on", extra={"interfaces": [each.name for each in self._using]})
+        log.info("discovery on %s", [each.name for each in self._using])
 
     async def _browse(self) -> None:
         if self._zeroconf is None:
@@ -169,7 +169,7 @@ class Discovery:
 
     def _fail(self, error: Exception) -> None:
         self.problem = str(error) or type(error).__name__
-        log.warning("discovery failed", extra={"reason": self.problem})
+        log.warning("discovery failed: %s", self.problem)
 
     def _on_change(self, zeroconf: Zeroconf, service_type: str, name: str, state_change: ServiceStateChange) -> None:
         if state_change is ServiceStateChange.Removed or name in self._resolving:

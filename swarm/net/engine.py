@@ -482,10 +482,17 @@ class Engine:
         self._poll.register(monitor, partial(self._read_call_monitor, link))
 
     def _greet(self, link: Link) -> None:
-        """Say hello; at one address of a device at a time, so that it never has two links of ours."""
-        rivals = [each for each in self._calls.values() if each.key == link.key and each.has_greeted]
-        if link.key is not None and rivals:
-            self._down(link, "another address answered")
+        """Say hello; at one address of a device at a time, so that it never has two links of ours.
+
+        It tells us things on the first one, which would be lost if another won. An address may be called twice: because
+        a person named it, and because a device was there before.
+        """
+        calls = [each for each in self._calls.values() if each.lane is link.lane and each.has_greeted]
+        rival = next((each for each in calls if each.key == link.key or each.address == link.address), None)
+        if link.key is not None and rival is not None:
+            if rival.connection is not None:
+                self._note_answered(link, rival.connection.remote.peer)
+            self._down(link, "another call came first")
             return
         link.has_greeted = True
         link.socket.send(call(self.me, link.lane, link.nonce), zmq.NOBLOCK)
@@ -508,9 +515,12 @@ class Engine:
                 self._down(link, "no answer")
 
     def _end_other_calls(self, winner: Link) -> None:
-        """One address of a device answered: the calls to its others are not needed."""
+        """One address of a device answered: the calls to its others are not needed.
+
+        One that has said Hello stays: the other side may have spoken on it already.
+        """
         for link in list(self._calls.values()):
-            if link.connection is None and link.lane is Lane.FAST and link.key is not None:
+            if not link.has_greeted and link.lane is Lane.FAST and link.key is not None:
                 same_target = winner.connection is not None and link.key in (winner.key, winner.connection.remote.peer)
                 if same_target and link is not winner:
                     self._down(link, "another address answered")

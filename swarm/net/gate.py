@@ -36,7 +36,8 @@ class LoopGate:
         self._loop = loop
         self._handler = handler
         self._events: deque[Event] = deque()
-        self._n_bytes = 0
+        self._n_bytes_in = 0  # counted on the engine's thread: one counter of both threads would lose some
+        self._n_bytes_out = 0  # on the loop
         self._scheduled = False
 
     def gate(self) -> Gate:
@@ -46,7 +47,7 @@ class LoopGate:
     def deliver(self, event: Event) -> None:
         """Called on the engine's thread."""
         self._events.append(event)
-        self._n_bytes += _n_bytes(event)
+        self._n_bytes_in += _n_bytes(event)
         if not self._scheduled:
             self._scheduled = True
             with contextlib.suppress(RuntimeError):  # the loop is closed: nobody listens any more
@@ -54,19 +55,22 @@ class LoopGate:
 
     def has_room(self) -> bool:
         """True while the node keeps up."""
-        return len(self._events) < limits.MAX_INBOUND_EVENTS and self._n_bytes < limits.MAX_INBOUND_BYTES
+        n_bytes = self._n_bytes_in - self._n_bytes_out
+        return len(self._events) < limits.MAX_INBOUND_EVENTS and n_bytes < limits.MAX_INBOUND_BYTES
 
     def _drain(self) -> None:
         self._scheduled = False  # before emptying: an event that comes now schedules again
-        for _ in range(EVENTS_PER_TURN):
-            if not self._events:
-                return
-            event = self._events.popleft()
-            self._n_bytes -= _n_bytes(event)
-            self._handler(event)
-        if self._events and not self._scheduled:
-            self._scheduled = True
-            self._loop.call_soon(self._drain)
+        try:
+            for _ in range(EVENTS_PER_TURN):
+                if not self._events:
+                    return
+                event = self._events.popleft()
+                self._n_bytes_out += _n_bytes(event)
+                self._handler(event)
+        finally:  # also when an event could not be handled: those behind it still are
+            if self._events and not self._scheduled:
+                self._scheduled = True
+                self._loop.call_soon(self._drain)
 
 
 def _n_bytes(event: Event) -> int:

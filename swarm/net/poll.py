@@ -99,9 +99,9 @@ class Poll:
         self._writer.close()
 
     def _swallow_wakes(self) -> None:
-        self._awake = False
         with contextlib.suppress(BlockingIOError):
             self._reader.recv(4096)
+        self._awake = False  # last: a byte sent before is gone, but not its cause, which this turn finds
 
 
 def _fd(socket: Socket) -> int:

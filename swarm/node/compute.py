@@ -128,7 +128,7 @@ class ComputeWorker:
                     self._open_kv(effect)
                 except Exception as error:
                     # Without its KV the session's next step fails, and its entry node hears of that.
-                    log.error("no KV", extra={"session": effect.session, "reason": _line(error)})
+                    log.error("no KV for session %s: %s", effect.session, _line(error))
                     self._kv.pop(effect.session, None)
             case DropKv(session):
                 self._kv.pop(session, None)

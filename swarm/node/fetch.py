@@ -122,7 +122,7 @@ class Fetcher:
                 data = await self._manifest_of(peer, model)
                 return await self._around.run_io(self._around.store.add_manifest, data, model)
             except (TimeoutError, RemoteProtocolError) as error:
-                log.warning("no manifest", extra={"peer": peer, "reason": str(error) or "it does not answer"})
+                log.warning("no manifest from %s: %s", peer, str(error) or "it does not answer")
         raise ModelNotFound(f"no device at hand has model {model[:12]}")
 
     def holders(self, model: ModelId) -> list[PeerId]:

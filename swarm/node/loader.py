@@ -71,7 +71,7 @@ class Loader:
                 self._load(loading, source, spec)
             except (SwarmError, MemoryError, OSError, ValueError, KeyError) as error:
                 loading.error = str(error) or type(error).__name__
-                log.warning("loading failed", extra={"model": loading.model, "reason": loading.error})
+                log.warning("loading %s failed: %s", loading.model, loading.error)
             self._post(self._ended, loading)
 
     def _load(self, loading: Loading, source: TensorSource, spec: ModelSpec) -> None:

@@ -207,12 +207,13 @@ class Neighbours:
 
     async def _measure_link(self, peer: PeerId) -> None:
         """Send a megabyte twice when nothing else is going on; the better one counts."""
-        await asyncio.sleep(PROBE_DELAY_S)
         best = 0.0
-        for _ in range(PROBES):
-            while self._node.is_serving and peer in self._node.core.others():
-                await asyncio.sleep(PROBE_DELAY_S)
-            best = max(best, await self._probe(peer))
+        while not best and peer in self._node.core.others():
+            await asyncio.sleep(PROBE_DELAY_S)
+            for _ in range(PROBES):
+                while self._node.is_serving and peer in self._node.core.others():
+                    await asyncio.sleep(PROBE_DELAY_S)
+                best = max(best, await self._probe(peer))
         if best:
             self._node.core.link_measured(peer, best)
 

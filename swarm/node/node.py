@@ -122,6 +122,7 @@ class Node:
         self.stopping = asyncio.Event()  # set by whoever wants the node to end
         self.starts_anew = False  # after it has ended: it has a new key
         self.api_port = 0  # of the local API, once it listens
+        self._catalog_told_at = self.now
         self._loading: dict[int, Loading] = {}
         self._handlers = self._table()
 
@@ -200,7 +201,7 @@ class Node:
         except LocalProtocolError as error:
             self.note("bug", why=str(error))
         except SwarmNetworkError as error:
-            log.debug("not sent", extra={"peer": peer, "reason": str(error)})
+            log.debug("not sent to %s: %s", peer, error)
         return False
 
     def open_answer(self, answer: Answer) -> None:
@@ -244,7 +245,7 @@ class Node:
     def note(self, event: str, **fields: str | int | float) -> None:
         """Something happened that a person may want to know."""
         self.log.append((time.time(), event, fields))
-        log.info(event, extra=fields)
+        log.info("%s %s", event, fields)
 
     # --- events
 
@@ -319,11 +320,13 @@ class Node:
         self._act(self.core.heartbeat, peer, message.state, rtt_s)
 
     def _on_catalog(self, peer: PeerId, message: m.Catalog) -> None:
+        before = self.library.fetcher.catalogs.get(peer, {})
         self.library.fetcher.catalog(peer, message.models)
         for holding in message.models:
             known = self.library.known.get(holding.model)
             if known is None:
-                self.spawn(self._know_quietly(holding.model))
+                if holding != before.get(holding.model):
+                    self.spawn(self._know_quietly(holding.model))
             elif holding.n_have == holding.n_chunks:
                 self._act(self.core.holdings, peer, holding.model, known.all_parts)
             else:
@@ -335,6 +338,8 @@ class Node:
             self.meters.tick(self.worker.busy_s, self.worker.positions, self.now)
             self.transport.set_state(self.seeing.state())
             self._give_way_to_answers()
+            if self.now - self._catalog_told_at > limits.CATALOG_INTERVAL_S:
+                self._tell_catalog()
             self.library.fetcher.tick()
             self.asking.tick()
             await asyncio.sleep(TICK_S)
@@ -475,7 +480,11 @@ class Node:
         known = self.library.known.get(model)
         if known is not None:
             self._has_parts(known)
+        self._tell_catalog()
+
+    def _tell_catalog(self) -> None:
         catalog = self._catalog()
+        self._catalog_told_at = self.now
         for peer in self.core.others():
             self.send(peer, catalog)
 

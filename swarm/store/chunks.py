@@ -60,7 +60,7 @@ class ChunkStore:
     def import_gguf(self, path: Path, *, threads: int = 1, progress: Progress | None = None) -> Manifest:
         """Offer a GGUF file to peers. It stays where it is; it is hashed unless that was done before."""
         stamp = _stamp(path)
-        known = next((m for m in self._models.values() if _read_stamp(m.directory) == stamp and m.source), None)
+        known = next((m for m in list(self._models.values()) if _read_stamp(m.directory) == stamp and m.source), None)
         if known is not None:
             return known.manifest
         source = open_gguf(path)
@@ -106,7 +106,7 @@ class ChunkStore:
                 n_have=int(chunks.held.sum()),
                 total_bytes=chunks.manifest.total_bytes,
             )
-            for model, chunks in self._models.items()
+            for model, chunks in list(self._models.items())  # another thread may add one
         ]
 
     def have_bits(self, model: ModelId, start: int = 0) -> bytes:
@@ -147,7 +147,7 @@ class ChunkStore:
 
     @property
     def stored_bytes(self) -> int:
-        return sum(chunks.stored_bytes for chunks in self._models.values())
+        return sum(chunks.stored_bytes for chunks in list(self._models.values()))
 
     def check_room(self, n_bytes: int) -> None:
         """Raise DiskFull when so many bytes more would break the quota or fill the disk."""
@@ -211,7 +211,7 @@ class ChunkStore:
                 raise RemoteProtocolError("the manifest was damaged on disk")
             manifest = decode_manifest(data)
         except (OSError, RemoteProtocolError) as error:
-            log.warning("model skipped", extra={"directory": str(directory), "reason": str(error)})
+            log.warning("model in %s skipped: %s", directory, error)
             return
         self._models[manifest.id] = ModelChunks(directory, manifest, _open_source(directory, manifest))
 
@@ -281,10 +281,10 @@ def _open_source(directory: Path, manifest: Manifest) -> GGUF | None:
             raise ModelNotFound(f"{path}: it was changed since it was imported")
         source = open_gguf(path)
     except (OSError, ModelError, IndexError, TypeError) as error:
-        log.warning("source lost", extra={"model": manifest.name, "reason": str(error)})
+        log.warning("the file of %s is lost: %s", manifest.name, error)
         return None
     same = {name: (t.shape, t.quant) for name, t in source.tensors.items()}
     if same != {t.name: (t.shape, t.quant) for t in manifest.tensors} or source.header_bytes != manifest.header_bytes:
-        log.warning("source lost", extra={"model": manifest.name, "reason": "other tensors"})
+        log.warning("the file of %s is lost: it has other tensors", manifest.name)
         return None
     return source

@@ -3,8 +3,8 @@
     python -m tests.helpers.fetch_node < setup
 
 `setup` is one line of JSON: home, name, key (hex), and `file` (a GGUF to offer) or `sources` (how many devices must
-have all of the model before the fetch begins); with `lies` it sends wrong bytes. Prints JSON lines: {"ready": port} and
-{"bytes", "seconds", ...}. Ends when its input closes.
+have all of the model before the fetch begins); with `lies` it sends wrong bytes, and with `loses` the first list of its
+models gets lost. Prints JSON lines: {"ready": port} and {"bytes", "seconds", ...}. Ends when its input closes.
 """
 
 from __future__ import annotations
@@ -24,7 +24,9 @@ from swarm.net.keys import KeyStore, SwarmKey
 from swarm.net.transport import Transport
 from swarm.node.home import Home
 from swarm.node.node import Node, Options
-from swarm.wire.ids import ModelId
+from swarm.wire.codec import Buffer
+from swarm.wire.ids import ModelId, PeerId
+from swarm.wire.messages import Catalog, Message
 from tests.helpers.nodes import PATIENCE_S, ROOT, SPEED
 
 
@@ -95,6 +97,19 @@ async def fetch(node: Node, sources: int) -> None:
     )
 
 
+def lose_first(node: Node, kind: type[Message]) -> None:
+    """The first message of a kind is lost, as on a link that ends just then beside another one."""
+    send, lost = node.send, []
+
+    def lossy(peer: PeerId, message: Message, frame: Buffer | None = None) -> bool:
+        if isinstance(message, kind) and not lost:
+            lost.append(message)
+            return True
+        return send(peer, message, frame)
+
+    node.send = lossy  # type: ignore[method-assign]
+
+
 async def main() -> None:
     setup = json.loads(sys.stdin.readline())
     home = Home(Path(setup["home"]))
@@ -112,6 +127,8 @@ async def main() -> None:
         if setup.get("lies"):
             honest = node.store.read
             node.store.read = lambda *a: bytes(b ^ 1 for b in honest(*a) or b"")  # type: ignore[method-assign]
+        if setup.get("loses"):
+            lose_first(node, Catalog)
         if "file" in setup:
             await node.add_file(Path(setup["file"]))
         say(ready=node.transport.me.port)

@@ -68,6 +68,11 @@ def test_a_lying_device_is_found_out_and_named(start: Start) -> None:
     assert got["whole"] and len(got["liars"]) == 1 and "sent a wrong chunk" in got["liars"][0]
 
 
+def test_a_list_of_models_that_got_lost_is_told_again(start: Start) -> None:
+    start("origin", loses=True)
+    assert start("victim", sources=1).says()["whole"]
+
+
 def test_a_full_disk_ends_a_fetch_with_one_line(start: Start) -> None:
     start("origin")
     got = start("victim", sources=1, disk="30MB").says()

@@ -68,6 +68,16 @@ def test_an_address_given_by_hand_becomes_one_of_the_device_that_answers() -> No
     assert dialer.addresses(HIGH) == (TWO, ONE)
 
 
+def test_an_address_given_by_hand_is_not_called_when_a_device_was_reached_there() -> None:
+    dialer = Dialer(ME)
+    dialer.learn(HIGH, [ONE, TWO], 0.0)
+    dialer.learn_by_hand(TWO, 0.0)
+    dialer.answered(HIGH, TWO, HIGH, 0.0)
+    assert dialer.due(1e9, {HIGH}) == [] and dialer.unreached(1e9, {HIGH}) == []
+    later = limits.FORGET_ADDRESS_S + 1e9
+    assert (HIGH, TWO) in dialer.due(later, NOBODY), "what a person named is never given up"
+
+
 def test_the_address_that_answered_is_tried_first_next_time() -> None:
     dialer = Dialer(ME)
     dialer.learn(HIGH, [ONE, TWO], 0.0)

@@ -12,6 +12,7 @@ from swarm import limits
 from swarm.errors import LocalProtocolError, PeerBusy, PeerLost, SwarmNetworkError
 from swarm.net import transport as transports
 from swarm.net.events import CloneSeen, NotLetIn, PeerDown, PeerUp
+from swarm.net.links import Link
 from swarm.net.transport import DEFAULT_PORT, resolve
 from swarm.wire.ids import ChunkId, PeerId, SessionId
 from swarm.wire.messages import Activation, ChunkReply, Goodbye, Heartbeat, Lane, LinkProbe, LinkProbed, StatusRequest
@@ -104,6 +105,27 @@ def test_both_calling_each_other_make_one_peer(maker: Boxes) -> None:
     for box in (one, other):
         assert [box.receive(Activation)[0].position for _ in range(50)] == list(range(50))
         assert len(box.transport.peers()) == 1
+
+
+def test_an_address_that_is_named_and_remembered_becomes_one_link(maker: Boxes) -> None:
+    """With two, each side may choose another one, and what was said on the link that ends is lost."""
+    other, one = sorted([maker.make("one"), maker.make("other")], key=lambda box: box.peer)  # it calls at once
+    n_links = 0
+    up = one.transport._engine._up
+
+    def count(link: Link) -> None:
+        nonlocal n_links
+        n_links += link.lane is Lane.FAST
+        up(link)
+
+    one.transport._engine._up = count  # type: ignore[method-assign]
+    with other.transport._engine._lock:
+        other.knows(one)
+        other.transport.call(str(one.address))
+    other.wait(PeerUp)
+    time.sleep(1.0)
+    assert n_links == 1
+    assert other.transport.unreached() == ()
 
 
 def test_gossip_connects_those_who_know_only_one(maker: Boxes) -> None:
