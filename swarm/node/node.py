@@ -29,7 +29,7 @@ from swarm import config, kernels, limits
 from swarm.cluster import effects as fx
 from swarm.cluster.core import Core, Identity
 from swarm.engine.weights import Weights
-from swarm.errors import LocalProtocolError, SwarmError, SwarmNetworkError
+from swarm.errors import LocalProtocolError, ModelNotFound, SwarmError, SwarmNetworkError
 from swarm.models.spec import ModelSpec
 from swarm.net import events as net
 from swarm.net.gate import Gate
@@ -123,6 +123,7 @@ class Node:
         self.starts_anew = False  # after it has ended: it has a new key
         self.api_port = 0  # of the local API, once it listens
         self._catalog_told_at = self.now
+        self._missed: set[ModelId] = set()  # models that nobody gave when they were asked for: to be asked for again
         self._loading: dict[int, Loading] = {}
         self._handlers = self._table()
 
@@ -325,7 +326,7 @@ class Node:
         for holding in message.models:
             known = self.library.known.get(holding.model)
             if known is None:
-                if holding != before.get(holding.model):
+                if holding != before.get(holding.model) or holding.model in self._missed:
                     self.spawn(self._know_quietly(holding.model))
             elif holding.n_have == holding.n_chunks:
                 self._act(self.core.holdings, peer, holding.model, known.all_parts)
@@ -455,8 +456,12 @@ class Node:
     async def _know_quietly(self, model: ModelId) -> None:
         try:
             await self.know(model)
+            self._missed.discard(model)
         except SwarmError as error:
-            self.note("model_unknown", model=model[:12], why=str(error))
+            if model not in self._missed:
+                self.note("model_unknown", model=model[:12], why=str(error))
+            if isinstance(error, ModelNotFound):
+                self._missed.add(model)
 
     def _tell_holdings(self, known: KnownModel) -> None:
         """What this device and its peers have of a model that the core has just come to know."""

@@ -3,8 +3,9 @@
     python -m tests.helpers.fetch_node < setup
 
 `setup` is one line of JSON: home, name, key (hex), and `file` (a GGUF to offer) or `sources` (how many devices must
-have all of the model before the fetch begins); with `lies` it sends wrong bytes, and with `loses` the first list of its
-models gets lost. Prints JSON lines: {"ready": port} and {"bytes", "seconds", ...}. Ends when its input closes.
+have all of the model before the fetch begins); with `lies` it sends wrong bytes, and with `loses` the first message
+of each of these kinds that it sends gets lost. Prints JSON lines: {"ready": port} and {"bytes", "seconds", ...}. Ends
+when its input closes.
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ from swarm.net.transport import Transport
 from swarm.node.home import Home
 from swarm.node.node import Node, Options
 from swarm.wire.codec import Buffer
-from swarm.wire.ids import ModelId, PeerId
-from swarm.wire.messages import Catalog, Message
+from swarm.wire.ids import PeerId
+from swarm.wire.messages import Message
 from tests.helpers.nodes import PATIENCE_S, ROOT, SPEED
 
 
@@ -73,12 +74,12 @@ def say(**fields: object) -> None:
 async def fetch(node: Node, sources: int) -> None:
     """Fetch all chunks of the one model there is, when enough devices have all of it."""
     while True:
-        whole = [entry for entry in node.library.entries() if entry.n_whole >= sources]
-        if whole:
+        whole = [entry.id for entry in node.library.entries() if entry.n_whole >= sources]
+        if whole and whole[0] in node.library.known:
             break
         await asyncio.sleep(0.02)
-    model = ModelId(whole[0].id)
-    known = await node.know(model)
+    model = whole[0]
+    known = node.library.known[model]
     before, started = node.library.fetcher.bytes_fetched, time.monotonic()
     try:
         await node.library.fetcher.fetch(model, range(known.manifest.n_chunks))
@@ -97,17 +98,18 @@ async def fetch(node: Node, sources: int) -> None:
     )
 
 
-def lose_first(node: Node, kind: type[Message]) -> None:
-    """The first message of a kind is lost, as on a link that ends just then beside another one."""
-    send, lost = node.send, []
+def lose_first(transport: Transport, kinds: list[str]) -> Transport:
+    """The first message of each kind is lost, as on a link that ends just then beside another one."""
+    send, to_lose = transport.send, set(kinds)
 
-    def lossy(peer: PeerId, message: Message, frame: Buffer | None = None) -> bool:
-        if isinstance(message, kind) and not lost:
-            lost.append(message)
-            return True
-        return send(peer, message, frame)
+    def lossy(peer: PeerId, message: Message, frame: Buffer | None = None) -> None:
+        if type(message).__name__ in to_lose:
+            to_lose.remove(type(message).__name__)
+        else:
+            send(peer, message, frame)
 
-    node.send = lossy  # type: ignore[method-assign]
+    transport.send = lossy  # type: ignore[method-assign]
+    return transport
 
 
 async def main() -> None:
@@ -121,14 +123,14 @@ async def main() -> None:
     options = Options(home, settings, setup["name"], tuple(setup.get("calls", ())), setup.get("discover", True))
     node = await Node.start(
         options,
-        lambda gate: Transport.start(credentials, name=setup["name"], gate=gate, port=setup.get("port")),
+        lambda gate: lose_first(
+            Transport.start(credentials, name=setup["name"], gate=gate, port=setup.get("port")), setup.get("loses", [])
+        ),
     )
     try:
         if setup.get("lies"):
             honest = node.store.read
             node.store.read = lambda *a: bytes(b ^ 1 for b in honest(*a) or b"")  # type: ignore[method-assign]
-        if setup.get("loses"):
-            lose_first(node, Catalog)
         if "file" in setup:
             await node.add_file(Path(setup["file"]))
         say(ready=node.transport.me.port)

@@ -68,8 +68,8 @@ def test_a_lying_device_is_found_out_and_named(start: Start) -> None:
     assert got["whole"] and len(got["liars"]) == 1 and "sent a wrong chunk" in got["liars"][0]
 
 
-def test_a_list_of_models_that_got_lost_is_told_again(start: Start) -> None:
-    start("origin", loses=True)
+def test_what_got_lost_is_told_again(start: Start) -> None:
+    start("origin", loses=["Catalog", "ManifestReply", "Have", "ChunkReply"])
     assert start("victim", sources=1).says()["whole"]
 
 
