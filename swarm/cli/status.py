@@ -76,9 +76,10 @@ def table(view: dict[str, Any]) -> Table:
     from rich import box
     from rich.table import Table
 
-    out = Table(box=box.SIMPLE, pad_edge=False)
+    out = Table(box=box.SIMPLE, pad_edge=False, collapse_padding=True)
     for column in COLUMNS:
-        out.add_column(column, justify="right" if column in ("memory", "link", "speed", "busy", "tok/s") else "left")
+        is_number = column in ("memory", "link", "speed", "busy", "tok/s")
+        out.add_column(column, justify="right" if is_number else "left", no_wrap=is_number)
     for device in view["devices"]:
         out.add_row(*row(device))
     return out
@@ -89,13 +90,13 @@ def row(device: dict[str, Any]) -> list[str]:
     caps, state = device.get("capabilities"), device["state"]
     total = caps["memory_bytes"] if caps else 0
     used = max(total - state["memory_free_bytes"], 0)
-    memory = f"{human_bytes(used)} of {human_bytes(total)}" if caps else ""
+    memory = f"{used / 1e9:.1f}/{total / 1e9:.1f} GB" if caps else ""
     rtt = device["rtt_s"]
-    link = "" if rtt is None or device["health"] == "here" else f"{rtt * 1e3:.1f} ms"
+    link = "here" if device["health"] == "here" else "" if rtt is None else f"{rtt * 1e3:.1f} ms"
     speed = device.get("link_bytes_per_s") or 0
     alive = device["health"] not in ("lost",)
     return [
-        harmless(device["name"]) + (" (here)" if device["health"] == "here" else ""),
+        harmless(device["name"]),
         _state(device),
         ", ".join(_layers(shard) for shard in device["shards"]) if alive else "",
         memory if alive else "",
@@ -120,8 +121,7 @@ def _state(device: dict[str, Any]) -> str:
 
 
 def _layers(shard: dict[str, Any]) -> str:
-    ends = ("embedding + " if shard["embed"] else "", " + head" if shard["head"] else "")
-    return f"{ends[0]}{shard['first']}-{shard['end'] - 1}{ends[1]}"
+    return f"{'embed ' * shard['embed']}{shard['first']}-{shard['end'] - 1}{' head' * shard['head']}"
 
 
 def event_lines(view: dict[str, Any], n: int) -> list[Text]:

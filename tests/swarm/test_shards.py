@@ -30,7 +30,7 @@ def start(tmp_path: Path, real_model: Path) -> Iterator[Start]:
     yield start_one
     for node in nodes:
         if node.process.poll() is None:
-            node.close()
+            node.kill()  # it may wait for something that never comes
 
 
 def test_a_device_fetches_from_all_that_have_something(start: Start) -> None:

@@ -1,0 +1,43 @@
+"""The table of devices."""
+
+from __future__ import annotations
+
+import io
+
+from rich.console import Console
+
+from swarm.cli.status import show
+
+WIDTH = 80
+
+
+def device(name: str, first: int, end: int, *, here: bool = False) -> dict[str, object]:
+    return {
+        "peer": name,
+        "name": name,
+        "health": "here" if here else "alive",
+        "excluded": "",
+        "lost_why": "",
+        "rtt_s": 0.0127,
+        "link_bytes_per_s": 118e6,
+        "capabilities": {"memory_bytes": 12.6e9},
+        "state": {
+            "memory_free_bytes": 1e9,
+            "busy": 0.99,
+            "tokens_per_s": 10.5,
+            "fetching": 1.0,
+            "shard_ready": True,
+        },
+        "shards": [{"first": first, "end": end, "embed": first == 0, "head": end == 46, "memory_bytes": 1}],
+    }
+
+
+def test_a_device_takes_one_line_of_a_common_terminal() -> None:
+    out = io.StringIO()
+    devices = [device("raspberrypi", 0, 20, here=True), device("pi5-kitchen", 20, 33), device("old-laptop", 33, 46)]
+    view = {"devices": devices, "models": [], "chats": [], "discovery": ""}
+    show(Console(file=out, width=WIDTH), view)
+    lines = [line for line in out.getvalue().splitlines() if line.strip()]
+    assert len(lines) == 2 + len(devices), out.getvalue()
+    assert "embed 0-19" in lines[2] and "here" in lines[2] and "33-45 head" in lines[4]
+    assert all("11.6/12.6 GB" in line for line in lines[2:])
