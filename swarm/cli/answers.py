@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import TYPE_CHECKING, Protocol, TextIO
 
-from swarm.cli.terminal import DIM, RESET, harmless, paint, wants_color
+from swarm.cli.terminal import DIM, LINE, RESET, columns, harmless, paint, wants_color
 
 if TYPE_CHECKING:
     from swarm.engine.sampling import SamplingParams
@@ -77,6 +77,7 @@ class Answer:
 def show_answer(generation: Generation, out: TextIO, *, stoppable: bool) -> Answer:
     """Write the pieces to `out` as they come. With `stoppable`, Ctrl-C ends the answer and not the program."""
     parts: list[str] = []
+    LINE.begin_text()
     printer = _Printer(out)
     with ExitStack() as stack:
         if stoppable:
@@ -116,7 +117,7 @@ class ReadingNote:
 
     def __call__(self, done: int, total: int) -> None:
         text = f"[reading {done} of {total} tokens]" if done < total else ""
-        self._out.write(f"\r\x1b[K{paint(text, DIM, self._out)}")
+        self._out.write(LINE.pass_by(paint(text, DIM, self._out)))
         self._out.flush()
 
 
@@ -142,21 +143,23 @@ class _Printer:
         if text:
             self._started = True
             self._ends_line = text.endswith("\n")
-            self._out.write(text)
+            self._put(text)
             self._out.flush()
 
     def end(self) -> None:
         """Leave the terminal as it was, at the start of a line."""
         if self._thinking and self._color:
             self._out.write(RESET)
-        if not self._ends_line:
-            self._out.write("\n")
+        self._put("" if self._ends_line else "\n")
         self._out.flush()
+
+    def _put(self, text: str) -> None:
+        self._out.write(LINE.fit(text, columns(self._out)))
 
     def _switch(self, thinking: bool) -> None:
         self._thinking = thinking
         if self._started and not thinking:
-            self._out.write("\n" if self._ends_line else "\n\n")
+            self._put("\n" if self._ends_line else "\n\n")
             self._started = False
         if self._color:
             self._out.write(DIM if thinking else RESET)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from swarm.cli import answers, last_chat, loading, options, prompt, slash
 from swarm.cli.conversation import Conversation
 from swarm.cli.last_chat import Keep, LastChat, Pending
-from swarm.cli.terminal import DIM, RED, note, paint
+from swarm.cli.terminal import DIM, RED, Line, columns, note, paint
 from swarm.errors import SwarmError
 
 if TYPE_CHECKING:
@@ -134,7 +134,7 @@ class Chat:
 
     def say(self, text: str) -> None:
         """A word of the chat itself, not of the model."""
-        print(paint(text, DIM))
+        print(paint(Line().fit(text, columns(sys.stdout)), DIM))
 
     def complain(self, text: str) -> None:
         """One line about what went wrong in this turn."""

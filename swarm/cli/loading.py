@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from swarm import config
 from swarm.cli import local
 from swarm.cli.progress import ProgressBar
-from swarm.cli.terminal import DIM, note, paint
+from swarm.cli.terminal import DIM, LINE, note, paint
 from swarm.store import catalog
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ class Quiet:
         elif begun:
             note(f"\n[{text}]")
         else:
-            sys.stdout.write(f"\r\x1b[K{paint(f'[{text}]' if text else '', DIM)}")
+            sys.stdout.write(LINE.pass_by(paint(f"[{text}]" if text else "", DIM)))
             sys.stdout.flush()
 
 

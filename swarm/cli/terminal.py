@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import sys
 import unicodedata
 from typing import TextIO
@@ -9,6 +11,10 @@ from typing import TextIO
 from swarm import config
 
 DIM, BOLD, RED, YELLOW, GREEN, RESET = "\x1b[2m", "\x1b[1m", "\x1b[31m", "\x1b[33m", "\x1b[32m", "\x1b[0m"
+CLEAR = "\r\x1b[K"
+FENCE = "```"  # around code in Markdown
+TAB = 8
+NARROWEST = 20  # a narrower terminal breaks lines itself
 
 
 def paint(text: str, style: str, stream: TextIO | None = None) -> str:
@@ -48,3 +54,84 @@ def human_count(count: int) -> str:
 def note(text: str) -> None:
     """One dim line on standard error: progress and remarks, kept out of what is piped on."""
     print(paint(text, DIM, sys.stderr), file=sys.stderr, flush=True)
+    LINE.begin()
+
+
+class Line:
+    """The line of the terminal that is being written: breaks it between words, though they come in pieces.
+
+    What was written of a word that turns out not to fit is erased and begun again on the next line. Code between fences
+    is left as it is, to be copied.
+    """
+
+    def __init__(self) -> None:
+        self._passing = False
+        self.begin_text()
+
+    def begin_text(self) -> None:
+        """Nothing that comes belongs to what came."""
+        self._code = False
+        self.begin()
+
+    def begin(self) -> None:
+        """The cursor is at the start of a line."""
+        self._column = 0
+        self._start = ""  # the first characters of the line, in which a fence shows
+        self._word = ""
+
+    def fit(self, text: str, width: int) -> str:
+        """What to write for `text`, so that no line has more than `width` cells; 0: a line may have any number."""
+        erased, self._passing = CLEAR * self._passing, False
+        return erased + "".join(self._next(char, width) for char in text)
+
+    def pass_by(self, text: str) -> str:
+        """What to write for a remark that makes way for whatever comes next; it begins the line."""
+        self._passing = bool(text)
+        return CLEAR + text
+
+    def _next(self, char: str, width: int) -> str:
+        if char == "\n":
+            self._code ^= self._start == FENCE
+            self.begin()
+            return char
+        self._start = (self._start + char)[: len(FENCE)]
+        cells = TAB - self._column % TAB if char == "\t" else _cells(char)
+        breaks = ""
+        if width and not self._code and self._column + cells > width:
+            if char in " \t":
+                self.begin()
+                return "\n"
+            breaks = self._break(width)
+        self._column += cells
+        self._word = "" if char in " \t" or cells == 2 else self._word + char
+        return breaks + char
+
+    def _break(self, width: int) -> str:
+        """Go on with the current word on the next line; a word that fills a whole line, or has no letters, is cut."""
+        cells = sum(map(_cells, self._word))
+        self._column = cells if 0 < cells < width else 0
+        self._start = " "  # what follows is not the start of a line of the text
+        if not self._column:
+            self._word = ""
+            return "\n"
+        return f"\x1b[{cells}D\x1b[K\n{self._word}"
+
+
+LINE = Line()  # of this process' terminal
+
+
+def columns(stream: TextIO) -> int:
+    """Cells of a line to fill on a terminal, all but the last one; 0 where lines are not to be broken."""
+    if not stream.isatty() or os.environ.get("TERM", "dumb") == "dumb":
+        return 0
+    width = shutil.get_terminal_size().columns
+    return width - 1 if width >= NARROWEST else 0
+
+
+def _cells(char: str) -> int:
+    """How many cells of a terminal a character takes (Unicode Standard Annex 11)."""
+    if char.isascii():
+        return 1
+    if unicodedata.category(char) in ("Mn", "Me", "Cf"):
+        return 0
+    return 2 if unicodedata.east_asian_width(char) in "WF" else 1
