@@ -2,11 +2,13 @@
 
 A made-up model of a few layers runs through the decoder that answers use: one token at a time for the bandwidth, a
 chunk of a prompt for the multiply-adds, layers of almost nothing for the fixed costs. What memory may be used is
-decided anew at every start.
+decided anew at every start. A measurement beside busy programs (an update that runs, three nodes that start at once)
+would make a device look slow for ever: so how busy they were is kept with it, and it is repeated in a quiet moment.
 """
 
 from __future__ import annotations
 
+import asyncio
 import os
 import platform
 import statistics
@@ -38,6 +40,10 @@ PROMPT_TOKENS = 64  # enough for the speed of a longer chunk, and done in a seco
 DECODE_STEPS = 12
 BIG_LAYERS = 3  # 76 MB: past the caches of home devices
 DISK_TEST_BYTES = 32 * 1024 * 1024
+QUIET = 0.1  # of the cores may be busy with other programs while a measurement is taken for good
+AGAIN_FIRST_S, AGAIN_MAX_S = 20.0, 3600.0  # between attempts to repeat one, doubling
+NOT_BUSY = frozenset(("idle", "iowait", "guest", "guest_nice"))  # of what a core does (time of guests is in user, too)
+LOOK_S = 1.0  # how long is looked whether it is quiet
 ROLES = (Role.ATTN_NORM, Role.Q, Role.K, Role.V, Role.O, Role.FFN_NORM, Role.GATE, Role.UP, Role.DOWN)
 
 
@@ -51,6 +57,19 @@ class Speeds:
     layer_s: float  # a layer of almost nothing: calls and barriers
     step_s: float  # a step without layers: Python around them
     disk_bytes_per_s: float
+    others: float = 0.0  # of all cores, what other programs used meanwhile
+
+    def better(self, other: Speeds) -> Speeds:
+        """The better of each of two measurements: what disturbs one makes it worse, never better."""
+        return Speeds(
+            self.of,
+            max(self.read_bytes_per_s, other.read_bytes_per_s),
+            max(self.macs_per_s, other.macs_per_s),
+            min(self.layer_s, other.layer_s),
+            min(self.step_s, other.step_s),
+            max(self.disk_bytes_per_s, other.disk_bytes_per_s),
+            min(self.others, other.others),
+        )
 
 
 def capabilities(home: Home, settings: config.Settings, threads: int) -> Capabilities:
@@ -69,6 +88,20 @@ def capabilities(home: Home, settings: config.Settings, threads: int) -> Capabil
         layer_s=speeds.layer_s,
         step_s=speeds.step_s,
     )
+
+
+async def again_when_quiet(home: Home, isa: str, threads: int, is_idle: Callable[[], bool]) -> bool:
+    """Wait for a quiet moment and repeat a measurement that others disturbed; False when none did."""
+    known = remembered(home, isa, threads)
+    wait_s = AGAIN_FIRST_S
+    again = False
+    while known is not None and known.others > QUIET:
+        await asyncio.sleep(wait_s)
+        wait_s = min(2 * wait_s, AGAIN_MAX_S)
+        if is_idle() and await asyncio.to_thread(others_now, LOOK_S) <= QUIET and is_idle():
+            known = await asyncio.to_thread(measure, home, isa, threads, known)
+            again = True
+    return again
 
 
 def usable_memory(wanted: str) -> int:
@@ -99,8 +132,9 @@ def remembered(home: Home, isa: str, threads: int) -> Speeds | None:
     return Speeds(**value) if all(isinstance(n, float) and n >= 0 for n in numbers) else None
 
 
-def measure(home: Home, isa: str, threads: int) -> Speeds:
-    """Measure, and remember it."""
+def measure(home: Home, isa: str, threads: int, before: Speeds | None = None) -> Speeds:
+    """Measure, and remember it, or what was better `before`."""
+    watch = _Others()
     big = _Timing(_spec(n_layers=BIG_LAYERS, hidden=2048, heads=16, ffn=5632), isa, threads)
     small = _Timing(_spec(n_layers=8, hidden=256, heads=2, ffn=256), isa, threads)
     none = _Timing(_spec(n_layers=0, hidden=256, heads=2, ffn=256), isa, threads)
@@ -114,7 +148,9 @@ def measure(home: Home, isa: str, threads: int) -> Speeds:
         layer_s=layer_s,
         step_s=step_s,
         disk_bytes_per_s=disk_speed(home.root),
+        others=watch.share(),
     )
+    speeds = speeds if before is None else speeds.better(before)
     write_json(home.measured_file, asdict(speeds))
     return speeds
 
@@ -140,6 +176,31 @@ def disk_speed(folder: Path) -> float:
         return 0.0
     finally:
         path.unlink(missing_ok=True)
+
+
+def others_now(seconds: float) -> float:
+    """What share of all cores other programs use just now."""
+    watch = _Others()
+    time.sleep(seconds)
+    return watch.share()
+
+
+class _Others:
+    """How busy other programs are, from when it is made."""
+
+    def __init__(self) -> None:
+        self._before = self._busy(), time.process_time(), time.monotonic()
+
+    def share(self) -> float:
+        """Of all cores, 0 to 1; 0 where the system does not tell."""
+        busy, own, now = self._before
+        seconds = max(time.monotonic() - now, 1e-3) * (psutil.cpu_count() or 1)
+        return min(max(self._busy() - busy - (time.process_time() - own), 0.0) / seconds, 1.0)
+
+    @staticmethod
+    def _busy() -> float:
+        times: dict[str, float] = psutil.cpu_times()._asdict()
+        return sum(seconds for name, seconds in times.items() if name not in NOT_BUSY)
 
 
 class _Timing:

@@ -17,7 +17,7 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
 from typing import TypeVar, TypeVarTuple
@@ -136,6 +136,7 @@ class Node:
         capabilities = await loop.run_in_executor(None, measure.capabilities, options.home, options.settings, threads)
         node = cls(options, transport_of, capabilities)
         node.spawn(node._tick_for_ever())
+        node.spawn(node._measure_again())
         for holding in node.store.holdings():
             node.spawn(node._know_quietly(holding.model))
         await node.neighbours.start()
@@ -344,6 +345,20 @@ class Node:
             self.library.fetcher.tick()
             self.asking.tick()
             await asyncio.sleep(TICK_S)
+
+    async def _measure_again(self) -> None:
+        """What was measured beside busy programs counts only until there is a quiet moment."""
+        isa = kernels.isa(self.settings.cpu)
+        if await measure.again_when_quiet(
+            self.home, isa, self.threads, lambda: not self.answers and not self.is_serving
+        ):
+            new, old = (
+                await self.run_io(measure.capabilities, self.home, self.settings, self.threads),
+                self.core.capabilities,
+            )
+            self.note("measured_again", read_gb_per_s=round(new.read_bytes_per_s / 1e9, 1))
+            # What may be used was decided at the start, before anything was loaded.
+            self._act(self.core.measured, replace(new, memory_bytes=old.memory_bytes, disk_bytes=old.disk_bytes))
 
     def _give_way_to_answers(self) -> None:
         """While an answer passes through here, fetching and giving leave most of the network to it."""
