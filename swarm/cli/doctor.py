@@ -32,6 +32,7 @@ BANDWIDTH_SECONDS = 0.5
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threads", metavar="N", type=options.whole(1, 1024), help="threads to measure with")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument("--home", metavar="DIR", help="of the node, when several run here")
 
 
 def run(args: argparse.Namespace) -> int:
