@@ -66,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
 
 def summarise(path: Path, kv: str) -> Summary:
     """Read the header of a model file; its weights are not touched."""
-    from swarm.models import kv_bytes_per_token, model_sizes, spec_from_gguf
+    from swarm.models import kv_bytes_per_token, kv_kinds, model_sizes, spec_from_gguf
     from swarm.store.gguf import open_gguf
 
     with open_gguf(path) as file:
@@ -76,7 +76,8 @@ def summarise(path: Path, kv: str) -> Summary:
         for tensor in file.tensors.values():
             quants[tensor.quant.name] += tensor.n_bytes
         moe = next((layer.moe for layer in spec.layers if layer.moe), None)
-        per_token = {name: kv_bytes_per_token(spec, name.upper()) for name in config.KV_TYPES}
+        kinds = dict.fromkeys([*kv_kinds(spec, config.KV_TYPES), kv])
+        per_token = {name: kv_bytes_per_token(spec, name.upper()) for name in kinds}
         contexts = [n for n in CONTEXTS if n < spec.context_length] + [spec.context_length]
         return Summary(
             path=str(path),

@@ -4,6 +4,7 @@ from swarm.models.registry import FAMILIES as FAMILIES
 from swarm.models.registry import spec_from_gguf as spec_from_gguf
 from swarm.models.sizes import ModelSizes as ModelSizes
 from swarm.models.sizes import kv_bytes_per_token as kv_bytes_per_token
+from swarm.models.sizes import kv_kinds as kv_kinds
 from swarm.models.sizes import model_sizes as model_sizes
 from swarm.models.spec import LayerSpec as LayerSpec
 from swarm.models.spec import ModelSpec as ModelSpec

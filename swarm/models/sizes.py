@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from swarm.errors import ConfigError
 from swarm.kernels.quants import quant_by_name
 from swarm.models.header import TensorInfo
 from swarm.models.spec import EXPERT_ROLES, ModelSpec, MoeSpec, NeededTensor, tensors_needed
@@ -73,8 +74,22 @@ def _active(moe: MoeSpec | None, layer_bytes: int, expert_bytes: int) -> int:
 
 
 def kv_bytes_per_token(spec: ModelSpec, quant_name: str = "F16", n_layers: int | None = None) -> int:
-    """Bytes of keys and values of one position, over `n_layers` layers (all when None)."""
+    """Bytes of keys and values of one position, over `n_layers` layers (all when None).
+
+    Raise ConfigError when a head is not whole blocks of that quant.
+    """
     quant = quant_by_name(quant_name)
-    blocks = -(-spec.head_dim // quant.block_cols)
+    blocks, rest = divmod(spec.head_dim, quant.block_cols)
+    if rest:
+        kind = quant_name.lower()
+        raise ConfigError(
+            f"past tokens cannot be kept as {kind}: it needs heads of a multiple of {quant.block_cols}, "
+            f"and this model has heads of {spec.head_dim}; keep them as f16"
+        )
     layers = spec.n_layers if n_layers is None else n_layers
     return layers * 2 * spec.n_kv_heads * blocks * quant.block_bytes
+
+
+def kv_kinds(spec: ModelSpec, kinds: Sequence[str]) -> list[str]:
+    """Those of `kinds` in which past tokens of this model can be kept."""
+    return [kind for kind in kinds if spec.head_dim % quant_by_name(kind.upper()).block_cols == 0]

@@ -45,6 +45,17 @@ def test_memory_grows_with_the_context_and_shrinks_with_q8_0(real_model: Path) -
     assert q8_0[8192] < f16[8192]
 
 
+def test_heads_that_are_no_whole_blocks_are_refused_in_one_line(
+    tmp_path: Path, own_home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = make_tiny(tmp_path / "tiny.gguf", "llama-tied", "Q8_0")
+    assert set(show.summarise(path, "f16").kv_bytes_per_token) == {"f16"}
+    for command in (["show", str(path)], ["run", str(path), "hi", "--alone"]):
+        assert cli.main([*command, "--kv", "q8_0"]) == 2
+        error = capsys.readouterr().err
+        assert error.count("\n") == 1 and "heads of 16; keep them as f16" in error
+
+
 def test_what_does_not_fit_says_by_how_much(real_model: Path) -> None:
     summary = replace(show.summarise(real_model, "f16"), available_bytes=300_000_000)
     text = "\n".join(show.lines(summary, "f16"))
