@@ -59,7 +59,7 @@ def read_prompt(words: list[str]) -> str:
         words = ["-"]
     text = " ".join(words) if "-" not in words else "\n\n".join(_filled(words))
     if not text.strip():
-        raise ConfigError("the prompt is empty")
+        raise ConfigError('the prompt is empty; write it in quotes: swarm run MODEL "your question"')
     return text
 
 
