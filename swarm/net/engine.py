@@ -499,15 +499,15 @@ class Engine:
         self._poll.used(link.socket)
 
     def _call_bulk(self) -> None:
-        """Whoever made the fast link makes the bulk link too."""
-        for peer, links in self._links.peers.items():
-            best = self._links.best(peer, Lane.FAST)
-            if best is None or not best.is_call or links.lanes[Lane.BULK] or self._now < links.call_bulk_at:
+        """Whoever made a fast link makes a bulk link too, also when it sends on the fast link of the other one."""
+        for links in self._links.peers.values():
+            fast = next((link for link in links.lanes[Lane.FAST] if link.is_call), None)
+            if fast is None or links.lanes[Lane.BULK] or self._now < links.call_bulk_at:
                 continue
-            assert best.connection is not None
+            assert fast.connection is not None
             links.call_bulk_at = self._now + limits.HANDSHAKE_TIMEOUT_S
-            if best.connection.remote.bulk_port:
-                self._call(Lane.BULK, Address(best.address.host, best.connection.remote.bulk_port), None)
+            if fast.connection.remote.bulk_port:
+                self._call(Lane.BULK, Address(fast.address.host, fast.connection.remote.bulk_port), None)
 
     def _end_slow_calls(self) -> None:
         for link in list(self._calls.values()):

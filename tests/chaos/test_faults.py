@@ -18,6 +18,7 @@ from tests.helpers.nodes import Heard, NodeProcess, Swarm, cost_of, memories_for
 CONTEXT = 512
 LONG_PROMPT = "Tell me about the sea, the ships on it and the people who sail them. " * 40
 MAX_TOKENS = 80
+MOST_GAP_S = 15.0  # two are usual; something hangs where a patience of minutes has to run out
 
 
 def body(model: str, prompt: str) -> dict[str, object]:
@@ -86,7 +87,7 @@ def test_an_answer_survives_a_device_lost_while_it_is_written(
 
             heard = entry.ask(body(nodes.model, "The sea is"), on_piece=on_piece)
             print(f"{fault.__name__} stage {role}: longest gap {heard.longest_gap_s:.2f} s, {heard.notes}")
-            assert struck and not heard.error
+            assert struck and not heard.error and heard.longest_gap_s < MOST_GAP_S
             assert heard.tokens == calm.tokens and heard.text == calm.text
             assert any(f"{struck[0]} is gone; going on with" in note for note in heard.notes), heard.notes
             revive(nodes, struck[0])
@@ -110,6 +111,7 @@ def test_an_answer_survives_a_device_lost_while_its_prompt_is_read(
                     struck.append(strike(nodes, role, fault))
 
             heard = entry.ask({**body(nodes.model, prompt), "max_tokens": 20}, on_reading=on_reading)
+            assert heard.timings["first_token_s"] < MOST_GAP_S
             print(f"{fault.__name__} stage {role} while reading: {heard.timings}, {heard.notes}")
             assert struck and not heard.error and heard.n_prompt > 512
             assert expected.text == heard.text and heard.tokens == expected.tokens

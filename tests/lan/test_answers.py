@@ -19,6 +19,7 @@ CONTEXT = 512
 MAX_TOKENS = 200  # long enough that a silent split is noticed before the end
 PROMPT = "The sea is"
 STRIKE_AT = 12  # pieces of text
+MOST_GAP_S = 15.0  # three are usual; something hangs where a patience of minutes has to run out
 
 
 def body(model: str) -> dict[str, object]:
@@ -76,7 +77,7 @@ def test_an_answer_survives_a_stage_whose_cable_is_pulled(lan: Lan, swarm: Swarm
         finally:
             mend(lan, struck[0])
         print(f"{fault}, stage {role}: longest gap {heard.longest_gap_s:.2f} s, {heard.notes}")
-        assert not heard.error and heard.tokens == calm.tokens
+        assert not heard.error and heard.tokens == calm.tokens and heard.longest_gap_s < MOST_GAP_S
         swarm.wait_mesh()
 
 
@@ -102,6 +103,7 @@ def test_an_answer_survives_a_cable_pulled_while_its_prompt_is_read(lan: Lan, sw
         )
         assert struck and not heard.error and heard.n_prompt > 256
         assert expected.text == heard.text and heard.tokens == expected.tokens
+        assert heard.timings["first_token_s"] < MOST_GAP_S
         swarm.wait_mesh()
 
 
@@ -120,7 +122,7 @@ def test_two_stages_that_do_not_hear_each_other_are_not_neighbours_any_more(
     finally:
         lan.join(*pair)
     print(f"split pair: longest gap {heard.longest_gap_s:.2f} s, {heard.notes}")
-    assert not heard.error and heard.tokens == calm.tokens
+    assert not heard.error and heard.tokens == calm.tokens and heard.longest_gap_s < MOST_GAP_S
     swarm.wait_mesh()
 
 
@@ -133,7 +135,7 @@ def test_an_entry_node_that_was_cut_off_goes_on_when_it_is_back(lan: Lan, swarm:
 
     heard = swarm.nodes[0].ask(body(swarm.model), on_piece=on_piece)
     print(f"entry cut: longest gap {heard.longest_gap_s:.2f} s, {heard.notes}")
-    assert not heard.error and heard.tokens == calm.tokens
+    assert not heard.error and heard.tokens == calm.tokens and heard.longest_gap_s < MOST_GAP_S
     assert any("the answer goes on when a device comes back" in note for note in heard.notes), heard.notes
     swarm.wait_mesh()
 
@@ -151,7 +153,7 @@ def test_a_frozen_host_is_left_out_and_comes_back(swarm: Swarm, calm: Heard) -> 
     finally:
         struck[0].signal(signal.SIGCONT)
     print(f"frozen: longest gap {heard.longest_gap_s:.2f} s, {heard.notes}")
-    assert not heard.error and heard.tokens == calm.tokens
+    assert not heard.error and heard.tokens == calm.tokens and heard.longest_gap_s < MOST_GAP_S
     swarm.wait_mesh()
 
 

@@ -11,6 +11,7 @@ import pytest
 from swarm import limits
 from swarm.errors import LocalProtocolError, PeerBusy, PeerLost, SwarmNetworkError
 from swarm.net import transport as transports
+from swarm.net.engine import Engine
 from swarm.net.events import CloneSeen, NotLetIn, PeerDown, PeerUp
 from swarm.net.links import Link
 from swarm.net.transport import DEFAULT_PORT, resolve
@@ -105,6 +106,30 @@ def test_both_calling_each_other_make_one_peer(maker: Boxes) -> None:
     for box in (one, other):
         assert [box.receive(Activation)[0].position for _ in range(50)] == list(range(50))
         assert len(box.transport.peers()) == 1
+
+
+def test_when_both_were_called_before_either_was_answered_both_lanes_come_up(maker: Boxes) -> None:
+    """Then both hold to the link that the other one made."""
+    pair = maker.make("one"), maker.make("other")
+
+    def hear_answers_after_being_called(engine: Engine) -> None:
+        read = engine._read_call
+        engine._read_call = lambda link: not engine._links.peers or read(link)  # type: ignore[method-assign]
+
+    for box in pair:
+        hear_answers_after_being_called(box.transport._engine)
+    for box, other in (pair, pair[::-1]):
+        box.transport.call(str(other.address))
+    for box in pair:
+        box.wait(PeerUp)
+    deadline = time.monotonic() + 5
+    while not all(info.has_bulk for box in pair for info in box.transport.peers()):
+        assert time.monotonic() < deadline, "no bulk link"
+        time.sleep(0.01)
+    for box, other in (pair, pair[::-1]):
+        box.transport.send(other.peer, reply(1), PIECE)
+    for box in pair:
+        assert box.receive(ChunkReply)[1] == PIECE
 
 
 def test_an_address_that_is_named_and_remembered_becomes_one_link(maker: Boxes) -> None:
