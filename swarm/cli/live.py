@@ -41,7 +41,8 @@ class Live:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
         if kind is None:
-            note("swarm: this device has left" if not self._node.starts_anew else "swarm: starting anew with a new key")
+            why = self._node.starts_anew
+            note(f"swarm: starting anew: {why}" if why else "swarm: this device has left")
 
     async def _show_lines(self) -> None:
         shown = 0.0

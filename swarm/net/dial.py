@@ -93,8 +93,9 @@ class Dialer:
         target = self._targets.get(key)
         if target is not None and key == peer:
             target.calling.discard(address)
-            target.addresses.remove(address)
-            target.addresses.insert(0, address)
+            target.addresses = [address, *(each for each in target.addresses if each != address)][
+                : limits.MAX_ADDRESSES
+            ]
         by_hand = self._targets.pop(address, None)  # named and remembered, perhaps: then there is no need to call it
         if by_hand is not None:
             by_hand.calling.discard(address)

@@ -7,6 +7,8 @@ One link to a peer carries both directions; when both sides called, both links s
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import os
 import threading
 import time
@@ -20,7 +22,7 @@ from zmq.utils.monitor import recv_monitor_message
 from swarm import limits
 from swarm.errors import PeerBusy, PeerLost, RemoteProtocolError, SwarmNetworkError
 from swarm.net.dial import Dialer, Key, Unreached
-from swarm.net.events import Event, Garbage, PeerDown, PeerUp, Received
+from swarm.net.events import Broken, Event, Garbage, PeerDown, PeerUp, Received
 from swarm.net.frames import Arrival, address_of, readable, receive, reply, transmit
 from swarm.net.gate import Gate
 from swarm.net.gossip import news_of, tell, to_learn
@@ -36,6 +38,7 @@ from swarm.wire.messages import Goodbye, Gossip, Lane, LinkProbe, LinkProbed, Me
 from swarm.wire.proof import NONCE_BYTES
 from swarm.wire.records import Address, NodeState
 
+log = logging.getLogger(__name__)
 TICK_S = 0.1  # timers are looked at this often; the shortest that matters is 0.25 s
 READS_PER_TURN = {Lane.FAST: 64, Lane.BULK: 4}  # of one socket; then the others get a turn
 MOST_WAITING = {Lane.FAST: limits.FAST_QUEUE_MESSAGES, Lane.BULK: limits.BULK_QUEUE_MESSAGES}
@@ -149,6 +152,9 @@ class Engine:
                     self._gate.deliver(event)
                 if events:
                     self._after_events()
+        except Exception as error:
+            log.exception("a bug")
+            self._gate.deliver(Broken(f"{type(error).__name__}: {error}"))
         finally:
             with self._lock:
                 self._close()
@@ -577,9 +583,11 @@ class Engine:
         goodbye = encode(Goodbye("it left"))
         for link in self._links.all():
             if link.lane is Lane.FAST:
-                self._transmit(link, (goodbye, None))
+                with contextlib.suppress(zmq.ZMQError):
+                    self._transmit(link, (goodbye, None))
         for link in list(self._calls.values()):
             self._close_call(link)
         for door in self._doors.values():
             door.close(GOODBYE_LINGER_MS)
         self._poll.close()
+        self._links, self.infos = Links(), ()

@@ -68,4 +68,11 @@ class CloneSeen:
     text: str
 
 
-Event = PeerUp | PeerDown | Received | Garbage | NotLetIn | CloneSeen
+@value
+class Broken:
+    """The transport has ended, because of a bug: nothing comes or goes any more."""
+
+    text: str
+
+
+Event = PeerUp | PeerDown | Received | Garbage | NotLetIn | CloneSeen | Broken

@@ -111,10 +111,13 @@ class ComputeWorker:
 
     def _run(self) -> None:
         while (work := self._queue.get()) is not None:
-            if isinstance(work, Effect):
-                self._carry_out(work)
-            else:
-                work()
+            try:
+                if isinstance(work, Effect):
+                    self._carry_out(work)
+                else:
+                    work()
+            except Exception:  # a bug: without this thread the device would take part and never answer
+                log.exception("a bug")
 
     def _tell(self, function: Callable[[*Args], object], *args: *Args) -> None:
         self._post(function, *args)

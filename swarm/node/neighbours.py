@@ -157,7 +157,7 @@ class Neighbours:
             await asyncio.sleep(REKEY_POLL_S)
         await node.run_io(node.home.keys.keep_swarm_key, key)
         node.note("rekeyed", generation=key.generation)
-        node.start_anew(RESTART_AFTER_S)
+        node.start_anew(RESTART_AFTER_S, "it has a new key")
         return Rekeyed(
             done=tuple(names[peer] for peer in names if peer in rekeying.done),
             missed=tuple(names[peer] for peer in names if peer not in rekeying.done and peer not in lost),
@@ -183,7 +183,7 @@ class Neighbours:
         if key is not None:
             await node.run_io(node.home.keys.keep_swarm_key, key)
             node.note("rekeyed", generation=key.generation, by=node.core.members.name_of(peer))
-            node.start_anew(RESTART_AFTER_S)
+            node.start_anew(RESTART_AFTER_S, "it has a new key")
         node.send(peer, RekeyDone(message.generation))
 
     def _key(self) -> SwarmKey:

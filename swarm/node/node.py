@@ -57,6 +57,7 @@ Result = TypeVar("Result")
 Args = TypeVarTuple("Args")
 TransportOf = Callable[[Gate], Transport]
 TICK_S = 0.1
+RESTART_S = 5.0  # after a bug: should it come again at once, others are not bothered too often
 BUSY_SHARE = 0.25  # of the fastest link, for fetching while an answer runs: it adds at most a third to a message's way
 IO_THREADS = 3  # hash, write and read chunks; import files; build tokenizers
 
@@ -120,7 +121,7 @@ class Node:
         self.log: deque[tuple[float, str, dict[str, str | int | float]]] = deque(maxlen=limits.MAX_SHOWN_EVENTS)
         self.troubles: deque[net.NotLetIn | net.CloneSeen] = deque(maxlen=limits.MAX_SHOWN_EVENTS)
         self.stopping = asyncio.Event()  # set by whoever wants the node to end
-        self.starts_anew = False  # after it has ended: it has a new key
+        self.starts_anew = ""  # after it has ended, and why
         self.api_port = 0  # of the local API, once it listens
         self._catalog_told_at = self.now
         self._missed: set[ModelId] = set()  # models that nobody gave when they were asked for: to be asked for again
@@ -233,9 +234,9 @@ class Node:
         self._tasks.add(task)
         task.add_done_callback(self._on_task_done)
 
-    def start_anew(self, delay_s: float) -> None:
+    def start_anew(self, delay_s: float, why: str) -> None:
         """End in a moment, to be started again with what is on the disk by then."""
-        self.starts_anew = True
+        self.starts_anew = why
         self._loop.call_later(delay_s, self.stopping.set)
 
     @property
@@ -292,6 +293,9 @@ class Node:
                 self.troubles.append(event)
                 self.note("clone", why=text)
                 self._act(self.core.clone_seen, peer, self.core.members.name_of(peer))
+            case net.Broken(text):
+                self.note("bug", why=text)
+                self.start_anew(RESTART_S, f"a bug ended its connections ({text})")
 
     def _table(self) -> dict[type[m.Message], Callable[[PeerId, m.Message, memoryview], None]]:
         """Messages that are not the core's alone."""
@@ -336,15 +340,22 @@ class Node:
 
     async def _tick_for_ever(self) -> None:
         while True:
-            self._act(self.core.tick)
-            self.meters.tick(self.worker.busy_s, self.worker.positions, self.now)
-            self.transport.set_state(self.seeing.state())
-            self._give_way_to_answers()
-            if self.now - self._catalog_told_at > limits.CATALOG_INTERVAL_S:
-                self._tell_catalog()
-            self.library.fetcher.tick()
-            self.asking.tick()
+            try:
+                self._tick()
+            except Exception as error:  # a bug in one thing that is to be done must not end the time for all others
+                self._on_bug(error)
+                await asyncio.sleep(1.0)
             await asyncio.sleep(TICK_S)
+
+    def _tick(self) -> None:
+        self._act(self.core.tick)
+        self.meters.tick(self.worker.busy_s, self.worker.positions, self.now)
+        self.transport.set_state(self.seeing.state())
+        self._give_way_to_answers()
+        if self.now - self._catalog_told_at > limits.CATALOG_INTERVAL_S:
+            self._tell_catalog()
+        self.library.fetcher.tick()
+        self.asking.tick()
 
     async def _measure_again(self) -> None:
         """What was measured beside busy programs counts only until there is a quiet moment."""

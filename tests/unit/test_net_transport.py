@@ -12,7 +12,7 @@ from swarm import limits
 from swarm.errors import LocalProtocolError, PeerBusy, PeerLost, SwarmNetworkError
 from swarm.net import transport as transports
 from swarm.net.engine import Engine
-from swarm.net.events import CloneSeen, NotLetIn, PeerDown, PeerUp
+from swarm.net.events import Broken, CloneSeen, NotLetIn, PeerDown, PeerUp
 from swarm.net.links import Link
 from swarm.net.transport import DEFAULT_PORT, resolve
 from swarm.wire.ids import ChunkId, PeerId, SessionId
@@ -267,6 +267,21 @@ def test_many_threads_may_send_at_once(maker: Boxes) -> None:
         thread.join()
     assert sorted(came) == sorted(1000 * i + j for i in range(4) for j in range(50))
     assert all([p for p in came if p // 1000 == i] == [1000 * i + j for j in range(50)] for i in range(4))
+
+
+def test_a_bug_ends_the_transport_and_is_told(maker: Boxes) -> None:
+    one, other = maker.pair()
+
+    def tick() -> None:
+        raise RuntimeError("oops")
+
+    one.transport._engine._tick = tick  # type: ignore[method-assign]
+    assert one.wait(Broken).text == "RuntimeError: oops"
+    assert other.wait(PeerDown).peer == one.peer
+    one.transport.stop()
+    assert one.transport.peers() == ()
+    with pytest.raises(PeerLost, match="not connected"):
+        one.transport.send(other.peer, activation(1), bytes(64))
 
 
 def test_a_goodbye_sent_by_hand_takes_the_peer_down(maker: Boxes) -> None:

@@ -6,8 +6,9 @@ import asyncio
 import stat
 import subprocess
 import sys
+import threading
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,11 +22,13 @@ from swarm.engine.sampling import SamplingParams
 from swarm.errors import ConfigError
 from swarm.models import spec_from_gguf
 from swarm.net.events import PeerDown, Received
+from swarm.net.transport import Transport
 from swarm.node import measure
+from swarm.node import node as nodes
 from swarm.node.asking import common_prefix, going_on
-from swarm.node.compute import params_of, parts_of, sampling_of
+from swarm.node.compute import ComputeWorker, params_of, parts_of, sampling_of
 from swarm.node.costs import model_cost
-from swarm.node.home import Home, Running
+from swarm.node.home import Home, Running, write_json
 from swarm.node.library import Library, slug
 from swarm.node.loader import part_tensors
 from swarm.node.quick import QuickGate
@@ -33,7 +36,9 @@ from swarm.node.seeing import Meters
 from swarm.store.gguf import open_gguf
 from swarm.wire.ids import ModelId, PeerId, SessionId
 from swarm.wire.messages import Goodbye, Token
+from swarm.wire.proof import Credentials
 from swarm.wire.records import ModelHolding
+from tests.helpers.nodes import SPEED
 from tests.helpers.tiny import TINY, make_weights, write_tiny
 
 
@@ -146,6 +151,56 @@ def test_what_was_measured_is_remembered_for_the_same_kernels_and_threads(tmp_pa
     assert measure.remembered(home, isa, 2) is measure.remembered(home, "other", 1) is None
     home.measured_file.write_text(home.measured_file.read_text().replace('"layer_s"', '"layers"'))
     assert measure.remembered(home, isa, 1) is None
+
+
+def test_a_node_whose_connections_ended_by_a_bug_starts_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nodes, "RESTART_S", 0.0)
+
+    def tick() -> None:
+        raise RuntimeError("oops")
+
+    async def story() -> str:
+        home = Home(tmp_path)
+        home.make()
+        write_json(home.measured_file, asdict(SPEED))
+        credentials = Credentials(bytes(32), bytes(range(32)))
+        options = nodes.Options(
+            home, config.load({"home": str(tmp_path), "memory": "1MB", "threads": 1}), "one", (), False
+        )
+        node = await nodes.Node.start(
+            options, lambda gate: Transport.start(credentials, name="one", gate=gate, port=0, host="127.0.0.1")
+        )
+        assert not node.starts_anew
+        node.transport._engine._tick = tick  # type: ignore[method-assign]
+        await asyncio.wait_for(node.stopping.wait(), 10)
+        await node.stop()
+        return node.starts_anew
+
+    assert asyncio.run(story()) == "a bug ended its connections (RuntimeError: oops)"
+
+
+def test_a_bug_does_not_end_the_ticks_or_the_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("oops")
+
+    async def no_time(_: float) -> None:
+        sleeps.append(_)
+        if len(sleeps) > 4:
+            raise asyncio.CancelledError
+
+    sleeps: list[float] = []
+    bugs: list[str] = []
+    node: Any = SimpleNamespace(_tick=fail, _on_bug=lambda error: bugs.append(str(error)))
+    monkeypatch.setattr(asyncio, "sleep", no_time)
+    with pytest.raises(asyncio.CancelledError):
+        asyncio.run(nodes.Node._tick_for_ever(node))
+    assert bugs == ["oops"] * 3 and sleeps == [1.0, nodes.TICK_S] * 2 + [1.0]
+    worker = ComputeWorker(lambda function, *_: function(), fail, threads=1)
+    called = threading.Event()
+    worker.call_after(fail)
+    worker.call_after(called.set)
+    assert called.wait(5)
+    worker.stop()
 
 
 def test_of_two_measurements_the_better_counts(tmp_path: Path) -> None:
