@@ -107,7 +107,12 @@ def debug() -> bool:
 
 def color() -> bool:
     """False when NO_COLOR (https://no-color.org) or a dumb terminal asks for plain text."""
-    return not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    return not os.environ.get("NO_COLOR") and moves_cursor()
+
+
+def moves_cursor() -> bool:
+    """False for a dumb terminal: nothing on it can be written over."""
+    return os.environ.get("TERM") != "dumb"
 
 
 def user_config_file() -> Path:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import sys
 import unicodedata
@@ -122,7 +121,7 @@ LINE = Line()  # of this process' terminal
 
 def columns(stream: TextIO) -> int:
     """Cells of a line to fill on a terminal, all but the last one; 0 where lines are not to be broken."""
-    if not stream.isatty() or os.environ.get("TERM", "dumb") == "dumb":
+    if not stream.isatty() or not config.moves_cursor():
         return 0
     width = shutil.get_terminal_size().columns
     return width - 1 if width >= NARROWEST else 0
