@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from swarm.errors import ConfigError
-from swarm.kernels.quants import quant_by_name
+from swarm.kernels.quants import Quant, quant_by_name
 from swarm.models.header import TensorInfo
 from swarm.models.spec import EXPERT_ROLES, ModelSpec, MoeSpec, NeededTensor, tensors_needed
 
@@ -79,11 +79,10 @@ def kv_bytes_per_token(spec: ModelSpec, quant_name: str = "F16", n_layers: int |
     Raise ConfigError when a head is not whole blocks of that quant.
     """
     quant = quant_by_name(quant_name)
-    blocks, rest = divmod(spec.head_dim, quant.block_cols)
-    if rest:
-        kind = quant_name.lower()
+    blocks = _head_blocks(spec, quant)
+    if not blocks:
         raise ConfigError(
-            f"past tokens cannot be kept as {kind}: it needs heads of a multiple of {quant.block_cols}, "
+            f"past tokens cannot be kept as {quant_name.lower()}: it needs heads of a multiple of {quant.block_cols}, "
             f"and this model has heads of {spec.head_dim}; keep them as f16"
         )
     layers = spec.n_layers if n_layers is None else n_layers
@@ -92,4 +91,10 @@ def kv_bytes_per_token(spec: ModelSpec, quant_name: str = "F16", n_layers: int |
 
 def kv_kinds(spec: ModelSpec, kinds: Sequence[str]) -> list[str]:
     """Those of `kinds` in which past tokens of this model can be kept."""
-    return [kind for kind in kinds if spec.head_dim % quant_by_name(kind.upper()).block_cols == 0]
+    return [kind for kind in kinds if _head_blocks(spec, quant_by_name(kind.upper()))]
+
+
+def _head_blocks(spec: ModelSpec, quant: Quant) -> int:
+    """Blocks of a head; 0 when it is not whole ones."""
+    blocks, rest = divmod(spec.head_dim, quant.block_cols)
+    return 0 if rest else blocks

@@ -152,7 +152,7 @@ class Engine:
                     self._gate.deliver(event)
                 if events:
                     self._after_events()
-        except Exception as error:
+        except Exception as error:  # a node that neither hears nor is heard must know it
             log.exception("a bug")
             self._gate.deliver(Broken(f"{type(error).__name__}: {error}"))
         finally:

@@ -360,16 +360,16 @@ class Node:
     async def _measure_again(self) -> None:
         """What was measured beside busy programs counts only until there is a quiet moment."""
         isa = kernels.isa(self.settings.cpu)
-        if await measure.again_when_quiet(
+        is_again = await measure.again_when_quiet(
             self.home, isa, self.threads, lambda: not self.answers and not self.is_serving
-        ):
-            new, old = (
-                await self.run_io(measure.capabilities, self.home, self.settings, self.threads),
-                self.core.capabilities,
-            )
-            self.note("measured_again", read_gb_per_s=round(new.read_bytes_per_s / 1e9, 1))
-            # What may be used was decided at the start, before anything was loaded.
-            self._act(self.core.measured, replace(new, memory_bytes=old.memory_bytes, disk_bytes=old.disk_bytes))
+        )
+        if not is_again:
+            return
+        new = await self.run_io(measure.capabilities, self.home, self.settings, self.threads)
+        self.note("measured_again", read_gb_per_s=round(new.read_bytes_per_s / 1e9, 1))
+        # What may be used was decided at the start, before anything was loaded.
+        old = self.core.capabilities
+        self._act(self.core.measured, replace(new, memory_bytes=old.memory_bytes, disk_bytes=old.disk_bytes))
 
     def _give_way_to_answers(self) -> None:
         """While an answer passes through here, fetching and giving leave most of the network to it."""

@@ -13,12 +13,11 @@ import pytest
 
 import swarm
 from swarm.engine.sampling import SamplingParams
-from tests.helpers.nodes import Heard, NodeProcess, Swarm, cost_of, memories_for, wait_for
+from tests.helpers.nodes import MOST_GAP_S, Heard, NodeProcess, Swarm, cost_of, memories_for, wait_for
 
 CONTEXT = 512
 LONG_PROMPT = "Tell me about the sea, the ships on it and the people who sail them. " * 40
 MAX_TOKENS = 80
-MOST_GAP_S = 15.0  # two are usual; something hangs where a patience of minutes has to run out
 
 
 def body(model: str, prompt: str) -> dict[str, object]:
@@ -111,9 +110,9 @@ def test_an_answer_survives_a_device_lost_while_its_prompt_is_read(
                     struck.append(strike(nodes, role, fault))
 
             heard = entry.ask({**body(nodes.model, prompt), "max_tokens": 20}, on_reading=on_reading)
-            assert heard.timings["first_token_s"] < MOST_GAP_S
             print(f"{fault.__name__} stage {role} while reading: {heard.timings}, {heard.notes}")
             assert struck and not heard.error and heard.n_prompt > 512
+            assert heard.timings["first_token_s"] < MOST_GAP_S
             assert expected.text == heard.text and heard.tokens == expected.tokens
             revive(nodes, struck[0])
 

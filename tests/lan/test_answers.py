@@ -11,7 +11,7 @@ import pytest
 from swarm import load
 from swarm.engine.sampling import SamplingParams
 from tests.helpers.lan import Lan, why_not
-from tests.helpers.nodes import Heard, NodeProcess, Swarm, cost_of, memories_for, wait_for
+from tests.helpers.nodes import MOST_GAP_S, Heard, NodeProcess, Swarm, cost_of, memories_for, wait_for
 
 pytestmark = [pytest.mark.lan, pytest.mark.skipif(bool(why_not()), reason=why_not() or "never")]
 
@@ -19,7 +19,6 @@ CONTEXT = 512
 MAX_TOKENS = 200  # long enough that a silent split is noticed before the end
 PROMPT = "The sea is"
 STRIKE_AT = 12  # pieces of text
-MOST_GAP_S = 15.0  # three are usual; something hangs where a patience of minutes has to run out
 
 
 def body(model: str) -> dict[str, object]:

@@ -183,8 +183,8 @@ def test_a_bug_does_not_end_the_ticks_or_the_worker(monkeypatch: pytest.MonkeyPa
     def fail(*_: object) -> None:
         raise RuntimeError("oops")
 
-    async def no_time(_: float) -> None:
-        sleeps.append(_)
+    async def no_time(seconds: float) -> None:
+        sleeps.append(seconds)
         if len(sleeps) > 4:
             raise asyncio.CancelledError
 
