@@ -12,9 +12,10 @@ from starlette.routing import Route
 from swarm.api.body import body_json
 from swarm.api.errors import BadRequest
 from swarm.api.guard import may_change
-from swarm.node.asking import context_of
 from swarm.node.library import Entry
 from swarm.node.node import Node
+from swarm.node.plan import plan_model
+from swarm.node.questions import context_of
 
 __all__ = ["ROUTES", "Entry"]
 
@@ -24,12 +25,12 @@ MAX_ADDED = 16  # --add of one plan
 
 async def status(request: Request) -> JSONResponse:
     node: Node = request.app.state.node
-    return JSONResponse(await node.seeing.status())
+    return JSONResponse(await node.status.collect())
 
 
 async def doctor(request: Request) -> JSONResponse:
     node: Node = request.app.state.node
-    return JSONResponse({"findings": node.seeing.doctor()})
+    return JSONResponse({"findings": node.status.doctor()})
 
 
 async def plan(request: Request) -> JSONResponse:
@@ -38,20 +39,20 @@ async def plan(request: Request) -> JSONResponse:
     context = query.get("context", "0")
     if not context.isdecimal() or len(context) > 9:
         raise BadRequest(f"context is {context!r:.40}; it must be a whole number", "context")
-    return JSONResponse(await node.seeing.plan(query.get("model", ""), query.getlist("add")[:MAX_ADDED], int(context)))
+    return JSONResponse(await plan_model(node, query.get("model", ""), query.getlist("add")[:MAX_ADDED], int(context)))
 
 
 async def model(request: Request) -> JSONResponse:
     """What somebody means by a model's name; it is fetched if need be."""
     node: Node = request.app.state.node
-    known = await node.know(await node.asking.find(request.query_params.get("name", "")))
+    known = await node.know(await node.questions.find(request.query_params.get("name", "")))
     context = context_of(known, node.settings.context)
     return JSONResponse({"id": known.id, "name": known.name, "context": context, "family": known.spec.family})
 
 
 async def invite(node: Node, body: Json) -> Json:
     """Open an invitation."""
-    invited = await node.neighbours.invite()
+    invited = await node.peers.invite()
     return {"code": invited.code, "port": invited.port, "seconds": invited.seconds}
 
 
@@ -66,7 +67,7 @@ async def rekey(node: Node, body: Json) -> Json:
     without = body.get("without", [])
     if not isinstance(without, list) or not all(isinstance(name, str) and name for name in without):
         raise BadRequest("without must be a list of names", "without")
-    result = await node.neighbours.new_key(without)
+    result = await node.peers.new_key(without)
     return {"done": list(result.done), "missed": list(result.missed), "shut_out": list(result.shut_out)}
 
 

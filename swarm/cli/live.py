@@ -60,7 +60,7 @@ class Live:
 
         with RichLive(console=Console(stderr=True), auto_refresh=False, transient=True) as live:
             while True:
-                view = await self._node.seeing.status(patience_s=REFRESH_S)
+                view = await self._node.status.collect(patience_s=REFRESH_S)
                 table = status.table(view)
                 hint = Text(
                     "Ctrl-C leaves; `swarm chat` in another window talks, `swarm invite` lets a device in", "dim"

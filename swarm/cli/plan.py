@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
 
 def plan_alone(args: argparse.Namespace, settings: config.Settings) -> Any:
     """Without a node: this device and what is added."""
-    from swarm.node.alone import plan_here
+    from swarm.node.local_plan import plan_here
 
     path = loading.find_model(args.model, settings)
     return asyncio.run(plan_here(path, settings, args.add, args.context or 0))

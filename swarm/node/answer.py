@@ -15,10 +15,10 @@ from swarm.cluster.effects import Effect, Emit, Ended, Notice, Reason
 from swarm.cluster.session import Ask
 from swarm.engine.sampling import SamplingParams
 from swarm.errors import DoesNotFit, SwarmError, SwarmNetworkError
+from swarm.node.answer_text import AnswerText
 from swarm.node.compute import sampling_of
 from swarm.node.generation import Piece, Stats
 from swarm.node.library import KnownModel
-from swarm.node.texts import AnswerTexts
 from swarm.text.messages import Message
 from swarm.text.thinking import StopStrings, ThinkingSplitter
 from swarm.wire.ids import SessionId
@@ -97,7 +97,7 @@ class Answer:
         self._context = context
         self._params = question.params.seeded()
         splitter = ThinkingSplitter(inside=opens_thinking) if question.prompt is None else None
-        self._texts = AnswerTexts(model.tokenizer.stream(), StopStrings(list(question.stop)), splitter)
+        self._texts = AnswerText(model.tokenizer.stream(), StopStrings(list(question.stop)), splitter)
         self._inbox: asyncio.Queue[Effect | Reading | Pulse] = asyncio.Queue()
         self._started = time.perf_counter()
         self._first_token_s = self._decode_s = 0.0

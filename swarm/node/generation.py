@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import count
 
 from swarm.engine.generate import Finish, Progress, Request, Run, Session
-from swarm.node.texts import AnswerTexts
+from swarm.node.answer_text import AnswerText
 from swarm.text.stream import StreamDecoder
 from swarm.text.thinking import StopStrings, ThinkingSplitter
 
@@ -69,7 +69,7 @@ class Generation:
         self.request = request
         self._loan = loan
         self._progress = progress
-        self._texts = AnswerTexts(decoder, StopStrings(stop), splitter)
+        self._texts = AnswerText(decoder, StopStrings(stop), splitter)
         self._run: Run | None = None
         self._cancelled = False
         self._finish: str | None = None

@@ -18,9 +18,9 @@ from swarm.cluster.cost import ModelCost
 from swarm.errors import ModelNotFound
 from swarm.models.registry import spec_from_gguf
 from swarm.models.spec import ModelSpec
-from swarm.node.costs import model_cost
 from swarm.node.fetch import Around, Fetcher
 from swarm.node.loader import part_tensors
+from swarm.node.model_cost import model_cost
 from swarm.store.chunks import ChunkStore
 from swarm.store.manifest import Manifest
 from swarm.store.stored_model import StoredModel

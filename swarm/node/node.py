@@ -2,8 +2,8 @@
 
 Events of the transport, ticks, and answers of the compute worker, loader and store come to the core under one lock; the
 effects that it returns are carried out at once, in order. All of that happens on one asyncio loop, but for messages and
-steps of an answer in progress, which are handled on the threads that bring them (quick.py says why); what belongs on
-the loop is left for it. Nothing here computes or waits for a disk.
+steps of an answer in progress, which are handled on the threads that bring them (fast_path.py says why); what belongs
+on the loop is left for it. Nothing here computes or waits for a disk.
 """
 
 from __future__ import annotations
@@ -36,16 +36,17 @@ from swarm.net.gate import Gate
 from swarm.net.transport import Transport
 from swarm.node import measure
 from swarm.node.answer import Answer, Port, Question
-from swarm.node.asking import Asking
 from swarm.node.compute import ComputeWorker, Done
+from swarm.node.fast_path import FastPath
 from swarm.node.fetch import Around
 from swarm.node.home import Home
 from swarm.node.library import KnownModel, Library
 from swarm.node.loader import Loader, Loading
-from swarm.node.neighbours import Neighbours
+from swarm.node.meters import Meters
+from swarm.node.peers import Peers
 from swarm.node.provide import Provider
-from swarm.node.quick import QuickGate
-from swarm.node.seeing import Meters, Seeing
+from swarm.node.questions import Questions
+from swarm.node.status import StatusReports
 from swarm.store.chunks import ChunkStore
 from swarm.wire import messages as m
 from swarm.wire.ids import ModelId, PeerId, SessionId
@@ -92,7 +93,7 @@ class Node:
         self._io = ThreadPoolExecutor(IO_THREADS, "swarm-io")
         self.store = ChunkStore(self.home.store, capabilities.disk_bytes)
         try:
-            self.transport = transport_of(QuickGate(loop, self._on_event, self._on_quick).gate())
+            self.transport = transport_of(FastPath(loop, self._on_event, self._on_fast).gate())
         except BaseException:
             self.store.close()
             self._io.shutdown()
@@ -114,9 +115,9 @@ class Node:
         self.library = Library(around, Random(secrets.randbits(64)), "f16")
         self.provider = Provider(self.store, self.transport.send, self.run_io, time.monotonic)
         self.answers: dict[SessionId, Answer] = {}
-        self.asking = Asking(self)
-        self.neighbours = Neighbours(self)
-        self.seeing = Seeing(self)
+        self.questions = Questions(self)
+        self.peers = Peers(self)
+        self.status = StatusReports(self)
         self.meters = Meters()
         self.log: deque[tuple[float, str, dict[str, str | int | float]]] = deque(maxlen=limits.MAX_SHOWN_EVENTS)
         self.troubles: deque[net.NotLetIn | net.CloneSeen] = deque(maxlen=limits.MAX_SHOWN_EVENTS)
@@ -140,14 +141,14 @@ class Node:
         node.spawn(node._measure_again())
         for holding in node.store.holdings():
             node.spawn(node._know_quietly(holding.model))
-        await node.neighbours.start()
+        await node.peers.start()
         return node
 
     async def stop(self) -> None:
         """Say goodbye and end everything."""
         self._act(self.core.leave)
         self.end_answers()
-        await self.neighbours.stop()
+        await self.peers.stop()
         self.provider.stop()
         for task in list(self._tasks):
             task.cancel()
@@ -179,7 +180,7 @@ class Node:
 
     async def ask(self, question: Question) -> Answer:
         """Begin an answer; raise SwarmError when the question cannot be answered here."""
-        return await self.asking.ask(question)
+        return await self.questions.ask(question)
 
     async def add_file(self, path: Path) -> ModelId:
         """Offer a model file to the swarm."""
@@ -252,7 +253,7 @@ class Node:
 
     # --- events
 
-    def _on_quick(self, event: net.Received) -> bool:
+    def _on_fast(self, event: net.Received) -> bool:
         """A message of an answer, on the transport's thread: take it, unless the core is busy."""
         if not self.lock.acquire(blocking=False):
             return False
@@ -277,13 +278,13 @@ class Node:
                 self.note("joined", name=name, address=str(event.address))
                 self._act(self.core.peer_up, peer, boot, name)
                 self.send(peer, self._catalog())
-                self.neighbours.peer_up(peer, event.address)
+                self.peers.peer_up(peer, event.address)
             case net.PeerDown(peer, name, reason, certain):
                 self.note("left", name=name, why=reason)
                 self._act(self.core.peer_down, peer, reason, certain=certain)
                 self.library.fetcher.peer_gone(peer)
                 self.provider.peer_gone(peer)
-                self.neighbours.peer_down(peer)
+                self.peers.peer_down(peer)
             case net.Garbage(peer, text):
                 self.note("garbage", why=text)
             case net.NotLetIn(address, reason, text):
@@ -314,11 +315,11 @@ class Node:
         on(m.ManifestReply, fetcher.manifest_piece, frame=True)
         on(m.Have, fetcher.have, frame=True)
         on(m.ChunkReply, fetcher.chunk, frame=True)
-        on(m.StatusRequest, self.seeing.status_request)
-        on(m.StatusReply, self.seeing.status_reply)
-        on(m.LinkProbed, self.neighbours.link_probed)
-        on(m.Rekey, self.neighbours.rekey)
-        on(m.RekeyDone, self.neighbours.rekey_done)
+        on(m.StatusRequest, self.status.answer_request)
+        on(m.StatusReply, self.status.take_reply)
+        on(m.LinkProbed, self.peers.link_probed)
+        on(m.Rekey, self.peers.rekey)
+        on(m.RekeyDone, self.peers.rekey_done)
         return handlers
 
     def _on_heartbeat(self, peer: PeerId, message: m.Heartbeat) -> None:
@@ -350,12 +351,12 @@ class Node:
     def _tick(self) -> None:
         self._act(self.core.tick)
         self.meters.tick(self.worker.busy_s, self.worker.positions, self.now)
-        self.transport.set_state(self.seeing.state())
+        self.transport.set_state(self.status.state())
         self._give_way_to_answers()
         if self.now - self._catalog_told_at > limits.CATALOG_INTERVAL_S:
             self._tell_catalog()
         self.library.fetcher.tick()
-        self.asking.tick()
+        self.questions.tick()
 
     async def _measure_again(self) -> None:
         """What was measured beside busy programs counts only until there is a quiet moment."""
@@ -419,7 +420,7 @@ class Node:
                 case fx.Emit() | fx.Ended() | fx.Notice():
                     answer = self.answers.get(effect.session)
                     if answer is not None:
-                        self.asking.say_who_is_gone(answer)
+                        self.questions.say_who_is_gone(answer)
                         answer.deliver(effect)
                 case fx.Load(ticket):
                     self.spawn(self._load(self._loading[ticket]))
@@ -441,7 +442,7 @@ class Node:
                 self._act(self.core.compute_failed, done.job, done.error)
             else:
                 self._act(self.core.computed, done.job, frame=done.frame, info=done.info, token=done.token)
-        except Exception as error:  # as in _on_quick
+        except Exception as error:  # as in _on_fast
             self._on_bug(error)
 
     # --- loading

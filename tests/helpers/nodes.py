@@ -24,9 +24,9 @@ from swarm.cli.local import LocalNode
 from swarm.cluster.cost import ModelCost
 from swarm.models.registry import spec_from_gguf
 from swarm.net.keys import new_swarm_key, written
-from swarm.node.costs import model_cost
 from swarm.node.home import Home
 from swarm.node.measure import Speeds, conditions
+from swarm.node.model_cost import model_cost
 from swarm.store.gguf import open_gguf
 from tests.helpers.lan import Lan
 

@@ -25,14 +25,14 @@ from swarm.net.events import PeerDown, Received
 from swarm.net.transport import Transport
 from swarm.node import measure
 from swarm.node import node as nodes
-from swarm.node.asking import common_prefix, going_on
 from swarm.node.compute import ComputeWorker, params_of, parts_of, sampling_of
-from swarm.node.costs import model_cost
+from swarm.node.fast_path import FastPath
 from swarm.node.home import Home, Running, write_json
 from swarm.node.library import Library, slug
 from swarm.node.loader import part_tensors
-from swarm.node.quick import QuickGate
-from swarm.node.seeing import Meters
+from swarm.node.meters import Meters
+from swarm.node.model_cost import model_cost
+from swarm.node.questions import common_prefix, going_on
 from swarm.store.gguf import open_gguf
 from swarm.wire.ids import ModelId, PeerId, SessionId
 from swarm.wire.messages import Goodbye, Token
@@ -301,7 +301,7 @@ def test_messages_of_an_answer_never_overtake_what_waits_for_the_loop() -> None:
         return not busy
 
     async def play() -> None:
-        gate = QuickGate(asyncio.get_running_loop(), lambda event: order.append(type(event).__name__), quick).gate()
+        gate = FastPath(asyncio.get_running_loop(), lambda event: order.append(type(event).__name__), quick).gate()
         gate.deliver(token)  # nothing waits: at once
         gate.deliver(other)
         gate.deliver(token)  # behind the other one
@@ -321,7 +321,7 @@ def test_messages_of_an_answer_never_overtake_what_waits_for_the_loop() -> None:
     order.clear()
 
     async def play_busy() -> None:
-        gate = QuickGate(asyncio.get_running_loop(), lambda event: order.append(type(event).__name__), quick).gate()
+        gate = FastPath(asyncio.get_running_loop(), lambda event: order.append(type(event).__name__), quick).gate()
         gate.deliver(token)
         await asyncio.sleep(0)
         await asyncio.sleep(0)

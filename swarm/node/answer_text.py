@@ -6,7 +6,7 @@ from swarm.text.stream import StreamDecoder
 from swarm.text.thinking import Part, StopStrings, ThinkingSplitter
 
 
-class AnswerTexts:
+class AnswerText:
     """Push tokens, get parts of text. `splitter`: for chats, where blank space before the answer is left out, too."""
 
     def __init__(self, decoder: StreamDecoder, stops: StopStrings, splitter: ThinkingSplitter | None) -> None:

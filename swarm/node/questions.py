@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 MIN_REUSE_TOKENS = 16  # that a question must have in common with a conversation to go on with it
 
 
-class Asking:
+class Questions:
     """Owned by the node."""
 
     def __init__(self, node: Node) -> None:

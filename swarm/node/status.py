@@ -1,21 +1,16 @@
-"""What `swarm status` and `swarm plan` show: this node's view, and what its peers say about themselves."""
+"""What `swarm status` shows: this node's view, and what its peers say about themselves."""
 
 from __future__ import annotations
 
 import asyncio
 import statistics
 import time
-from collections import deque
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import swarm
 from swarm import limits
-from swarm.cluster.cost import Device, Link
-from swarm.cluster.devices import WIRED, typical_devices
-from swarm.cluster.explain import explain
-from swarm.cluster.planner import NoPlan, Plan, Wanted, plan
 from swarm.net import interfaces
 from swarm.net.doctor import Finding, NetworkFacts, check
 from swarm.net.events import CloneSeen, NotLetIn
@@ -27,30 +22,9 @@ if TYPE_CHECKING:
     from swarm.node.node import Node
 
 Json = dict[str, object]
-RATE_WINDOW_S = 2.0
-PLANNED_CONTEXT = 2048
 
 
-class Meters:
-    """How busy this device was, and how many tokens passed through it, in the last seconds."""
-
-    def __init__(self) -> None:
-        self.busy = 0.0
-        self.tokens_per_s = 0.0
-        self._samples: deque[tuple[float, float, int]] = deque()  # time, seconds computed, positions
-
-    def tick(self, busy_s: float, positions: int, now: float) -> None:
-        """Take the worker's counters."""
-        self._samples.append((now, busy_s, positions))
-        while now - self._samples[0][0] > RATE_WINDOW_S:
-            self._samples.popleft()
-        then, busy_then, positions_then = self._samples[0]
-        elapsed = max(now - then, 1e-3)
-        self.busy = min(max((busy_s - busy_then) / elapsed, 0.0), 1.0)
-        self.tokens_per_s = (positions - positions_then) / elapsed
-
-
-class Seeing:
+class StatusReports:
     """Owned by the node."""
 
     def __init__(self, node: Node) -> None:
@@ -61,11 +35,11 @@ class Seeing:
 
     # --- peers ask, peers answer
 
-    def status_request(self, peer: PeerId, message: StatusRequest) -> None:
+    def answer_request(self, peer: PeerId, message: StatusRequest) -> None:
         """Tell a peer about this device."""
         self._node.send(peer, self.reply(message.request))
 
-    def status_reply(self, peer: PeerId, message: StatusReply) -> None:
+    def take_reply(self, peer: PeerId, message: StatusReply) -> None:
         """A peer told about itself."""
         if message.request in self._replies:
             self._replies[message.request][peer] = message
@@ -110,7 +84,7 @@ class Seeing:
 
     # --- for the command line
 
-    async def status(self, patience_s: float = 1.0) -> Json:
+    async def collect(self, patience_s: float = 1.0) -> Json:
         """The whole swarm as JSON; a device that does not answer in time is shown as last heard."""
         replies = await self._ask_all(patience_s)
         node = self._node
@@ -134,7 +108,7 @@ class Seeing:
             "models": [asdict(entry) for entry in node.library.entries()],
             "chats": self._chats(),
             "events": [{"at": at, "event": event, **fields} for at, event, fields in list(node.log)[-20:]],
-            "discovery": node.neighbours.problem,
+            "discovery": node.peers.problem,
             "fetched_bytes": node.library.fetcher.bytes_fetched,
             "given_bytes": node.provider.bytes_given,
             "computed": {
@@ -153,29 +127,14 @@ class Seeing:
             fingerprint=me.credentials.fingerprint,
             port=me.port,
             interfaces=interfaces.here(),
-            discovery_problem=node.neighbours.problem if node.options.discover else "",
-            seen=tuple(node.neighbours.seen.values()),
+            discovery_problem=node.peers.problem if node.options.discover else "",
+            seen=tuple(node.peers.seen.values()),
             peers=node.transport.peers(),
             unreached=tuple(node.transport.unreached()),
             not_let_in=tuple(dict.fromkeys(t for t in node.troubles if isinstance(t, NotLetIn))),
             clones=tuple(dict.fromkeys(t for t in node.troubles if isinstance(t, CloneSeen))),
         )
         return findings_json(check(facts))
-
-    async def plan(self, model: str, add: Sequence[str], context: int) -> Json:
-        """Where a model would run, with made-up devices if wanted."""
-        node = self._node
-        known = await node.know(await node.asking.find(model))
-        devices = node.core.devices(known.id, node.now)
-        for text in add:
-            devices += typical_devices(text, start=len(devices))
-        added = {device.id for device in devices} - {node.peer, *node.core.members.peers}
-
-        def link(a: PeerId, b: PeerId) -> Link | None:
-            return WIRED if a in added or b in added else node.core.link(a, b)
-
-        wanted = Wanted(known.cost, context or default_plan_context(known.spec.context_length, node.settings.context))
-        return plan_json(await node.run_io(plan, wanted, devices, link))
 
     async def _ask_all(self, patience_s: float) -> dict[PeerId, StatusReply]:
         request, self._next_request = self._next_request, self._next_request % (2**31 - 1) + 1
@@ -239,35 +198,3 @@ class Seeing:
 def findings_json(findings: Sequence[Finding]) -> list[Json]:
     """What the network's doctor found."""
     return [{"level": found.level.value, "text": found.text, "advice": found.advice} for found in findings]
-
-
-def default_plan_context(context_length: int, wanted: int) -> int:
-    """Tokens of context to plan for when nobody says: a long chat."""
-    return wanted or min(context_length, PLANNED_CONTEXT)
-
-
-def plan_json(result: Plan | NoPlan) -> Json:
-    """A plan for people (`lines`) and for scripts."""
-    lines = explain(result)
-    left_out = [{"name": out.name, "reason": out.reason} for out in result.left_out]
-    if isinstance(result, NoPlan):
-        missing = {"fits": False, "missing_bytes": result.missing_bytes, "context_that_fits": result.context_that_fits}
-        return {"lines": lines, **missing, "left_out": left_out}
-    prediction = result.prediction
-    return {
-        "lines": lines,
-        "fits": True,
-        "stages": [asdict(stage) for stage in result.stages],
-        "tokens_per_s": prediction.tokens_per_s,
-        "busy_tokens_per_s": prediction.busy_tokens_per_s,
-        "first_token_s": prediction.first_token_s,
-        "left_out": left_out,
-    }
-
-
-def devices_with(mine: Device, add: Sequence[str]) -> list[Device]:
-    """This device and made-up ones."""
-    devices = [mine]
-    for text in add:
-        devices += typical_devices(text, start=len(devices))
-    return devices

@@ -14,10 +14,10 @@ from swarm.net.events import Event, Received
 from swarm.net.gate import Gate, LoopGate
 from swarm.wire.messages import Activation, Token, Tokens
 
-QUICK = frozenset((Activation, Token, Tokens))
+FAST_KINDS = frozenset((Activation, Token, Tokens))
 
 
-class QuickGate:
+class FastPath:
     """`handle` tries to take a message now and says whether it did; `handler` gets all other events on the loop."""
 
     def __init__(
@@ -34,8 +34,8 @@ class QuickGate:
         return Gate(self._deliver, self._slow.has_room)
 
     def _deliver(self, event: Event) -> None:
-        is_quick = isinstance(event, Received) and type(event.message) in QUICK
-        if not is_quick or self._n_given != self._n_done or not self._handle(cast(Received, event)):
+        is_fast = isinstance(event, Received) and type(event.message) in FAST_KINDS
+        if not is_fast or self._n_given != self._n_done or not self._handle(cast(Received, event)):
             self._n_given += 1
             self._slow.deliver(event)
 

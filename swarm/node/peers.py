@@ -48,7 +48,7 @@ class Rekeyed:
     shut_out: tuple[str, ...]
 
 
-class Neighbours:
+class Peers:
     """Owned by the node."""
 
     def __init__(self, node: Node) -> None:

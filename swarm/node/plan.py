@@ -1,0 +1,66 @@
+"""Where a model would run: the answer of `swarm plan`, for people and for scripts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+from swarm.cluster.cost import Device, Link
+from swarm.cluster.devices import WIRED, typical_devices
+from swarm.cluster.explain import explain
+from swarm.cluster.planner import NoPlan, Plan, Wanted, plan
+from swarm.wire.ids import PeerId
+
+if TYPE_CHECKING:
+    from swarm.node.node import Node
+
+Json = dict[str, object]
+PLANNED_CONTEXT = 2048
+
+
+async def plan_model(node: Node, model: str, add: Sequence[str], context: int) -> Json:
+    """Where a model would run, with made-up devices if wanted."""
+    known = await node.know(await node.questions.find(model))
+    devices = node.core.devices(known.id, node.now)
+    for text in add:
+        devices += typical_devices(text, start=len(devices))
+    added = {device.id for device in devices} - {node.peer, *node.core.members.peers}
+
+    def link(a: PeerId, b: PeerId) -> Link | None:
+        return WIRED if a in added or b in added else node.core.link(a, b)
+
+    wanted = Wanted(known.cost, context or default_plan_context(known.spec.context_length, node.settings.context))
+    return plan_json(await node.run_io(plan, wanted, devices, link))
+
+
+def default_plan_context(context_length: int, wanted: int) -> int:
+    """Tokens of context to plan for when nobody says: a long chat."""
+    return wanted or min(context_length, PLANNED_CONTEXT)
+
+
+def plan_json(result: Plan | NoPlan) -> Json:
+    """A plan for people (`lines`) and for scripts."""
+    lines = explain(result)
+    left_out = [{"name": out.name, "reason": out.reason} for out in result.left_out]
+    if isinstance(result, NoPlan):
+        missing = {"fits": False, "missing_bytes": result.missing_bytes, "context_that_fits": result.context_that_fits}
+        return {"lines": lines, **missing, "left_out": left_out}
+    prediction = result.prediction
+    return {
+        "lines": lines,
+        "fits": True,
+        "stages": [asdict(stage) for stage in result.stages],
+        "tokens_per_s": prediction.tokens_per_s,
+        "busy_tokens_per_s": prediction.busy_tokens_per_s,
+        "first_token_s": prediction.first_token_s,
+        "left_out": left_out,
+    }
+
+
+def devices_with(mine: Device, add: Sequence[str]) -> list[Device]:
+    """This device and made-up ones."""
+    devices = [mine]
+    for text in add:
+        devices += typical_devices(text, start=len(devices))
+    return devices
