@@ -16,6 +16,7 @@ from swarm.cli import doctor_network, machine, options
 from swarm.cli.finding import Finding
 from swarm.cli.terminal import GREEN, RED, YELLOW, human_bytes, paint
 from swarm.errors import NativeError, SwarmError
+from swarm.files import spare_bytes
 from swarm.store import catalog
 
 HELP = "Check this device: kernels, memory, disk, model, network. Says what is wrong and what to do; exits 1 if so."
@@ -117,7 +118,7 @@ def check_disk(settings: config.Settings) -> list[Finding]:
     folder = settings.models_path
     model = catalog.CATALOG.get(settings.model)
     kept = sum(path.stat().st_size for path in catalog.kept_models(folder))
-    free = machine.free_disk_bytes(folder)
+    free = spare_bytes(folder)
     text = f"{human_bytes(free)} free for models in {folder} ({human_bytes(kept)} used)"
     needed = 2 * model.size_bytes if model and not (folder / model.file_name).exists() else 0
     if free >= needed:

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 
 from swarm import config
 from swarm.cli.conversation import Conversation, from_json
-from swarm.cli.slash import write_private
 from swarm.errors import ConfigError
+from swarm.files import PRIVATE, replace_file
 from swarm.limits import MAX_CHAT_FILE_BYTES
 
 if TYPE_CHECKING:
@@ -57,7 +57,8 @@ def keep(conversation: Conversation, model: str, pending: Pending | None) -> Non
         value["pending"] = asdict(pending)
     try:
         file().parent.mkdir(parents=True, exist_ok=True)
-        write_private(file(), json.dumps(value, ensure_ascii=False))
+        # Not durable: nobody waits for an SD card before and after each answer.
+        replace_file(file(), json.dumps(value, ensure_ascii=False).encode(), mode=PRIVATE, durable=False)
     except OSError:
         return
 

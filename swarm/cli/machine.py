@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,13 +50,6 @@ def cpu_name(cpuinfo: Path = CPUINFO, device_tree: Path = DEVICE_TREE_MODEL) -> 
     core = fields.get("model name") or ARM_PARTS.get(fields.get("CPU part", ""), "")
     named = ", ".join(part for part in (board, core) if part)
     return named or platform.processor() or platform.machine()
-
-
-def free_disk_bytes(folder: Path) -> int:
-    """Free bytes on the disk where `folder` is or would be made."""
-    while not folder.exists() and folder != folder.parent:
-        folder = folder.parent
-    return shutil.disk_usage(folder).free
 
 
 def _cpuinfo_fields(path: Path) -> dict[str, str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
@@ -14,6 +13,7 @@ from swarm import config
 from swarm.cli import answers
 from swarm.cli.conversation import Conversation, from_json
 from swarm.errors import ConfigError
+from swarm.files import PRIVATE, replace_file
 from swarm.limits import MAX_CHAT_FILE_BYTES
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ def save(chat: Chat, argument: str) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.exists():
             _load_file(path)  # only a saved chat may be written over
-        write_private(path, chat.conversation.to_json(chat.model_name))
+        replace_file(path, chat.conversation.to_json(chat.model_name).encode(), mode=PRIVATE)
     except OSError as error:
         raise ConfigError(f"{path} cannot be written ({error.strerror})") from error
     chat.say(f"saved to {path}")
@@ -210,11 +210,3 @@ def _load_file(path: Path) -> Conversation:
         return from_json(raw)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error
-
-
-def write_private(path: Path, text: str) -> None:
-    """Write all or nothing, for the user's eyes only."""
-    part = path.with_name(f".{path.name}.part")
-    with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
-        file.write(text)
-    part.replace(path)

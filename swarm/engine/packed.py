@@ -7,7 +7,6 @@ price is the model's size on the disk, so only large models on disks with room, 
 
 from __future__ import annotations
 
-import fcntl
 import mmap
 import os
 import shutil
@@ -18,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from swarm.files import PRIVATE, existing, partial_of, publish, try_lock
 from swarm.limits import MAX_PACKED_FILES, MIN_PACKED_BYTES, MIN_PACKED_FREE_BYTES
 
 U8 = npt.NDArray[np.uint8]
@@ -49,8 +49,10 @@ class PackedFile:
         file = -1
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            file = os.open(part_of(path), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            file = os.open(partial_of(path), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, PRIVATE)
+            if not try_lock(file):
+                os.close(file)
+                return None
             os.ftruncate(file, 0)  # what a run that was cut off left may be anything
             os.posix_fallocate(file, 0, n_bytes)  # a full disk must say so now, not kill us at a write to the map
             return cls(path, n_bytes, file, is_filled=False)
@@ -71,24 +73,18 @@ class PackedFile:
 
     def _keep(self) -> None:
         with suppress(OSError):  # not kept: the next run packs again
-            os.fsync(self._file)
-            os.replace(part_of(self._path), self._path)
+            publish(partial_of(self._path), self._path)
             prune(self._path.parent)
-
-
-def part_of(path: Path) -> Path:
-    """Where a file lies until it is complete."""
-    return path.with_suffix(".part")
 
 
 def is_worth_it(folder: Path, n_bytes: int) -> bool:
     """True for weights that take long to pack, on a disk that is fast and has room."""
     if n_bytes < MIN_PACKED_BYTES:
         return False
-    existing = next(p for p in (folder, *folder.parents) if p.exists())
-    usage = shutil.disk_usage(existing)
+    folder = existing(folder)
+    usage = shutil.disk_usage(folder)
     room = usage.free - n_bytes
-    return room > max(MIN_PACKED_FREE_BYTES, usage.total // 10) and not is_slow_disk(existing)
+    return room > max(MIN_PACKED_FREE_BYTES, usage.total // 10) and not is_slow_disk(folder)
 
 
 def is_slow_disk(path: Path) -> bool:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import base64
-import contextlib
 import hashlib
 import os
 import secrets
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import zmq
 from zmq.utils import z85
 
 from swarm.errors import SwarmKeyError
+from swarm.files import PRIVATE, PRIVATE_DIRECTORY, create_file, replace_file
 from swarm.wire.proof import KEY_BYTES, Credentials
 
 CHECK_BYTES = 6  # of a written swarm key: with them it is 64 characters without a spare bit
@@ -135,46 +137,27 @@ def _read(path: Path) -> str | None:
 
 def _create(path: Path, text: str) -> None:
     """Write a new key file; when another process was faster, its file stays."""
-    temporary = _write_beside(path, text)
-    try:
-        with contextlib.suppress(FileExistsError):
-            os.link(temporary, path)
-    except OSError as error:
-        raise SwarmKeyError(f"{path}: cannot be written ({error.strerror})") from error
-    finally:
-        os.unlink(temporary)
+    with _cannot_write(path):
+        create_file(path, _line(text), mode=PRIVATE)
 
 
 def _replace(path: Path, text: str) -> None:
-    temporary = _write_beside(path, text)
-    try:
-        os.replace(temporary, path)
-    except OSError as error:
-        os.unlink(temporary)
-        raise SwarmKeyError(f"{path}: cannot be written ({error.strerror})") from error
-    _sync_directory(path.parent)
+    with _cannot_write(path):
+        replace_file(path, _line(text), mode=PRIVATE)
 
 
-def _write_beside(path: Path, text: str) -> Path:
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+@contextmanager
+def _cannot_write(path: Path) -> Iterator[None]:
+    """Make the directory of a key file; whatever the disk refuses is a SwarmKeyError."""
     try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        with os.fdopen(descriptor, "w") as file:
-            file.write(text + "\n")
-            file.flush()
-            os.fsync(file.fileno())
+        path.parent.mkdir(mode=PRIVATE_DIRECTORY, parents=True, exist_ok=True)
+        yield
     except OSError as error:
         raise SwarmKeyError(f"{path}: cannot be written ({error.strerror})") from error
-    return temporary
 
 
-def _sync_directory(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def _line(text: str) -> bytes:
+    return f"{text}\n".encode("ascii")
 
 
 def _parse_hex(text: str, path: Path) -> bytes:

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import secrets
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from swarm.errors import ResourceError
+from swarm.files import PRIVATE, PRIVATE_DIRECTORY, disk_errors, replace_file
 from swarm.limits import MAX_CONFIG_BYTES
-from swarm.store.disk import disk_errors, replace_file
 
 if TYPE_CHECKING:
     from swarm.net.keys import KeyStore
@@ -65,8 +62,8 @@ class Home:
 
     def make(self) -> None:
         """Make the directory; raise ResourceError when that is not possible."""
-        with disk_errors(self.root):
-            self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with disk_errors(self.root, "home"):
+            self.root.mkdir(mode=PRIVATE_DIRECTORY, parents=True, exist_ok=True)
 
     def running(self) -> Running | None:
         """The node that runs here, or that was killed and could not take its file away."""
@@ -78,10 +75,9 @@ class Home:
 
     def say_running(self, running: Running) -> None:
         """Tell the commands on this device where the node is."""
-        part = self.running_file.with_name(f".running.{secrets.token_hex(4)}")
-        with disk_errors(self.root), open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-            json.dump(asdict(running), file)
-        part.replace(self.running_file)
+        with disk_errors(self.root, "home"):
+            # Not durable: after a power cut no node runs.
+            replace_file(self.running_file, json.dumps(asdict(running)).encode(), mode=PRIVATE, durable=False)
 
     def say_stopped(self, pid: int) -> None:
         """Take that back, unless another node has said it meanwhile."""
@@ -111,5 +107,5 @@ def read_json(path: Path) -> object:
 
 def write_json(path: Path, value: object) -> None:
     """Write such a file, whole or not at all; a full disk only costs what it would have remembered."""
-    with contextlib.suppress(ResourceError):
+    with contextlib.suppress(OSError):
         replace_file(path, json.dumps(value).encode())

@@ -25,11 +25,11 @@ import swarm
 from swarm import config, cores, kernels
 from swarm.engine.decoder import Decoder
 from swarm.engine.weights import MATRICES, load_weights
+from swarm.files import spare_bytes
 from swarm.kernels.quants import Quant, quant_by_name
 from swarm.models.spec import LayerSpec, ModelSpec, Role, RopeSpec, TensorRef, role_shape
 from swarm.node.home import Home, read_json, write_json
 from swarm.node.model import free_memory_bytes
-from swarm.store.disk import free_bytes
 from swarm.wire.records import Capabilities
 
 U8 = npt.NDArray[np.uint8]
@@ -119,7 +119,7 @@ def usable_disk(folder: Path, wanted: str) -> int:
     disk = psutil.disk_usage(str(folder))
     if wanted:
         return config.parse_bytes("disk", wanted, of=disk.total)
-    return max(0, free_bytes(folder) - int((1 - DISK_SHARE) * disk.total))
+    return max(0, spare_bytes(folder) - int((1 - DISK_SHARE) * disk.total))
 
 
 def remembered(home: Home, isa: str, threads: int) -> Speeds | None:

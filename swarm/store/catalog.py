@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import difflib
-import fcntl
 import hashlib
-import os
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from swarm import config
-from swarm.errors import DiskFull, DownloadError, ModelNotFound, ResourceError
-from swarm.limits import MIN_FREE_DISK_BYTES
+from swarm.errors import DownloadError, ModelNotFound
+from swarm.files import check_space, disk_errors, locked, publish
 from swarm.store import sources
 
 Progress = Callable[[str, int, int], None]  # what is happening, bytes done, bytes in all
@@ -81,9 +78,10 @@ def fetch(model: CatalogModel, folder: Path, progress: Progress | None = None) -
     if _is_whole(target, model):
         return target
     progress = progress or _no_progress
-    with _disk_errors(folder):
+    with disk_errors(folder, "models_dir"):
         folder.mkdir(parents=True, exist_ok=True)
-        with _locked(folder / f".{model.file_name}.lock", progress):
+        lock = folder / f".{model.file_name}.lock"
+        with locked(lock, waiting=lambda: progress("Waiting for another swarm that is downloading", 0, 0)):
             if not _is_whole(target, model):
                 _fetch_locked(model, folder, progress)
     return target
@@ -108,7 +106,8 @@ def file_sha256(path: Path, progress: Callable[[int], None] | None = None) -> st
 
 
 def _fetch_locked(model: CatalogModel, folder: Path, progress: Progress) -> None:
-    _check_free_space(folder, model)
+    largest_packed = max((source.packed_bytes for source in model.sources), default=0)
+    check_space(folder, model.size_bytes + largest_packed, "free some space, or set models_dir to another disk")
     staging = folder / f".{model.file_name}.fetch"  # kept after an interruption: the hub resumes from it
     staging.mkdir(exist_ok=True)
     refusals: list[str] = []
@@ -120,7 +119,7 @@ def _fetch_locked(model: CatalogModel, folder: Path, progress: Progress) -> None
             continue
         actual = file_sha256(arrived, lambda done: progress("Verifying", done, model.size_bytes))
         if actual == model.sha256:
-            _put_in_place(arrived, folder / model.file_name)
+            publish(arrived, folder / model.file_name)
             shutil.rmtree(staging, ignore_errors=True)
             return
         arrived.unlink()
@@ -131,55 +130,12 @@ def _fetch_locked(model: CatalogModel, folder: Path, progress: Progress) -> None
     )
 
 
-def _put_in_place(arrived: Path, target: Path) -> None:
-    with arrived.open("rb") as file:
-        os.fsync(file.fileno())  # the name must never outlive the bytes when the power goes
-    arrived.replace(target)
-
-
 def _is_whole(path: Path, model: CatalogModel) -> bool:
     """True when the file is there in full; its hash was verified before it got this name."""
     try:
         return path.stat().st_size == model.size_bytes
     except OSError:
         return False
-
-
-def _check_free_space(folder: Path, model: CatalogModel) -> None:
-    largest_packed = max((source.packed_bytes for source in model.sources), default=0)
-    needed = model.size_bytes + largest_packed + MIN_FREE_DISK_BYTES
-    free = shutil.disk_usage(folder).free
-    if free < needed:
-        raise DiskFull(
-            f"{folder} has {free / 1e6:.0f} MB free and {model.name} needs {needed / 1e6:.0f} MB; "
-            "free some space, or set models_dir to another disk"
-        )
-
-
-@contextmanager
-def _disk_errors(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if sources.is_disk_full(error):
-            raise DiskFull(
-                f"the disk of {folder} is full; free some space, or set models_dir to another disk"
-            ) from error
-        raise ResourceError(
-            f"cannot write into {folder} ({error.strerror or error}); set models_dir to a directory you can write"
-        ) from error
-
-
-@contextmanager
-def _locked(path: Path, progress: Progress) -> Iterator[None]:
-    """Hold an exclusive lock that the system drops when the process ends, however it ends."""
-    with path.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            progress("Waiting for another swarm that is downloading", 0, 0)
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def _no_progress(what: str, done: int, total: int) -> None:

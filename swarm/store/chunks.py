@@ -10,7 +10,6 @@ One process at a time uses a store.
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
 import shutil
@@ -24,13 +23,14 @@ import numpy as np
 from blake3 import blake3
 
 from swarm.errors import DiskFull, ModelError, ModelNotFound, RemoteProtocolError, ResourceError
+from swarm.files import check_space, disk_errors, open_locked, replace_file
 from swarm.limits import MAX_GGUF_PARTS, MAX_MANIFEST_BYTES, MAX_MODELS, SYNC_BYTES
-from swarm.store.disk import disk_errors, free_bytes, replace_file
 from swarm.store.gguf import GGUF, open_gguf, part_paths
 from swarm.store.importing import Progress, manifest_of
 from swarm.store.manifest import Manifest, decode_manifest
 from swarm.store.model_chunks import Buffer, ModelChunks
 from swarm.store.stored_model import StoredModel
+from swarm.units import size_text
 from swarm.wire.ids import ChunkId, ModelId
 from swarm.wire.records import ModelHolding
 
@@ -49,9 +49,11 @@ class ChunkStore:
         # An SD card takes a second to flush; meanwhile chunks come and go.
         self._flusher = ThreadPoolExecutor(1, "flush")
         self._flush: Future[None] | None = None
-        with disk_errors(root):
+        with disk_errors(root, "home"):
             (root / "models").mkdir(parents=True, exist_ok=True)
-            self._lock_file: int | None = _locked(root)
+            self._lock_file = open_locked(root / ".lock")
+        if self._lock_file is None:
+            raise ResourceError(f"another Swarm on this device uses {root}; stop it, or give this one its own")
         for directory in sorted((root / "models").iterdir()):
             self._open_directory(directory)
 
@@ -68,7 +70,8 @@ class ChunkStore:
         with self._lock:
             self._close_model(manifest.id)
             directory = self._write_manifest(manifest)
-            replace_file(directory / "source", msgpack.packb(stamp))
+            with disk_errors(self.root, "home"):
+                replace_file(directory / "source", msgpack.packb(stamp))
             self._models[manifest.id] = ModelChunks(directory, manifest, source)
         return manifest
 
@@ -154,15 +157,10 @@ class ChunkStore:
         stored = self.stored_bytes
         if self.quota_bytes is not None and stored + n_bytes > self.quota_bytes:
             raise DiskFull(
-                f"the model store may take {self.quota_bytes / 1e9:.1f} GB, has {stored / 1e9:.1f} GB and needs "
-                f"{n_bytes / 1e9:.1f} GB more; remove a model or raise the limit"
+                f"the model store may take {size_text(self.quota_bytes)}, has {size_text(stored)} and needs "
+                f"{size_text(n_bytes)} more; remove a model or raise the limit"
             )
-        free = free_bytes(self.root)
-        if n_bytes > free:
-            raise DiskFull(
-                f"the disk of {self.root} has {free / 1e9:.1f} GB to spare and {n_bytes / 1e9:.1f} GB are needed; "
-                "free some space or remove a model"
-            )
+        check_space(self.root, n_bytes, "free some space or remove a model")
 
     def make_room(self, n_bytes: int, in_use: Collection[ModelId]) -> list[ModelId]:
         """Remove models that nobody uses, longest unused first, until n_bytes fit; DiskFull when they never do."""
@@ -217,7 +215,7 @@ class ChunkStore:
 
     def _write_manifest(self, manifest: Manifest) -> Path:
         directory = self.root / "models" / manifest.id
-        with disk_errors(self.root):
+        with disk_errors(self.root, "home"):
             directory.mkdir(exist_ok=True)
             replace_file(directory / "manifest", manifest.encoded)
         return directory
@@ -236,17 +234,6 @@ class ChunkStore:
         except DiskFull:
             return False
         return True
-
-
-def _locked(root: Path) -> int:
-    """A lock on the store that the system drops when the process ends, however it ends."""
-    fd = os.open(root / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(fd)
-        raise ResourceError(f"another Swarm on this device uses {root}; stop it, or give this one its own") from None
-    return fd
 
 
 def _stamp(path: Path) -> Stamp:

@@ -11,11 +11,13 @@ import os
 import re
 from collections import OrderedDict
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from swarm.files import sync
 from swarm.limits import MAX_OPEN_DATA_FILES, MAX_STORE_FILES
 from swarm.store.manifest import HEADER_STEP, Manifest
 
@@ -128,14 +130,8 @@ class DataFiles:
 def flush(paths: Iterable[Path]) -> None:
     """Wait until the disk has what was written to these files and directories; needs nothing of a DataFiles."""
     for path in paths:
-        try:
-            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        except FileNotFoundError:
-            continue  # deleted since
-        try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)
+        with suppress(FileNotFoundError):  # deleted since
+            sync(path)
 
 
 def group_of(name: str) -> str:

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from swarm.store.disk import replace_file
+from swarm.files import replace_file
 
 _NOTE = struct.Struct("<BxHI")  # kind, 16 bits of checksum, chunk (or, for SYNCED, a number of notes)
 _HELD, _LOST, _SYNCED = 1, 2, 3

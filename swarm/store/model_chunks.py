@@ -11,8 +11,8 @@ import numpy.typing as npt
 from blake3 import blake3
 
 from swarm.errors import ResourceError
+from swarm.files import disk_errors
 from swarm.store.data_files import DataFiles, flush
-from swarm.store.disk import disk_errors
 from swarm.store.gguf import GGUF
 from swarm.store.journal import Journal
 from swarm.store.manifest import HEADER_STEP, Manifest
@@ -45,7 +45,7 @@ class ModelChunks:
         """Keep a chunk that a peer sent; False when it is not what the manifest says. Raise DiskFull."""
         if len(data) != self.manifest.chunk_sizes[chunk] or not self._is_right(chunk, data):
             return False
-        with self._lock, disk_errors(self.directory):
+        with self._lock, disk_errors(self.directory, "home"):
             if not self.held[chunk]:
                 self.files.write(chunk, data)
                 self._journal.note_held(chunk)
@@ -103,7 +103,7 @@ class ModelChunks:
         if not paths:
             return
         try:
-            with disk_errors(self.directory):
+            with disk_errors(self.directory, "home"):
                 flush(paths)
         except ResourceError:
             # Linux forgets what it could not write: no later flush of this run may vouch for it.

@@ -6,7 +6,6 @@ the caller verifies the file and tries the next source.
 
 from __future__ import annotations
 
-import errno
 import shutil
 import socket
 import subprocess
@@ -21,7 +20,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Protocol
 
-from swarm.errors import DiskFull, DownloadError
+from swarm.errors import DownloadError
+from swarm.files import disk_full, is_disk_full
 from swarm.limits import CONNECT_TIMEOUT_S
 
 Progress = Callable[[int, int], None]  # bytes done, bytes in all
@@ -117,16 +117,6 @@ class WheelMember:
         return target
 
 
-def is_disk_full(error: BaseException) -> bool:
-    """True when the system said that the disk or the quota is full."""
-    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
-
-
-def disk_full_hint(folder: Path) -> str:
-    """What to tell a user whose disk ran full."""
-    return f"the disk of {folder} is full; free some space, or set models_dir to another disk"
-
-
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
     """The hash stands in the first reply, which redirects to the bytes."""
 
@@ -155,7 +145,7 @@ def _pip_download(requirement: str, folder: Path, progress: Progress) -> None:
     if process.returncode == 0:
         return
     if "No space left on device" in complaint or "Disk quota exceeded" in complaint:
-        raise DiskFull(disk_full_hint(folder))
+        raise disk_full(folder, "models_dir")
     raise DownloadError(f"pip could not fetch it ({complaint or f'exit code {process.returncode}'})")
 
 

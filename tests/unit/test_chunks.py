@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from swarm import files
 from swarm.errors import DiskFull, ModelNotFound, RemoteProtocolError, ResourceError
 from swarm.store import chunks as chunks_module
 from swarm.store.chunks import ChunkStore
@@ -407,7 +408,7 @@ def test_import_tells_how_far_it_is(tmp_path: Path, model: Path) -> None:
 def test_the_quota_is_kept_and_says_what_is_missing(seeder, open_store) -> None:
     source, manifest = seeder
     store = open_store(quota_bytes=1_000_000)
-    with pytest.raises(DiskFull, match=r"may take 0.0 GB, has 0.0 GB .*; remove a model or raise the limit"):
+    with pytest.raises(DiskFull, match=r"may take 977 KiB, has 851 KiB and needs .*; remove a model or raise"):
         fetch(store, source, manifest)
     assert 0 < store.stored_bytes <= 1_000_000
     with pytest.raises(DiskFull):
@@ -428,8 +429,8 @@ def test_a_full_disk_is_told_before_and_while_writing(seeder, open_store, monkey
         with pytest.raises(DiskFull, match="is full; free some space"):
             fetch(store, source, manifest, [2])
     with monkeypatch.context() as patch:
-        patch.setattr(chunks_module, "free_bytes", lambda directory: 100)
-        with pytest.raises(DiskFull, match=r"has 0\.0 GB to spare"):
+        patch.setattr(files, "spare_bytes", lambda directory: 100)
+        with pytest.raises(DiskFull, match="has 100 B to spare"):
             fetch(store, source, manifest, [2])
     assert list(np.flatnonzero(held(store, manifest))) == [0, 1]
     fetch(store, source, manifest)

@@ -106,7 +106,7 @@ def test_less_than_one_core_of_quota_is_remarked(settings: config.Settings, monk
 
 
 def test_a_full_disk_is_a_problem(settings: config.Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machine, "free_disk_bytes", lambda folder: 10**6)
+    monkeypatch.setattr(doctor, "spare_bytes", lambda folder: 10**6)
     found = finding(settings, "disk")
     assert found.level == "problem" and "free 196 MB, or set models_dir" in found.advice
 
@@ -131,7 +131,7 @@ def test_a_model_setting_that_means_nothing_is_a_problem(settings: config.Settin
 def test_a_problem_sets_the_exit_code_and_the_last_line(
     own_home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(machine, "free_disk_bytes", lambda folder: 10**6)
+    monkeypatch.setattr(doctor, "spare_bytes", lambda folder: 10**6)
     assert cli.main(["doctor"]) == 1
     out = capsys.readouterr().out
     assert "!!   disk" in out and "-> free 196 MB" in out

@@ -14,8 +14,9 @@ import pytest
 from swarm import kernels
 from swarm.engine import packed
 from swarm.engine.decoder import Decoder
-from swarm.engine.packed import PackedFile, is_worth_it, part_of, prune
+from swarm.engine.packed import PackedFile, is_worth_it, prune
 from swarm.engine.weights import Keep, Weights, load_weights
+from swarm.files import partial_of
 from swarm.kernels import _native
 from swarm.kernels.quants import QUANTS
 from swarm.limits import MAX_PACKED_FILES, MIN_PACKED_BYTES
@@ -73,7 +74,7 @@ def test_a_file_of_another_size_is_packed_anew(model: Path, tmp_path: Path, here
 
 
 def test_what_a_killed_run_left_is_overwritten(model: Path, tmp_path: Path, here: None) -> None:
-    part_of(tmp_path / "key.packed").write_bytes(b"\xff" * 100_000)
+    partial_of(tmp_path / "key.packed").write_bytes(b"\xff" * 100_000)
     _, want = load(model, None)
     load(model, keeper(tmp_path))
     _, got = load(model, keeper(tmp_path))
@@ -81,13 +82,13 @@ def test_what_a_killed_run_left_is_overwritten(model: Path, tmp_path: Path, here
 
 
 def test_a_file_that_another_process_fills_is_left_alone(model: Path, tmp_path: Path, here: None) -> None:
-    part = part_of(tmp_path / "key.packed")
-    with part.open("wb") as other:
+    partial = partial_of(tmp_path / "key.packed")
+    with partial.open("wb") as other:
         other.write(b"theirs")
         other.flush()
         fcntl.flock(other, fcntl.LOCK_EX)
         load(model, keeper(tmp_path))
-    assert part.read_bytes() == b"theirs"
+    assert partial.read_bytes() == b"theirs"
     assert not (tmp_path / "key.packed").exists()
 
 

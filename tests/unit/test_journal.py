@@ -8,8 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from swarm.errors import DiskFull, ResourceError
-from swarm.store.disk import disk_errors, replace_file
 from swarm.store.journal import Journal
 
 N = 50
@@ -100,22 +98,3 @@ def test_a_long_journal_is_written_anew_and_says_the_same(tmp_path: Path) -> Non
     assert reopened(path) == ([8, 9], [9])
     assert path.stat().st_size < n_bytes / 100
     assert reopened(path) == ([8, 9], [9])
-
-
-def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "file"
-    replace_file(path, b"old")
-
-    def fail(fd: int) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("os.fsync", fail)
-    with pytest.raises(DiskFull):
-        replace_file(path, b"new")
-    assert path.read_bytes() == b"old"
-
-
-@pytest.mark.parametrize(("number", "kind"), [(28, DiskFull), (122, DiskFull), (30, ResourceError), (5, ResourceError)])
-def test_failures_of_the_disk_become_errors_with_advice(tmp_path: Path, number: int, kind: type) -> None:
-    with pytest.raises(kind, match="give the store"), disk_errors(tmp_path):
-        raise OSError(number, "reason")

@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2] / "swarm"
 LAYERS = (
-    {"errors", "limits", "config", "cores", "value"},
+    {"errors", "limits", "config", "cores", "value", "files", "units"},
     {"kernels", "wire"},
     {"models", "store", "text", "cluster", "experts"},
     {"engine", "net"},
