@@ -7,7 +7,7 @@ file are given back tensor by tensor, so that memory never holds the weights twi
 from __future__ import annotations
 
 import mmap
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol
@@ -46,9 +46,15 @@ class TensorSource(Protocol):
 
     @property
     def tensors(self) -> Mapping[str, TensorInfo]: ...
-    def raw(self, name: str) -> U8: ...
-    def slabs(self, name: str) -> Iterable[U8]: ...
-    def drop(self, name: str) -> None: ...
+
+    def raw(self, name: str, rows: Sequence[range] | None = None, columns: range | None = None) -> U8:
+        """The stored bytes (rows, row_bytes) of these rows and columns of a matrix, or of these values of a vector."""
+
+    def slabs(self, name: str, rows: Sequence[range] | None = None, columns: range | None = None) -> Iterable[U8]:
+        """The same of every expert, one after the other."""
+
+    def drop(self, name: str) -> None:
+        """Give back the memory that reading this tensor has filled."""
 
 
 @dataclass(frozen=True)
@@ -180,10 +186,10 @@ class _Loader:
         if self.arena.is_filled:
             self.packed[need.ref] = [self._as_packed(quant, need) for _ in range(need.n_experts)]
             return
-        rows = slice(need.ref.row_start, need.ref.row_end)
+        rectangle = need.ref.name, need.ref.rows, need.ref.columns
         # Expert by expert: a source that must put rows together then never holds all of them.
-        slabs = self.source.slabs(need.ref.name) if need.role in EXPERT_ROLES else [self.source.raw(need.ref.name)]
-        self.packed[need.ref] = [self._pack_rows(quant, slab[rows], need) for slab in slabs]
+        slabs = self.source.slabs(*rectangle) if need.role in EXPERT_ROLES else [self.source.raw(*rectangle)]
+        self.packed[need.ref] = [self._pack_rows(quant, slab, need) for slab in slabs]
         self.source.drop(need.ref.name)
 
     def _pack_rows(self, quant: Quant, raw: U8, need: NeededTensor) -> _native.Mat:
@@ -193,10 +199,10 @@ class _Loader:
         step = max(PACK_BYTES // raw.shape[1] // PANEL, 1) * PANEL
         for row in range(0, need.rows, step):
             start = _native.packed_bytes(quant.id, row, need.cols, need.cols)
-            part = raw[row : row + step]
-            _native.pack(quant.id, part, need.cols, out[start:], 0, self.threads)
-            self.read += part.size
-            if self.read + part.size > PACK_BYTES:
+            piece = np.ascontiguousarray(raw[row : row + step])  # some columns of a mapped file are not
+            _native.pack(quant.id, piece, need.cols, out[start:], 0, self.threads)
+            self.read += piece.size
+            if self.read + piece.size > PACK_BYTES:
                 self.source.drop(need.ref.name)
                 self.read = 0
         self._advance(n_bytes)
@@ -213,6 +219,5 @@ class _Loader:
             self.progress(self.done, self.total)
 
     def vector(self, need: NeededTensor) -> F32:
-        raw = self.source.raw(need.ref.name)
-        values = dequantize(self.source.tensors[need.ref.name].quant, raw.reshape(1, -1)).reshape(-1)
-        return values[need.ref.row_start : need.ref.row_end].copy()
+        raw = self.source.raw(need.ref.name, need.ref.rows)
+        return dequantize(self.source.tensors[need.ref.name].quant, raw.reshape(1, -1)).reshape(-1).copy()

@@ -1,4 +1,4 @@
-"""The names of tensors, bound to checked row ranges.
+"""The names of tensors, bound to checked rectangles of them.
 
 A family lists, layer by layer, which tensor holds which roles; `bind` turns that into `TensorRef`s and compares every
 tensor of the list with the file's tensor table: presence, shape, type.
@@ -68,7 +68,7 @@ def is_tied(h: Header) -> bool:
     return not h.has("output.weight")
 
 
-# ---- names to checked row ranges ----
+# ---- names to checked rectangles ----
 
 
 def bind(h: Header, spec: ModelSpec, layer_names: Iterable[list[Name]]) -> ModelSpec:
@@ -89,7 +89,7 @@ def _refs(h: Header, spec: ModelSpec, layer: int, names: list[Name]) -> dict[Rol
         shapes = [role_shape(spec, layer, role) for role in roles]
         row = 0
         for role, shape in zip(roles, shapes, strict=True):
-            refs[role] = TensorRef(name, row, row + shape.rows)
+            refs[role] = TensorRef(name, (range(row, row + shape.rows),), range(shape.cols))
             row += shape.rows
         _check_tensor(h, name, RoleShape(row, shapes[0].cols, shapes[0].n_experts))
     return refs

@@ -1,4 +1,4 @@
-"""What a model is, said once: everything a decoder needs to run it, and which rows of which tensors hold what.
+"""What a model is, said once: everything a decoder needs to run it, and which rectangle of which tensor holds what.
 
 A `ModelSpec` names no family: an engine that obeys every field here runs every family. A layer computes
 
@@ -57,14 +57,20 @@ EXPERT_ROLES = frozenset({Role.EXPERT_GATE, Role.EXPERT_UP, Role.EXPERT_DOWN})
 
 @dataclass(frozen=True, slots=True)
 class TensorRef:
-    """Rows [row_start, row_end) of a tensor in the file; of every expert's slab when the tensor holds experts.
+    """A rectangle of a tensor in the file: these ranges of its rows, one after the other, and these columns of each.
 
-    A vector of n values is n rows of one column.
+    Of a tensor that holds experts it is the same rectangle of every expert. A vector of n values is n rows of one
+    column. Ranges need not ascend, and a row may occur twice (see slices.py).
     """
 
     name: str
-    row_start: int
-    row_end: int
+    rows: tuple[range, ...]
+    columns: range
+
+    @property
+    def n_rows(self) -> int:
+        """Rows of all ranges together."""
+        return sum(map(len, self.rows))
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,4 +264,4 @@ def _needed(spec: ModelSpec, layers: range, embed: bool, output: bool) -> Iterat
 
 
 def _need(spec: ModelSpec, layer: int, role: Role, ref: TensorRef) -> NeededTensor:
-    return NeededTensor(role, layer, ref, *role_shape(spec, layer, role))
+    return NeededTensor(role, layer, ref, ref.n_rows, len(ref.columns), role_shape(spec, layer, role).n_experts)

@@ -13,8 +13,8 @@ import os
 import platform
 import statistics
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -243,18 +243,19 @@ class _Noise:
                 shape, quant = ((rows, cols), q4_k) if role in MATRICES else ((rows,), f32)
                 self.tensors[ref.name] = _Tensor(shape, quant)
 
-    def raw(self, name: str) -> U8:
+    def raw(self, name: str, rows: Sequence[range] | None = None, columns: range | None = None) -> U8:
+        """All of it: nothing asks for less."""
         tensor = self.tensors[name]
         if tensor.quant.name == "F32":
             return np.ones(tensor.shape, np.float32).view(np.uint8)
-        rows, cols = tensor.shape
+        n_rows, n_cols = tensor.shape
         rng = np.random.default_rng(len(name))
-        blocks = rng.integers(0, 256, (rows, cols // tensor.quant.block_cols, tensor.quant.block_bytes), np.uint8)
+        blocks = rng.integers(0, 256, (n_rows, n_cols // tensor.quant.block_cols, tensor.quant.block_bytes), np.uint8)
         blocks[:, :, :2] = np.array([1e-4], np.float16).view(np.uint8)
         blocks[:, :, 2:4] = 0
-        return blocks.reshape(rows, -1)
+        return blocks.reshape(n_rows, -1)
 
-    def slabs(self, name: str) -> Iterator[U8]:
+    def slabs(self, name: str, rows: Sequence[range] | None = None, columns: range | None = None) -> Iterator[U8]:
         """There are no experts."""
         yield self.raw(name)
 
@@ -263,10 +264,7 @@ class _Noise:
 
 
 def _spec(*, n_layers: int, hidden: int, heads: int, ffn: int) -> ModelSpec:
-    layers = tuple(
-        LayerSpec(ffn, tensors={role: TensorRef(f"{i}.{role}", 0, 1 << 30) for role in ROLES}) for i in range(n_layers)
-    )
-    return ModelSpec(
+    spec = ModelSpec(
         family="llama",
         n_layers=n_layers,
         hidden=hidden,
@@ -278,8 +276,15 @@ def _spec(*, n_layers: int, hidden: int, heads: int, ffn: int) -> ModelSpec:
         norm_eps=1e-5,
         rope=RopeSpec("half", hidden // heads, 1e4),
         attention_scale=(hidden // heads) ** -0.5,
-        layers=layers,
+        layers=(LayerSpec(ffn),) * n_layers,
     )
+    layers = (LayerSpec(ffn, tensors={role: _ref(spec, i, role) for role in ROLES}) for i in range(n_layers))
+    return replace(spec, layers=tuple(layers))
+
+
+def _ref(spec: ModelSpec, layer: int, role: Role) -> TensorRef:
+    shape = role_shape(spec, layer, role)
+    return TensorRef(f"{layer}.{role}", (range(shape.rows),), range(shape.cols))
 
 
 def _seconds(work: Callable[[], object]) -> float:

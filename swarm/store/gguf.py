@@ -6,17 +6,17 @@ import mmap
 import os
 import re
 import stat
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 
 import numpy as np
-import numpy.typing as npt
 
 from swarm.errors import BadModelFile, ModelNotFound
 from swarm.limits import MAX_GGUF_PARTS
 from swarm.store.gguf_header import Header, TensorInfo, parse_header
 from swarm.store.gguf_metadata import Metadata
+from swarm.store.rectangles import U8, Rows, cut
 
 _PART_NAME = re.compile(r"(?P<prefix>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf")
 
@@ -37,16 +37,21 @@ class GGUF:
         """The bytes of the first file up to the end of the metadata."""
         return memoryview(self._maps[0])[: self.header_bytes]
 
-    def raw(self, name: str) -> npt.NDArray[np.uint8]:
-        """The stored bytes of a tensor: a read-only view (rows ..., row_bytes) of the file."""
+    def raw(self, name: str, rows: Rows | None = None, columns: range | None = None) -> U8:
+        """The stored bytes of a tensor, or of a rectangle of it: (rows ..., row_bytes).
+
+        A read-only view of the file; a copy where `rows` are several ranges.
+        """
         tensor = self.tensors[name]
         flat = np.frombuffer(self._maps[tensor.part], np.uint8, tensor.n_bytes, tensor.offset)
-        return flat.reshape(*tensor.shape[:-1], tensor.quant.row_bytes(tensor.shape[-1]))
+        whole = flat.reshape(*tensor.shape[:-1], tensor.quant.row_bytes(tensor.shape[-1]))
+        return cut(whole, tensor.quant, rows, columns)
 
-    def slabs(self, name: str) -> Iterable[npt.NDArray[np.uint8]]:
-        """The experts of a tensor (its outer dimensions), one (rows, row_bytes) view after the other."""
-        raw = self.raw(name)
-        return raw.reshape(-1, *raw.shape[-2:])
+    def slabs(self, name: str, rows: Rows | None = None, columns: range | None = None) -> Iterator[U8]:
+        """The rectangle of each expert of a tensor (its outer dimensions), one after the other, as `raw` gives it."""
+        whole = self.raw(name)
+        for slab in whole.reshape(-1, *whole.shape[-2:]):
+            yield cut(slab, self.tensors[name].quant, rows, columns)
 
     def drop(self, name: str) -> None:
         """Let the system take back the memory that reading this tensor has filled; views stay valid."""

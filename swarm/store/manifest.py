@@ -22,10 +22,11 @@ from __future__ import annotations
 import re
 import struct
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import cached_property
+from itertools import chain
 from math import prod
 from typing import NamedTuple, NoReturn
 
@@ -49,6 +50,7 @@ from swarm.limits import (
     MAX_NAME_BYTES,
     MAX_TENSOR_DIMENSION,
 )
+from swarm.store.rectangles import Rows
 from swarm.wire.ids import ChunkId, ModelId
 
 FORMAT = 1
@@ -112,13 +114,19 @@ class ChunkedTensor:
         """The numbers of all its chunks."""
         return range(self.first_chunk, self.first_chunk + self.n_slabs * self.chunks_per_slab)
 
-    def chunks_of(self, slabs: range, rows: range | None = None, columns: range | None = None) -> Iterator[int]:
-        """The chunks that hold these rows and columns (None: all) of these slabs: what a slice or an expert needs."""
-        wanted = rows if self.cut is Cut.ROWS else columns
-        first, end = (wanted.start // self.step, -(-wanted.stop // self.step)) if wanted else (0, self.chunks_per_slab)
+    def chunks_of(self, slabs: range, rows: Rows | None = None, columns: range | None = None) -> Iterator[int]:
+        """The chunks that hold these rows and columns (None: all) of these slabs: what a slice or an expert needs.
+
+        Each one once, in ascending order. A vector is kept whole.
+        """
+        wanted = rows if self.cut is Cut.ROWS else columns if columns is None else [columns]
+        numbers: Sequence[int] = range(self.chunks_per_slab)
+        if wanted is not None and len(self.shape) > 1:
+            touched = (range(piece.start // self.step, -(-piece.stop // self.step)) for piece in wanted if piece)
+            numbers = sorted(set(chain.from_iterable(touched)))
         for slab in slabs:
             start = self.first_chunk + slab * self.chunks_per_slab
-            yield from range(start + first, start + end)
+            yield from (start + number for number in numbers)
 
     def place(self, chunk: int) -> Place:
         """Where the chunk lies in the tensor."""

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 
 import numpy as np
-import numpy.typing as npt
 
 from swarm.errors import ModelNotFound
 from swarm.store.gguf_header import parse_metadata
 from swarm.store.gguf_metadata import Metadata
 from swarm.store.manifest import ChunkedTensor, Cut
 from swarm.store.model_chunks import ModelChunks
-
-U8 = npt.NDArray[np.uint8]
+from swarm.store.rectangles import U8, Rows, cut, overlaps
 
 
 class StoredModel:
@@ -37,62 +35,73 @@ class StoredModel:
             return self._chunks.source.metadata
         return parse_metadata(self._chunks.files.header(), self.name)
 
-    def raw(self, name: str) -> U8:
-        """The stored bytes of a tensor, (rows ..., row_bytes): mapped, or put together from chunks."""
-        tensor = self._held(name)
-        shape = (*tensor.shape[:-1], tensor.row_bytes)
-        mapped = self._mapped(tensor)
-        if mapped is not None:
-            return mapped.reshape(shape)
-        whole = np.empty((tensor.n_slabs, tensor.rows, tensor.row_bytes), np.uint8)
-        for number, slab in enumerate(self.slabs(name)):
-            whole[number] = slab
-        return whole.reshape(shape)
+    def raw(self, name: str, rows: Rows | None = None, columns: range | None = None) -> U8:
+        """The stored bytes of a tensor, or of a rectangle of it: (rows ..., row_bytes).
 
-    def slabs(self, name: str) -> Iterator[U8]:
-        """The experts of a tensor one after the other, (rows, row_bytes) each: never all of them in memory."""
-        tensor = self._held(name)
-        mapped = self._mapped(tensor)
+        Mapped, or put together from chunks. Only the chunks that the rectangle touches must be here.
+        """
+        tensor = self.tensors[name]
+        mapped = self._mapped(tensor, rows, columns)
         if mapped is not None:
-            yield from mapped.reshape(tensor.n_slabs, tensor.rows, tensor.row_bytes)
+            return cut(mapped, tensor.quant, rows, columns)
+        if len(tensor.shape) == 1:
+            return cut(self._joined(tensor, 0, None, None)[0], tensor.quant, rows, columns)
+        slabs = list(self._join_slabs(tensor, rows, columns))
+        return slabs[0] if len(tensor.shape) == 2 else np.stack(slabs).reshape(*tensor.shape[:-2], *slabs[0].shape)
+
+    def slabs(self, name: str, rows: Rows | None = None, columns: range | None = None) -> Iterator[U8]:
+        """The rectangle of each expert of a tensor, one after the other: never all of them in memory."""
+        tensor = self.tensors[name]
+        mapped = self._mapped(tensor, rows, columns)
+        if mapped is None:
+            yield from self._join_slabs(tensor, rows, columns)
             return
-        for slab in range(tensor.n_slabs):
-            yield self._joined(tensor, tensor.chunks_of(range(slab, slab + 1)))
+        for slab in mapped.reshape(tensor.n_slabs, tensor.rows, tensor.row_bytes):
+            yield cut(slab, tensor.quant, rows, columns)
 
     def drop(self, name: str) -> None:
         """Let the system take back the memory that reading this tensor has filled."""
         if self._chunks.source is not None:
             self._chunks.source.drop(name)
 
-    def _mapped(self, tensor: ChunkedTensor) -> U8 | None:
-        """The tensor as it lies in the GGUF file or, if it is cut by rows, in the data file."""
-        part = slice(tensor.chunks.start, tensor.chunks.stop)
-        if self._chunks.source is not None and self._chunks.in_source[part].all():
+    def _mapped(self, tensor: ChunkedTensor, rows: Rows | None, columns: range | None) -> U8 | None:
+        """The tensor as it lies in the GGUF file or, if it is cut by rows, in the data file.
+
+        Only this rectangle of it is sure to be there. Raise ModelNotFound when it is not.
+        """
+        chunks = list(tensor.chunks_of(range(tensor.n_slabs), rows, columns))
+        self._require(chunks, f"tensor {tensor.name!r}")
+        if self._chunks.source is not None and self._chunks.in_source[chunks].all():
             return self._chunks.source.raw(tensor.name)
-        if tensor.cut is Cut.ROWS and self._chunks.on_disk[part].all():
-            return self._chunks.files.view(tensor.name)
+        if tensor.cut is Cut.ROWS and self._chunks.on_disk[chunks].all():
+            return self._chunks.files.view(tensor.name).reshape(*tensor.shape[:-1], tensor.row_bytes)
         return None
 
-    def _joined(self, tensor: ChunkedTensor, chunks: Iterable[int]) -> U8:
-        """One slab, put together from its chunks."""
-        rows = np.empty((tensor.rows, tensor.row_bytes), np.uint8)
-        for chunk in chunks:
-            data = self._chunks.read(chunk)
-            if data is None:
-                raise ModelNotFound(
-                    f"{self.name}: a chunk of tensor {tensor.name!r} was damaged; it must be fetched again"
-                )
+    def _join_slabs(self, tensor: ChunkedTensor, rows: Rows | None, columns: range | None) -> Iterator[U8]:
+        return (self._joined(tensor, slab, rows, columns) for slab in range(tensor.n_slabs))
+
+    def _joined(self, tensor: ChunkedTensor, slab: int, rows: Rows | None, columns: range | None) -> U8:
+        """A rectangle of one slab, put together from the chunks that it touches."""
+        ranges = [range(tensor.rows)] if rows is None else rows
+        first = 0 if columns is None else tensor.quant.row_bytes(columns.start)
+        end = tensor.row_bytes if columns is None else tensor.quant.row_bytes(columns.stop)
+        joined = np.empty((sum(map(len, ranges)), end - first), np.uint8)
+        for chunk in tensor.chunks_of(range(slab, slab + 1), rows, columns):
             _, row0, row1, byte0, byte1 = tensor.place(chunk)
-            rows[row0:row1, byte0:byte1] = np.frombuffer(data, np.uint8).reshape(row1 - row0, byte1 - byte0)
-        return rows
+            data = self._read(tensor, chunk).reshape(row1 - row0, byte1 - byte0)
+            left, right = max(first, byte0), min(end, byte1)
+            for source, target in overlaps(ranges, row0, row1):
+                joined[target, left - first : right - first] = data[source, left - byte0 : right - byte0]
+        return joined
 
-    def _held(self, name: str) -> ChunkedTensor:
-        tensor = self.tensors[name]
-        self._require(tensor.chunks, f"tensor {name!r}")
-        return tensor
+    def _read(self, tensor: ChunkedTensor, chunk: int) -> U8:
+        data = self._chunks.read(chunk)
+        if data is None:
+            raise ModelNotFound(f"{self.name}: a chunk of tensor {tensor.name!r} was damaged; it must be fetched again")
+        return np.frombuffer(data, np.uint8)
 
-    def _require(self, chunks: range, what: str) -> None:
-        n_missing = len(chunks) - int(self._chunks.held[chunks.start : chunks.stop].sum())
+    def _require(self, chunks: Sequence[int], what: str) -> None:
+        n_missing = len(chunks) - int(self._chunks.held[chunks].sum())
         if n_missing:
             raise ModelNotFound(
                 f"{self.name}: {n_missing} of {len(chunks)} chunks of {what} are not on this device yet"

@@ -147,5 +147,5 @@ class NumpyDecoder:
             info = self.model.tensors[ref.name]
             self._values[ref.name] = dequantize(info.quant, self.model.raw(ref.name)).reshape(info.shape)
         values = self._values[ref.name]
-        rows = slice(ref.row_start, ref.row_end)
-        return values[rows] if values.ndim == 1 else values[..., rows, :]
+        rows = np.concatenate([np.arange(piece.start, piece.stop) for piece in ref.rows])
+        return values[rows] if values.ndim == 1 else values[..., rows, ref.columns.start : ref.columns.stop]

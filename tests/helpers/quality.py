@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -73,14 +73,16 @@ class Dequantised:
         self._model = model
         self.tensors: Mapping[str, TensorInfo] = dict.fromkeys(model.tensors, _FloatTensor(quant_by_name("F32")))
 
-    def raw(self, name: str) -> np.ndarray:
+    def raw(self, name: str, rows: Sequence[range] | None = None, columns: range | None = None) -> np.ndarray:
         """The values' bytes, shaped as a GGUF file's raw tensor."""
-        values = dequantize(self._model.tensors[name].quant, self._model.raw(name))
+        values = dequantize(self._model.tensors[name].quant, self._model.raw(name, rows, columns))
         return np.ascontiguousarray(values, np.float32).view(np.uint8)
 
-    def slabs(self, name: str) -> Iterator[np.ndarray]:
+    def slabs(
+        self, name: str, rows: Sequence[range] | None = None, columns: range | None = None
+    ) -> Iterator[np.ndarray]:
         """The same, expert by expert."""
-        yield from self.raw(name)
+        yield from self.raw(name, rows, columns)
 
     def drop(self, name: str) -> None:
         """Nothing is kept."""

@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[2] / "swarm"
 LAYERS = (
     {"errors", "limits", "config", "cores", "value", "files", "units"},
     {"kernels", "wire"},
-    {"models", "store", "text", "cluster", "experts"},
+    {"models", "store", "text", "cluster"},
     {"engine", "net"},
     {"node"},
     {"api"},
@@ -19,7 +19,7 @@ LAYERS = (
 )
 LEVEL = {package: level for level, packages in enumerate(LAYERS) for package in packages}
 FRONT = {"__init__", "__main__"}  # the package's own API and `python -m swarm`: above everything
-PURE = {"models", "wire", "cluster", "experts"}
+PURE = {"models", "wire", "cluster"}
 IMPURE_MODULES = {"asyncio", "os", "socket", "subprocess", "threading", "time", "zeroconf", "zmq"}
 
 SETS_ENVIRONMENT = {"kernels/__init__.py"}  # tells libgomp how long to spin, before libgomp is loaded

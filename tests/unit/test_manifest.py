@@ -88,7 +88,7 @@ def test_one_expert_and_one_slice_are_few_chunks() -> None:
         expert = list(tensor.chunks_of(range(17, 18)))
         assert {tensor.place(chunk).slab for chunk in expert} == {17} and len(expert) == tensor.chunks_per_slab
     eighth = range(176, 352)  # of the FFN's 1408: rows of gate and up, columns of down
-    share = list(gate.chunks_of(range(17, 18), rows=eighth)), list(down.chunks_of(range(17, 18), columns=eighth))
+    share = list(gate.chunks_of(range(17, 18), rows=[eighth])), list(down.chunks_of(range(17, 18), columns=eighth))
     for tensor, chunks in zip((gate, down), share, strict=True):
         whole = list(tensor.chunks_of(range(17, 18)))
         assert set(chunks) < set(whole) and len(chunks) <= len(whole) / 4 + 1

@@ -59,19 +59,19 @@ def test_every_family_has_a_checkpoint_and_a_rope_style() -> None:
 
 def test_fused_query_key_value_are_consecutive_rows() -> None:
     tensors = declared(TINY["chatglm"]).layers[1].tensors
-    assert tensors[Role.Q] == TensorRef("blk.1.attn_qkv.weight", 0, 128)
-    assert tensors[Role.K] == TensorRef("blk.1.attn_qkv.weight", 128, 192)
-    assert tensors[Role.V] == TensorRef("blk.1.attn_qkv.weight", 192, 256)
-    assert tensors[Role.V_BIAS] == TensorRef("blk.1.attn_qkv.bias", 192, 256)
+    assert tensors[Role.Q] == TensorRef("blk.1.attn_qkv.weight", (range(0, 128),), range(64))
+    assert tensors[Role.K] == TensorRef("blk.1.attn_qkv.weight", (range(128, 192),), range(64))
+    assert tensors[Role.V] == TensorRef("blk.1.attn_qkv.weight", (range(192, 256),), range(64))
+    assert tensors[Role.V_BIAS] == TensorRef("blk.1.attn_qkv.bias", (range(192, 256),), range(1))
 
 
 def test_fused_gate_rows_come_before_up_rows() -> None:
     dense = declared(TINY["glm4"]).layers[0].tensors
-    assert dense[Role.GATE] == TensorRef("blk.0.ffn_up.weight", 0, 96)
-    assert dense[Role.UP] == TensorRef("blk.0.ffn_up.weight", 96, 192)
+    assert dense[Role.GATE] == TensorRef("blk.0.ffn_up.weight", (range(0, 96),), range(64))
+    assert dense[Role.UP] == TensorRef("blk.0.ffn_up.weight", (range(96, 192),), range(64))
     experts = declared(TINY["glm355b"]).layers[3].tensors
-    assert experts[Role.EXPERT_GATE] == TensorRef("blk.3.ffn_gate_up_exps.weight", 0, 32)
-    assert experts[Role.EXPERT_UP] == TensorRef("blk.3.ffn_gate_up_exps.weight", 32, 64)
+    assert experts[Role.EXPERT_GATE] == TensorRef("blk.3.ffn_gate_up_exps.weight", (range(0, 32),), range(64))
+    assert experts[Role.EXPERT_UP] == TensorRef("blk.3.ffn_gate_up_exps.weight", (range(32, 64),), range(64))
 
 
 def test_post_attention_norm_means_another_norm_in_glm4_than_in_glm4moe() -> None:
@@ -143,7 +143,7 @@ def test_linear_scaling_is_read_and_no_scaling_is_none() -> None:
 
 
 def test_llama3_frequencies_are_a_tensor_of_the_spec() -> None:
-    assert declared(TINY["llama"]).tensors[Role.ROPE_FREQS] == TensorRef("rope_freqs.weight", 0, 16)
+    assert declared(TINY["llama"]).tensors[Role.ROPE_FREQS] == TensorRef("rope_freqs.weight", (range(0, 16),), range(1))
     assert Role.ROPE_FREQS not in declared(TINY["llama-tied"]).tensors
 
 
