@@ -73,6 +73,7 @@ def measure(path: Path, settings: config.Settings, n_prompt: int, n_gen: int, n_
     from swarm.engine.decoder import Decoder
     from swarm.engine.weights import load_weights
     from swarm.models import kv_bytes_per_token, model_sizes, spec_from_gguf
+    from swarm.parts import all_parts
     from swarm.store.gguf import open_gguf
 
     threads = settings.threads or cores.default_threads()
@@ -85,7 +86,7 @@ def measure(path: Path, settings: config.Settings, n_prompt: int, n_gen: int, n_
             f"loading {path.name}, then {n_repeat} times {n_prompt} tokens in and {n_gen} out on {threads} threads ..."
         )
         started = time.perf_counter()
-        weights = load_weights(file, spec, range(spec.n_layers), threads=threads)
+        weights = load_weights(file, spec, all_parts(spec.n_layers), threads=threads)
         load_s = time.perf_counter() - started
         decoder = Decoder(spec, weights, context=n_prompt + n_gen, threads=threads, isa=isa, kv=settings.kv)
         weight_bytes = model_sizes(spec, file.tensors).active_per_token

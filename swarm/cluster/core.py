@@ -27,6 +27,7 @@ from swarm.cluster.placement import Placer
 from swarm.cluster.session import Ask, Sessions
 from swarm.cluster.shards import Shards
 from swarm.cluster.stage import Stage
+from swarm.parts import Part
 from swarm.wire import messages as m
 from swarm.wire.ids import BootId, ModelId, PeerId, SessionId
 from swarm.wire.records import Capabilities, NodeState, TensorInfo
@@ -56,7 +57,7 @@ class Core:
         self.stage = Stage(me.peer, self.ledger, self.shards)
         self.placer = Placer(me.peer, self, rng, me.first_epoch)
         self.sessions = Sessions(me.peer, self.placer)
-        self.held: dict[tuple[PeerId, ModelId], frozenset[int]] = {}
+        self.held: dict[tuple[PeerId, ModelId], frozenset[Part]] = {}
         self._advertised_at = float("-inf")
         self._handlers: dict[type[m.Message], Handler] = self._table()
 
@@ -128,7 +129,7 @@ class Core:
         effects = self.shards.model_known(model, cost, now) + self.placer.model_known(model, cost, now)
         return self._run(effects + self.sessions.placements_changed(now), now)
 
-    def holdings(self, peer: PeerId, model: ModelId, parts: frozenset[int], now: float) -> list[Effect]:
+    def holdings(self, peer: PeerId, model: ModelId, parts: frozenset[Part], now: float) -> list[Effect]:
         """A device (or this one) has these parts of a model on its disk."""
         if self.held.get((peer, model)) == parts:
             return []

@@ -25,6 +25,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
+from swarm.parts import EMBED, Part, parts_of
 from swarm.wire.ids import PeerId
 
 # On x86-64 with Python 3.11 and pyzmq with CURVE over loopback; slower devices say so in their own `step_s`.
@@ -59,7 +60,7 @@ class LayerCost:
 
 @dataclass(frozen=True, slots=True)
 class ModelCost:
-    """A model as the planner sees it. Parts are numbered: 0 embedding, 1..n_layers layers, n_layers + 1 head."""
+    """A model as the planner sees it."""
 
     name: str
     layers: tuple[LayerCost, ...]
@@ -76,14 +77,14 @@ class ModelCost:
     def weight_bytes(self) -> int:
         return self.embed_bytes + self.head_bytes + sum(layer.weight_bytes for layer in self.layers)
 
-    def part_bytes(self, part: int) -> int:
-        if part == 0:
-            return self.embed_bytes
-        return self.head_bytes if part == self.n_layers + 1 else self.layers[part - 1].weight_bytes
+    def part_bytes(self, part: Part) -> int:
+        if part.is_layer:
+            return self.layers[part.layer].weight_bytes
+        return self.embed_bytes if part == EMBED else self.head_bytes
 
-    def parts(self, first: int, end: int) -> range:
+    def parts(self, first: int, end: int) -> tuple[Part, ...]:
         """The parts that a stage of layers [first, end) needs on its disk."""
-        return range(0 if first == 0 else first + 1, end + 2 if end == self.n_layers else end + 1)
+        return parts_of(first, end, self.n_layers)
 
     def stage_weight_bytes(self, first: int, end: int) -> int:
         return sum(self.part_bytes(part) for part in self.parts(first, end))
@@ -106,7 +107,7 @@ class Device:
     step_s: float = STEP_S
     cache_bytes: int = 0  # last-level cache; 0 when unknown
     cached_bytes_per_s: float = 0.0
-    held: frozenset[int] = field(default_factory=frozenset)  # parts of the model on its disk
+    held: frozenset[Part] = field(default_factory=frozenset)  # parts of the model on its disk
     excluded: str = ""  # why it cannot take part (another version, a cloned id); empty when it can
 
     def read_s(self, n_bytes: float) -> float:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import field
 from enum import StrEnum
 
+from swarm.parts import Part
 from swarm.value import value
 from swarm.wire.ids import ModelId, PeerId, SessionId
 from swarm.wire.messages import Message
@@ -48,7 +49,7 @@ class Load(Effect):
 
     ticket: int
     model: ModelId
-    parts: frozenset[int]
+    parts: frozenset[Part]
 
 
 @value
@@ -56,7 +57,7 @@ class Unload(Effect):
     """Let go of these parts; where they are still being loaded, give that up (other parts of that `Load` go on)."""
 
     model: ModelId
-    parts: frozenset[int]
+    parts: frozenset[Part]
 
 
 # --- KV and computing, in order on the compute worker

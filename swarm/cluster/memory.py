@@ -10,10 +10,11 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 
 from swarm.cluster.effects import DropKv, Effect, Unload
+from swarm.parts import Part
 from swarm.wire.ids import ModelId, PeerId, SessionId
 
 ClaimKey = tuple[PeerId, ModelId]  # the author of a placement (its entry node), and the model
-PartKey = tuple[ModelId, int]
+PartKey = tuple[ModelId, Part]
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +82,7 @@ class Ledger:
         return effects
 
     def _unload_surplus(self, n_bytes: int, needed: AbstractSet[PartKey]) -> list[Effect]:
-        dropped: dict[ModelId, set[int]] = {}
+        dropped: dict[ModelId, set[Part]] = {}
         for model, part in sorted(key for key in self.parts if key not in needed):
             if self.free_bytes >= n_bytes:
                 break

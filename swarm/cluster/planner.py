@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 from swarm.cluster.cost import Device, LinkOf, ModelCost, Prediction, StageOf, predict
 from swarm.cluster.search import Search
+from swarm.parts import Part, all_parts
 from swarm.wire.ids import PeerId
 
 PREDICTED_PROMPT = 256  # tokens of the prompt whose time to first token is predicted
@@ -73,7 +74,7 @@ class NoPlan:
     wanted: Wanted
     reason: str
     missing_bytes: int = 0  # of memory; 0 when memory is not what is missing
-    missing_parts: tuple[int, ...] = ()  # that no device has on its disk
+    missing_parts: tuple[Part, ...] = ()  # that no device has on its disk
     context_that_fits: int = 0  # 0: none does
     left_out: tuple[LeftOut, ...] = ()
 
@@ -100,10 +101,10 @@ def plan(wanted: Wanted, devices: Sequence[Device], link: LinkOf) -> Plan | NoPl
     )
 
 
-def missing_parts(wanted: Wanted, devices: Sequence[Device]) -> tuple[int, ...]:
+def missing_parts(wanted: Wanted, devices: Sequence[Device]) -> tuple[Part, ...]:
     """Parts that would have to come from a disk, and are on none."""
-    held = frozenset[int]().union(*(d.held for d in devices))
-    needed = range(wanted.model.n_layers + 2) if held or wanted.from_disks else ()
+    held = frozenset[Part]().union(*(d.held for d in devices))
+    needed = all_parts(wanted.model.n_layers) if held or wanted.from_disks else ()
     return tuple(part for part in needed if part not in held)
 
 
@@ -168,12 +169,11 @@ def _why(device: Device, search: Search, stages: Sequence[StageOf], prediction: 
 # --- when it does not fit
 
 
-def _no_source(wanted: Wanted, devices: Sequence[Device], missing: tuple[int, ...]) -> NoPlan:
-    n = wanted.model.n_layers
-    names = {0: "the embedding", n + 1: "the head"}
-    shown = ", ".join(names.get(part, f"layer {part - 1}") for part in missing[:4])
+def _no_source(wanted: Wanted, devices: Sequence[Device], missing: tuple[Part, ...]) -> NoPlan:
+    shown = ", ".join(part.name for part in missing[:4])
     more = f" and {len(missing) - 4} more" if len(missing) > 4 else ""
-    what = f"{shown}{more} of {wanted.model.name}" if len(missing) < n + 2 else wanted.model.name
+    is_all = len(missing) == len(all_parts(wanted.model.n_layers))
+    what = wanted.model.name if is_all else f"{shown}{more} of {wanted.model.name}"
     reason = f"no device at hand has {what} on its disk"
     return NoPlan(wanted, reason, missing_parts=missing, left_out=_excluded(devices))
 

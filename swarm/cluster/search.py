@@ -120,7 +120,7 @@ class Search:
 
     def _fetch(self, device: Device) -> Floats:
         """Bytes of each range that are not on the device's disk."""
-        missing = [self.model.part_bytes(p) if p not in device.held else 0 for p in range(self.n + 2)]
+        missing = [self.model.part_bytes(p) if p not in device.held else 0 for p in self.model.parts(0, self.n)]
         fetch = _between(_running(missing[1:-1]))
         fetch[0, :] += missing[0]
         fetch[:, self.n] += missing[-1]

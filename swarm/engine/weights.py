@@ -7,7 +7,7 @@ file are given back tensor by tensor, so that memory never holds the weights twi
 from __future__ import annotations
 
 import mmap
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol
@@ -19,6 +19,7 @@ from swarm.errors import OutOfMemory
 from swarm.kernels import _native
 from swarm.kernels.quants import QUANTS, Quant, dequantize
 from swarm.models.spec import EXPERT_ROLES, ModelSpec, NeededTensor, Role, tensors_needed
+from swarm.parts import Part, layers_of
 
 U8 = npt.NDArray[np.uint8]
 F32 = npt.NDArray[np.float32]
@@ -77,20 +78,18 @@ class Weights:
 def load_weights(
     source: TensorSource,
     spec: ModelSpec,
-    layers: range,
+    parts: Collection[Part],
     *,
-    embed: bool = True,
-    output: bool = True,
     threads: int = 1,
     memory_bytes: int | None = None,
     keep: Keep | None = None,
     progress: Progress | None = None,
 ) -> Weights:
-    """Pack the tensors of a shard; raise OutOfMemory when they need more than `memory_bytes`.
+    """Pack the tensors of a shard's parts; raise OutOfMemory when they need more than `memory_bytes`.
 
     keep: gives, for the bytes needed, a place that outlasts the process and may hold the weights already, or None.
     """
-    needed = tensors_needed(spec, layers, embed, output)
+    needed = tensors_needed(spec, parts)
     # A tied model names the same rows as EMBED and OUTPUT; they are packed once.
     distinct = {n.ref: n for n in needed if n.role in MATRICES}
     total = sum(packed_bytes(n, source.tensors[n.ref.name].quant) for n in distinct.values())
@@ -107,7 +106,7 @@ def load_weights(
     vectors = {(n.layer, n.role): loader.vector(n) for n in needed if n.role not in MATRICES}
     matrices = {(n.layer, n.role): loader.packed[n.ref] for n in needed if n.role in MATRICES}
     return Weights(
-        layers=layers,
+        layers=layers_of(parts),
         matrices={key: mats[0] for key, mats in matrices.items() if key[1] not in EXPERT_ROLES},
         experts={key: mats for key, mats in matrices.items() if key[1] in EXPERT_ROLES},
         vectors=vectors,

@@ -9,6 +9,7 @@ from swarm.errors import ConfigError
 from swarm.kernels.quants import Quant, quant_by_name
 from swarm.models.header import TensorInfo
 from swarm.models.spec import EXPERT_ROLES, ModelSpec, MoeSpec, NeededTensor, tensors_needed
+from swarm.parts import EMBED, LM_HEAD, Part
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +35,8 @@ def needed_bytes(need: NeededTensor, tensors: Mapping[str, TensorInfo]) -> int:
 
 def model_sizes(spec: ModelSpec, tensors: Mapping[str, TensorInfo]) -> ModelSizes:
     """The sizes of a model whose tensors were checked against `spec`."""
-    embed = _sum(tensors_needed(spec, range(0), embed=True, output=False), tensors)
-    output = _sum(tensors_needed(spec, range(0), embed=False, output=True), tensors)
+    embed = _sum(tensors_needed(spec, [EMBED]), tensors)
+    output = _sum(tensors_needed(spec, [LM_HEAD]), tensors)
     layers = tuple(_layer_bytes(spec, layer, tensors) for layer in range(spec.n_layers))
     experts = tuple(_expert_bytes(spec, layer, tensors) for layer in range(spec.n_layers))
     embed_row = embed // spec.vocab
@@ -55,7 +56,7 @@ def _sum(needs: Iterable[NeededTensor], tensors: Mapping[str, TensorInfo]) -> in
 
 
 def _layer_needs(spec: ModelSpec, layer: int) -> list[NeededTensor]:
-    needs = tensors_needed(spec, range(layer, layer + 1), embed=False, output=False)
+    needs = tensors_needed(spec, [Part(layer)])
     return [need for need in needs if need.layer == layer]
 
 

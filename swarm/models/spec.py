@@ -12,10 +12,12 @@ OUTPUT @ norm(h, OUTPUT_NORM). Norms are RMS norms with `norm_eps`; embeddings a
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Literal, NamedTuple
+
+from swarm.parts import EMBED, LM_HEAD, Part
 
 
 class Role(StrEnum):
@@ -242,23 +244,24 @@ def _moe_shape(hidden: int, moe: MoeSpec, role: Role) -> RoleShape | None:
     }.get(role)
 
 
-def tensors_needed(spec: ModelSpec, layers: range, embed: bool, output: bool) -> list[NeededTensor]:
-    """What a shard with these layers (and the embedding, and the output head) holds, in the order it is used.
+def tensors_needed(spec: ModelSpec, parts: Iterable[Part]) -> list[NeededTensor]:
+    """What a shard with these parts holds, in the order it is used.
 
     A tied model that needs both ends lists the same rows twice, as EMBED and as OUTPUT.
     """
-    return list(_needed(spec, layers, embed, output))
+    return list(_needed(spec, set(parts)))
 
 
-def _needed(spec: ModelSpec, layers: range, embed: bool, output: bool) -> Iterator[NeededTensor]:
-    if embed:
+def _needed(spec: ModelSpec, parts: Set[Part]) -> Iterator[NeededTensor]:
+    layers = [part.layer for part in sorted(parts) if part.is_layer]
+    if EMBED in parts:
         yield _need(spec, OUTSIDE_LAYERS, Role.EMBED, spec.tensors[Role.EMBED])
     if layers and Role.ROPE_FREQS in spec.tensors:
         yield _need(spec, OUTSIDE_LAYERS, Role.ROPE_FREQS, spec.tensors[Role.ROPE_FREQS])
     for layer in layers:
         for role, ref in spec.layers[layer].tensors.items():
             yield _need(spec, layer, role, ref)
-    if output:
+    if LM_HEAD in parts:
         for role in (Role.OUTPUT_NORM, Role.OUTPUT):
             yield _need(spec, OUTSIDE_LAYERS, role, spec.tensors[role])
 

@@ -25,6 +25,7 @@ from swarm.engine.weights import Weights, join_weights
 from swarm.errors import SwarmError
 from swarm.kernels import _native
 from swarm.models.spec import ModelSpec
+from swarm.parts import Part, parts_of
 from swarm.value import value
 from swarm.wire.ids import ModelId, SessionId
 from swarm.wire.records import Sampling, TensorInfo
@@ -57,7 +58,7 @@ class _Model:
     """A model's weights that are in memory, by part, and the decoders that run ranges of its layers."""
 
     spec: ModelSpec
-    parts: dict[int, Weights] = field(default_factory=dict)
+    parts: dict[Part, Weights] = field(default_factory=dict)
     decoders: dict[tuple[int, int], Decoder] = field(default_factory=dict)
 
 
@@ -92,7 +93,7 @@ class ComputeWorker:
         """Carry out an effect after all that was put before."""
         self._queue.put(effect)
 
-    def install(self, model: ModelId, spec: ModelSpec, part: int, weights: Weights) -> None:
+    def install(self, model: ModelId, spec: ModelSpec, part: Part, weights: Weights) -> None:
         """Weights that were loaded."""
         self._queue.put(lambda: self._install(model, spec, part, weights))
 
@@ -138,16 +139,16 @@ class ComputeWorker:
             case Unload(model, parts):
                 self._unload(model, parts)
 
-    def _install(self, model: ModelId, spec: ModelSpec, part: int, weights: Weights) -> None:
+    def _install(self, model: ModelId, spec: ModelSpec, part: Part, weights: Weights) -> None:
         self._models.setdefault(model, _Model(spec)).parts[part] = weights
 
-    def _unload(self, model: ModelId, parts: Iterable[int]) -> None:
+    def _unload(self, model: ModelId, parts: Iterable[Part]) -> None:
         here = self._models.get(model)
         if here is None:
             return
         gone = [part for part in parts if here.parts.pop(part, None) is not None]
         for first, end in list(here.decoders):
-            if any(part in parts_of(first, end, here.spec) for part in gone):
+            if any(part in parts_of(first, end, here.spec.n_layers) for part in gone):
                 del here.decoders[first, end]
         if not here.parts:
             del self._models[model]
@@ -199,16 +200,12 @@ class ComputeWorker:
         here = self._models[model]
         decoder = here.decoders.get((first, end))
         if decoder is None or decoder.context < context:
-            weights = join_weights((here.parts[part] for part in parts_of(first, end, here.spec)), range(first, end))
+            parts = parts_of(first, end, here.spec.n_layers)
+            weights = join_weights((here.parts[part] for part in parts), range(first, end))
             size = max(context, 2 * decoder.context if decoder is not None else 0)
             decoder = Decoder(here.spec, weights, context=size, threads=self._threads, isa=self._isa)
             here.decoders[first, end] = decoder
         return decoder
-
-
-def parts_of(first: int, end: int, spec: ModelSpec) -> range:
-    """The parts of a stage: 0 is the embedding, 1 to n the layers, n + 1 the head (as cluster/cost.py counts them)."""
-    return range(0 if first == 0 else first + 1, end + 2 if end == spec.n_layers else end + 1)
 
 
 def params_of(sampling: Sampling) -> SamplingParams:

@@ -17,10 +17,10 @@ import numpy.typing as npt
 from swarm.cluster.cost import ModelCost
 from swarm.errors import ModelNotFound
 from swarm.models.registry import spec_from_gguf
-from swarm.models.spec import ModelSpec
+from swarm.models.spec import ModelSpec, tensors_needed
 from swarm.node.fetch import Around, Fetcher
-from swarm.node.loader import part_tensors
 from swarm.node.model_cost import model_cost
+from swarm.parts import Part, all_parts
 from swarm.store.chunks import ChunkStore
 from swarm.store.manifest import Manifest
 from swarm.store.stored_model import StoredModel
@@ -61,20 +61,20 @@ class KnownModel:
         return ChatTemplate.from_metadata(self.source.metadata, self.tokenizer)
 
     @property
-    def all_parts(self) -> frozenset[int]:
-        return frozenset(range(self.spec.n_layers + 2))
+    def all_parts(self) -> frozenset[Part]:
+        return frozenset(all_parts(self.spec.n_layers))
 
-    def chunks_of(self, parts: Iterable[int]) -> list[int]:
+    def chunks_of(self, parts: Iterable[Part]) -> list[int]:
         """The chunks that these parts need."""
-        return self.manifest.chunks_of({need.ref.name for part in parts for need in part_tensors(part, self.spec)})
+        return self.manifest.chunks_of({need.ref.name for need in tensors_needed(self.spec, parts)})
 
-    def parts_in(self, held: Bits) -> frozenset[int]:
+    def parts_in(self, held: Bits) -> frozenset[Part]:
         """The parts of which every chunk is among `held`."""
-        return frozenset(part for part, chunks in enumerate(self._part_chunks) if held[chunks].all())
+        return frozenset(part for part, chunks in self._part_chunks.items() if held[chunks].all())
 
     @cached_property
-    def _part_chunks(self) -> list[list[int]]:
-        return [self.chunks_of([part]) for part in range(self.spec.n_layers + 2)]
+    def _part_chunks(self) -> dict[Part, list[int]]:
+        return {part: self.chunks_of([part]) for part in all_parts(self.spec.n_layers)}
 
 
 @dataclass(frozen=True, slots=True)

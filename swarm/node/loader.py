@@ -14,9 +14,10 @@ from dataclasses import dataclass, field
 
 from swarm.engine.weights import TensorSource, Weights, load_weights
 from swarm.errors import OutOfMemory, SwarmError
-from swarm.models.spec import ModelSpec, NeededTensor, tensors_needed
+from swarm.models.spec import ModelSpec
 from swarm.node.compute import Post
 from swarm.node.model import free_memory_bytes
+from swarm.parts import Part
 from swarm.wire.ids import ModelId
 
 log = logging.getLogger(__name__)
@@ -29,9 +30,9 @@ class Loading:
 
     ticket: int
     model: ModelId
-    parts: set[int]
+    parts: set[Part]
     error: str = ""
-    weight_bytes: dict[int, int] = field(default_factory=dict)
+    weight_bytes: dict[Part, int] = field(default_factory=dict)
 
 
 class Loader:
@@ -40,7 +41,7 @@ class Loader:
     def __init__(
         self,
         post: Post,
-        installed: Callable[[Loading, int, ModelSpec, Weights], None],
+        installed: Callable[[Loading, Part, ModelSpec, Weights], None],
         ended: Callable[[Loading], None],
         *,
         threads: int,
@@ -81,23 +82,11 @@ class Loader:
             if part in loading.parts:  # it may have been given up meanwhile
                 self._post(self._installed, loading, part, spec, self._pack(loading, part, source, spec))
 
-    def _pack(self, loading: Loading, part: int, source: TensorSource, spec: ModelSpec) -> Weights:
+    def _pack(self, loading: Loading, part: Part, source: TensorSource, spec: ModelSpec) -> Weights:
         needed, free = loading.weight_bytes.get(part, 0), free_memory_bytes()
         if needed + SPARE_BYTES > free:
             raise OutOfMemory(
                 f"{needed / 2**20:.0f} MiB of weights do not fit the {free / 2**20:.0f} MiB that are free there; "
                 "close other programs, or lower its --memory"
             )
-        layers, embed, output = part_layers(part, spec)
-        return load_weights(source, spec, layers, embed=embed, output=output, threads=self._threads)
-
-
-def part_layers(part: int, spec: ModelSpec) -> tuple[range, bool, bool]:
-    """What a part is: its layers, whether it is the embedding, whether it is the head."""
-    is_layer = 1 <= part <= spec.n_layers
-    return (range(part - 1, part) if is_layer else range(0)), part == 0, part == spec.n_layers + 1
-
-
-def part_tensors(part: int, spec: ModelSpec) -> list[NeededTensor]:
-    """The tensors of a part."""
-    return tensors_needed(spec, *part_layers(part, spec))
+        return load_weights(source, spec, [part], threads=self._threads)

@@ -17,6 +17,7 @@ from swarm.node.home import Home
 from swarm.node.library import slug
 from swarm.node.model_cost import model_cost
 from swarm.node.plan import Json, default_plan_context, devices_with, plan_json
+from swarm.parts import all_parts
 from swarm.store.gguf import open_gguf
 from swarm.store.importing import model_name
 from swarm.wire.ids import PeerId
@@ -45,7 +46,7 @@ def _plan(path: Path, settings: config.Settings, add: Sequence[str], context: in
         macs_per_s=capabilities.prefill_ops_per_s,
         layer_s=capabilities.layer_s,
         step_s=capabilities.step_s,
-        held=frozenset(range(spec.n_layers + 2)),
+        held=frozenset(all_parts(spec.n_layers)),
     )
     wanted = Wanted(cost, context or default_plan_context(spec.context_length, settings.context))
     return plan_json(plan(wanted, devices_with(mine, add), lambda a, b: WIRED))

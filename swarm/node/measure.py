@@ -30,6 +30,7 @@ from swarm.kernels.quants import Quant, quant_by_name
 from swarm.models.spec import LayerSpec, ModelSpec, Role, RopeSpec, TensorRef, role_shape
 from swarm.node.home import Home, read_json, write_json
 from swarm.node.model import free_memory_bytes
+from swarm.parts import Part
 from swarm.wire.records import Capabilities
 
 U8 = npt.NDArray[np.uint8]
@@ -207,7 +208,8 @@ class _Timing:
     """A made-up model, ready to be timed."""
 
     def __init__(self, spec: ModelSpec, isa: str, threads: int) -> None:
-        weights = load_weights(_Noise(spec), spec, range(spec.n_layers), embed=False, output=False, threads=threads)
+        parts = [Part(layer) for layer in range(spec.n_layers)]
+        weights = load_weights(_Noise(spec), spec, parts, threads=threads)
         self.n_bytes = weights.n_bytes
         self.macs = sum(int(np.prod(mat.shape)) for mat in weights.matrices.values())
         self._decoder = Decoder(spec, weights, context=512, threads=threads, isa=isa)

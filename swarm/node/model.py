@@ -184,6 +184,7 @@ def _decoder(gguf: GGUF, spec: ModelSpec, settings: Settings, progress: LoadProg
     from swarm.engine.packed import PackedFile
     from swarm.engine.weights import load_weights
     from swarm.models import kv_bytes_per_token, model_sizes
+    from swarm.parts import all_parts
 
     threads, free = settings.threads or kernels.threads(), free_memory_bytes()
     room = free - model_sizes(spec, gguf.tensors).total
@@ -192,7 +193,7 @@ def _decoder(gguf: GGUF, spec: ModelSpec, settings: Settings, progress: LoadProg
     weights = load_weights(
         gguf,
         spec,
-        range(spec.n_layers),
+        all_parts(spec.n_layers),
         threads=threads,
         memory_bytes=free,
         keep=None if settings.packed == "never" else keep,

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from swarm.cluster.cost import LayerCost, ModelCost
 from swarm.engine.weights import MATRICES, TensorInfo, packed_bytes
 from swarm.models.sizes import kv_bytes_per_token
-from swarm.models.spec import EXPERT_ROLES, ModelSpec, NeededTensor
-from swarm.node.loader import part_tensors
+from swarm.models.spec import EXPERT_ROLES, ModelSpec, NeededTensor, tensors_needed
+from swarm.parts import EMBED, LM_HEAD, Part
 
 F32_BYTES = 4  # vectors (norms, biases) are kept as floats
 
@@ -18,19 +18,19 @@ def model_cost(name: str, spec: ModelSpec, tensors: Mapping[str, TensorInfo], kv
     kv_bytes = kv_bytes_per_token(spec, kv.upper(), n_layers=1)
     return ModelCost(
         name=name,
-        layers=tuple(_layer(part, spec, tensors, kv_bytes) for part in range(1, spec.n_layers + 1)),
-        embed_bytes=_bytes(part_tensors(0, spec), tensors),
-        head_bytes=_bytes(part_tensors(spec.n_layers + 1, spec), tensors),
+        layers=tuple(_layer(layer, spec, tensors, kv_bytes) for layer in range(spec.n_layers)),
+        embed_bytes=_bytes(tensors_needed(spec, [EMBED]), tensors),
+        head_bytes=_bytes(tensors_needed(spec, [LM_HEAD]), tensors),
         hidden=spec.hidden,
         head_macs=spec.hidden * spec.vocab,
     )
 
 
-def _layer(part: int, spec: ModelSpec, tensors: Mapping[str, TensorInfo], kv_bytes: int) -> LayerCost:
-    needed = part_tensors(part, spec)
+def _layer(layer: int, spec: ModelSpec, tensors: Mapping[str, TensorInfo], kv_bytes: int) -> LayerCost:
+    needed = tensors_needed(spec, [Part(layer)])
     experts = [need for need in needed if need.role in EXPERT_ROLES]
     dense = [need for need in needed if need.role not in EXPERT_ROLES]
-    moe = spec.layers[part - 1].moe
+    moe = spec.layers[layer].moe
     share = moe.top_k / moe.n_experts if moe is not None else 0.0
     macs = sum(need.rows * need.cols for need in dense if need.role in MATRICES)
     macs += int(share * sum(need.n_experts * need.rows * need.cols for need in experts))

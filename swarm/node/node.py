@@ -47,6 +47,7 @@ from swarm.node.peers import Peers
 from swarm.node.provide import Provider
 from swarm.node.questions import Questions
 from swarm.node.status import StatusReports
+from swarm.parts import Part
 from swarm.store.chunks import ChunkStore
 from swarm.wire import messages as m
 from swarm.wire.ids import ModelId, PeerId, SessionId
@@ -459,7 +460,7 @@ class Node:
             return
         self.worker.call_after(lambda: self.loader.load(loading, known.source, known.spec))
 
-    def _on_installed(self, loading: Loading, part: int, spec: ModelSpec, weights: Weights) -> None:
+    def _on_installed(self, loading: Loading, part: Part, spec: ModelSpec, weights: Weights) -> None:
         if part in loading.parts and loading.ticket in self._loading:
             self.worker.install(loading.model, spec, part, weights)
 
@@ -473,7 +474,7 @@ class Node:
         else:
             self._act(self.core.loaded, loading.ticket)
 
-    def _give_up(self, model: ModelId, parts: frozenset[int]) -> None:
+    def _give_up(self, model: ModelId, parts: frozenset[Part]) -> None:
         for loading in list(self._loading.values()):
             if loading.model == model:
                 loading.parts -= parts

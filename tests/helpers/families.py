@@ -11,6 +11,7 @@ from swarm.engine.decoder import Decoder
 from swarm.engine.weights import load_weights
 from swarm.kernels import _native
 from swarm.models import spec_from_gguf
+from swarm.parts import all_parts
 from swarm.store.gguf import open_gguf
 from tests.helpers.numpy_decoder import NumpyDecoder
 from tests.helpers.tiny import TINY, Tiny, after_storage, make_weights, wide, write_tiny
@@ -98,7 +99,7 @@ def open_decoder(path: Path, *, threads: int = 2, isa: str = "", kv: str = "f16"
     """The engine on a whole model."""
     model = open_gguf(path)
     spec = spec_from_gguf(model.metadata, model.tensors)
-    weights = load_weights(model, spec, range(spec.n_layers))
+    weights = load_weights(model, spec, all_parts(spec.n_layers))
     return Decoder(spec, weights, context=2 * N_TOKENS, threads=threads, isa=isa, kv=kv)
 
 

@@ -15,6 +15,7 @@ from swarm.engine.decoder import Decoder
 from swarm.engine.weights import TensorInfo, load_weights
 from swarm.kernels.quants import Quant, dequantize, quant_by_name
 from swarm.models import spec_from_gguf
+from swarm.parts import all_parts
 from swarm.store.gguf import GGUF, open_gguf
 from swarm.text.tokenizer import Tokenizer
 from tools.bench.shapes import Shape, write_model
@@ -123,7 +124,7 @@ def swarm_logits(path: Path, ids: list[int], kv: str, threads: int, *, exact: bo
     with open_gguf(path) as model:
         spec = spec_from_gguf(model.metadata, model.tensors)
         source = Dequantised(model) if exact else model
-        weights = load_weights(source, spec, range(spec.n_layers), threads=threads)
+        weights = load_weights(source, spec, all_parts(spec.n_layers), threads=threads)
     decoder = Decoder(spec, weights, context=len(ids), threads=threads, kv=kv)
     cache = decoder.new_kv()
     for start in range(0, len(ids), CHUNK):

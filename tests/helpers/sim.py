@@ -21,6 +21,7 @@ from swarm.cluster import effects as fx
 from swarm.cluster.core import Core, Identity
 from swarm.cluster.cost import ModelCost
 from swarm.cluster.session import Ask, Phase
+from swarm.parts import Part, all_parts
 from swarm.wire import codec
 from swarm.wire.ids import BootId, ModelId, PeerId, SessionId
 from swarm.wire.messages import Heartbeat, Message
@@ -59,8 +60,8 @@ class Engine:
     model: ModelCost
     token_s: float
     load_s: float
-    parts: set[int] = field(default_factory=set)
-    loading: dict[int, set[int]] = field(default_factory=dict)  # by ticket
+    parts: set[Part] = field(default_factory=set)
+    loading: dict[int, set[Part]] = field(default_factory=dict)  # by ticket
     caches: dict[SessionId, tuple[toy.ToyKv, int]] = field(default_factory=dict)  # with the bytes it takes
     queue: deque[fx.Effect] = field(default_factory=deque)
     busy: bool = False
@@ -95,7 +96,7 @@ class Node:
         self.name = f"node{index}"
         self.memory_bytes = memory_bytes
         self.speed = speed
-        self.disk: set[int] = set(range(sim.model.n_layers + 2)) if holds else set()
+        self.disk: set[Part] = set(all_parts(sim.model.n_layers)) if holds else set()
         self.offset = sim.rng.uniform(0, 1e5)  # every machine has its own clock
         self.patience_s = limits.PEER_SILENCE_S + sim.rng.uniform(-0.1, 0.3)  # of its transport; the core has its own
         self.boots = 0
@@ -493,7 +494,7 @@ def play(seed: int, *, n_devices: int = 0, verbose: bool = False) -> Sim:
     rng = Random(seed)
     sim = Sim(seed, n_layers=rng.randint(3, 8), verbose=verbose)
     n = n_devices or rng.randint(2, 5)
-    whole, layer = sim.model.weight_bytes, sim.model.part_bytes(1)
+    whole, layer = sim.model.weight_bytes, sim.model.part_bytes(Part(0))
     for i in range(n):
         share = rng.choice([0.3, 0.45, 0.6, 0.8])
         memory = int(max(whole * share, whole / n + layer)) + sim.model.stage_kv_bytes(0, sim.model.n_layers, 900)

@@ -12,6 +12,7 @@ from swarm.engine.weights import TensorSource, load_weights
 from swarm.errors import ModelNotFound
 from swarm.models import spec_from_gguf
 from swarm.models.spec import tensors_needed
+from swarm.parts import parts_of
 from swarm.store.chunks import ChunkStore
 from swarm.store.gguf import open_gguf
 from tests.helpers.tiny import TINY, make_weights, wide, write_tiny
@@ -22,7 +23,7 @@ IDS = np.random.default_rng(7).integers(4, 256, 20).astype(np.int32)
 def decoder(source: TensorSource, layers: range | None = None) -> Decoder:
     spec = spec_from_gguf(source.metadata, source.tensors)
     layers = layers or range(spec.n_layers)
-    weights = load_weights(source, spec, layers, embed=layers.start == 0, output=layers.stop == spec.n_layers)
+    weights = load_weights(source, spec, parts_of(layers.start, layers.stop, spec.n_layers))
     return Decoder(spec, weights, context=128, threads=1, kv="f32")
 
 
@@ -40,7 +41,7 @@ def test_stages_that_fetched_only_their_layers_answer_as_the_file_does(tmp_path:
         store = ChunkStore(tmp_path / f"stage{number}")
         stores.append(store)
         store.add_manifest(manifest.encoded, manifest.id)
-        needed = tensors_needed(spec, layers, number == 0, number == 1)
+        needed = tensors_needed(spec, parts_of(layers.start, layers.stop, spec.n_layers))
         for chunk in manifest.chunks_of({need.ref.name for need in needed}):
             data = seeder.read(manifest.chunk_id(chunk), 0, int(manifest.chunk_sizes[chunk]))
             assert data is not None and store.put(manifest.id, chunk, data)

@@ -17,6 +17,7 @@ from swarm.cluster.cost import (
     prefill_s,
     step_s,
 )
+from swarm.parts import EMBED, LM_HEAD, Part
 from swarm.wire.ids import PeerId
 
 DENSE = LayerCost(dense_bytes=100_000_000, macs=200_000_000, kv_bytes=1000)
@@ -104,6 +105,6 @@ def test_devices_that_do_not_reach_each_other_are_an_error() -> None:
 
 
 def test_parts_count_the_embedding_and_the_head() -> None:
-    assert list(MODEL.parts(0, 3)) == [0, 1, 2, 3]
-    assert list(MODEL.parts(3, 10)) == [4, 5, 6, 7, 8, 9, 10, 11]
+    assert list(MODEL.parts(0, 3)) == [EMBED, Part(0), Part(1), Part(2)]
+    assert list(MODEL.parts(3, 10)) == [*map(Part, range(3, 10)), LM_HEAD]
     assert MODEL.stage_weight_bytes(0, 10) == MODEL.weight_bytes == 1_130_000_000

@@ -12,6 +12,7 @@ from swarm import limits
 from swarm.cluster.cost import Device, LayerCost, Link, ModelCost
 from swarm.cluster.effects import Effect, LookUp, Send
 from swarm.cluster.placement import Placer, State
+from swarm.parts import all_parts
 from swarm.wire.ids import ModelId, PeerId
 from swarm.wire.messages import Message, PlacementCommit, PlacementOffer, PlacementReply, ShardReady
 from swarm.wire.records import Placement, Shard
@@ -45,7 +46,7 @@ class FakeWorld:
 
 
 def device(peer: PeerId, memory: int = 60_000_000, speed: float = 1e10) -> Device:
-    return Device(peer, peer[:1], memory, 10**12, speed, 1e12, held=frozenset(range(10)))
+    return Device(peer, peer[:1], memory, 10**12, speed, 1e12, held=frozenset(all_parts(8)))
 
 
 @pytest.fixture

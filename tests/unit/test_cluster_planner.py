@@ -11,6 +11,7 @@ import pytest
 from swarm.cluster.cost import Device, LayerCost, Link, LinkOf, ModelCost, StageOf, decode_s
 from swarm.cluster.planner import NoPlan, Plan, Wanted, plan
 from swarm.cluster.search import EXACT_DEVICES, Search
+from swarm.parts import Part, all_parts
 from swarm.wire.ids import PeerId
 
 MB = 10**6
@@ -70,7 +71,7 @@ def test_no_placement_of_up_to_four_devices_is_faster(seed: int) -> None:
         LayerCost(rng.randint(50, 150) * MB, rng.randint(100, 900) * MB, 4000) for _ in range(rng.randint(2, 7))
     )
     wanted = Wanted(ModelCost("toy", layers, 50 * MB, 120 * MB, 4096, 300 * MB), rng.choice([512, 8192]))
-    everything = frozenset(range(len(layers) + 2))
+    everything = frozenset(all_parts(len(layers)))
     devices = [device(i, rng.randint(100, 900), rng.uniform(2, 60), held=everything) for i in range(rng.randint(1, 4))]
     links = {(a.id, b.id): Link(rng.uniform(1e-4, 2e-2), 10 ** rng.uniform(6, 8)) for a in devices for b in devices}
     dead = {pair for pair in links if rng.random() < 0.15}
@@ -153,7 +154,7 @@ def test_devices_that_do_not_reach_each_other_are_not_neighbours() -> None:
 
 
 def test_ties_go_to_the_device_that_has_the_chunks() -> None:
-    holder = device(2, 2000, 10, held=frozenset(range(12)))
+    holder = device(2, 2000, 10, held=frozenset(all_parts(10)))
     result = planned(plan(Wanted(model(), 0), [device(1, 2000, 10), holder], wired))
     assert [stage.name for stage in result.stages] == ["d2"] and result.stages[0].fetch_bytes == 0
     faster = device(1, 2000, 12)
@@ -187,9 +188,9 @@ def test_a_context_that_fits_is_offered() -> None:
 
 
 def test_a_layer_that_is_on_no_disk_is_named() -> None:
-    holder = device(1, 2000, held=frozenset(range(12)) - {4})
+    holder = device(1, 2000, held=frozenset(all_parts(10)) - {Part(3)})
     result = plan(Wanted(model(), 0), [holder, device(2, 2000)], wired)
-    assert isinstance(result, NoPlan) and result.missing_parts == (4,) and "layer 3" in result.reason
+    assert isinstance(result, NoPlan) and result.missing_parts == (Part(3),) and "layer 3" in result.reason
 
 
 def test_a_model_that_nobody_has_can_be_planned_but_not_placed() -> None:
@@ -210,7 +211,7 @@ def test_no_device_at_all_is_no_plan() -> None:
 
 
 def test_the_search_counts_a_step_as_the_cost_model_does() -> None:
-    d = device(1, 5000, 20, cache_bytes=400 * MB, cached_bytes_per_s=80e9, layer_s=1e-4, held=frozenset(range(12)))
+    d = device(1, 5000, 20, cache_bytes=400 * MB, cached_bytes_per_s=80e9, layer_s=1e-4, held=frozenset(all_parts(10)))
     search = Search(model(), [d], wired, 1024, 1)
     for first, end in ((0, 1), (0, 10), (3, 5), (7, 10)):
         stage = StageOf(d, first, end)

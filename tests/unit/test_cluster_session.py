@@ -13,6 +13,7 @@ from swarm.cluster.cost import LayerCost, ModelCost
 from swarm.cluster.effects import Compute, Effect, Emit, Ended, Load, Notice, OpenKv, Reason, Send
 from swarm.cluster.planner import PREFILL_CHUNK
 from swarm.cluster.session import Ask, Phase
+from swarm.parts import all_parts
 from swarm.wire.ids import BootId, ModelId, PeerId, SessionId
 from swarm.wire.messages import (
     Measured,
@@ -47,7 +48,7 @@ def capabilities(memory: int, speed: float = 1e9) -> Capabilities:
 def alone(memory: int = 100_000) -> Core:
     core = Core(Identity(ME, BootId("1" * 16), "me"), capabilities(memory), Random(1))
     core.model_known(MODEL, COST, 0.0)
-    core.holdings(ME, MODEL, frozenset(range(6)), 0.0)
+    core.holdings(ME, MODEL, frozenset(all_parts(4)), 0.0)
     return core
 
 
@@ -158,7 +159,7 @@ class Remote:
         self.core.peer_up(OTHER, BootId("2" * 16), "other", 0.0)
         reach = (LinkMeasurement(ME, 0.001, 1e8),)
         self.hear(Measured(capabilities(100_000), reach), 0.0)
-        self.core.holdings(OTHER, MODEL, frozenset(range(6)), 0.0)
+        self.core.holdings(OTHER, MODEL, frozenset(all_parts(4)), 0.0)
         self.epoch = 0
 
     def hear(self, message: object, now: float) -> list[Effect]:

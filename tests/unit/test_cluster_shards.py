@@ -9,6 +9,7 @@ from swarm.cluster.cost import LayerCost, ModelCost
 from swarm.cluster.effects import DropKv, Effect, Load, LookUp, Send, Unload
 from swarm.cluster.memory import KvEntry, Ledger
 from swarm.cluster.shards import Shards
+from swarm.parts import EMBED, Part, parts_of
 from swarm.wire.ids import ModelId, PeerId, SessionId
 from swarm.wire.messages import PlacementCommit, PlacementOffer, PlacementReply, ShardReady
 from swarm.wire.records import Placement, Shard
@@ -53,7 +54,7 @@ def test_an_offer_is_answered_and_a_commit_loads_what_is_missing() -> None:
     p = placement(1, 0, 4)
     assert answer(s.offer(PlacementOffer(p), 0.0)).accepted
     (loading,) = s.commit(PlacementCommit(p), 0.0)
-    assert isinstance(loading, Load) and loading.parts == frozenset(range(5))
+    assert isinstance(loading, Load) and loading.parts == frozenset(parts_of(0, 4, 8))
     (ready,) = s.parts_loaded(loading.ticket, 0.0)
     assert isinstance(ready, Send) and isinstance(ready.message, ShardReady) and ready.to == LOW
     assert s.ready(LOW, MODEL, 1) is not None and s.ledger.used_bytes == 450
@@ -121,7 +122,7 @@ def test_a_new_placement_of_the_author_ends_the_old_one_and_the_kv_that_no_longe
     effects = load(s, placement(2, 2, 6))
     assert DropKv(S1) in effects
     (loading,) = [e for e in effects if isinstance(e, Load)]
-    assert loading.parts == frozenset({5, 6}), "layers 2 and 3 are here already"
+    assert loading.parts == frozenset({Part(4), Part(5)}), "layers 2 and 3 are here already"
 
 
 def test_kv_of_the_same_layers_survives_a_new_placement() -> None:
@@ -179,7 +180,7 @@ def test_a_late_answer_to_a_load_that_was_given_up_counts_for_nothing() -> None:
     assert isinstance(loading, Load)
     s.author_gone(LOW, restarted=False)
     load(s, placement(1, 4, 8, author=HIGH))
-    assert s.parts_loaded(loading.ticket, 0.0) == [] and not any(part < 5 for _, part in s.loaded)
+    assert s.parts_loaded(loading.ticket, 0.0) == [] and not any(part < Part(4) for _, part in s.loaded)
 
 
 def test_a_restarted_author_begins_with_new_epochs() -> None:
@@ -200,13 +201,13 @@ def test_weights_stay_as_a_cache_until_room_is_needed() -> None:
 
 def test_surplus_weights_go_before_resting_kv_and_the_oldest_kv_first() -> None:
     ledger = Ledger(100)
-    ledger.parts = {(MODEL, 0): 30, (MODEL, 1): 30}
+    ledger.parts = {(MODEL, EMBED): 30, (MODEL, Part(0)): 30}
     old, new = SessionId("1" * 32), SessionId("2" * 32)
     ledger.kv = {
         new: KvEntry((LOW, MODEL), 0, 1, 20, False, 2.0),
         old: KvEntry((LOW, MODEL), 0, 1, 20, False, 1.0),
     }
-    assert ledger.make_room(30, {(MODEL, 0)}) == [Unload(MODEL, frozenset({1}))]
-    assert ledger.make_room(50, {(MODEL, 0)}) == [DropKv(old)]
-    assert ledger.make_room(100, {(MODEL, 0)}) == [DropKv(new)]
+    assert ledger.make_room(30, {(MODEL, EMBED)}) == [Unload(MODEL, frozenset({Part(0)}))]
+    assert ledger.make_room(50, {(MODEL, EMBED)}) == [DropKv(old)]
+    assert ledger.make_room(100, {(MODEL, EMBED)}) == [DropKv(new)]
     assert ledger.free_bytes == 70

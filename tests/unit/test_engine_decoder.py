@@ -14,6 +14,7 @@ from swarm.engine.decoder import Decoder
 from swarm.engine.weights import join_weights, load_weights
 from swarm.errors import ContextFull, OutOfMemory
 from swarm.models import spec_from_gguf
+from swarm.parts import all_parts, parts_of
 from swarm.store.gguf import GGUF, open_gguf
 from tests.helpers.numpy_decoder import NumpyDecoder
 from tests.helpers.tiny import TINY, make_weights, wide, write_tiny
@@ -34,7 +35,7 @@ def decoder(
     with open_gguf(path) as model:
         spec = spec_from_gguf(model.metadata, model.tensors)
         layers = layers or range(spec.n_layers)
-        weights = load_weights(model, spec, layers, embed=layers.start == 0, output=layers.stop == spec.n_layers)
+        weights = load_weights(model, spec, parts_of(layers.start, layers.stop, spec.n_layers))
     return Decoder(spec, weights, context=context, threads=threads, kv=kv, isa=isa)
 
 
@@ -158,14 +159,14 @@ def test_weights_that_do_not_fit_the_memory_are_refused_before_loading(tmp_path:
     with open_gguf(write(tmp_path, "llama", "F32")) as model:
         spec = spec_from_gguf(model.metadata, model.tensors)
         with pytest.raises(OutOfMemory, match="weights need"):
-            load_weights(model, spec, range(spec.n_layers), memory_bytes=1000)
+            load_weights(model, spec, all_parts(spec.n_layers), memory_bytes=1000)
 
 
 def test_a_tied_head_is_packed_once(tmp_path: Path) -> None:
     with open_gguf(write(tmp_path, "qwen3", "F32")) as model:
         spec = spec_from_gguf(model.metadata, model.tensors)
-        both = load_weights(model, spec, range(spec.n_layers))
-        one = load_weights(model, spec, range(spec.n_layers), output=False)
+        both = load_weights(model, spec, all_parts(spec.n_layers))
+        one = load_weights(model, spec, all_parts(spec.n_layers)[:-1])
     assert spec.tied_output
     assert both.n_bytes == one.n_bytes
 
@@ -222,8 +223,6 @@ def test_weights_of_single_layers_join_into_a_shard(tmp_path: Path) -> None:
     with open_gguf(path) as model:
         spec = spec_from_gguf(model.metadata, model.tensors)
         n = spec.n_layers
-        parts = [load_weights(model, spec, range(i, i + 1), embed=False, output=False) for i in range(n)]
-        parts.append(load_weights(model, spec, range(0), embed=True, output=False))
-        parts.append(load_weights(model, spec, range(0), embed=False, output=True))
+        parts = [load_weights(model, spec, [part]) for part in all_parts(n)]
     joined = Decoder(spec, join_weights(parts, range(n)), context=512, threads=1, kv="f32")
     assert np.array_equal(joined.logits(IDS), decoder(path).logits(IDS))

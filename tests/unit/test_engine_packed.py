@@ -22,6 +22,7 @@ from swarm.kernels.quants import QUANTS
 from swarm.limits import MAX_PACKED_FILES, MIN_PACKED_BYTES
 from swarm.models import spec_from_gguf
 from swarm.node.model import packed_key
+from swarm.parts import all_parts
 from swarm.store.gguf import open_gguf
 from tests.helpers.tiny import TINY, make_weights, write_tiny
 
@@ -47,7 +48,7 @@ def keeper(folder: Path) -> Keep:
 def load(path: Path, keep: Keep | None) -> tuple[Weights, np.ndarray]:
     with open_gguf(path) as file:
         spec = spec_from_gguf(file.metadata, file.tensors)
-        weights = load_weights(file, spec, range(spec.n_layers), keep=keep)
+        weights = load_weights(file, spec, all_parts(spec.n_layers), keep=keep)
     return weights, Decoder(spec, weights, context=64, threads=1).logits(IDS)
 
 

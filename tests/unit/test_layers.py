@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2] / "swarm"
 LAYERS = (
-    {"errors", "limits", "config", "cores", "value", "files", "units"},
+    {"errors", "limits", "config", "cores", "value", "files", "units", "parts"},
     {"kernels", "wire"},
     {"models", "store", "text", "cluster"},
     {"engine", "net"},

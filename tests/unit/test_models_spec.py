@@ -10,6 +10,7 @@ import pytest
 from swarm.errors import BadModelFile, UnsupportedModel
 from swarm.models import FAMILIES, ModelSpec, Role, TensorRef, spec_from_gguf, tensors_needed
 from swarm.models.spec import OUTSIDE_LAYERS, RopeScaling
+from swarm.parts import EMBED, LM_HEAD, Part
 from tests.helpers.tiny import TINY, StoredTensor, Tiny, TinyMoe, gguf_metadata, tensor_table
 
 ROPE_STYLE = {
@@ -151,14 +152,14 @@ def test_llama3_frequencies_are_a_tensor_of_the_spec() -> None:
 
 
 def test_shard_of_middle_layers_needs_only_those() -> None:
-    needs = tensors_needed(declared(TINY["air"]), range(1, 2), embed=False, output=False)
+    needs = tensors_needed(declared(TINY["air"]), [Part(1)])
     assert {need.layer for need in needs} == {1}
     assert next(n for n in needs if n.role is Role.EXPERT_DOWN)[3:] == (64, 32, 8)
     assert next(n for n in needs if n.role is Role.Q_BIAS)[3:] == (128, 1, 1)
 
 
 def test_shard_with_both_ends_of_a_tied_model_lists_the_embedding_twice() -> None:
-    needs = tensors_needed(declared(TINY["llama-tied"]), range(0), embed=True, output=True)
+    needs = tensors_needed(declared(TINY["llama-tied"]), [EMBED, LM_HEAD])
     assert [(n.role, n.layer, n.ref.name) for n in needs] == [
         (Role.EMBED, OUTSIDE_LAYERS, "token_embd.weight"),
         (Role.OUTPUT_NORM, OUTSIDE_LAYERS, "output_norm.weight"),
@@ -168,8 +169,8 @@ def test_shard_with_both_ends_of_a_tied_model_lists_the_embedding_twice() -> Non
 
 def test_any_shard_with_layers_needs_the_rope_divisors() -> None:
     spec = declared(TINY["llama"])
-    assert Role.ROPE_FREQS in {n.role for n in tensors_needed(spec, range(2, 3), embed=False, output=False)}
-    assert Role.ROPE_FREQS not in {n.role for n in tensors_needed(spec, range(0), embed=True, output=True)}
+    assert Role.ROPE_FREQS in {n.role for n in tensors_needed(spec, [Part(2)])}
+    assert Role.ROPE_FREQS not in {n.role for n in tensors_needed(spec, [EMBED, LM_HEAD])}
 
 
 # ---- broken and foreign files: one line each, which names what is wrong ----

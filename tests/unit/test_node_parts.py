@@ -21,18 +21,19 @@ from swarm.cluster.cost import LayerCost
 from swarm.engine.sampling import SamplingParams
 from swarm.errors import ConfigError
 from swarm.models import spec_from_gguf
+from swarm.models.spec import tensors_needed
 from swarm.net.events import PeerDown, Received
 from swarm.net.transport import Transport
 from swarm.node import measure
 from swarm.node import node as nodes
-from swarm.node.compute import ComputeWorker, params_of, parts_of, sampling_of
+from swarm.node.compute import ComputeWorker, params_of, sampling_of
 from swarm.node.fast_path import FastPath
 from swarm.node.home import Home, Running, write_json
 from swarm.node.library import Library, slug
-from swarm.node.loader import part_tensors
 from swarm.node.meters import Meters
 from swarm.node.model_cost import model_cost
 from swarm.node.questions import common_prefix, going_on
+from swarm.parts import all_parts
 from swarm.store.gguf import open_gguf
 from swarm.wire.ids import ModelId, PeerId, SessionId
 from swarm.wire.messages import Goodbye, Token
@@ -48,7 +49,7 @@ def test_a_models_cost_counts_every_tensor_once_where_it_lies(tmp_path: Path, na
     with open_gguf(path) as file:
         spec = spec_from_gguf(file.metadata, file.tensors)
         cost = model_cost("tiny", spec, file.tensors)
-        used = {need.ref.name for part in range(spec.n_layers + 2) for need in part_tensors(part, spec)}
+        used = {need.ref.name for need in tensors_needed(spec, all_parts(spec.n_layers))}
         assert used <= file.tensors.keys()
         packed = sum(file.tensors[tensor].n_bytes for tensor in used)
     assert cost.n_layers == spec.n_layers and all(layer.kv_bytes > 0 and layer.macs > 0 for layer in cost.layers)
@@ -56,14 +57,6 @@ def test_a_models_cost_counts_every_tensor_once_where_it_lies(tmp_path: Path, na
     moe = [layer for layer in cost.layers if layer.expert_bytes]
     assert len(moe) == sum(layer.moe is not None for layer in spec.layers)
     assert all(isinstance(layer, LayerCost) and 0 < layer.expert_share < 1 for layer in moe)
-
-
-def test_parts_are_the_ends_and_the_layers_between() -> None:
-    spec: Any = SimpleNamespace(n_layers=5)
-    assert list(parts_of(0, 5, spec)) == [0, 1, 2, 3, 4, 5, 6]
-    assert list(parts_of(0, 2, spec)) == [0, 1, 2]
-    assert list(parts_of(2, 4, spec)) == [3, 4]
-    assert list(parts_of(4, 5, spec)) == [5, 6]
 
 
 @pytest.mark.parametrize(

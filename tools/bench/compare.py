@@ -45,11 +45,12 @@ class Swarm:
         from swarm.engine.decoder import Decoder
         from swarm.engine.weights import load_weights
         from swarm.models import spec_from_gguf
+        from swarm.parts import all_parts
         from swarm.store.gguf import open_gguf
 
         with open_gguf(path) as model:
             self.spec = spec_from_gguf(model.metadata, model.tensors)
-            weights = load_weights(model, self.spec, range(self.spec.n_layers), threads=threads)
+            weights = load_weights(model, self.spec, all_parts(self.spec.n_layers), threads=threads)
         isa = kernels.isa(isa or os.environ.get("SWARM_CPU", ""))
         self.decoder = Decoder(self.spec, weights, context=context, threads=threads, isa=isa, kv=kv)
         self.n_vocab = self.spec.vocab

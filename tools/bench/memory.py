@@ -79,11 +79,12 @@ def sizes(path: str) -> tuple[int, int]:
     from swarm.engine.weights import MATRICES, packed_bytes
     from swarm.models import kv_bytes_per_token, spec_from_gguf
     from swarm.models.spec import tensors_needed
+    from swarm.parts import all_parts
     from swarm.store.gguf import open_gguf
 
     with open_gguf(path) as model:
         spec = spec_from_gguf(model.metadata, model.tensors)
-        needed = tensors_needed(spec, range(spec.n_layers), embed=True, output=True)
+        needed = tensors_needed(spec, all_parts(spec.n_layers))
         distinct = {need.ref: need for need in needed if need.role in MATRICES}
         packed = sum(packed_bytes(need, model.tensors[need.ref.name].quant) for need in distinct.values())
         return packed, kv_bytes_per_token(spec)

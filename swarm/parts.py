@@ -1,0 +1,59 @@
+"""What a model is cut into: the embedding, each layer and the output head, held, loaded and counted one by one.
+
+This stands below every package, because declarations, weights, disks and decisions all speak of parts. A part does not
+travel: messages name layer ranges (`wire.records.Shard`) and chunks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+WHOLE: tuple[int, ...] = ()
+ALL_EXPERTS = -1
+
+
+class Part(NamedTuple):
+    """EMBED, LM_HEAD, or a layer by its number from 0; of a layer a device may hold a slice, or one expert only.
+
+    Parts sort in the order that a token passes them. A tuple, because ledgers keep and compare sets of them.
+    """
+
+    layer: int
+    slice: tuple[int, ...] = WHOLE  # the bounds of a `wire.records.Slice`, in its order
+    expert: int = ALL_EXPERTS
+
+    @property
+    def is_layer(self) -> bool:
+        return EMBED.layer < self.layer < LM_HEAD.layer
+
+    @property
+    def name(self) -> str:
+        """As a person is told of it."""
+        return f"layer {self.layer}" if self.is_layer else "the embedding" if self.layer == EMBED.layer else "the head"
+
+
+EMBED = Part(-1)
+LM_HEAD = Part(2**31 - 1)
+
+
+def parts_of(first: int, end: int, n_layers: int) -> tuple[Part, ...]:
+    """What a stage of the layers [first, end) holds: the first one has the embedding, too, the last one the head."""
+    embed = (EMBED,) if first == 0 else ()
+    lm_head = (LM_HEAD,) if end == n_layers else ()
+    return (*embed, *map(Part, range(first, end)), *lm_head)
+
+
+def all_parts(n_layers: int) -> tuple[Part, ...]:
+    """Every part of a model."""
+    return parts_of(0, n_layers, n_layers)
+
+
+def layers_of(parts: Iterable[Part]) -> range:
+    """The layers among parts, which must follow one another (ValueError otherwise)."""
+    layers = sorted({part.layer for part in parts if part.is_layer})
+    if not layers:
+        return range(0)
+    if layers[-1] - layers[0] >= len(layers):
+        raise ValueError(f"layers {layers} do not follow one another")
+    return range(layers[0], layers[-1] + 1)

@@ -1,0 +1,43 @@
+"""Parts of a model: their order, and which of them a stage holds."""
+
+from __future__ import annotations
+
+from random import Random
+
+import pytest
+
+from swarm.parts import EMBED, LM_HEAD, Part, all_parts, layers_of, parts_of
+from swarm.wire.records import Slice
+
+
+def test_a_stage_holds_its_layers_and_the_ends_that_it_is_next_to() -> None:
+    assert parts_of(0, 5, 5) == all_parts(5) == (EMBED, Part(0), Part(1), Part(2), Part(3), Part(4), LM_HEAD)
+    assert parts_of(0, 2, 5) == (EMBED, Part(0), Part(1))
+    assert parts_of(2, 4, 5) == (Part(2), Part(3))
+    assert parts_of(4, 5, 5) == (Part(4), LM_HEAD)
+
+
+def test_parts_sort_in_the_order_that_a_token_passes_them() -> None:
+    shuffled = list(all_parts(40))
+    Random(1).shuffle(shuffled)
+    assert tuple(sorted(shuffled)) == all_parts(40)
+
+
+def test_slices_and_experts_of_a_layer_are_parts_of_their_own() -> None:
+    several = {Part(3), Part(3, (0, 4, 0, 11, 0, 0)), Part(3, expert=0), Part(3, expert=7)}
+    assert len(several) == 4 and len(sorted(several)) == 4
+    assert Slice(*Part(3, (0, 4, 0, 11, 0, 0)).slice).kv_end == 4 and Slice(*Part(3).slice).whole
+
+
+def test_the_ends_are_no_layers() -> None:
+    assert not EMBED.is_layer and not LM_HEAD.is_layer and Part(0).is_layer
+    assert layers_of([LM_HEAD, Part(3), EMBED, Part(2)]) == range(2, 4) and layers_of([EMBED]) == range(0)
+
+
+def test_layers_with_a_gap_are_refused() -> None:
+    with pytest.raises(ValueError, match="do not follow"):
+        layers_of([Part(1), Part(3)])
+
+
+def test_a_person_is_told_the_layers_number() -> None:
+    assert [part.name for part in all_parts(2)] == ["the embedding", "layer 0", "layer 1", "the head"]
