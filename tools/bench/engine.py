@@ -1,7 +1,8 @@
+#!/usr/bin/env python3
 """A whole model on our engine: tok/s by threads and instruction set, or what a decode step spends its time on.
 
-    tools/bench/run.py engine glm4-9b:Q4_0 smollm2 --threads 1 2 --isa avx2 scalar
-    tools/bench/run.py engine glm4-9b:Q4_0 --profile --at 2048
+    tools/bench/engine.py glm4-9b:Q4_0 smollm2 --threads 1 2 --isa avx2 scalar
+    tools/bench/engine.py glm4-9b:Q4_0 --profile --at 2048
 
 Decode: tokens one at a time after `--at` positions, with its share of the read bandwidth measured in the same round.
 --profile samples decode steps with Linux' perf; a name of a symbol tells what belongs to what.
@@ -16,15 +17,20 @@ import shutil
 import signal
 import statistics
 import subprocess
+import sys
 import tempfile
 import time
 from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
-from compare import Swarm, bytes_per_token, machine, resolve
 
-from swarm import kernels
+ROOT = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(ROOT), str(ROOT / "tools" / "bench")]
+
+from compare import Swarm, bytes_per_token, machine, resolve  # noqa: E402
+
+from swarm import kernels  # noqa: E402
 
 PARTS = {  # of a step, by the names of symbols in the compiled engine
     "matrix products": r"matmul|quant32|quantize|gate_up",
@@ -108,7 +114,7 @@ def parts_of(report: str) -> dict[str, float]:
     return shares
 
 
-def main(arguments: list[str]) -> None:
+def main(arguments: list[str] | None = None) -> None:
     """Measure and print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("models", nargs="+", help="NAME:MIX of shapes.py, smollm2, or a file")
@@ -134,3 +140,7 @@ def main(arguments: list[str]) -> None:
         for isa in args.isa:
             for threads in args.threads:
                 print((profile if args.profile else rates)(name, path, threads, isa, args), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,7 +1,8 @@
+#!/usr/bin/env python3
 """One matrix product: op x quant x instruction set x shape, beside the read bandwidth measured in the same run.
 
-    tools/bench/run.py kernels                               every type, the best instruction set, one and two threads
-    tools/bench/run.py kernels --quants Q4_0 Q4_K --isa avx2 scalar --shapes ffn_down --threads 1
+    tools/bench/kernels.py                               every type, the best instruction set, one and two threads
+    tools/bench/kernels.py --quants Q4_0 Q4_K --isa avx2 scalar --shapes ffn_down --threads 1
 
 decode: one token times 256 MiB of weights, GB/s and its share of the read bandwidth (medians; both take turns).
 batch: --tokens tokens times 1024 rows, GOP/s of CPU time of one thread, which a busy machine disturbs least.
@@ -13,12 +14,15 @@ from __future__ import annotations
 import argparse
 import platform
 import statistics
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from swarm.kernels import _native
 from tests.kernels import cases
@@ -117,11 +121,11 @@ def cpu_name() -> str:
     return f"{names[0] if names else platform.machine()}, {len(names)} cores"
 
 
-def main(arguments: list[str]) -> None:
+def main(arguments: list[str] | None = None) -> None:
     """Measure and print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quants", nargs="+", default=[*cases.QUANTS, "F16"], choices=cases.NAMES)
-    parser.add_argument("--isa", nargs="+", default=[library().names()[-1]])
+    parser.add_argument("--isa", nargs="+", help="the best one when not given")
     parser.add_argument("--shapes", nargs="+", default=["ffn_up", "ffn_down"], choices=SHAPES)
     parser.add_argument("--threads", nargs="+", type=int, default=[1, 2])
     parser.add_argument("--tokens", type=int, default=512)
@@ -133,7 +137,11 @@ def main(arguments: list[str]) -> None:
     columns.append(f"batch {args.tokens} GOP/s")
     print(f"{cpu_name()}\n\n| " + " | ".join(columns) + " |\n|" + "---|" * len(columns))
     with ThreadPoolExecutor(max(args.threads)) as pool:
-        for isa in args.isa:
+        for isa in args.isa or library().names()[-1:]:
             for name in args.shapes:
                 for quant in args.quants:
                     print(row(quant, isa, name, args, pool), flush=True)
+
+
+if __name__ == "__main__":
+    main()

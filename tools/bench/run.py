@@ -24,6 +24,9 @@ CASES = {"kernels": kernels.main, "engine": engine.main}
 
 def main() -> None:
     """Run one kind of cases."""
+    if sys.argv[1:2] == ["--help"]:
+        print(__doc__)
+        return
     if len(sys.argv) < 2 or sys.argv[1] not in CASES:
         raise SystemExit(__doc__)
     CASES[sys.argv[1]](sys.argv[2:])

@@ -1,6 +1,6 @@
 """Two builds of Swarm beside each other: what a token costs in a pipeline of three, one chat with each in turns.
 
-    python tools/bench/swarm_pairs.py OLD_TREE [--pairs 40]
+    python tools/bench/pipeline_pairs.py OLD_TREE [--pairs 40]
 
 OLD_TREE is another checkout with its extensions built. Both swarms run all the time, so that whatever else this machine
 and its neighbours do meets both; only differences within a pair say something. Start it more than once:
@@ -26,7 +26,10 @@ LAYERS = [10, 10, 10]  # of SmolLM2
 def serve(root: Path) -> None:
     """Start the swarm of a tree; for every seed that is read, print milliseconds from token to token, and computing."""
     sys.path.insert(0, str(root))
-    spec = importlib.util.spec_from_file_location("bench", root / "tools/bench/swarm.py")
+    bench_file = root / "tools/bench/pipeline.py"
+    if not bench_file.exists():  # an older tree
+        bench_file = root / "tools/bench/swarm.py"
+    spec = importlib.util.spec_from_file_location("bench", bench_file)
     assert spec is not None and spec.loader is not None
     bench = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(bench)

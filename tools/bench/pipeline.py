@@ -1,6 +1,6 @@
 """What a swarm on this machine costs: overhead per token of a pipeline over loopback, chats side by side, predictions.
 
-    python tools/bench/swarm.py [--model FILE] [--nodes 3] [--tokens 128] [--repeat 3] [--lan 1gbit:0.15]
+    python tools/bench/pipeline.py [--model FILE] [--nodes 3] [--tokens 128] [--repeat 3] [--lan 1gbit:0.15]
 
 The overhead is what a token takes beyond the time that its stages compute: messages, threads, Python. All nodes share
 this machine's cores; each computes with one thread.
