@@ -53,7 +53,7 @@ FAST_QUEUE_MESSAGES = 256  # per device: activations and heartbeats; a longer qu
 SEND_RETRY_S = 0.002  # a full link is tried again; what libzmq holds lasts longer at gigabit
 BULK_QUEUE_MESSAGES = 8  # per device: 32 MiB of chunk pieces
 MAX_LINKS_PER_LANE = 3  # to one device: both may call at once, and call again before the old link is seen dead
-NOTICE_INTERVAL_S = 30.0  # the same trouble with the same device is told again after so long
+WARNING_INTERVAL_S = 30.0  # the same trouble with the same device is told again after so long
 MAX_INBOUND_EVENTS = 1024  # not yet taken by the node; then the sockets are not read, and TCP slows the senders
 MAX_INBOUND_BYTES = 128 * 1024 * 1024  # the same, in bytes of raw frames
 

@@ -52,7 +52,7 @@ class Generation(Protocol):
 
 
 class ChatModel(Protocol):
-    """What the chat needs of a model: on this device, or behind the door of a running node."""
+    """What the chat needs of a model: on this device, or behind the API of a running node."""
 
     def chat(
         self,

@@ -167,7 +167,7 @@ async def start_node(
     options_ = Options(home, settings, name, tuple(dict.fromkeys(calls)), discover)
     node = await Node.start(
         options_,
-        lambda gate: Transport.start(credentials, name=name, gate=gate, port=settings.port or None),
+        lambda inbox: Transport.start(credentials, name=name, inbox=inbox, port=settings.port or None),
     )
     token = secrets.token_urlsafe(24)
     api = ApiServer(make_app(node, token))

@@ -35,7 +35,7 @@ class Level(Enum):
 
 
 @dataclass(frozen=True)
-class Finding:
+class NetworkFinding:
     """One line: what was found, and what to do about it ("" when nothing)."""
 
     level: Level
@@ -60,7 +60,7 @@ class NetworkFacts:
     clones: tuple[CloneSeen, ...] = ()
 
 
-def check(facts: NetworkFacts) -> tuple[Finding, ...]:
+def check(facts: NetworkFacts) -> tuple[NetworkFinding, ...]:
     """Return everything worth a line, the bad things first."""
     checks = (_interfaces, _multicast, _port, _versions, _keys, _unreached, _reachable, _clones, _links)
     findings = [finding for each in checks for finding in each(facts)]
@@ -68,93 +68,97 @@ def check(facts: NetworkFacts) -> tuple[Finding, ...]:
     return tuple(sorted(findings, key=lambda finding: order.index(finding.level)))
 
 
-def _interfaces(facts: NetworkFacts) -> Iterator[Finding]:
+def _interfaces(facts: NetworkFacts) -> Iterator[NetworkFinding]:
     chosen = interfaces.usable(facts.interfaces)
     ignored = sorted(each.name for each in facts.interfaces if each.is_up and not each.is_loopback) if chosen else []
     ignored = [name for name in ignored if name not in {each.name for each in chosen}]
     if not chosen or all(each.is_loopback for each in chosen):
-        yield Finding(Level.BAD, "no network interface is up", "plug in a cable or join a Wi-Fi")
+        yield NetworkFinding(Level.BAD, "no network interface is up", "plug in a cable or join a Wi-Fi")
         return
     names = ", ".join(f"{each.name} ({each.addresses[0]})" for each in chosen)
     without = f"; not used: {', '.join(ignored)}" if ignored else ""
-    yield Finding(Level.GOOD, f"network interfaces: {names}{without}")
+    yield NetworkFinding(Level.GOOD, f"network interfaces: {names}{without}")
 
 
-def _multicast(facts: NetworkFacts) -> Iterator[Finding]:
+def _multicast(facts: NetworkFacts) -> Iterator[NetworkFinding]:
     advice = "give addresses by hand: swarm join --peer HOST"
     if facts.discovery_problem:
-        yield Finding(Level.BAD, f"devices cannot be discovered: {facts.discovery_problem}", advice)
+        yield NetworkFinding(Level.BAD, f"devices cannot be discovered: {facts.discovery_problem}", advice)
     elif facts.heard_own_multicast is False:
-        yield Finding(Level.BAD, "multicast is blocked on this device", f"{OPEN_PORTS}, or {advice}")
+        yield NetworkFinding(Level.BAD, "multicast is blocked on this device", f"{OPEN_PORTS}, or {advice}")
     elif not facts.seen and not facts.peers:
         isolated = "if there is another one, its network may separate devices (guest Wi-Fi, client isolation): "
-        yield Finding(Level.NOTE, "no other device was heard", isolated + advice)
+        yield NetworkFinding(Level.NOTE, "no other device was heard", isolated + advice)
     elif not facts.seen:
-        yield Finding(Level.NOTE, "multicast of other devices does not arrive; those connected were found otherwise")
+        yield NetworkFinding(
+            Level.NOTE, "multicast of other devices does not arrive; those connected were found otherwise"
+        )
 
 
-def _port(facts: NetworkFacts) -> Iterator[Finding]:
+def _port(facts: NetworkFacts) -> Iterator[NetworkFinding]:
     if facts.port != DEFAULT_PORT:
         text = f"this device listens on port {facts.port}, not on {DEFAULT_PORT}, which something else uses"
-        yield Finding(Level.NOTE, text, "--peer needs the port then; a firewall too")
+        yield NetworkFinding(Level.NOTE, text, "--peer needs the port then; a firewall too")
 
 
-def _versions(facts: NetworkFacts) -> Iterator[Finding]:
+def _versions(facts: NetworkFacts) -> Iterator[NetworkFinding]:
     for seen in facts.seen:
         if seen.version.major != PROTOCOL.major:
             text = f"the device at {_where(seen.addresses)} speaks protocol {seen.version}, this one {PROTOCOL}"
-            yield Finding(Level.BAD, text, "update the older one")
+            yield NetworkFinding(Level.BAD, text, "update the older one")
     for each in facts.not_let_in:
         if each.reason == "version":
-            yield Finding(Level.BAD, each.text)
+            yield NetworkFinding(Level.BAD, each.text)
 
 
-def _keys(facts: NetworkFacts) -> Iterator[Finding]:
+def _keys(facts: NetworkFacts) -> Iterator[NetworkFinding]:
     others = {seen.fingerprint: seen for seen in facts.seen if seen.fingerprint not in (facts.fingerprint, b"")}
     for fingerprint, seen in others.items():
         text = f"another swarm ({fingerprint.hex()[:8]}) is on this network, at {_where(seen.addresses)}"
-        yield Finding(Level.NOTE, text, "if it should be this one: swarm invite here, then swarm join there")
+        yield NetworkFinding(Level.NOTE, text, "if it should be this one: swarm invite here, then swarm join there")
     for each in facts.not_let_in:
         if each.reason in ("key", "forgotten"):
-            yield Finding(Level.BAD, each.text, "run swarm invite there and join again, if that is wanted")
+            yield NetworkFinding(Level.BAD, each.text, "run swarm invite there and join again, if that is wanted")
 
 
-def _unreached(facts: NetworkFacts) -> Iterator[Finding]:
+def _unreached(facts: NetworkFacts) -> Iterator[NetworkFinding]:
     for each in facts.unreached:
         if each.for_s >= UNREACHED_S:
             who = f"device {each.peer[:8]}" if each.peer else "a device"
-            yield Finding(Level.BAD, f"{who} at {_where(each.addresses)} does not answer", f"if it is on, {OPEN_PORTS}")
+            yield NetworkFinding(
+                Level.BAD, f"{who} at {_where(each.addresses)} does not answer", f"if it is on, {OPEN_PORTS}"
+            )
 
 
-def _reachable(facts: NetworkFacts) -> Iterator[Finding]:
+def _reachable(facts: NetworkFacts) -> Iterator[NetworkFinding]:
     """The smaller id calls first: that we had to call it says that its call did not arrive."""
     silent = [info.name for info in facts.peers if info.we_called and info.peer < facts.me]
     if silent and not any(not info.we_called for info in facts.peers):
         text = f"no other device can call this one ({', '.join(silent)} had to be called)"
-        yield Finding(Level.NOTE, text, OPEN_PORTS.replace("its", "this device's"))
+        yield NetworkFinding(Level.NOTE, text, OPEN_PORTS.replace("its", "this device's"))
     for info in facts.peers:
         if not info.has_bulk:
-            yield Finding(
+            yield NetworkFinding(
                 Level.BAD, f"{info.name} can be talked to but sends no models", f"on it or here, {OPEN_PORTS}"
             )
 
 
-def _clones(facts: NetworkFacts) -> Iterator[Finding]:
+def _clones(facts: NetworkFacts) -> Iterator[NetworkFinding]:
     for clone in facts.clones:
-        yield Finding(Level.BAD, clone.text)
+        yield NetworkFinding(Level.BAD, clone.text)
 
 
-def _links(facts: NetworkFacts) -> Iterator[Finding]:
+def _links(facts: NetworkFacts) -> Iterator[NetworkFinding]:
     for info in facts.peers:
         offset_s = info.wall_offset_s
         if offset_s is not None and abs(offset_s) > CLOCK_TOLERANCE_S:
             text = f"the clock of {info.name} is {abs(offset_s):.0f} s {'ahead' if offset_s > 0 else 'behind'}"
-            yield Finding(Level.NOTE, text, "turn on network time on both (timedatectl set-ntp true)")
+            yield NetworkFinding(Level.NOTE, text, "turn on network time on both (timedatectl set-ntp true)")
         if info.rtt_s is not None and info.rtt_s > SLOW_RTT_S:
             text = f"the link to {info.name} is slow: {info.rtt_s * 1e3:.0f} ms for a round trip"
-            yield Finding(Level.NOTE, text, "use a cable, or move closer to the access point")
+            yield NetworkFinding(Level.NOTE, text, "use a cable, or move closer to the access point")
         elif info.rtt_s is not None:
-            yield Finding(Level.GOOD, f"{info.name} at {info.address}: {info.rtt_s * 1e3:.1f} ms")
+            yield NetworkFinding(Level.GOOD, f"{info.name} at {info.address}: {info.rtt_s * 1e3:.1f} ms")
 
 
 def _where(addresses: tuple[Address, ...]) -> str:

@@ -67,7 +67,7 @@ class InvitationServer:
                 async with asyncio.timeout(limits.PAIRING_TIMEOUT_S):
                     await _invite(inviter, reader, writer)
         except (OSError, TimeoutError, EOFError, RemoteProtocolError):
-            pass  # a stranger at the door: nothing was learnt, and the node has other things to do
+            pass  # a stranger: nothing was learnt, and the node has other things to do
         finally:
             if inviter is not None:
                 self.invitation.close()

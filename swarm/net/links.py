@@ -1,4 +1,4 @@
-"""Links to peers and which of them to use. Owned by the engine's thread; no socket is read or written here."""
+"""Links to peers and which of them to use. Whoever touches them holds the reactor's lock; no socket is used here."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class Links:
         self.incoming: dict[Lane, dict[bytes, Link]] = {Lane.FAST: {}, Lane.BULK: {}}
 
     def add(self, link: Link, now: float) -> Link | None:
-        """Take a proven link in; return one of that lane when there are too many, for the engine to close.
+        """Take a proven link in; return one of that lane when there are too many, for the reactor to close.
 
         The link in use stays in use while it lives, so that messages keep their order; one that has not been heard of
         is replaced, because a peer calls anew when it has given the old link up.

@@ -1,7 +1,7 @@
 """From a short code that a person types to the swarm key: SPAKE2, without sockets.
 
     inviter  -> joiner   Greeting   who invites
-    joiner   -> inviter  Request    who wants in, and its half of the PAKE
+    joiner   -> inviter  JoinRequest    who wants in, and its half of the PAKE
     inviter  -> joiner   Half       the other half
     joiner   -> inviter  Confirm    proof that both halves came from the same code: this is the guess
     inviter  -> joiner   Sealed     the swarm key, encrypted with the PAKE's key; or Wrong
@@ -50,7 +50,7 @@ class Greeting:
 
 
 @dataclass(frozen=True)
-class Request:
+class JoinRequest:
     """Who wants in."""
 
     version: Version
@@ -165,7 +165,7 @@ class Inviter:
 
     def answer_request(self, data: bytes) -> bytes:
         """Return our half."""
-        request = _unpack(Request, data)
+        request = _unpack(JoinRequest, data)
         _check_version(request.version)
         self._joiner = Party(request.peer, request.name)
         pake = SPAKE2_A(_password(self._invitation.code), *_ids(self._invitation.me, self._joiner))
@@ -205,7 +205,7 @@ class Joiner:
         self.inviter = Party(greeting.peer, greeting.name)
         self._pake = SPAKE2_B(_password(self._code), *_ids(self.inviter, self._me))
         self._half = self._pake.start()
-        return _pack(Request(PROTOCOL, self._me.peer, self._me.name, self._half))
+        return _pack(JoinRequest(PROTOCOL, self._me.peer, self._me.name, self._half))
 
     def answer_half(self, data: bytes) -> bytes:
         """Return the proof that we know the code."""

@@ -22,7 +22,7 @@ Handler = Callable[[], bool]  # True when there may be more to read
 
 
 class Poll:
-    """The sockets of one engine. All methods but `wait` and `wake` are called with the engine's lock held."""
+    """The sockets of one reactor. All methods but `wait` and `wake` are called with the reactor's lock held."""
 
     def __init__(self) -> None:
         self._sleeper = select.poll()

@@ -35,7 +35,7 @@ CALL_ENDED = {
 
 
 @dataclass
-class Door:
+class Listener:
     """A listening socket of one lane, what watches it, and the context (one I/O thread) it lives in."""
 
     lane: Lane
@@ -54,7 +54,7 @@ class Door:
         self.context.term()
 
 
-def open_door(lane: Lane, credentials: Credentials, host: str, port: int) -> Door:
+def open_listener(lane: Lane, credentials: Credentials, host: str, port: int) -> Listener:
     """Listen on `host` ("*" is everywhere, IPv4 and IPv6) and `port` (0: any); raise SwarmNetworkError.
 
     Each lane has its own context: decrypting a 4 MiB frame takes 10 ms of its I/O thread, and nothing else waits.
@@ -79,7 +79,7 @@ def open_door(lane: Lane, credentials: Credentials, host: str, port: int) -> Doo
             f"cannot listen on port {port} ({error.strerror}); stop what uses it, or choose another with --port"
         ) from error
     endpoint = router.get_string(zmq.LAST_ENDPOINT)
-    return Door(lane, context, zap, router, monitor, int(endpoint.rpartition(":")[2]))
+    return Listener(lane, context, zap, router, monitor, int(endpoint.rpartition(":")[2]))
 
 
 def open_call(context: Context, lane: Lane, credentials: Credentials, address: Address) -> tuple[Socket, Socket]:

@@ -1,12 +1,12 @@
 """Messages between devices: the public face of the sockets. Any thread may call it.
 
-    gate = LoopGate(asyncio.get_running_loop(), handle_event).gate()
-    transport = Transport.start(credentials, name="pi4-attic", gate=gate)
+    inbox = LoopInbox(asyncio.get_running_loop(), handle_event).inbox()
+    transport = Transport.start(credentials, name="pi4-attic", inbox=inbox)
     transport.learn(peer, addresses)            # from discovery
     transport.send(peer, message, frame)        # raises PeerLost, PeerBusy, LocalProtocolError
     transport.stop()
 
-Events come to the gate in order: PeerUp, then Received..., then PeerDown. A raw frame must not change after `send`:
+Events come to the inbox in order: PeerUp, then Received..., then PeerDown. A raw frame must not change after `send`:
 large ones are not copied.
 """
 
@@ -20,12 +20,12 @@ from collections.abc import Sequence
 
 from swarm.errors import SwarmNetworkError
 from swarm.net.dial import Unreached
-from swarm.net.engine import Engine
-from swarm.net.gate import Gate
+from swarm.net.inbox import Inbox
 from swarm.net.links import PeerInfo
-from swarm.net.sockets import Door, open_door
+from swarm.net.reactor import Reactor
+from swarm.net.sockets import Listener, open_listener
 from swarm.wire.codec import Buffer, encode
-from swarm.wire.connection import LocalNode
+from swarm.wire.connection import LocalEnd
 from swarm.wire.ids import ID_BYTES, BootId, PeerId
 from swarm.wire.messages import Lane, Message
 from swarm.wire.proof import Credentials
@@ -38,10 +38,10 @@ WANTED_FILES = 65536  # a port scan must not use up the file descriptors of a no
 class Transport:
     """A running transport; make it with `start`."""
 
-    def __init__(self, me: LocalNode, engine: Engine) -> None:
+    def __init__(self, me: LocalEnd, reactor: Reactor) -> None:
         self.me = me
-        self._engine = engine
-        self._thread = threading.Thread(target=engine.run, name="swarm-net", daemon=True)
+        self._reactor = reactor
+        self._thread = threading.Thread(target=reactor.run, name="swarm-net", daemon=True)
 
     @classmethod
     def start(
@@ -49,7 +49,7 @@ class Transport:
         credentials: Credentials,
         *,
         name: str,
-        gate: Gate,
+        inbox: Inbox,
         port: int | None = None,
         host: str = "*",
     ) -> Transport:
@@ -58,23 +58,23 @@ class Transport:
         Raise SwarmNetworkError when it cannot listen.
         """
         _raise_file_limit()
-        doors: dict[Lane, Door] = {}
+        listeners: dict[Lane, Listener] = {}
         try:
-            doors[Lane.FAST] = _open_main_door(credentials, host, port)
-            doors[Lane.BULK] = _open_bulk_door(credentials, host, doors[Lane.FAST].port)
+            listeners[Lane.FAST] = _open_main_listener(credentials, host, port)
+            listeners[Lane.BULK] = _open_bulk_listener(credentials, host, listeners[Lane.FAST].port)
         except BaseException:
-            for door in doors.values():
-                door.close(0)
+            for listener in listeners.values():
+                listener.close(0)
             raise
         boot = BootId(os.urandom(ID_BYTES[BootId]).hex())
-        me = LocalNode(credentials, boot, name, doors[Lane.FAST].port, doors[Lane.BULK].port)
-        transport = cls(me, Engine(me, doors, gate))
+        me = LocalEnd(credentials, boot, name, listeners[Lane.FAST].port, listeners[Lane.BULK].port)
+        transport = cls(me, Reactor(me, listeners, inbox))
         transport._thread.start()
         return transport
 
     def stop(self) -> None:
         """Say goodbye, close everything and wait for the thread."""
-        self._engine.stop()
+        self._reactor.stop()
         self._thread.join()
 
     def send(self, peer: PeerId, message: Message, frame: Buffer | None = None) -> None:
@@ -83,38 +83,38 @@ class Transport:
         Raise PeerLost when it is not connected, PeerBusy when too much waits for it, LocalProtocolError when it
         may not travel.
         """
-        self._engine.send(peer, message.LANE, (encode(message, frame), frame))
+        self._reactor.send(peer, message.LANE, (encode(message, frame), frame))
 
     def n_waiting(self, peer: PeerId, lane: Lane) -> int:
         """Return how many messages wait to be sent to a device on a lane."""
-        return self._engine.n_waiting(peer, lane)
+        return self._reactor.n_waiting(peer, lane)
 
     def set_state(self, state: NodeState) -> None:
         """Set what the next heartbeats say."""
-        self._engine.state = state
+        self._reactor.state = state
 
     def learn(self, peer: PeerId, addresses: Sequence[Address]) -> None:
         """A device may be reached at these addresses, in this order."""
-        self._engine.learn(peer, addresses)
+        self._reactor.learn(peer, addresses)
 
     def call(self, text: str) -> tuple[Address, ...]:
         """Call HOST[:PORT] until it answers; return where that is. Blocks while a name is looked up."""
         addresses = resolve(text)
         for address in addresses:
-            self._engine.learn_by_hand(address)
+            self._reactor.learn_by_hand(address)
         return addresses
 
     def shut_out(self, peer: PeerId) -> None:
         """Drop a connected device and never let it in again while this node runs."""
-        self._engine.shut_out(peer)
+        self._reactor.shut_out(peer)
 
     def peers(self) -> tuple[PeerInfo, ...]:
         """Return the connected devices; at most a tenth of a second old."""
-        return self._engine.infos
+        return self._reactor.infos
 
     def unreached(self) -> tuple[Unreached, ...]:
         """Return the devices that were told of and are not connected."""
-        return tuple(self._engine.unreached())
+        return tuple(self._reactor.unreached())
 
 
 def resolve(text: str) -> tuple[Address, ...]:
@@ -137,20 +137,20 @@ def _split(text: str) -> tuple[str, int]:
     return host, int(port)
 
 
-def _open_main_door(credentials: Credentials, host: str, port: int | None) -> Door:
+def _open_main_listener(credentials: Credentials, host: str, port: int | None) -> Listener:
     if port is not None:
-        return open_door(Lane.FAST, credentials, host, port)
+        return open_listener(Lane.FAST, credentials, host, port)
     try:
-        return open_door(Lane.FAST, credentials, host, DEFAULT_PORT)
+        return open_listener(Lane.FAST, credentials, host, DEFAULT_PORT)
     except SwarmNetworkError:
-        return open_door(Lane.FAST, credentials, host, 0)
+        return open_listener(Lane.FAST, credentials, host, 0)
 
 
-def _open_bulk_door(credentials: Credentials, host: str, main_port: int) -> Door:
+def _open_bulk_listener(credentials: Credentials, host: str, main_port: int) -> Listener:
     try:
-        return open_door(Lane.BULK, credentials, host, main_port + 1 if main_port < 65535 else 0)
+        return open_listener(Lane.BULK, credentials, host, main_port + 1 if main_port < 65535 else 0)
     except SwarmNetworkError:
-        return open_door(Lane.BULK, credentials, host, 0)
+        return open_listener(Lane.BULK, credentials, host, 0)
 
 
 def _raise_file_limit() -> None:

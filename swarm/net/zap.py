@@ -17,7 +17,7 @@ ZAP_ADDRESS = "inproc://zeromq.zap.01"
 DOMAIN = b"swarm"
 
 
-class Doorman:
+class AccessList:
     """Device keys that are not let in, and until when. Pure: the time is an argument."""
 
     def __init__(self) -> None:
@@ -52,17 +52,17 @@ def zap_socket(context: zmq.Context[zmq.Socket[bytes]]) -> zmq.Socket[bytes]:
     return socket
 
 
-def answer_zap(socket: zmq.Socket[bytes], doorman: Doorman, now: float) -> None:
+def answer_zap(socket: zmq.Socket[bytes], access_list: AccessList, now: float) -> None:
     """Answer the request that waits on the socket."""
     request = socket.recv_multipart()
-    socket.send_multipart(zap_reply(request, doorman, now))
+    socket.send_multipart(zap_reply(request, access_list, now))
 
 
-def zap_reply(request: list[bytes], doorman: Doorman, now: float) -> list[bytes]:
+def zap_reply(request: list[bytes], access_list: AccessList, now: float) -> list[bytes]:
     """Return the reply to one request: 200 and the caller's key as its User-Id, or 400."""
     version, sequence, domain = request[0], request[1], request[2]
     mechanism, credentials = request[5], request[6:]
     good = version == b"1.0" and domain == DOMAIN and mechanism == b"CURVE" and len(credentials) == 1
-    if good and doorman.may_enter(credentials[0], now):
+    if good and access_list.may_enter(credentials[0], now):
         return [b"1.0", sequence, b"200", b"OK", z85.encode(credentials[0]), b""]
     return [b"1.0", sequence, b"400", b"not let in", b"", b""]

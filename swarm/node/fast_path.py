@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import cast
 
 from swarm.net.events import Event, Received
-from swarm.net.gate import Gate, LoopGate
+from swarm.net.inbox import Inbox, LoopInbox
 from swarm.wire.messages import Activation, Token, Tokens
 
 FAST_KINDS = frozenset((Activation, Token, Tokens))
@@ -25,13 +25,13 @@ class FastPath:
     ) -> None:
         self._handle = handle
         self._handler = handler
-        self._slow = LoopGate(loop, self._on_loop)
+        self._slow = LoopInbox(loop, self._on_loop)
         self._n_given = 0  # to the loop; counted on the transport's thread
         self._n_done = 0  # there; counted on the loop
 
-    def gate(self) -> Gate:
+    def inbox(self) -> Inbox:
         """Return this as the transport wants it."""
-        return Gate(self._deliver, self._slow.has_room)
+        return Inbox(self._deliver, self._slow.has_room)
 
     def _deliver(self, event: Event) -> None:
         is_fast = isinstance(event, Received) and type(event.message) in FAST_KINDS

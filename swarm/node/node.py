@@ -32,7 +32,7 @@ from swarm.engine.weights import Weights
 from swarm.errors import LocalProtocolError, ModelNotFound, SwarmError, SwarmNetworkError
 from swarm.models.spec import ModelSpec
 from swarm.net import events as net
-from swarm.net.gate import Gate
+from swarm.net.inbox import Inbox
 from swarm.net.transport import Transport
 from swarm.node import measure
 from swarm.node.answer import Answer, Port, Question
@@ -57,7 +57,7 @@ log = logging.getLogger(__name__)
 Bits = npt.NDArray[np.bool_]
 Result = TypeVar("Result")
 Args = TypeVarTuple("Args")
-TransportOf = Callable[[Gate], Transport]
+TransportOf = Callable[[Inbox], Transport]
 TICK_S = 0.1
 RESTART_S = 5.0  # after a bug: should it come again at once, others are not bothered too often
 BUSY_SHARE = 0.25  # of the fastest link, for fetching while an answer runs: it adds at most a third to a message's way
@@ -94,7 +94,7 @@ class Node:
         self._io = ThreadPoolExecutor(IO_THREADS, "swarm-io")
         self.store = ChunkStore(self.home.store, capabilities.disk_bytes)
         try:
-            self.transport = transport_of(FastPath(loop, self._on_event, self._on_fast).gate())
+            self.transport = transport_of(FastPath(loop, self._on_event, self._on_fast).inbox())
         except BaseException:
             self.store.close()
             self._io.shutdown()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import swarm
 from swarm import limits
 from swarm.net import interfaces
-from swarm.net.doctor import Finding, NetworkFacts, check
+from swarm.net.doctor import NetworkFacts, NetworkFinding, check
 from swarm.net.events import CloneSeen, NotLetIn
 from swarm.wire.ids import PeerId
 from swarm.wire.messages import StatusReply, StatusRequest
@@ -195,6 +195,6 @@ class StatusReports:
         ]
 
 
-def findings_json(findings: Sequence[Finding]) -> list[Json]:
+def findings_json(findings: Sequence[NetworkFinding]) -> list[Json]:
     """What the network's doctor found."""
     return [{"level": found.level.value, "text": found.text, "advice": found.advice} for found in findings]

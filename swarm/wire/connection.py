@@ -25,7 +25,7 @@ UNKNOWN_REST = -1  # counts the types beyond MAX_UNKNOWN_TYPES
 
 
 @dataclass(frozen=True)
-class LocalNode:
+class LocalEnd:
     """This device as it introduces itself."""
 
     credentials: Credentials
@@ -53,7 +53,7 @@ class Remote:
     device_key: bytes
 
 
-class Refused(Exception):
+class LinkRefused(Exception):
     """The link is not accepted; `refuse` is what the other end said, or what it is to be told."""
 
     def __init__(self, refuse: Refuse, peer: PeerId | None = None, boot: BootId | None = None) -> None:
@@ -68,24 +68,22 @@ def refusal(reason: str, text: str, retry_s: float) -> Refuse:
     return Refuse(reason, text, PROTOCOL, int(retry_s))
 
 
-def call(me: LocalNode, lane: Lane, nonce: bytes) -> bytes:
+def call(me: LocalEnd, lane: Lane, nonce: bytes) -> bytes:
     """Return the header of the first message of the caller."""
     evidence = proof.hello_proof(me.credentials, me.boot, lane.value, nonce)
     fingerprint = me.credentials.fingerprint
     return encode(Hello(PROTOCOL, me.peer, me.boot, me.name, lane.value, fingerprint, evidence, me.port, me.bulk_port))
 
 
-def answered(
-    me: LocalNode, lane: Lane, nonce: bytes, frames: Sequence[Buffer], *, where: str, now: float
-) -> Connection:
+def answered(me: LocalEnd, lane: Lane, nonce: bytes, frames: Sequence[Buffer], *, where: str, now: float) -> Connection:
     """Return the caller's connection from the answer to its hello.
 
-    Raise Refused when the other end said no or speaks another version, RemoteProtocolError when it broke a rule.
+    Raise LinkRefused when the other end said no or speaks another version, RemoteProtocolError when it broke a rule.
     """
     _check_version(frames, where)
     message, _ = decode(frames, where)
     if isinstance(message, Refuse):
-        raise Refused(message)
+        raise LinkRefused(message)
     if not isinstance(message, Welcome):
         raise RemoteProtocolError(f"{where} broke the protocol: {type(message).__name__} came before Welcome")
     fault = proof.check_welcome(me.credentials, message, nonce)
@@ -95,16 +93,16 @@ def answered(
 
 
 def answer(
-    me: LocalNode, lane: Lane, nonce: bytes, frames: Sequence[Buffer], *, curve_key: bytes, where: str, now: float
+    me: LocalEnd, lane: Lane, nonce: bytes, frames: Sequence[Buffer], *, curve_key: bytes, where: str, now: float
 ) -> tuple[Connection, bytes]:
     """Return the connection and the welcome for a caller's first message.
 
-    Raise Refused with what to tell the caller, or RemoteProtocolError when it broke a rule.
+    Raise LinkRefused with what to tell the caller, or RemoteProtocolError when it broke a rule.
     """
     _check_version(frames, where)
     message, _ = decode(frames, where)
     if not isinstance(message, Hello):
-        raise Refused(refusal("hello", "say Hello first", 0))
+        raise LinkRefused(refusal("hello", "say Hello first", 0))
     fault = proof.check_hello(me.credentials, message, curve_key)
     if fault or message.lane != lane.value:
         raise RemoteProtocolError(f"{where} is not who it says: {fault or 'it calls for another lane'}")
@@ -118,7 +116,7 @@ def _check_version(frames: Sequence[Buffer], where: str) -> None:
     version = first_version(frames)
     if version is not None and version.major != PROTOCOL.major:
         text = f"{where} speaks protocol {version}, this device {PROTOCOL}: update the older one"
-        raise Refused(refusal("version", text[: limits.MAX_TEXT_BYTES], limits.GARBAGE_BACKOFF_S))
+        raise LinkRefused(refusal("version", text[: limits.MAX_TEXT_BYTES], limits.GARBAGE_BACKOFF_S))
 
 
 def _remote(message: Hello | Welcome) -> Remote:
@@ -158,7 +156,7 @@ class Connection:
     def receive(self, frames: Sequence[Buffer], now: float, wall: float) -> tuple[Message, Buffer | None] | None:
         """Return the message and its raw frame, or None for a type of a newer version.
 
-        Raise Refused when the peer hangs up with a reason, RemoteProtocolError when it broke a rule.
+        Raise LinkRefused when the peer hangs up with a reason, RemoteProtocolError when it broke a rule.
         """
         try:
             message, frame = decode(frames, self)
@@ -175,7 +173,7 @@ class Connection:
         if isinstance(message, Heartbeat):
             self._note_heartbeat(message, now, wall)
         elif isinstance(message, Refuse):
-            raise Refused(message)
+            raise LinkRefused(message)
         elif isinstance(message, (Hello, Welcome)):
             raise RemoteProtocolError(f"{self} broke the protocol: {type(message).__name__} on a link that is up")
         return message, frame

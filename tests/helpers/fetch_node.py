@@ -123,8 +123,9 @@ async def main() -> None:
     options = Options(home, settings, setup["name"], tuple(setup.get("calls", ())), setup.get("discover", True))
     node = await Node.start(
         options,
-        lambda gate: lose_first(
-            Transport.start(credentials, name=setup["name"], gate=gate, port=setup.get("port")), setup.get("loses", [])
+        lambda inbox: lose_first(
+            Transport.start(credentials, name=setup["name"], inbox=inbox, port=setup.get("port")),
+            setup.get("loses", []),
         ),
     )
     try:

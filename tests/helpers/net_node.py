@@ -15,7 +15,7 @@ import time
 from swarm.net import discovery
 from swarm.net.discovery import Announcement, Discovery, Seen
 from swarm.net.events import Event, Received
-from swarm.net.gate import LoopGate
+from swarm.net.inbox import LoopInbox
 from swarm.net.transport import Transport
 from swarm.wire.messages import PROTOCOL
 from swarm.wire.proof import Credentials
@@ -38,8 +38,8 @@ async def main() -> None:
     setup = json.loads(sys.stdin.readline())
     loop = asyncio.get_running_loop()
     credentials = Credentials(bytes.fromhex(setup["key"]), bytes.fromhex(setup["device"]))
-    gate = LoopGate(loop, on_event).gate()
-    transport = Transport.start(credentials, name=setup["name"], gate=gate)
+    inbox = LoopInbox(loop, on_event).inbox()
+    transport = Transport.start(credentials, name=setup["name"], inbox=inbox)
     me = transport.me
     say("Started", peer=me.peer, port=str(me.port))
     for call in setup.get("calls", []):

@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager
 from typing import TypeVar
 
 from swarm.net.events import Event, PeerUp, Received
-from swarm.net.gate import Gate
+from swarm.net.inbox import Inbox
 from swarm.net.transport import Transport
 from swarm.wire.messages import Heartbeat, Message
 from swarm.wire.proof import Credentials
@@ -29,7 +29,7 @@ class Box:
         self.events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self.credentials = credentials
         self.transport = Transport.start(
-            credentials, name=name, gate=Gate(self.events.put, has_room), host=HOST, port=port
+            credentials, name=name, inbox=Inbox(self.events.put, has_room), host=HOST, port=port
         )
         self.peer = self.transport.me.peer
         self.address = Address(HOST, self.transport.me.port)

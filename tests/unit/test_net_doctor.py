@@ -6,7 +6,7 @@ import dataclasses
 
 from swarm.net.dial import Unreached
 from swarm.net.discovery import Seen
-from swarm.net.doctor import Finding, Level, NetworkFacts, check
+from swarm.net.doctor import Level, NetworkFacts, NetworkFinding, check
 from swarm.net.events import CloneSeen, NotLetIn
 from swarm.net.interfaces import Interface
 from swarm.net.links import PeerInfo
@@ -26,7 +26,7 @@ SEEN = Seen("x", HIGH, PROTOCOL, OURS, (ADDRESS,))
 WELL = NetworkFacts(ME, OURS, interfaces=(LO, ETH, DOCKER), heard_own_multicast=True, seen=(SEEN,), peers=(PEER,))
 
 
-def bad(**changes: object) -> list[Finding]:
+def bad(**changes: object) -> list[NetworkFinding]:
     """What is not good when these facts are different."""
     found = check(dataclasses.replace(WELL, **changes))  # type: ignore[arg-type]
     return [finding for finding in found if finding.level is not Level.GOOD]

@@ -39,7 +39,7 @@ def test_a_device_joins_with_the_code() -> None:
     asyncio.run(story())
 
 
-def test_three_wrong_guesses_close_the_door() -> None:
+def test_three_wrong_guesses_close_the_invitation() -> None:
     async def story() -> None:
         server, address, ended = await serve()
         for _ in range(limits.MAX_WRONG_GUESSES):
@@ -63,7 +63,7 @@ def test_the_next_address_is_tried_when_one_does_not_answer() -> None:
     asyncio.run(story())
 
 
-def test_strangers_at_the_door_cost_no_guess() -> None:
+def test_strangers_cost_no_guess() -> None:
     async def story() -> None:
         server, address, _ = await serve()
         for noise in (b"", b"GET / HTTP/1.1\r\n\r\n", b"\xff\xff" + b"x" * 10, b"\x00\x02\xc1\xc1", bytes(4096)):

@@ -24,7 +24,7 @@ from swarm import limits
 from swarm.net.events import Garbage, NotLetIn, PeerDown, PeerUp
 from swarm.net.sockets import open_call
 from swarm.wire.codec import decode
-from swarm.wire.connection import LocalNode, call
+from swarm.wire.connection import LocalEnd, call
 from swarm.wire.ids import BootId, SessionId
 from swarm.wire.messages import PROTOCOL, Activation, Hello, Lane, Refuse
 from swarm.wire.proof import Credentials
@@ -259,11 +259,11 @@ def trim_heap() -> None:
 
 
 @contextlib.contextmanager
-def bad_member(box: Box, hello: bool = True) -> Iterator[tuple[LocalNode, zmq.Socket[bytes]]]:
+def bad_member(box: Box, hello: bool = True) -> Iterator[tuple[LocalEnd, zmq.Socket[bytes]]]:
     """A raw socket of a member, past the handshake, that may send anything."""
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
     credentials = Credentials(box.credentials.swarm_key, os.urandom(32))
-    node = LocalNode(credentials, BootId(os.urandom(8).hex()), "bad", 0, 0)
+    node = LocalEnd(credentials, BootId(os.urandom(8).hex()), "bad", 0, 0)
     bad, monitor = open_call(context, Lane.FAST, credentials, box.address)
     try:
         if hello:

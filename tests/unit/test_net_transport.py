@@ -11,9 +11,9 @@ import pytest
 from swarm import limits
 from swarm.errors import LocalProtocolError, PeerBusy, PeerLost, SwarmNetworkError
 from swarm.net import transport as transports
-from swarm.net.engine import Engine
 from swarm.net.events import Broken, CloneSeen, NotLetIn, PeerDown, PeerUp
 from swarm.net.links import Link
+from swarm.net.reactor import Reactor
 from swarm.net.transport import DEFAULT_PORT, resolve
 from swarm.wire.ids import ChunkId, PeerId, SessionId
 from swarm.wire.messages import Activation, ChunkReply, Goodbye, Heartbeat, Lane, LinkProbe, LinkProbed, StatusRequest
@@ -112,12 +112,12 @@ def test_when_both_were_called_before_either_was_answered_both_lanes_come_up(mak
     """Then both hold to the link that the other one made."""
     pair = maker.make("one"), maker.make("other")
 
-    def hear_answers_after_being_called(engine: Engine) -> None:
-        read = engine._read_call
-        engine._read_call = lambda link: not engine._links.peers or read(link)  # type: ignore[method-assign]
+    def hear_answers_after_being_called(reactor: Reactor) -> None:
+        read = reactor._read_call
+        reactor._read_call = lambda link: not reactor._links.peers or read(link)  # type: ignore[method-assign]
 
     for box in pair:
-        hear_answers_after_being_called(box.transport._engine)
+        hear_answers_after_being_called(box.transport._reactor)
     for box, other in (pair, pair[::-1]):
         box.transport.call(str(other.address))
     for box in pair:
@@ -136,15 +136,15 @@ def test_an_address_that_is_named_and_remembered_becomes_one_link(maker: Boxes) 
     """With two, each side may choose another one, and what was said on the link that ends is lost."""
     other, one = sorted([maker.make("one"), maker.make("other")], key=lambda box: box.peer)  # it calls at once
     n_links = 0
-    up = one.transport._engine._up
+    up = one.transport._reactor._up
 
     def count(link: Link) -> None:
         nonlocal n_links
         n_links += link.lane is Lane.FAST
         up(link)
 
-    one.transport._engine._up = count  # type: ignore[method-assign]
-    with other.transport._engine._lock:
+    one.transport._reactor._up = count  # type: ignore[method-assign]
+    with other.transport._reactor._lock:
         other.knows(one)
         other.transport.call(str(one.address))
     other.wait(PeerUp)
@@ -275,7 +275,7 @@ def test_a_bug_ends_the_transport_and_is_told(maker: Boxes) -> None:
     def tick() -> None:
         raise RuntimeError("oops")
 
-    one.transport._engine._tick = tick  # type: ignore[method-assign]
+    one.transport._reactor._tick = tick  # type: ignore[method-assign]
     assert one.wait(Broken).text == "RuntimeError: oops"
     assert other.wait(PeerDown).peer == one.peer
     one.transport.stop()

@@ -161,10 +161,10 @@ def test_a_node_whose_connections_ended_by_a_bug_starts_anew(tmp_path: Path, mon
             home, config.load({"home": str(tmp_path), "memory": "1MB", "threads": 1}), "one", (), False
         )
         node = await nodes.Node.start(
-            options, lambda gate: Transport.start(credentials, name="one", gate=gate, port=0, host="127.0.0.1")
+            options, lambda inbox: Transport.start(credentials, name="one", inbox=inbox, port=0, host="127.0.0.1")
         )
         assert not node.starts_anew
-        node.transport._engine._tick = tick  # type: ignore[method-assign]
+        node.transport._reactor._tick = tick  # type: ignore[method-assign]
         await asyncio.wait_for(node.stopping.wait(), 10)
         await node.stop()
         return node.starts_anew
@@ -294,16 +294,16 @@ def test_messages_of_an_answer_never_overtake_what_waits_for_the_loop() -> None:
         return not busy
 
     async def play() -> None:
-        gate = FastPath(asyncio.get_running_loop(), lambda event: order.append(type(event).__name__), quick).gate()
-        gate.deliver(token)  # nothing waits: at once
-        gate.deliver(other)
-        gate.deliver(token)  # behind the other one
+        inbox = FastPath(asyncio.get_running_loop(), lambda event: order.append(type(event).__name__), quick).inbox()
+        inbox.deliver(token)  # nothing waits: at once
+        inbox.deliver(other)
+        inbox.deliver(token)  # behind the other one
         assert order == ["quick"]
         await asyncio.sleep(0)
         await asyncio.sleep(0)
         assert order == ["quick", "Received", "Received"]
-        gate.deliver(token)
-        gate.deliver(PeerDown(PeerId("a"), "a", "gone"))
+        inbox.deliver(token)
+        inbox.deliver(PeerDown(PeerId("a"), "a", "gone"))
         await asyncio.sleep(0)
         await asyncio.sleep(0)
         assert order[3:] == ["quick", "PeerDown"]
@@ -314,8 +314,8 @@ def test_messages_of_an_answer_never_overtake_what_waits_for_the_loop() -> None:
     order.clear()
 
     async def play_busy() -> None:
-        gate = FastPath(asyncio.get_running_loop(), lambda event: order.append(type(event).__name__), quick).gate()
-        gate.deliver(token)
+        inbox = FastPath(asyncio.get_running_loop(), lambda event: order.append(type(event).__name__), quick).inbox()
+        inbox.deliver(token)
         await asyncio.sleep(0)
         await asyncio.sleep(0)
 

@@ -11,7 +11,7 @@ from swarm import limits
 from swarm.errors import RemoteProtocolError
 from swarm.wire import connection as links
 from swarm.wire.codec import encode
-from swarm.wire.connection import RTT_SAMPLES, Connection, LocalNode, Refused, answer, answered, call
+from swarm.wire.connection import RTT_SAMPLES, Connection, LinkRefused, LocalEnd, answer, answered, call
 from swarm.wire.ids import BootId
 from swarm.wire.messages import ChunkReply, Goodbye, Heartbeat, Hello, Lane, Refuse, Welcome
 from swarm.wire.proof import Credentials, derive, peer_id_of
@@ -22,15 +22,15 @@ SWARM_KEY = RNG.randbytes(32)
 NONCES = (b"a" * 16, b"b" * 16)
 
 
-def node(name: str, seed: int, swarm_key: bytes = SWARM_KEY) -> LocalNode:
+def node(name: str, seed: int, swarm_key: bytes = SWARM_KEY) -> LocalEnd:
     rng = random.Random(seed)
-    return LocalNode(Credentials(swarm_key, rng.randbytes(32)), BootId(rng.randbytes(8).hex()), name, 7000, 7001)
+    return LocalEnd(Credentials(swarm_key, rng.randbytes(32)), BootId(rng.randbytes(8).hex()), name, 7000, 7001)
 
 
 ANN, BOB = node("ann", 1), node("bob", 2)
 
 
-def greet(caller: LocalNode, called: LocalNode) -> tuple[Connection, Connection]:
+def greet(caller: LocalEnd, called: LocalEnd) -> tuple[Connection, Connection]:
     """Return both ends: the called one's and the caller's."""
     hello = call(caller, Lane.FAST, NONCES[0])
     key = caller.credentials.device_key
@@ -99,7 +99,7 @@ def test_another_major_version_is_told_not_failed(kind: type) -> None:
     place = {Hello: 1, Welcome: 1, Refuse: 3}[kind]
     values: list[object] = [kind.TYPE, "x", "y", "z"]
     values[place] = [9, 1]
-    with pytest.raises(Refused, match=r"speaks protocol 9\.1, this device 1\.\d+: update the older one") as raised:
+    with pytest.raises(LinkRefused, match=r"speaks protocol 9\.1, this device 1\.\d+: update the older one") as raised:
         if kind is Hello:
             answer(BOB, Lane.FAST, NONCES[1], [msgpack.packb(values)], curve_key=b"", where="old", now=0.0)
         else:
@@ -108,14 +108,14 @@ def test_another_major_version_is_told_not_failed(kind: type) -> None:
 
 
 def test_whoever_does_not_say_hello_first_is_asked_to() -> None:
-    with pytest.raises(Refused) as raised:
+    with pytest.raises(LinkRefused) as raised:
         answer(BOB, Lane.FAST, NONCES[1], [encode(Goodbye(""))], curve_key=b"", where="ann", now=0.0)
     assert raised.value.refuse.reason == "hello"
 
 
 def test_a_refusal_reaches_the_caller_with_its_reason() -> None:
     refuse = encode(links.refusal("clone", "another one has your id", 7))
-    with pytest.raises(Refused, match="another one has your id") as raised:
+    with pytest.raises(LinkRefused, match="another one has your id") as raised:
         answered(ANN, Lane.FAST, NONCES[0], [refuse], where="bob", now=0.0)
     assert raised.value.refuse.retry_s == 7
 

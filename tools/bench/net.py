@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 from swarm.net.events import Event, PeerUp, Received  # noqa: E402
-from swarm.net.gate import Gate  # noqa: E402
+from swarm.net.inbox import Inbox  # noqa: E402
 from swarm.net.transport import Transport  # noqa: E402
 from swarm.wire.ids import ChunkId, SessionId  # noqa: E402
 from swarm.wire.messages import Activation, ChunkReply, ChunkRequest, Message, SessionClose  # noqa: E402
@@ -39,7 +39,7 @@ class Node:
 
     def __init__(self, credentials: Credentials, host: str, port: int) -> None:
         self.events: queue.SimpleQueue[Event] = queue.SimpleQueue()
-        self.transport = Transport.start(credentials, name="bench", gate=Gate(self.events.put), host=host, port=port)
+        self.transport = Transport.start(credentials, name="bench", inbox=Inbox(self.events.put), host=host, port=port)
 
     def wait(self, kind: type[Message]) -> Received:
         """Return the next message of a kind; others are dropped."""

@@ -21,8 +21,8 @@ NOT_LET_IN: dict[int, tuple[str, str]] = {
 }
 
 
-class Notices:
-    """Turns trouble into events, each at most once in NOTICE_INTERVAL_S."""
+class Warnings:
+    """Turns trouble into events, each at most once in WARNING_INTERVAL_S."""
 
     def __init__(self) -> None:
         self._until: dict[tuple[str, str], float] = {}
@@ -44,5 +44,5 @@ class Notices:
             return False
         if len(self._until) >= limits.MAX_PEERS:
             self._until.clear()
-        self._until[what, whom] = now + limits.NOTICE_INTERVAL_S
+        self._until[what, whom] = now + limits.WARNING_INTERVAL_S
         return True

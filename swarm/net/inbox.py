@@ -1,4 +1,4 @@
-"""How events leave the engine, and whether the receiver keeps up."""
+"""How events leave the reactor, and whether the receiver keeps up."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ def _always() -> bool:
 
 
 @dataclass(frozen=True)
-class Gate:
-    """`deliver` is called on the engine's thread, in order; it hands over and returns at once. It may send.
+class Inbox:
+    """`deliver` is called on the reactor's thread, in order; it hands over and returns at once. It may send.
 
     While `has_room` says no, sockets are not read, and TCP slows the senders down.
     """
@@ -29,23 +29,23 @@ class Gate:
     has_room: Callable[[], bool] = _always
 
 
-class LoopGate:
+class LoopInbox:
     """Hands events to a handler on an asyncio loop, in order, and counts what has not been handled yet."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, handler: Callable[[Event], None]) -> None:
         self._loop = loop
         self._handler = handler
         self._events: deque[Event] = deque()
-        self._n_bytes_in = 0  # counted on the engine's thread: one counter of both threads would lose some
+        self._n_bytes_in = 0  # counted on the reactor's thread: one counter of both threads would lose some
         self._n_bytes_out = 0  # on the loop
         self._scheduled = False
 
-    def gate(self) -> Gate:
-        """Return this as the engine wants it."""
-        return Gate(self.deliver, self.has_room)
+    def inbox(self) -> Inbox:
+        """Return this as the reactor wants it."""
+        return Inbox(self.deliver, self.has_room)
 
     def deliver(self, event: Event) -> None:
-        """Called on the engine's thread."""
+        """Called on the reactor's thread."""
         self._events.append(event)
         self._n_bytes_in += _n_bytes(event)
         if not self._scheduled:

@@ -9,7 +9,7 @@ from typing import cast
 
 from swarm import limits
 from swarm.net.events import Event, PeerDown, Received
-from swarm.net.gate import EVENTS_PER_TURN, LoopGate
+from swarm.net.inbox import EVENTS_PER_TURN, LoopInbox
 from swarm.net.poll import Poll
 from swarm.wire.ids import PeerId
 from swarm.wire.messages import Goodbye
@@ -32,11 +32,11 @@ def test_events_of_another_thread_come_in_order() -> None:
             if len(names) == 10 * EVENTS_PER_TURN:
                 done.set()
 
-        gate = LoopGate(asyncio.get_running_loop(), handle).gate()
+        inbox = LoopInbox(asyncio.get_running_loop(), handle).inbox()
 
         def deliver() -> None:
             for i in range(10 * EVENTS_PER_TURN):
-                gate.deliver(down(i))
+                inbox.deliver(down(i))
 
         thread = threading.Thread(target=deliver)
         thread.start()
@@ -49,12 +49,12 @@ def test_events_of_another_thread_come_in_order() -> None:
 
 def test_room_ends_with_too_many_events_and_comes_back() -> None:
     async def story() -> None:
-        gate = LoopGate(asyncio.get_running_loop(), lambda _: None)
+        inbox = LoopInbox(asyncio.get_running_loop(), lambda _: None)
         for i in range(limits.MAX_INBOUND_EVENTS):
-            assert gate.has_room()
-            gate.deliver(down(i))
-        assert not gate.has_room()
-        while not gate.has_room():
+            assert inbox.has_room()
+            inbox.deliver(down(i))
+        assert not inbox.has_room()
+        while not inbox.has_room():
             await asyncio.sleep(0)
 
     asyncio.run(story())
@@ -62,14 +62,14 @@ def test_room_ends_with_too_many_events_and_comes_back() -> None:
 
 def test_room_ends_with_too_many_bytes() -> None:
     async def story() -> None:
-        gate = LoopGate(asyncio.get_running_loop(), lambda _: None)
+        inbox = LoopInbox(asyncio.get_running_loop(), lambda _: None)
         frame = memoryview(bytes(limits.MAX_FAST_FRAME_BYTES))
         n = 0
-        while gate.has_room():
-            gate.deliver(Received(PEER, Goodbye(""), frame))
+        while inbox.has_room():
+            inbox.deliver(Received(PEER, Goodbye(""), frame))
             n += 1
         assert n == limits.MAX_INBOUND_BYTES // limits.MAX_FAST_FRAME_BYTES
-        while not gate.has_room():
+        while not inbox.has_room():
             await asyncio.sleep(0)
 
     asyncio.run(story())
@@ -79,7 +79,7 @@ def test_bytes_are_counted_right_when_both_threads_do_it_at_once() -> None:
     """Else room ends for ever. A frame of ours lets the loop run in the middle of counting, as the system may."""
 
     async def story() -> None:
-        gate = LoopGate(asyncio.get_running_loop(), lambda _: None)
+        inbox = LoopInbox(asyncio.get_running_loop(), lambda _: None)
 
         class Frame:
             lets_run = True
@@ -88,14 +88,14 @@ def test_bytes_are_counted_right_when_both_threads_do_it_at_once() -> None:
             def nbytes(self) -> int:
                 if self.lets_run:
                     self.lets_run = False
-                    gate._drain()
+                    inbox._drain()
                 return limits.MAX_FAST_FRAME_BYTES
 
         for _ in range(2 * limits.MAX_INBOUND_BYTES // limits.MAX_FAST_FRAME_BYTES):
-            gate.deliver(Received(PEER, Goodbye(""), cast(memoryview, Frame())))
-        while gate._events:
+            inbox.deliver(Received(PEER, Goodbye(""), cast(memoryview, Frame())))
+        while inbox._events:
             await asyncio.sleep(0)
-        assert gate.has_room()
+        assert inbox.has_room()
 
     asyncio.run(story())
 
@@ -111,9 +111,9 @@ def test_an_event_that_cannot_be_handled_does_not_hold_up_those_behind_it() -> N
                 raise RuntimeError("a bug")
             names.append(event.name)
 
-        gate = LoopGate(asyncio.get_running_loop(), handle)
+        inbox = LoopInbox(asyncio.get_running_loop(), handle)
         for i in range(3):
-            gate.deliver(down(i))
+            inbox.deliver(down(i))
         await asyncio.sleep(0.05)
         return names
 
@@ -148,6 +148,6 @@ def test_waking_works_again_after_a_wake_in_the_middle_of_waking() -> None:
 
 def test_events_after_the_end_of_the_loop_are_dropped() -> None:
     loop = asyncio.new_event_loop()
-    gate = LoopGate(loop, lambda _: None)
+    inbox = LoopInbox(loop, lambda _: None)
     loop.close()
-    gate.deliver(down(1))
+    inbox.deliver(down(1))

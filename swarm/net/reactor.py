@@ -1,7 +1,7 @@
 """Links to peers in two lanes: calls, heartbeats, who is up, and every message in and out.
 
 One lock guards all of it. A thread of its own reads sockets and keeps the time; whoever sends does so on its own
-thread, because a hop to another one would cost more than sending. Events leave through the `Gate`.
+thread, because a hop to another one would cost more than sending. Events leave through the `Inbox`.
 One link to a peer carries both directions; when both sides called, both links stay, and each side keeps to one of them.
 """
 
@@ -24,15 +24,15 @@ from swarm.errors import PeerBusy, PeerLost, RemoteProtocolError, SwarmNetworkEr
 from swarm.net.dial import Dialer, Key, Unreached
 from swarm.net.events import Broken, Event, Garbage, PeerDown, PeerUp, Received
 from swarm.net.frames import Arrival, address_of, readable, receive, reply, transmit
-from swarm.net.gate import Gate
 from swarm.net.gossip import news_of, tell, to_learn
+from swarm.net.inbox import Inbox
 from swarm.net.links import Link, Links, Outgoing, PeerInfo
-from swarm.net.notices import CLONE_ADVICE, NOT_LET_IN, OWN_SELF, Notices
 from swarm.net.poll import Poll
-from swarm.net.sockets import Door, Socket, close_call, open_call
-from swarm.net.zap import Doorman, answer_zap
+from swarm.net.sockets import Listener, Socket, close_call, open_call
+from swarm.net.warnings import CLONE_ADVICE, NOT_LET_IN, OWN_SELF, Warnings
+from swarm.net.zap import AccessList, answer_zap
 from swarm.wire.codec import Buffer, encode
-from swarm.wire.connection import Connection, LocalNode, Refused, answer, answered, call, refusal
+from swarm.wire.connection import Connection, LinkRefused, LocalEnd, answer, answered, call, refusal
 from swarm.wire.ids import BootId, PeerId
 from swarm.wire.messages import Goodbye, Gossip, Lane, LinkProbe, LinkProbed, Message
 from swarm.wire.proof import NONCE_BYTES
@@ -46,24 +46,24 @@ GOODBYE_LINGER_MS = 300
 OWN = frozenset((Gossip, Goodbye, LinkProbe))  # messages that end here
 
 
-class Engine:
+class Reactor:
     """`run()` serves on the calling thread until `stop()`; the other public methods may be called from any thread."""
 
-    def __init__(self, me: LocalNode, doors: dict[Lane, Door], gate: Gate) -> None:
+    def __init__(self, me: LocalEnd, listeners: dict[Lane, Listener], inbox: Inbox) -> None:
         self.me = me
         self.infos: tuple[PeerInfo, ...] = ()
         self.state = NodeState()
         self._lock = threading.RLock()
-        self._doors = doors
-        self._gate = gate
+        self._listeners = listeners
+        self._gate = inbox
         self._links = Links()
         self._dialer = Dialer(me.peer)
-        self._doorman = Doorman()
+        self._access_list = AccessList()
         self._poll = Poll()
         self._calls: dict[Socket, Link] = {}
         self._muted: dict[tuple[Lane, bytes], int] = {}  # routing ids that sent garbage, with their fd
         self._second_boots: dict[PeerId, float] = {}  # when a second boot of a living peer was first refused
-        self._notices = Notices()
+        self._warnings = Warnings()
         self._blocked: set[Link] = set()
         self._next_tick = self._next_heartbeat = self._next_gossip = 0.0
         self._paused = False
@@ -122,7 +122,7 @@ class Engine:
         with self._lock:
             known = self._links.peers.get(peer)
             if known is not None:
-                self._doorman.shut_out(known.connection.device_key)
+                self._access_list.shut_out(known.connection.device_key)
                 self._send(peer, refusal("forgotten", "this swarm has shut this device out", 0))
                 self._dialer.leave_alone(peer, float("inf"))
                 self._lose(peer, "it was shut out", certain=True)
@@ -138,10 +138,10 @@ class Engine:
     def run(self) -> None:
         """Serve until stopped; then say goodbye and close everything."""
         with self._lock:
-            for door in self._doors.values():
-                self._poll.register(door.zap, partial(self._read_zap, door))
-                self._poll.register(door.monitor, partial(self._read_door_monitor, door))
-                self._poll.register(door.router, partial(self._read_door, door))
+            for listener in self._listeners.values():
+                self._poll.register(listener.zap, partial(self._read_zap, listener))
+                self._poll.register(listener.monitor, partial(self._read_listener_monitor, listener))
+                self._poll.register(listener.router, partial(self._read_listener, listener))
         try:
             while not self._stopping:
                 self._poll.wait(self._wait_s())
@@ -200,24 +200,24 @@ class Engine:
 
     # --- reading
 
-    def _read_zap(self, door: Door) -> bool:
-        if readable(door.zap):
-            answer_zap(door.zap, self._doorman, self._now)
-        return readable(door.zap)
+    def _read_zap(self, listener: Listener) -> bool:
+        if readable(listener.zap):
+            answer_zap(listener.zap, self._access_list, self._now)
+        return readable(listener.zap)
 
-    def _read_door(self, door: Door) -> bool:
-        for _ in range(READS_PER_TURN[door.lane]):
+    def _read_listener(self, listener: Listener) -> bool:
+        for _ in range(READS_PER_TURN[listener.lane]):
             if self._paused or self._events:
                 return True  # the node gets a message before the next one is read: its answer must not wait
-            arrival = receive(door.router)
+            arrival = receive(listener.router)
             if arrival is None:
                 return False
             routing, frames = bytes(arrival.parts[0]), arrival.parts[1:]
-            link = self._links.incoming[door.lane].get(routing)
+            link = self._links.incoming[listener.lane].get(routing)
             if link is not None:
                 self._receive(link, frames)
-            elif (door.lane, routing) not in self._muted:
-                self._answer(door, routing, frames, arrival)
+            elif (listener.lane, routing) not in self._muted:
+                self._answer(listener, routing, frames, arrival)
         return True
 
     def _read_call(self, link: Link) -> bool:
@@ -233,18 +233,18 @@ class Engine:
                 self._receive(link, arrival.parts)
         return True
 
-    def _read_door_monitor(self, door: Door) -> bool:
+    def _read_listener_monitor(self, listener: Listener) -> bool:
         """A caller's connection closed: its link is down. The events of a connection come before its first message."""
-        while readable(door.monitor):
-            event = recv_monitor_message(door.monitor)
+        while readable(listener.monitor):
+            event = recv_monitor_message(listener.monitor)
             if event["event"] != zmq.EVENT_DISCONNECTED:
                 continue
             fd = int(event["value"])
-            link = self._links.by_fd(door.lane, fd)
+            link = self._links.by_fd(listener.lane, fd)
             if link is not None:
-                self._read_door(door)  # what it sent before it hung up still counts
+                self._read_listener(listener)  # what it sent before it hung up still counts
                 self._down(link, "its connection closed")
-            for muted in [key for key, muted_fd in self._muted.items() if key[0] is door.lane and muted_fd == fd]:
+            for muted in [key for key, muted_fd in self._muted.items() if key[0] is listener.lane and muted_fd == fd]:
                 del self._muted[muted]
         return False
 
@@ -261,7 +261,7 @@ class Engine:
             if link.connection is None and event in NOT_LET_IN:
                 reason, text = NOT_LET_IN[event]
                 self._tell(
-                    self._notices.not_let_in(
+                    self._warnings.not_let_in(
                         reason, link.address, f"{link.address} does not let this device in: {text}", self._now
                     )
                 )
@@ -273,9 +273,9 @@ class Engine:
         assert connection is not None
         try:
             result = connection.receive(frames, self._now, time.time())
-        except Refused as refused:
+        except LinkRefused as refused:
             self._down(link, refused.refuse.text, refused.refuse.retry_s)
-            self._tell(self._notices.not_let_in(refused.refuse.reason, link.address, refused.refuse.text, self._now))
+            self._tell(self._warnings.not_let_in(refused.refuse.reason, link.address, refused.refuse.text, self._now))
         except RemoteProtocolError as error:
             self._cut_off(link, error)
         else:
@@ -296,51 +296,51 @@ class Engine:
 
     # --- links come up
 
-    def _answer(self, door: Door, routing: bytes, frames: Sequence[Buffer], arrival: Arrival) -> None:
+    def _answer(self, listener: Listener, routing: bytes, frames: Sequence[Buffer], arrival: Arrival) -> None:
         address = address_of(arrival)
         where = str(address)
         try:
             curve_key = z85.decode(arrival.said(b"User-Id"))
             connection, welcome = answer(
                 self.me,
-                door.lane,
+                listener.lane,
                 os.urandom(NONCE_BYTES),
                 frames,
                 curve_key=curve_key,
                 where=where,
                 now=self._now,
             )
-            self._check_newcomer(connection, door.lane, address)
-        except Refused as refused:
-            reply(door.router, routing, encode(refused.refuse))
+            self._check_newcomer(connection, listener.lane, address)
+        except LinkRefused as refused:
+            reply(listener.router, routing, encode(refused.refuse))
             if refused.refuse.reason == "version":
-                self._tell(self._notices.not_let_in("version", address, refused.refuse.text, self._now))
+                self._tell(self._warnings.not_let_in("version", address, refused.refuse.text, self._now))
             return
         except RemoteProtocolError as error:
-            wait_s = self._doorman.back_off(curve_key, self._now)
-            self._mute(door.lane, routing, arrival.fd())
-            reply(door.router, routing, encode(refusal("garbage", "broke the protocol", wait_s)))
+            wait_s = self._access_list.back_off(curve_key, self._now)
+            self._mute(listener.lane, routing, arrival.fd())
+            reply(listener.router, routing, encode(refusal("garbage", "broke the protocol", wait_s)))
             self._events.append(Garbage(None, str(error)))
             return
         remote = connection.remote
         if remote.port:
             address = Address(address.host, remote.port)
-        link = Link(door.lane, door.router, address, self._now, routing=routing, fd=arrival.fd())
+        link = Link(listener.lane, listener.router, address, self._now, routing=routing, fd=arrival.fd())
         link.connection = connection
-        if reply(door.router, routing, welcome):
+        if reply(listener.router, routing, welcome):
             self._up(link)
 
     def _welcome(self, link: Link, frames: Sequence[Buffer]) -> None:
         try:
             connection = answered(self.me, link.lane, link.nonce, frames, where=str(link.address), now=self._now)
             self._check_newcomer(connection, link.lane, link.address)
-        except Refused as refused:
+        except LinkRefused as refused:
             if refused.refuse.text == OWN_SELF and link.key is not None:
                 self._dialer.drop(link.key, link.address)
             self._down(link, refused.refuse.text, refused.refuse.retry_s)
             if refused.refuse.reason in ("version", "clone", "forgotten") and refused.refuse.text != OWN_SELF:
                 self._tell(
-                    self._notices.not_let_in(refused.refuse.reason, link.address, refused.refuse.text, self._now)
+                    self._warnings.not_let_in(refused.refuse.reason, link.address, refused.refuse.text, self._now)
                 )
             return
         except RemoteProtocolError as error:
@@ -361,16 +361,16 @@ class Engine:
             self._dialer.learn(peer, [link.address], self._now)
 
     def _check_newcomer(self, connection: Connection, lane: Lane, address: Address) -> None:
-        """Raise Refused for ourselves, a second device with one id, or a bulk link of a peer that is not up."""
+        """Raise LinkRefused for ourselves, a second device with one id, or a bulk link of a peer that is not up."""
         remote = connection.remote
         if remote.peer == self.me.peer:
             if remote.boot == self.me.boot:
-                raise Refused(refusal("clone", OWN_SELF, limits.GARBAGE_BACKOFF_S))
-            self._tell(self._notices.clone(remote.peer, f"this device and the one at {address}", self._now))
-            raise Refused(refusal("clone", "this device has your id: " + CLONE_ADVICE, limits.GARBAGE_BACKOFF_S))
+                raise LinkRefused(refusal("clone", OWN_SELF, limits.GARBAGE_BACKOFF_S))
+            self._tell(self._warnings.clone(remote.peer, f"this device and the one at {address}", self._now))
+            raise LinkRefused(refusal("clone", "this device has your id: " + CLONE_ADVICE, limits.GARBAGE_BACKOFF_S))
         known = self._links.peers.get(remote.peer)
         if lane is Lane.BULK and known is None:
-            raise Refused(refusal("hello", "say Hello on the fast lane first", 0))
+            raise LinkRefused(refusal("hello", "say Hello on the fast lane first", 0))
         if known is not None and known.connection.remote.boot != remote.boot:
             self._refuse_second_boot(remote.peer, known.connection.remote.boot, address)
 
@@ -380,8 +380,8 @@ class Engine:
         if self._now - first > limits.PEER_SILENCE_S:
             best = self._links.best(peer, Lane.FAST)
             place = best.address if best is not None else boot
-            self._tell(self._notices.clone(peer, f"the devices at {place} and {address}", self._now))
-        raise Refused(refusal("clone", "another device with your id is connected: " + CLONE_ADVICE, 1))
+            self._tell(self._warnings.clone(peer, f"the devices at {place} and {address}", self._now))
+        raise LinkRefused(refusal("clone", "another device with your id is connected: " + CLONE_ADVICE, 1))
 
     def _up(self, link: Link) -> None:
         connection = link.connection
@@ -450,7 +450,7 @@ class Engine:
         connection = link.connection
         assert connection is not None
         peer = connection.remote.peer
-        wait_s = self._doorman.back_off(connection.device_key, self._now)
+        wait_s = self._access_list.back_off(connection.device_key, self._now)
         header = encode(refusal("garbage", str(error)[: limits.MAX_TEXT_BYTES // 4], wait_s))
         for each in [link for lane in self._links.peers[peer].lanes.values() for link in lane]:
             self._transmit(each, (header, None))
@@ -477,7 +477,7 @@ class Engine:
 
     def _call(self, lane: Lane, address: Address, key: Key | None) -> None:
         try:
-            socket, monitor = open_call(self._doors[lane].context, lane, self.me.credentials, address)
+            socket, monitor = open_call(self._listeners[lane].context, lane, self.me.credentials, address)
         except SwarmNetworkError:
             if key is not None:
                 self._dialer.ended(key, address, self._now)
@@ -557,7 +557,7 @@ class Engine:
         return went
 
     def _send(self, peer: PeerId, message: Message) -> None:
-        """Send a small message of the engine itself, beside the limits of the outbox."""
+        """Send a small message of the reactor itself, beside the limits of the outbox."""
         link = self._links.best(peer, Lane.FAST)
         if link is not None:
             self._transmit(link, (encode(message), None))
@@ -587,7 +587,7 @@ class Engine:
                     self._transmit(link, (goodbye, None))
         for link in list(self._calls.values()):
             self._close_call(link)
-        for door in self._doors.values():
-            door.close(GOODBYE_LINGER_MS)
+        for listener in self._listeners.values():
+            listener.close(GOODBYE_LINGER_MS)
         self._poll.close()
         self._links, self.infos = Links(), ()
