@@ -15,13 +15,13 @@ from pathlib import Path
 
 from swarm.errors import ConfigError
 from swarm.limits import MAX_CONFIG_BYTES
+from swarm.units import parse_size
 
 Value = str | int
 DEFAULTS_FILE = Path(__file__).with_name("swarm.toml")
 KV_TYPES = ("f16", "q8_0")
 PACKED_CHOICES = ("auto", "always", "never")
-_SIZE = re.compile(r"(?P<number>\d{1,15}(?:\.\d{1,6})?)\s*(?P<unit>%|b|[kmgt]i?b|)", re.ASCII | re.IGNORECASE)
-_UNITS = {"": 1, "b": 1} | {f"{p}{i}b": b**n for i, b in (("", 1000), ("i", 1024)) for n, p in enumerate("kmgt", 1)}
+_SHARE = re.compile(r"(\d{1,3}(?:\.\d{1,6})?)\s*%", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -92,12 +92,12 @@ def defaults() -> Settings:
 
 
 def parse_bytes(name: str, text: str, *, of: int) -> int:
-    """Bytes from `6GiB`, `800MB`, `64000000` or a share such as `75%` of `of`; ConfigError naming `name`."""
-    match = _SIZE.fullmatch(text.strip())
-    if match is None or (match["unit"] == "%" and float(match["number"]) > 100):
-        raise ConfigError(f"{name} is {text!r}; it must be a size such as 6GiB, 800MB or 75%")
-    number, unit = float(match["number"]), match["unit"].lower()
-    return int(number / 100 * of) if unit == "%" else int(number * _UNITS[unit])
+    """Bytes from `6GiB`, `800MiB`, `64000000` or a share such as `75%` of `of`; ConfigError naming `name`."""
+    share = _SHARE.fullmatch(text.strip())
+    n_bytes = int(float(share[1]) / 100 * of) if share else parse_size(text)
+    if n_bytes is None or (share and float(share[1]) > 100):
+        raise ConfigError(f"{name} is {text!r}; it must be a size such as 6GiB, 800MiB or 75%")
+    return n_bytes
 
 
 def debug() -> bool:

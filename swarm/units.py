@@ -19,6 +19,12 @@ def size_text(n_bytes: float) -> str:
     return _scaled(n_bytes, 1024, ("B", "KiB", "MiB", "GiB", "TiB"))
 
 
+def part_text(part: float, whole: float) -> str:
+    """How much of an amount, in the whole's unit: 1.5/5.96 GiB."""
+    number, unit = size_text(whole).split()
+    return f"{part * float(number) / whole if whole else 0:.3g}/{number} {unit}"
+
+
 def rate_text(bytes_per_s: float) -> str:
     """The speed of memory, a disk or a link with 3 significant digits: 117 MB/s."""
     return _scaled(bytes_per_s, 1000, ("B", "kB", "MB", "GB", "TB")) + "/s"

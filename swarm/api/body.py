@@ -8,6 +8,7 @@ from starlette.requests import ClientDisconnect, Request
 
 from swarm.api.errors import BadRequest
 from swarm.limits import MAX_REQUEST_BYTES
+from swarm.units import size_text
 
 
 async def body_json(request: Request) -> dict[str, object]:
@@ -17,7 +18,7 @@ async def body_json(request: Request) -> dict[str, object]:
         async for piece in request.stream():
             data += piece
             if len(data) > MAX_REQUEST_BYTES:
-                raise BadRequest(f"the request is larger than {MAX_REQUEST_BYTES >> 20} MiB", status=413)
+                raise BadRequest(f"the request is larger than {size_text(MAX_REQUEST_BYTES)}", status=413)
     except ClientDisconnect:
         raise BadRequest("the request was not finished") from None
     try:

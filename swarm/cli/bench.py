@@ -14,8 +14,9 @@ import numpy as np
 
 from swarm import config, cores
 from swarm.cli import loading, machine, options
-from swarm.cli.terminal import human_bytes, note
+from swarm.cli.terminal import note
 from swarm.errors import ConfigError
+from swarm.units import rate_text, size_text
 
 if TYPE_CHECKING:
     from swarm.engine.decoder import Decoder
@@ -134,7 +135,7 @@ def lines(result: Result) -> list[str]:
         f"  prefill  {result.prefill_tokens_per_s:8.1f} tok/s   {result.prompt_tokens} tokens in "
         f"{result.first_token_s:.3g} s",
         f"  decode   {result.decode_tokens_per_s:8.1f} tok/s   {result.generated_tokens} tokens, each reading "
-        f"{human_bytes(result.bytes_per_token)}",
-        f"  memory   {result.read_bandwidth / 1e9:8.1f} GB/s    of which decoding uses {result.bandwidth_share:.0%}",
+        f"{size_text(result.bytes_per_token)}",
+        f"  memory   {rate_text(result.read_bandwidth):>13}    of which decoding uses {result.bandwidth_share:.0%}",
         f"  load     {result.load_s:8.2f} s",
     ]

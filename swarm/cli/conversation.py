@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, replace
 
 from swarm.errors import ConfigError
 from swarm.limits import MAX_CHAT_FILE_BYTES
+from swarm.units import size_text
 
 FORMAT = 1  # of saved chats
 Message = dict[str, str]
@@ -55,7 +56,7 @@ class Conversation:
 def from_json(raw: bytes) -> Conversation:
     """The conversation in a saved file; ConfigError, in one line, when it is no such file."""
     if len(raw) > MAX_CHAT_FILE_BYTES:
-        raise ConfigError(f"the file is larger than {MAX_CHAT_FILE_BYTES >> 20} MiB; it is not a saved chat")
+        raise ConfigError(f"the file is larger than {size_text(MAX_CHAT_FILE_BYTES)}; it is not a saved chat")
     try:
         data = json.loads(raw)
     except (ValueError, RecursionError):

@@ -14,17 +14,18 @@ from pathlib import Path
 from swarm import config, cores
 from swarm.cli import doctor_network, machine, options
 from swarm.cli.finding import Finding
-from swarm.cli.terminal import GREEN, RED, YELLOW, human_bytes, paint
+from swarm.cli.terminal import GREEN, RED, YELLOW, paint
 from swarm.errors import NativeError, SwarmError
 from swarm.files import spare_bytes
 from swarm.store import catalog
+from swarm.units import GIB, rate_text, size_text
 
 HELP = "Check this device: kernels, memory, disk, model, network. Says what is wrong and what to do; exits 1 if so."
 EXAMPLES = """\
   swarm doctor
   swarm doctor --json
 """
-MIN_MEMORY_BYTES = 1_000_000_000  # the default model with its context, Python and the system beside it
+MIN_MEMORY_BYTES = GIB  # the default model with its context, Python and the system beside it
 # A 4-bit 9B model reads 5 GB a token: below this it speaks slower than a token in two seconds.
 SLOW_MEMORY_BYTES_S = 2.5e9
 BANDWIDTH_SECONDS = 0.5
@@ -98,7 +99,7 @@ def check_kernels(settings: config.Settings) -> list[Finding]:
         Finding("threads", f"{threads} compute{' (set by you)' if settings.threads else ''}"),
         Finding(
             "bandwidth",
-            f"{speed / 1e9:.3g} GB/s read with {threads} threads",
+            f"{rate_text(speed)} read with {threads} threads",
             "warning" if slow else "ok",
             "large models will be slow here; close what else is running" if slow else "",
         ),
@@ -108,10 +109,10 @@ def check_kernels(settings: config.Settings) -> list[Finding]:
 def check_memory(settings: config.Settings) -> list[Finding]:
     memory = machine.memory()
     where = " (limited by its container or service)" if memory.limited_by_group else ""
-    text = f"{human_bytes(memory.total)}{where}, {human_bytes(memory.available)} free"
+    text = f"{size_text(memory.total)}{where}, {size_text(memory.available)} free"
     if memory.available >= MIN_MEMORY_BYTES:
         return [Finding("memory", text)]
-    return [Finding("memory", text, "warning", "close other programs; even small models need about 1 GB free")]
+    return [Finding("memory", text, "warning", "close other programs; even small models need about 1 GiB free")]
 
 
 def check_disk(settings: config.Settings) -> list[Finding]:
@@ -119,11 +120,11 @@ def check_disk(settings: config.Settings) -> list[Finding]:
     model = catalog.CATALOG.get(settings.model)
     kept = sum(path.stat().st_size for path in catalog.kept_models(folder))
     free = spare_bytes(folder)
-    text = f"{human_bytes(free)} free for models in {folder} ({human_bytes(kept)} used)"
+    text = f"{size_text(free)} free for models in {folder} ({size_text(kept)} used)"
     needed = 2 * model.size_bytes if model and not (folder / model.file_name).exists() else 0
     if free >= needed:
         return [Finding("disk", text)]
-    return [Finding("disk", text, "problem", f"free {human_bytes(needed - free)}, or set models_dir to another disk")]
+    return [Finding("disk", text, "problem", f"free {size_text(needed - free)}, or set models_dir to another disk")]
 
 
 def check_model(settings: config.Settings) -> list[Finding]:
@@ -134,7 +135,7 @@ def check_model(settings: config.Settings) -> list[Finding]:
     path = settings.models_path / model.file_name
     if not path.exists():
         return [
-            Finding("model", f"{model.name} is not here yet; `swarm chat` fetches it ({model.size_bytes / 1e6:.0f} MB)")
+            Finding("model", f"{model.name} is not here yet; `swarm chat` fetches it ({size_text(model.size_bytes)})")
         ]
     if catalog.file_sha256(path) == model.sha256:
         return [Finding("model", f"{model.name} is here and whole")]

@@ -45,7 +45,7 @@ commands:
 {commands}
 
 examples:
-  swarm chat                         talk with a small model that is fetched on first use (98 MB)
+  swarm chat                         talk with a small model that is fetched on first use (94 MiB)
   swarm chat ./GLM-4-9B.Q4_K_M.gguf  talk with a model file of yours
   swarm run smollm2-135m "Why is the sky blue?"
   swarm join                         run large models together with your other devices

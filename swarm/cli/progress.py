@@ -6,7 +6,8 @@ import sys
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from swarm.cli.terminal import human_bytes, note
+from swarm.cli.terminal import note
+from swarm.units import size_text
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -38,7 +39,7 @@ class ProgressBar:
     def _begin(self, what: str, total: int) -> None:
         self._what = what
         if not sys.stderr.isatty():
-            note(f"swarm: {what[0].lower()}{what[1:]}" + (f" {human_bytes(total)} ..." if total else " ..."))
+            note(f"swarm: {what[0].lower()}{what[1:]}" + (f" {size_text(total)} ..." if total else " ..."))
             return
         from rich.console import Console
         from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn

@@ -10,6 +10,7 @@ from swarm.cli import answers, loading, options
 from swarm.cli.conversation import Conversation
 from swarm.errors import ConfigError
 from swarm.limits import MAX_PIPED_PROMPT_BYTES
+from swarm.units import size_text
 
 HELP = "Answer one prompt and leave. Only the answer is written to standard output, so it can be piped on."
 EXAMPLES = """\
@@ -88,7 +89,7 @@ def as_json(model: str, generation: answers.Generation) -> str:
 def _filled(words: list[str]) -> list[str]:
     piped = sys.stdin.read(MAX_PIPED_PROMPT_BYTES + 1)
     if len(piped) > MAX_PIPED_PROMPT_BYTES:
-        raise ConfigError(f"standard input is longer than {MAX_PIPED_PROMPT_BYTES >> 20} MiB; no context holds that")
+        raise ConfigError(f"standard input is longer than {size_text(MAX_PIPED_PROMPT_BYTES)}; no context holds that")
     at = words.index("-")
     around = [" ".join(words[:at]), piped.strip("\n"), " ".join(words[at + 1 :])]
     return [part for part in around if part]

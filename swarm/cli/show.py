@@ -11,7 +11,8 @@ from pathlib import Path
 
 from swarm import config
 from swarm.cli import loading, machine, options
-from swarm.cli.terminal import harmless, human_bytes, human_count
+from swarm.cli.terminal import harmless, human_count
+from swarm.units import size_text
 
 HELP = "Show what a model is: its shape, how its weights are stored, the memory it needs, and whether it fits here."
 EXAMPLES = """\
@@ -108,14 +109,14 @@ def lines(summary: Summary, kv: str) -> list[str]:
     """The summary as a person reads it."""
     return [
         f"{harmless(summary.name)}: {summary.family}, {human_count(summary.parameters)} parameters, "
-        f"{human_bytes(summary.file_bytes)}",
+        f"{size_text(summary.file_bytes)}",
         f"  file         {summary.path}",
         f"  shape        {_shape(summary)}",
         f"  vocabulary   {summary.vocabulary:,} tokens",
         f"  stored as    {_quants(summary)}",
-        f"  a token      reads {human_bytes(summary.read_per_token_bytes)} of weights and keeps "
-        + ", ".join(f"{human_bytes(size)} ({name})" for name, size in summary.kv_bytes_per_token.items()),
-        f"  needs RAM    ({kv} keys and values; {human_bytes(summary.available_bytes)} is free here)",
+        f"  a token      reads {size_text(summary.read_per_token_bytes)} of weights and keeps "
+        + ", ".join(f"{size_text(size)} ({name})" for name, size in summary.kv_bytes_per_token.items()),
+        f"  needs RAM    ({kv} keys and values; {size_text(summary.available_bytes)} is free here)",
         *(f"    {_need(summary, context)}" for context in summary.ram_bytes),
     ]
 
@@ -135,5 +136,5 @@ def _quants(summary: Summary) -> str:
 
 def _need(summary: Summary, context: int) -> str:
     need = summary.ram_bytes[context]
-    verdict = "fits" if need <= summary.available_bytes else f"{human_bytes(need - summary.available_bytes)} too much"
-    return f"context {context:>7,}: {human_bytes(need):>8}  {verdict}"
+    verdict = "fits" if need <= summary.available_bytes else f"{size_text(need - summary.available_bytes)} too much"
+    return f"context {context:>7,}: {size_text(need):>8}  {verdict}"

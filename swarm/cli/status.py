@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from swarm import config
 from swarm.cli import local
-from swarm.cli.terminal import harmless, human_bytes
+from swarm.cli.terminal import harmless
+from swarm.units import part_text, rate_text, size_text
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -62,7 +63,7 @@ def show(console: Any, view: dict[str, Any]) -> None:
     for model in view["models"]:
         whole = model["n_whole"]
         where = f"whole on {whole} device{'s' if whole != 1 else ''}" if whole else "nowhere whole"
-        console.print(f"model {harmless(model['name'])}: {human_bytes(model['total_bytes'])}, {where}", highlight=False)
+        console.print(f"model {harmless(model['name'])}: {size_text(model['total_bytes'])}, {where}", highlight=False)
     for chat in view["chats"]:
         if chat["phase"] != "resting":
             who = " > ".join(harmless(name) for name in chat["devices"]) or "no device yet"
@@ -90,7 +91,7 @@ def row(device: dict[str, Any]) -> list[str]:
     caps, state = device.get("capabilities"), device["state"]
     total = caps["memory_bytes"] if caps else 0
     used = max(total - state["memory_free_bytes"], 0)
-    memory = f"{used / 1e9:.1f}/{total / 1e9:.1f} GB" if caps else ""
+    memory = part_text(used, total) if caps else ""
     rtt = device["rtt_s"]
     link = "here" if device["health"] == "here" else "" if rtt is None else f"{rtt * 1e3:.1f} ms"
     speed = device.get("link_bytes_per_s") or 0
@@ -101,7 +102,7 @@ def row(device: dict[str, Any]) -> list[str]:
         ", ".join(_layers(shard) for shard in device["shards"]) if alive else "",
         memory if alive else "",
         link if alive else "",
-        f"{human_bytes(speed)}/s" if speed and alive else "",
+        rate_text(speed) if speed and alive else "",
         f"{state['busy']:.0%}" if alive else "",
         f"{state['tokens_per_s']:.1f}" if alive else "",
     ]

@@ -33,15 +33,6 @@ def harmless(text: str) -> str:
     return "".join(char for char in text if char in "\n\t" or unicodedata.category(char) != "Cc")
 
 
-def human_bytes(count: float) -> str:
-    """3 significant digits in decimal units, as disks and models are sold: 98.4 MB."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 999.5:
-            return f"{count:.0f} {unit}" if unit == "B" or count >= 99.95 else f"{count:.3g} {unit}"
-        count /= 1000
-    return f"{count:.3g} TB"
-
-
 def human_count(count: int) -> str:
     """135M, 9.4B: as models are named."""
     for size, unit in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):

@@ -18,9 +18,8 @@ from dataclasses import dataclass
 
 from swarm.cluster.cost import Device, Link
 from swarm.errors import ConfigError
+from swarm.units import GIB, parse_size
 from swarm.wire.ids import PeerId
-
-GIB = 2**30
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,18 +47,6 @@ CLASSES = {
 }
 WIRED = Link(rtt_s=0.5e-3, bytes_per_s=117e6)  # gigabit Ethernet through one switch
 WIFI = Link(rtt_s=4e-3, bytes_per_s=25e6)  # good Wi-Fi 5
-UNITS = {
-    "": 1,
-    "KIB": 2**10,
-    "MIB": 2**20,
-    "GIB": GIB,
-    "KB": 10**3,
-    "MB": 10**6,
-    "GB": 10**9,
-    "K": 2**10,
-    "M": 2**20,
-    "G": GIB,
-}
 FREE_DISK_BYTES = 64 * GIB  # of a device that nobody owns yet: a common SD card or SSD, minus its system
 MAX_ADDED = 64  # devices of one --add
 
@@ -80,11 +67,7 @@ def typical_devices(text: str, start: int = 0) -> list[Device]:
 
 
 def _memory(number: str, unit: str, text: str) -> int:
-    factor = UNITS.get(unit.upper())
-    try:
-        n_bytes = int(float(number) * factor) if factor else 0
-    except (ValueError, OverflowError):
-        n_bytes = 0
+    n_bytes = parse_size(number + unit) or 0
     if not 0 < n_bytes < 2**50:
         raise ConfigError(f"{text!r}: {number}{unit} is no amount of memory; write it as 8GiB")
     return n_bytes

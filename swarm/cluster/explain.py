@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from swarm.cluster.planner import LeftOut, NoPlan, Plan, StagePlan, in_gib
+from swarm.cluster.planner import LeftOut, NoPlan, Plan, StagePlan
+from swarm.units import size_text
 
 
 def explain(result: Plan | NoPlan) -> list[str]:
@@ -18,7 +19,7 @@ def _explain_plan(plan: Plan) -> list[str]:
     several = f"with {len(plan.stages)} or more chats at once: {_rate(prediction.busy_tokens_per_s)} together"
     width = max(len(stage.name) for stage in plan.stages)
     return [
-        f"{model.name}: {model.n_layers} layers, {in_gib(model.weight_bytes)}, context {wanted.context}{chats}",
+        f"{model.name}: {model.n_layers} layers, {size_text(model.weight_bytes)}, context {wanted.context}{chats}",
         *(_stage_line(plan, i, stage, width) for i, stage in enumerate(plan.stages)),
         f"predicted: {_rate(prediction.tokens_per_s)}, {first_token}",
         *([several] if len(plan.stages) > 1 else []),
@@ -31,16 +32,16 @@ def _stage_line(plan: Plan, index: int, stage: StagePlan, width: int) -> str:
     model = plan.wanted.model
     ends = [word for word, true in (("embedding", stage.first == 0), ("head", stage.end == model.n_layers)) if true]
     what = " + ".join([f"layers {stage.first}-{stage.end - 1}", *ends])
-    fetch = f", {in_gib(stage.fetch_bytes)} to fetch" if stage.fetch_bytes else ""
+    fetch = f", {size_text(stage.fetch_bytes)} to fetch" if stage.fetch_bytes else ""
     milliseconds = 1e3 * plan.prediction.stage_s[index]
-    return f"  {stage.name:{width}}  {what}: {in_gib(stage.memory_bytes)}{fetch}, {milliseconds:.1f} ms a token"
+    return f"  {stage.name:{width}}  {what}: {size_text(stage.memory_bytes)}{fetch}, {milliseconds:.1f} ms a token"
 
 
 def _explain_no_plan(result: NoPlan) -> list[str]:
     lines = [result.reason]
     if result.missing_bytes:
         lines.append(
-            f"add a device with {in_gib(result.missing_bytes)} of free memory, or raise --memory on those there are"
+            f"add a device with {size_text(result.missing_bytes)} of free memory, or raise --memory on those there are"
         )
     if result.context_that_fits:
         lines.append(f"with a context of {result.context_that_fits} instead of {result.wanted.context} tokens it fits")

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from swarm.cluster.cost import Device, LinkOf, ModelCost, Prediction, StageOf, predict
 from swarm.cluster.search import Search
 from swarm.parts import Part, all_parts
+from swarm.units import rate_text, size_text
 from swarm.wire.ids import PeerId
 
 PREDICTED_PROMPT = 256  # tokens of the prompt whose time to first token is predicted
@@ -136,7 +137,7 @@ def _what_limits(stages: Sequence[StageOf], prediction: Prediction) -> str:
         return f"fixed costs per layer and step: {share}"
     device = stages[slow].device
     own = f"{100 * prediction.stage_s[slow] / prediction.token_s:.0f}% of a token is spent on {device.name}"
-    return f"memory bandwidth: {own}, which reads {device.read_bytes_per_s / 1e9:.1f} GB/s"
+    return f"memory bandwidth: {own}, which reads {rate_text(device.read_bytes_per_s)}"
 
 
 def _left_out(
@@ -184,7 +185,7 @@ def _does_not_fit(wanted: Wanted, devices: Sequence[Device], usable: Sequence[De
         reason = f"{wanted.model.name} would fit, but the devices do not reach each other, or have too little disk"
         return NoPlan(wanted, reason, left_out=_excluded(devices))
     context = _context_that_fits(wanted, usable, link)
-    reason = f"{wanted.model.name} needs {in_gib(missing)} more memory than the devices at hand have"
+    reason = f"{wanted.model.name} needs {size_text(missing)} more memory than the devices at hand have"
     return NoPlan(wanted, reason, missing, context_that_fits=context, left_out=_excluded(devices))
 
 
@@ -219,10 +220,3 @@ def _context_that_fits(wanted: Wanted, usable: Sequence[Device], link: LinkOf) -
 
 def _excluded(devices: Sequence[Device]) -> tuple[LeftOut, ...]:
     return tuple(LeftOut(d.id, d.name, d.excluded) for d in sorted(devices, key=lambda d: d.id) if d.excluded)
-
-
-def in_gib(n_bytes: int) -> str:
-    """Bytes as a person reads them."""
-    if n_bytes >= 2**30:
-        return f"{n_bytes / 2**30:.1f} GiB"
-    return f"{n_bytes / 2**20:.1f} MiB" if n_bytes >= 2**20 else f"{max(n_bytes, 1) / 2**10:.1f} KiB"

@@ -35,7 +35,8 @@ from enum import Enum
 from swarm import limits
 from swarm.cluster.effects import Effect, Emit, Ended, Log, Notice, Reason, Send
 from swarm.cluster.placement import Placer, State
-from swarm.cluster.planner import PREFILL_CHUNK, in_gib
+from swarm.cluster.planner import PREFILL_CHUNK
+from swarm.units import size_text
 from swarm.wire.ids import ModelId, PeerId, SessionId
 from swarm.wire.messages import (
     Prefilled,
@@ -271,7 +272,7 @@ class Sessions:
             effects = self._close(session, keep=True)
             _enter(session, Phase.PLACING, now)
             session.retry_at = now + limits.REPLAN_S * (0.5 + self.placer.rng.random())
-            text = f"waiting for memory: {in_gib(message.missing_bytes)} are in use by other chats"
+            text = f"waiting for memory: {size_text(message.missing_bytes)} are in use by other chats"
             return effects + self._say(session, text)
         return self.placer.renew(session.ask.model, now) + self.placements_changed(now)
 

@@ -16,7 +16,8 @@ from swarm import limits
 from swarm.cluster.cost import ModelCost
 from swarm.cluster.effects import Effect, Load, Log, LookUp, Send
 from swarm.cluster.memory import ClaimKey, Ledger, PartKey
-from swarm.cluster.planner import MIN_CONTEXT, in_gib
+from swarm.cluster.planner import MIN_CONTEXT
+from swarm.units import size_text
 from swarm.wire.ids import ModelId, PeerId
 from swarm.wire.messages import PlacementCommit, PlacementOffer, PlacementReply, ShardReady
 from swarm.wire.records import Placement, Shard
@@ -194,7 +195,7 @@ class Shards:
             ended += self._end(key)
         missing = self._missing_bytes(claim)
         if missing > 0:
-            return [*ended, _refuse(claim.placement, f"{in_gib(missing)} of memory are missing there", missing)]
+            return [*ended, _refuse(claim.placement, f"{size_text(missing)} of memory are missing there", missing)]
         self.offers[claim.key] = claim
         self.newest[claim.key] = claim.placement.epoch
         return [*ended, _accept(claim.placement)]

@@ -24,8 +24,8 @@ from dataclasses import dataclass, field
 from swarm import limits
 from swarm.cluster.effects import Buffer, Compute, Effect, OpenKv, Send
 from swarm.cluster.memory import KvEntry, Ledger
-from swarm.cluster.planner import in_gib
 from swarm.cluster.shards import Claim, Shards
+from swarm.units import size_text
 from swarm.value import value
 from swarm.wire.ids import ModelId, PeerId, SessionId
 from swarm.wire.messages import (
@@ -145,7 +145,7 @@ class Stage:
         n_bytes = model.stage_kv_bytes(place.first, place.end, message.context)
         room, missing = self._reserve(claim, message.session, n_bytes, now)
         if missing > 0:
-            return room, _no(message, f"{in_gib(missing)} of memory for the conversation are missing there", missing)
+            return room, _no(message, f"{size_text(missing)} of memory for the conversation are missing there", missing)
         ids = known.ids[:have] if known is not None else []
         reply = SessionReply(message.session, message.epoch, True, "", have)
         self.sessions.pop(message.session, None)

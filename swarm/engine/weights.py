@@ -20,6 +20,7 @@ from swarm.kernels import _native
 from swarm.kernels.quants import QUANTS, Quant, dequantize
 from swarm.models.spec import EXPERT_ROLES, ModelSpec, NeededTensor, Role, tensors_needed
 from swarm.parts import Part, layers_of
+from swarm.units import size_text
 
 U8 = npt.NDArray[np.uint8]
 F32 = npt.NDArray[np.float32]
@@ -95,7 +96,7 @@ def load_weights(
     total = sum(packed_bytes(n, source.tensors[n.ref.name].quant) for n in distinct.values())
     if memory_bytes is not None and total > memory_bytes:
         raise OutOfMemory(
-            f"the weights need {total / 2**30:.1f} GiB and {memory_bytes / 2**30:.1f} GiB are free; "
+            f"the weights need {size_text(total)} and {size_text(memory_bytes)} are free; "
             "use a smaller quant or model, or join more devices"
         )
     arena = (keep and keep(total)) or _Memory(total)

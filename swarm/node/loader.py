@@ -18,6 +18,7 @@ from swarm.models.spec import ModelSpec
 from swarm.node.compute import Post
 from swarm.node.model import free_memory_bytes
 from swarm.parts import Part
+from swarm.units import size_text
 from swarm.wire.ids import ModelId
 
 log = logging.getLogger(__name__)
@@ -86,7 +87,7 @@ class Loader:
         needed, free = loading.weight_bytes.get(part, 0), free_memory_bytes()
         if needed + SPARE_BYTES > free:
             raise OutOfMemory(
-                f"{needed / 2**20:.0f} MiB of weights do not fit the {free / 2**20:.0f} MiB that are free there; "
+                f"{size_text(needed)} of weights do not fit the {size_text(free)} that are free there; "
                 "close other programs, or lower its --memory"
             )
         return load_weights(source, spec, [part], threads=self._threads)

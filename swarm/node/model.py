@@ -24,6 +24,7 @@ from swarm.text.messages import Message
 from swarm.text.template import ChatTemplate
 from swarm.text.thinking import ThinkingSplitter
 from swarm.text.tokenizer import Tokenizer
+from swarm.units import size_text
 
 if TYPE_CHECKING:
     from swarm.config import Settings
@@ -222,7 +223,7 @@ def fitting_context(spec: ModelSpec, wanted: int, kv_token_bytes: int, room_byte
     fits = max(room_bytes, 0) // kv_token_bytes
     if wanted and fits < wanted:
         raise OutOfMemory(
-            f"a context of {wanted} tokens needs {wanted * kv_token_bytes / 2**30:.1f} GiB beside the weights; "
+            f"a context of {wanted} tokens needs {size_text(wanted * kv_token_bytes)} beside the weights; "
             f"{fits} tokens would fit: lower the context, or keep it as q8_0"
         )
     context = wanted or min(spec.context_length, DEFAULT_CONTEXT)

@@ -49,6 +49,7 @@ from swarm.node.questions import Questions
 from swarm.node.status import StatusReports
 from swarm.parts import Part
 from swarm.store.chunks import ChunkStore
+from swarm.units import rate_text
 from swarm.wire import messages as m
 from swarm.wire.ids import ModelId, PeerId, SessionId
 from swarm.wire.records import Capabilities
@@ -368,7 +369,7 @@ class Node:
         if not is_again:
             return
         new = await self.run_io(measure.capabilities, self.home, self.settings, self.threads)
-        self.note("measured_again", read_gb_per_s=round(new.read_bytes_per_s / 1e9, 1))
+        self.note("measured_again", reads=rate_text(new.read_bytes_per_s))
         # What may be used was decided at the start, before anything was loaded.
         old = self.core.capabilities
         self._act(self.core.measured, replace(new, memory_bytes=old.memory_bytes, disk_bytes=old.disk_bytes))

@@ -15,6 +15,7 @@ from swarm.node.answer import Answer, Question, Reading
 from swarm.node.library import KnownModel
 from swarm.node.model import DEFAULT_CONTEXT
 from swarm.store import catalog
+from swarm.units import size_text
 from swarm.wire.ids import ID_BYTES, ModelId, PeerId, SessionId
 from swarm.wire.records import Placement
 
@@ -69,7 +70,7 @@ class Questions:
             return model
         if known is None:
             raise node.library.not_found(text)
-        node.note("downloading", model=known.name, megabytes=known.size_bytes // 10**6)
+        node.note("downloading", model=known.name, size=size_text(known.size_bytes))
         return await node.add_file(await node.run_io(catalog.fetch, known, node.settings.models_path))
 
     def tick(self) -> None:

@@ -76,4 +76,4 @@ def test_what_got_lost_is_told_again(start: Start) -> None:
 def test_a_full_disk_ends_a_fetch_with_one_line(start: Start) -> None:
     start("origin")
     got = start("victim", sources=1, disk="30MB").says()
-    assert got["error"].startswith("DiskFull: the model store may take 0.0 GB") and "\n" not in got["error"]
+    assert got["error"].startswith("DiskFull: the model store may take 28.6 MiB") and "\n" not in got["error"]

@@ -96,7 +96,7 @@ def test_little_memory_is_remarked(settings: config.Settings, monkeypatch: pytes
     monkeypatch.setattr(machine, "memory", lambda: machine.Memory(8 * 10**9, 4 * 10**8, True))
     found = finding(settings, "memory")
     assert found.level == "warning"
-    assert found.text == "8 GB (limited by its container or service), 400 MB free"
+    assert found.text == "7.45 GiB (limited by its container or service), 381 MiB free"
 
 
 def test_less_than_one_core_of_quota_is_remarked(settings: config.Settings, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -108,7 +108,7 @@ def test_less_than_one_core_of_quota_is_remarked(settings: config.Settings, monk
 def test_a_full_disk_is_a_problem(settings: config.Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "spare_bytes", lambda folder: 10**6)
     found = finding(settings, "disk")
-    assert found.level == "problem" and "free 196 MB, or set models_dir" in found.advice
+    assert found.level == "problem" and "free 187 MiB, or set models_dir" in found.advice
 
 
 def test_a_damaged_default_model_is_a_problem(settings: config.Settings, own_home: Path) -> None:
@@ -121,7 +121,7 @@ def test_a_damaged_default_model_is_a_problem(settings: config.Settings, own_hom
 
 def test_a_model_that_is_not_there_yet_is_no_problem(settings: config.Settings) -> None:
     found = finding(settings, "model")
-    assert (found.level, found.text) == ("ok", "smollm2-135m is not here yet; `swarm chat` fetches it (98 MB)")
+    assert (found.level, found.text) == ("ok", "smollm2-135m is not here yet; `swarm chat` fetches it (93.8 MiB)")
 
 
 def test_a_model_setting_that_means_nothing_is_a_problem(settings: config.Settings) -> None:
@@ -134,5 +134,5 @@ def test_a_problem_sets_the_exit_code_and_the_last_line(
     monkeypatch.setattr(doctor, "spare_bytes", lambda folder: 10**6)
     assert cli.main(["doctor"]) == 1
     out = capsys.readouterr().out
-    assert "!!   disk" in out and "-> free 196 MB" in out
+    assert "!!   disk" in out and "-> free 187 MiB" in out
     assert out.splitlines()[-1] == "1 thing to mend before Swarm runs here"

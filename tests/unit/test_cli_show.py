@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from swarm.cli import bench, machine, show, terminal
+from swarm.cli import bench, machine, show
 from swarm.cli import main as cli
 from tests.helpers.tiny import make_tiny
 
@@ -59,8 +59,8 @@ def test_heads_that_are_no_whole_blocks_are_refused_in_one_line(
 def test_what_does_not_fit_says_by_how_much(real_model: Path) -> None:
     summary = replace(show.summarise(real_model, "f16"), available_bytes=300_000_000)
     text = "\n".join(show.lines(summary, "f16"))
-    assert "context   2,048:   294 MB  fits" in text
-    assert "context   8,192:   435 MB  135 MB too much" in text
+    assert "context   2,048:  280 MiB  fits" in text
+    assert "context   8,192:  415 MiB  129 MiB too much" in text
 
 
 def test_json_is_the_same_summary(mixture: Path, own_home: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -91,14 +91,6 @@ def test_bench_refuses_more_tokens_than_the_context(
 ) -> None:
     assert cli.main(["bench", str(mixture), "--prompt", "512", "--gen", "4"]) == 2
     assert "512 + 4 tokens are more than the model's context of 512" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    ("count", "text"),
-    [(0, "0 B"), (999, "999 B"), (1000, "1 kB"), (98_362_432, "98.4 MB"), (999_400, "999 kB"), (60.4e9, "60.4 GB")],
-)
-def test_sizes_read_as_a_person_says_them(count: float, text: str) -> None:
-    assert terminal.human_bytes(count) == text
 
 
 def test_a_raspberry_pi_is_called_by_its_name(tmp_path: Path) -> None:

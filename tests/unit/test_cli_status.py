@@ -40,4 +40,4 @@ def test_a_device_takes_one_line_of_a_common_terminal() -> None:
     lines = [line for line in out.getvalue().splitlines() if line.strip()]
     assert len(lines) == 2 + len(devices), out.getvalue()
     assert "embed 0-19" in lines[2] and "here" in lines[2] and "33-45 head" in lines[4]
-    assert all("11.6/12.6 GB" in line for line in lines[2:])
+    assert all("10.8/11.7 GiB" in line for line in lines[2:])

@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 
 from swarm.cluster.cost import LayerCost, ModelCost
-from swarm.cluster.devices import CLASSES, GIB, WIFI, WIRED, typical_devices
+from swarm.cluster.devices import CLASSES, WIFI, WIRED, typical_devices
 from swarm.cluster.explain import explain
 from swarm.cluster.planner import Wanted, plan
 from swarm.errors import ConfigError
+from swarm.units import GIB
 
 GLM4 = ModelCost(
     "GLM-4-9B", (LayerCost(116_000_000, 206_000_000, 1024),) * 40, 350_000_000, 500_000_000, 4096, 620_000_000
@@ -23,8 +24,8 @@ def lines(*devices: str, context: int = 4096) -> list[str]:
 def test_a_plan_says_who_holds_what_how_fast_and_what_limits_it() -> None:
     text = "\n".join(lines("pi5:4GiBx2", "pi4:8GiB"))
     for piece in (
-        "GLM-4-9B: 40 layers, 5.1 GiB, context 4096",
-        "layers 0-11 + embedding: 1.7 GiB, 1.6 GiB to fetch",
+        "GLM-4-9B: 40 layers, 5.11 GiB, context 4096",
+        "layers 0-11 + embedding: 1.67 GiB, 1.62 GiB to fetch",
         "layers 12-39 + head",
         "predicted: 1.9 tok/s, first token after",
         "with 2 or more chats at once",

@@ -286,7 +286,7 @@ def test_a_stage_without_room_makes_the_session_let_go_everywhere_and_wait() -> 
     (opening,) = remote.sent(remote.hear(ShardReady(MODEL, epoch, Shard(OTHER, 0, 4, True, True)), 0.0), SessionOpen)
     effects = remote.hear(SessionReply(S1, opening.epoch, False, "full", 0, 4096), 0.0)
     assert remote.sent(effects, SessionClose) == [SessionClose(S1, opening.epoch, True)]
-    assert any(isinstance(e, Notice) and "4.0 KiB are in use" in e.text for e in effects)
+    assert any(isinstance(e, Notice) and "4 KiB are in use" in e.text for e in effects)
     assert remote.sent(remote.tick(0.1, 2.0), SessionOpen)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from swarm.units import GIB, MIB, parse_size, rate_text, size_text
+from swarm.units import GIB, MIB, parse_size, part_text, rate_text, size_text
 
 
 @pytest.mark.parametrize(
@@ -24,6 +24,14 @@ from swarm.units import GIB, MIB, parse_size, rate_text, size_text
 )
 def test_sizes_read_as_a_person_says_them(n_bytes: float, text: str) -> None:
     assert size_text(n_bytes) == text
+
+
+@pytest.mark.parametrize(
+    ("part", "whole", "text"),
+    [(1.5 * GIB, 6.4 * GIB, "1.5/6.4 GiB"), (0, 0, "0/0 B"), (512 * MIB, 2 * GIB, "0.5/2 GiB")],
+)
+def test_a_part_is_told_in_the_unit_of_the_whole(part: float, whole: float, text: str) -> None:
+    assert part_text(part, whole) == text
 
 
 @pytest.mark.parametrize(("rate", "text"), [(0, "0 B/s"), (117.4e6, "117 MB/s"), (17.34e9, "17.3 GB/s")])
