@@ -20,7 +20,7 @@ class Part(NamedTuple):
     """
 
     layer: int
-    slice: tuple[int, ...] = WHOLE  # the bounds of a `wire.records.Slice`, in its order
+    slice: tuple[int, ...] = WHOLE  # a `models.slices.SliceBounds`
     expert: int = ALL_EXPERTS
 
     @property

@@ -245,11 +245,11 @@ def _moe_shape(hidden: int, moe: MoeSpec, role: Role) -> RoleShape | None:
 
 
 def tensors_needed(spec: ModelSpec, parts: Iterable[Part]) -> list[NeededTensor]:
-    """What a shard with these parts holds, in the order it is used.
+    """What a shard with these parts holds, in the order it is used. Where they are of a slice, so is `spec`.
 
     A tied model that needs both ends lists the same rows twice, as EMBED and as OUTPUT.
     """
-    return list(_needed(spec, set(parts)))
+    return list(_needed(spec, {Part(part.layer) for part in parts}))
 
 
 def _needed(spec: ModelSpec, parts: Set[Part]) -> Iterator[NeededTensor]:

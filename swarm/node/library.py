@@ -23,6 +23,7 @@ from swarm.node.model_cost import model_cost
 from swarm.parts import Part, all_parts
 from swarm.store.chunks import ChunkStore
 from swarm.store.manifest import Manifest
+from swarm.store.rectangles import Rectangle
 from swarm.store.stored_model import StoredModel
 from swarm.text.template import ChatTemplate
 from swarm.text.tokenizer import Tokenizer
@@ -66,7 +67,8 @@ class KnownModel:
 
     def chunks_of(self, parts: Iterable[Part]) -> list[int]:
         """The chunks that these parts need."""
-        return self.manifest.chunks_of({need.ref.name for need in tensors_needed(self.spec, parts)})
+        refs = (need.ref for need in tensors_needed(self.spec, parts))
+        return self.manifest.chunks_of(Rectangle(ref.name, ref.rows, ref.columns) for ref in refs)
 
     def parts_in(self, held: Bits) -> frozenset[Part]:
         """The parts of which every chunk is among `held`."""

@@ -50,7 +50,7 @@ from swarm.limits import (
     MAX_NAME_BYTES,
     MAX_TENSOR_DIMENSION,
 )
-from swarm.store.rectangles import Rows
+from swarm.store.rectangles import Rectangle, Rows
 from swarm.wire.ids import ChunkId, ModelId
 
 FORMAT = 1
@@ -220,11 +220,12 @@ class Manifest:
     def _first_chunks(self) -> list[int]:
         return [tensor.first_chunk for tensor in self.tensors]
 
-    def chunks_of(self, names: Iterable[str]) -> list[int]:
-        """The chunks of the header and of these tensors: what a device needs that holds them whole."""
+    def chunks_of(self, rectangles: Iterable[Rectangle]) -> list[int]:
+        """The chunks of the header and of these rectangles of tensors: what a device needs that holds them."""
         wanted = set(self.header_chunks)
-        for name in names:
-            wanted.update(self.by_name[name].chunks)
+        for name, rows, columns in rectangles:
+            tensor = self.by_name[name]
+            wanted.update(tensor.chunks_of(range(tensor.n_slabs), rows, columns))
         return sorted(wanted)
 
 

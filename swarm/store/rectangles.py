@@ -1,8 +1,9 @@
-"""A rectangle of a tensor: ranges of its rows, one after the other, and a range of its columns, in whole blocks."""
+"""Rectangles of tensors: ranges of rows, one after the other, and a range of columns in whole blocks."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +12,14 @@ from swarm.kernels.quants import Quant
 
 U8 = npt.NDArray[np.uint8]
 Rows = Sequence[range]
+
+
+class Rectangle(NamedTuple):
+    """These rows and columns (None: all) of a tensor."""
+
+    name: str
+    rows: Rows | None = None
+    columns: range | None = None
 
 
 def cut(raw: U8, quant: Quant, rows: Rows | None, columns: range | None) -> U8:

@@ -15,6 +15,7 @@ from swarm.store.chunks import ChunkStore
 from swarm.store.gguf import open_gguf
 from swarm.store.manifest import Manifest
 from swarm.store.pull import Ask, AskHave, Ban, Effect, Pull
+from swarm.store.rectangles import Rectangle
 from swarm.wire.ids import PeerId
 from tests.helpers.chunked import write_model
 
@@ -103,8 +104,8 @@ def test_two_devices_with_different_layers_make_a_whole_for_a_third(stores, tmp_
     path, manifest, made = stores
     layers = [[name for name in manifest.by_name if name.startswith(f"blk.{i}.")] for i in range(2)]
     rest = [name for name in manifest.by_name if not name.startswith("blk.")]
-    Fetch(made["a"], manifest, {"file": made["file"]}).run(manifest.chunks_of(layers[0] + rest))
-    Fetch(made["b"], manifest, {"file": made["file"]}).run(manifest.chunks_of(layers[1]))
+    Fetch(made["a"], manifest, {"file": made["file"]}).run(manifest.chunks_of(map(Rectangle, layers[0] + rest)))
+    Fetch(made["b"], manifest, {"file": made["file"]}).run(manifest.chunks_of(map(Rectangle, layers[1])))
     third = ChunkStore(tmp_path / "third")
     try:
         fetch = Fetch(third, manifest, {"a": made["a"], "b": made["b"]})

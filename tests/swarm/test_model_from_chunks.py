@@ -15,6 +15,7 @@ from swarm.models.spec import tensors_needed
 from swarm.parts import parts_of
 from swarm.store.chunks import ChunkStore
 from swarm.store.gguf import open_gguf
+from swarm.store.rectangles import Rectangle
 from tests.helpers.tiny import TINY, make_weights, wide, write_tiny
 
 IDS = np.random.default_rng(7).integers(4, 256, 20).astype(np.int32)
@@ -42,7 +43,7 @@ def test_stages_that_fetched_only_their_layers_answer_as_the_file_does(tmp_path:
         stores.append(store)
         store.add_manifest(manifest.encoded, manifest.id)
         needed = tensors_needed(spec, parts_of(layers.start, layers.stop, spec.n_layers))
-        for chunk in manifest.chunks_of({need.ref.name for need in needed}):
+        for chunk in manifest.chunks_of(Rectangle(need.ref.name) for need in needed):
             data = seeder.read(manifest.chunk_id(chunk), 0, int(manifest.chunk_sizes[chunk]))
             assert data is not None and store.put(manifest.id, chunk, data)
         model = store.open(manifest.id)

@@ -19,6 +19,7 @@ from swarm.store.chunks import ChunkStore
 from swarm.store.gguf import open_gguf
 from swarm.store.journal import Journal
 from swarm.store.manifest import Manifest
+from swarm.store.rectangles import Rectangle
 from swarm.wire.ids import ChunkId
 from tests.helpers.chunked import write_model
 
@@ -90,7 +91,7 @@ def test_a_shard_can_be_loaded_when_only_its_chunks_are_here(seeder, open_store,
     source, manifest = seeder
     store = open_store()
     names = [name for name in manifest.by_name if name.startswith("blk.1.")]
-    fetch(store, source, manifest, manifest.chunks_of(names))
+    fetch(store, source, manifest, manifest.chunks_of(map(Rectangle, names)))
     stored = store.open(manifest.id)
     with open_gguf(model) as file:
         for name in names:
@@ -461,7 +462,7 @@ def test_trim_lets_go_of_layers_that_are_not_needed(seeder, open_store) -> None:
     fetch(store, source, manifest)
     chunks = store.model(manifest.id)
     before = store.stored_bytes
-    keep = manifest.chunks_of(name for name in manifest.by_name if name.startswith("blk.0."))
+    keep = manifest.chunks_of(Rectangle(name) for name in manifest.by_name if name.startswith("blk.0."))
     gained = chunks.trim(keep)
     assert gained == before - store.stored_bytes > 0
     assert sorted(np.flatnonzero(chunks.held)) == keep

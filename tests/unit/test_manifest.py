@@ -20,6 +20,7 @@ from swarm.store.gguf import open_gguf
 from swarm.store.importing import manifest_of
 from swarm.store.manifest import HEADER_STEP, Cut, Manifest, decode_manifest, plan_chunks
 from swarm.store.model_chunks import chunk_of_gguf
+from swarm.store.rectangles import Rectangle
 from tests.helpers.chunked import write_model
 
 
@@ -134,7 +135,7 @@ def test_the_same_file_under_another_name_has_the_same_id(model: Path, manifest:
 
 def test_the_chunks_of_a_layer_are_those_of_its_tensors_and_the_header(manifest: Manifest) -> None:
     names = [tensor.name for tensor in manifest.tensors if tensor.name.startswith("blk.1.")]
-    chunks = manifest.chunks_of(names)
+    chunks = manifest.chunks_of(map(Rectangle, names))
     assert len(chunks) < manifest.n_chunks and chunks[0] == 0
     for chunk in chunks:
         tensor = manifest.tensor_of(chunk)

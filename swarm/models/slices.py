@@ -1,0 +1,235 @@
+"""A slice of a model: the share of every layer, and of the head, that one of several devices computes.
+
+`narrow` turns a model's spec into that of a slice: fewer query heads, fewer columns of the feed-forward networks, fewer
+rows of the vocabulary, and for every tensor the rectangle that holds them. It runs like any other spec. What a half of
+a layer adds to the residual stream is then a partial sum, and the sum over the slices is what the whole model adds.
+
+Attention is cut by query heads. Each slice has the key and value heads that its queries read, so a head whose queries
+are cut is held twice. The engine wants as many queries for each key head, so a slice that has, say, 16 queries of one
+head and 4 of the next holds the first one four times; a table in the engine would spare that.
+Feed-forward networks are cut by columns, all experts of a layer alike. The head is cut by vocabulary rows, whose logits
+stand side by side. Embedding, norms, router and its correction are whole everywhere: a slice computes with the whole
+residual stream.
+
+A bias that is added after a product whose columns are cut would be counted once for each slice. So only the slice that
+begins at 0 has it (`AFTER_SUM`); biases of rows (query, key, value) are cut as their rows are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from enum import StrEnum
+from itertools import pairwise
+from math import gcd, lcm
+from typing import NamedTuple
+
+from swarm.models.header import TensorInfo
+from swarm.models.spec import LayerSpec, ModelSpec, MoeSpec, Role, TensorRef
+
+FFN_STEP = 64  # columns of a feed-forward network that no cut divides: the engine's own step
+VOCAB_STEP = 16  # rows of a packed panel
+ACT_BLOCK = 32  # columns of an activation that are rounded with one scale
+
+
+class Axis(StrEnum):
+    """What a model is cut along. Each is counted in its own unit, see SliceBounds."""
+
+    HEADS = "query heads"
+    FFN = "columns of a dense FFN"
+    EXPERT = "columns of an expert"
+    SHARED = "columns of the shared expert"
+    VOCAB = "vocabulary rows"
+
+
+class SliceBounds(NamedTuple):
+    """What a slice has along each axis, [start, end); 0 and 0 where the model has no such thing."""
+
+    head_start: int
+    head_end: int
+    ffn_start: int
+    ffn_end: int
+    expert_start: int
+    expert_end: int
+    shared_start: int
+    shared_end: int
+    vocab_start: int
+    vocab_end: int
+
+    def along(self, axis: Axis) -> range:
+        """The slice's range along one axis."""
+        i = 2 * list(Axis).index(axis)
+        return range(self[i], self[i + 1])
+
+
+# Which rows or columns of a matrix are cut, and along which axis; keys and values follow the queries that read them.
+ROWS: Mapping[Role, Axis] = {
+    Role.OUTPUT: Axis.VOCAB,
+    Role.Q: Axis.HEADS,
+    Role.Q_BIAS: Axis.HEADS,
+    Role.GATE: Axis.FFN,
+    Role.UP: Axis.FFN,
+    Role.EXPERT_GATE: Axis.EXPERT,
+    Role.EXPERT_UP: Axis.EXPERT,
+    Role.SHARED_GATE: Axis.SHARED,
+    Role.SHARED_UP: Axis.SHARED,
+}
+COLUMNS: Mapping[Role, Axis] = {
+    Role.O: Axis.HEADS,
+    Role.DOWN: Axis.FFN,
+    Role.EXPERT_DOWN: Axis.EXPERT,
+    Role.SHARED_DOWN: Axis.SHARED,
+}
+KV_ROWS = frozenset({Role.K, Role.V, Role.K_BIAS, Role.V_BIAS})
+AFTER_SUM: Mapping[Role, Axis] = {}  # no family that Swarm runs has such a bias
+WHOLE = frozenset({Role.EMBED, Role.OUTPUT_NORM, Role.ROPE_FREQS, Role.ROUTER, Role.ROUTER_BIAS}) | frozenset(
+    {Role.ATTN_NORM, Role.Q_NORM, Role.K_NORM, Role.ATTN_POST_NORM, Role.FFN_NORM, Role.FFN_POST_NORM}
+)
+
+
+def narrow(spec: ModelSpec, tensors: Mapping[str, TensorInfo], bounds: SliceBounds) -> ModelSpec:
+    """The spec of a slice of a whole model, with the rectangle of every tensor that it holds.
+
+    Raise ValueError for bounds outside the model, an empty range, or an edge inside of what no cut divides.
+    """
+    _check(spec, tensors, bounds)
+    heads, (n_kv_heads, kv_rows) = bounds.along(Axis.HEADS), _kv_heads(spec, bounds.along(Axis.HEADS))
+
+    def part(role: Role, ref: TensorRef) -> TensorRef:
+        if role in KV_ROWS:
+            return replace(ref, rows=tuple(_within(ref.rows[0], piece) for piece in kv_rows))
+        if role in ROWS:
+            return replace(ref, rows=(_within(ref.rows[0], _span(spec, bounds, ROWS[role])),))
+        if role in COLUMNS:
+            return replace(ref, columns=_within(ref.columns, _span(spec, bounds, COLUMNS[role])))
+        return ref
+
+    def parts(refs: Mapping[Role, TensorRef]) -> dict[Role, TensorRef]:
+        return {role: part(role, ref) for role, ref in refs.items() if _has(bounds, role)}
+
+    return replace(
+        spec,
+        n_heads=len(heads),
+        n_kv_heads=n_kv_heads,
+        vocab=len(bounds.along(Axis.VOCAB)),
+        layers=tuple(_narrow_layer(layer, bounds, parts(layer.tensors)) for layer in spec.layers),
+        tensors=parts(spec.tensors),
+    )
+
+
+def cut_model(spec: ModelSpec, tensors: Mapping[str, TensorInfo], shares: Sequence[float]) -> list[SliceBounds]:
+    """Slices that make up the model, sized as near to these shares of it as the steps allow.
+
+    Raise ValueError when there are not enough steps for all of them.
+    """
+    steps = cut_steps(spec, tensors)
+    edges = {axis: _edges(size, steps[axis], shares, axis) for axis, size in _sizes(spec).items()}
+    return [SliceBounds(*(edge for axis in Axis for edge in edges[axis][i])) for i in range(len(shares))]
+
+
+def cut_steps(spec: ModelSpec, tensors: Mapping[str, TensorInfo]) -> dict[Axis, int]:
+    """What no cut divides, along each axis: edges are multiples of it, or the end.
+
+    A cut through columns must fall between blocks of the matrix and of the activation.
+    """
+    blocks = {axis: [ACT_BLOCK] for axis in COLUMNS.values()}
+    for layer in spec.layers:
+        for role, ref in layer.tensors.items():
+            if role in COLUMNS:
+                blocks[COLUMNS[role]].append(tensors[ref.name].quant.block_cols)
+    columns = lcm(*blocks[Axis.HEADS])
+    return {
+        Axis.HEADS: columns // gcd(columns, spec.head_dim),
+        **{axis: lcm(FFN_STEP, *blocks[axis]) for axis in (Axis.FFN, Axis.EXPERT, Axis.SHARED)},
+        Axis.VOCAB: VOCAB_STEP,
+    }
+
+
+def _sizes(spec: ModelSpec) -> dict[Axis, int]:
+    """How much there is to cut along each axis."""
+    return {
+        Axis.HEADS: spec.n_heads,
+        Axis.FFN: _same(layer.ffn for layer in spec.layers),
+        Axis.EXPERT: _same(layer.moe.expert_ffn for layer in spec.layers if layer.moe),
+        Axis.SHARED: _same(layer.moe.shared_ffn for layer in spec.layers if layer.moe),
+        Axis.VOCAB: spec.vocab,
+    }
+
+
+def _same(widths: Iterable[int]) -> int:
+    """The width of all layers that have any; 0 when none has."""
+    found = set(widths) - {0}
+    if len(found) > 1:
+        raise ValueError(f"layers of {sorted(found)} columns cannot be cut alike")
+    return found.pop() if found else 0
+
+
+def _check(spec: ModelSpec, tensors: Mapping[str, TensorInfo], bounds: SliceBounds) -> None:
+    steps = cut_steps(spec, tensors)
+    for axis, size in _sizes(spec).items():
+        start, end = bounds.along(axis).start, bounds.along(axis).stop
+        if not (0 <= start < end <= size or start == end == size == 0):
+            raise ValueError(f"a slice has {axis} {start} to {end} of {size}")
+        if start % steps[axis] or (end % steps[axis] and end != size):
+            raise ValueError(f"{axis} {start} to {end} of {size}: cuts must fall on multiples of {steps[axis]}")
+
+
+def _edges(size: int, step: int, shares: Sequence[float], axis: Axis) -> list[tuple[int, int]]:
+    """Ranges of whole steps (the last one may be shorter) by largest remainder, none of them empty."""
+    if size == 0:
+        return [(0, 0)] * len(shares)
+    n_steps = -(-size // step)
+    if n_steps < len(shares):
+        raise ValueError(f"{size} {axis} in steps of {step} do not make {len(shares)} slices")
+    # One step each; what is left goes to whoever lacks most of its share, one by one.
+    counts = [1] * len(shares)
+    for _ in range(n_steps - len(shares)):
+        wanting = [share / sum(shares) * n_steps - count for share, count in zip(shares, counts, strict=True)]
+        counts[wanting.index(max(wanting))] += 1
+    ends = [min(sum(counts[:i]) * step, size) for i in range(len(counts) + 1)]
+    return list(pairwise(ends))
+
+
+def _kv_heads(spec: ModelSpec, heads: range) -> tuple[int, list[range]]:
+    """How many key heads a slice with these query heads holds, and their rows; each serves as many of the queries."""
+    group = spec.n_heads // spec.n_kv_heads
+    cuts = [heads.start, *(h for h in range(heads.start + 1, heads.stop) if h % group == 0), heads.stop]
+    queries = gcd(*(b - a for a, b in pairwise(cuts)))  # for each key head
+    held = [h // group for h in range(heads.start, heads.stop, queries)]
+    return len(held), _runs(spec.head_dim, held)
+
+
+def _runs(size: int, numbers: Sequence[int]) -> list[range]:
+    """The rows of these heads, `size` each; those of heads that follow one another are one range."""
+    runs: list[range] = []
+    for number in numbers:
+        if runs and runs[-1].stop == number * size:
+            runs[-1] = range(runs[-1].start, runs[-1].stop + size)
+        else:
+            runs.append(range(number * size, (number + 1) * size))
+    return runs
+
+
+def _span(spec: ModelSpec, bounds: SliceBounds, axis: Axis) -> range:
+    """The rows or columns of a matrix that a slice has along an axis."""
+    units = bounds.along(axis)
+    size = spec.head_dim if axis is Axis.HEADS else 1
+    return range(units.start * size, units.stop * size)
+
+
+def _within(whole: range, piece: range) -> range:
+    return range(whole.start + piece.start, whole.start + piece.stop)
+
+
+def _has(bounds: SliceBounds, role: Role) -> bool:
+    return role not in AFTER_SUM or bounds.along(AFTER_SUM[role]).start == 0
+
+
+def _narrow_layer(layer: LayerSpec, bounds: SliceBounds, tensors: Mapping[Role, TensorRef]) -> LayerSpec:
+    ffn = len(bounds.along(Axis.FFN)) if layer.ffn else 0
+    return replace(layer, ffn=ffn, moe=layer.moe and _narrow_moe(layer.moe, bounds), tensors=tensors)
+
+
+def _narrow_moe(moe: MoeSpec, bounds: SliceBounds) -> MoeSpec:
+    shared = len(bounds.along(Axis.SHARED)) if moe.shared_ffn else 0
+    return replace(moe, expert_ffn=len(bounds.along(Axis.EXPERT)), shared_ffn=shared)
