@@ -1,10 +1,11 @@
 """The deciding part of a node in one piece: events and the time go in, effects come out.
 
-The node owns one `Core`, calls it from one thread, and carries out the effects (effects.py says how). It owns no clock,
-socket, thread, file or random source of its own, so the simulator in tests/helpers/sim.py runs it as it is.
+The node owns one `Core`, calls it under one lock (from whichever thread the event is on), and carries out the effects
+(effects.py says how). It owns no clock, socket, thread, file or random source of its own, so the simulator in
+tests/helpers/sim.py runs it as it is.
 
     peer_up, peer_down, clone_seen, received     from the transport
-    tick                                         ten times a second
+    tick                                         when get_timer() says so
     ask, cancel, forget                          from the local API
     model_known, holdings, measured              from the store and the measurements
     loaded, load_failed, computed, compute_failed    answers to effects
@@ -20,7 +21,7 @@ from random import Random
 
 from swarm import limits
 from swarm.cluster.cost import LAYER_S, STEP_S, Device, Link, ModelCost
-from swarm.cluster.effects import Buffer, Effect, Log, Send
+from swarm.cluster.effects import NEVER, Buffer, Effect, Log, Send
 from swarm.cluster.membership import Change, Joined, Lost, Membership, ReachChanged
 from swarm.cluster.memory import Ledger
 from swarm.cluster.placement import Placer
@@ -58,7 +59,8 @@ class Core:
         self.placer = Placer(me.peer, self, rng, me.first_epoch)
         self.sessions = Sessions(me.peer, self.placer)
         self.held: dict[tuple[PeerId, ModelId], frozenset[Part]] = {}
-        self._advertised_at = float("-inf")
+        self._advertised_at = -NEVER
+        self._followed = 0  # the number of changes of placements that the sessions have followed
         self._handlers: dict[type[m.Message], Handler] = self._table()
 
     # --- the transport
@@ -94,15 +96,23 @@ class Core:
         self.members.link_measured(peer, bytes_per_s)
 
     def tick(self, now: float) -> list[Effect]:
-        """Time passed."""
+        """Time passed: what is due is done. A tick before `get_timer()` does nothing, a late one does it late."""
         effects = self._changed(self.members.tick(now), now)
         self.shards.tick(now)
         self.stage.tick(now)
-        effects += self.placer.tick(now) + self.sessions.placements_changed(now) + self.sessions.tick(now)
-        if now - self._advertised_at > limits.ADVERTISE_S:
+        effects += self.placer.tick(now) + self._follow(now) + self.sessions.tick(now)
+        if now >= self._advertised_at + limits.ADVERTISE_S:
             self._advertised_at = now
             effects += self._advertise(self.others())
         return self._run(effects, now)
+
+    def get_timer(self) -> float:
+        """When to call `tick` next, on the clock of `now`; -inf before the first tick.
+
+        Ask again after every call of any method, for it may have moved either way: sleep until then, not longer.
+        """
+        parts = (self.members, self.shards, self.stage, self.placer, self.sessions)
+        return min(self._advertised_at + limits.ADVERTISE_S, *(part.timer() for part in parts))
 
     def leave(self, now: float) -> list[Effect]:
         """Say goodbye to everybody."""
@@ -126,15 +136,14 @@ class Core:
 
     def model_known(self, model: ModelId, cost: ModelCost, now: float) -> list[Effect]:
         """The manifest of a model is here."""
-        effects = self.shards.model_known(model, cost, now) + self.placer.model_known(model, cost, now)
-        return self._run(effects + self.sessions.placements_changed(now), now)
+        return self._run(self.shards.model_known(model, cost, now) + self.placer.model_known(model, cost, now), now)
 
     def holdings(self, peer: PeerId, model: ModelId, parts: frozenset[Part], now: float) -> list[Effect]:
         """A device (or this one) has these parts of a model on its disk."""
         if self.held.get((peer, model)) == parts:
             return []
         self.held[peer, model] = parts
-        return self._run(self._replaced(self.placer.devices_changed(now), now), now)
+        return self._run(self.placer.devices_changed(now), now)
 
     def measured(self, capabilities: Capabilities, now: float) -> list[Effect]:
         """This device measured itself (again)."""
@@ -219,9 +228,18 @@ class Core:
     def _run(self, effects: list[Effect], now: float) -> list[Effect]:
         """Messages to ourselves are handled here, in order; all other effects are the node's."""
         self.stage.settle(now)
+        effects = effects + self._follow(now)
         for effect in effects:
             if isinstance(effect, Send) and effect.to == self.me:
                 return self._run_all(deque(effects), now)
+        return effects
+
+    def _follow(self, now: float) -> list[Effect]:
+        """After anything that changed a placement the sessions follow."""
+        effects: list[Effect] = []
+        while self._followed != self.placer.n_changes:
+            self._followed = self.placer.n_changes
+            effects += self.sessions.placements_changed(now)
         return effects
 
     def _run_all(self, queue: deque[Effect], now: float) -> list[Effect]:
@@ -231,6 +249,7 @@ class Core:
             if isinstance(effect, Send) and effect.to == self.me:
                 queue.extend(self._handle(self.me, effect.message, effect.frame, now))
                 self.stage.settle(now)
+                queue.extend(self._follow(now))
             else:
                 out.append(effect)
         return out
@@ -246,9 +265,9 @@ class Core:
             m.Goodbye: lambda p, x, f, t: self._changed(self.members.down(p, "it said goodbye", t, certain=True), t),
             m.Measured: self._on_measured,
             m.PlacementOffer: lambda p, x, f, t: shards.offer(x, t) if x.placement.author == p else [],
-            m.PlacementReply: lambda p, x, f, t: self._replaced(placer.reply(p, x, t), t),
+            m.PlacementReply: lambda p, x, f, t: placer.reply(p, x, t),
             m.PlacementCommit: self._on_commit,
-            m.ShardReady: lambda p, x, f, t: self._replaced(placer.shard_ready(p, x), t),
+            m.ShardReady: lambda p, x, f, t: placer.shard_ready(p, x),
             m.SessionOpen: lambda p, x, f, t: stage.open(p, x, t),
             m.SessionReply: lambda p, x, f, t: sessions.reply(p, x, t),
             m.Tokens: self._on_tokens,
@@ -266,7 +285,7 @@ class Core:
         known = self.members.peers[sender].capabilities if sender in self.members.peers else None
         changes = self.members.measured(sender, message)
         news = changes or known != message.capabilities
-        return self._replaced(self.placer.devices_changed(now), now) if news else []
+        return self.placer.devices_changed(now) if news else []
 
     def _on_commit(self, sender: PeerId, message: m.Message, frame: Buffer | None, now: float) -> list[Effect]:
         assert isinstance(message, m.PlacementCommit)
@@ -294,7 +313,7 @@ class Core:
                     effects += self._joined(peer, now, restarted=restarted)
                 case ReachChanged():
                     effects += self.placer.devices_changed(now)
-        return self._replaced(effects, now) if changes else []
+        return effects
 
     def _lost(self, peer: PeerId, now: float) -> list[Effect]:
         effects = self.shards.author_gone(peer, restarted=False)
@@ -308,10 +327,6 @@ class Core:
             effects += self.shards.author_gone(peer, restarted=True)
             effects += self.stage.entry_gone(peer, now, restarted=True)
         return effects + self._advertise(self.others()) + self.placer.devices_changed(now)
-
-    def _replaced(self, effects: list[Effect], now: float) -> list[Effect]:
-        """After anything that may have changed a placement: the sessions follow."""
-        return effects + self.sessions.placements_changed(now)
 
     def _advertise(self, peers: list[PeerId]) -> list[Effect]:
         """Tell peers what we can and whom we reach."""

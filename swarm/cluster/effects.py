@@ -17,6 +17,7 @@ from swarm.wire.messages import Message
 from swarm.wire.records import Sampling
 
 Buffer = bytes | bytearray | memoryview
+NEVER = float("inf")  # a timer that nothing waits for
 
 
 @value

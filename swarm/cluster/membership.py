@@ -21,9 +21,12 @@ from enum import StrEnum
 
 from swarm import limits
 from swarm.cluster.cost import GUESSED_LINK, Link
+from swarm.cluster.effects import NEVER
 from swarm.wire.ids import BootId, PeerId
 from swarm.wire.messages import Measured
 from swarm.wire.records import Capabilities, LinkMeasurement, NodeState
+
+AWAKE_S = limits.SUSPECT_S / 2  # between two looks at the clock while somebody is there: a longer gap was our own sleep
 
 
 class Health(StrEnum):
@@ -177,13 +180,24 @@ class Membership:
             self.peers[peer].bytes_per_s = bytes_per_s
 
     def tick(self, now: float) -> list[Change]:
-        """Time passed. Call it a few times a second."""
+        """Time passed."""
         self._forgive_our_own_sleep(now)
         changes: list[Change] = []
         for peer in self.peers.values():
             if peer.health is not Health.LOST:
                 changes += self._check(peer, now)
         return changes
+
+    def timer(self) -> float:
+        """When `tick` has something to do next."""
+        times: list[float] = []
+        for peer in self.peers.values():
+            if peer.health is not Health.LOST:
+                patience_s = limits.SUSPECT_S if peer.health is Health.ALIVE else limits.PEER_SILENCE_S
+                times += [peer.heard_at + patience_s, (self._ticked_at or 0.0) + AWAKE_S]
+                if not peer.link_up:
+                    times.append(peer.down_at + limits.DOWN_GRACE_S)
+        return min(times, default=NEVER)
 
     # --- questions
 
@@ -251,12 +265,11 @@ class Membership:
         return peer.reaches is None or other in peer.reaches
 
     def _check(self, peer: Peer, now: float) -> list[Change]:
-        silent = now - peer.heard_at
-        if silent > limits.PEER_SILENCE_S:
-            return self._lose(peer, f"it has not been heard for {silent:.1f} s", now)
-        if not peer.link_up and now - peer.down_at > limits.DOWN_GRACE_S:
+        if now >= peer.heard_at + limits.PEER_SILENCE_S:
+            return self._lose(peer, f"it has not been heard for {now - peer.heard_at:.1f} s", now)
+        if not peer.link_up and now >= peer.down_at + limits.DOWN_GRACE_S:
             return self._lose(peer, "its link broke", now)
-        return self._suspect(peer) if silent > limits.SUSPECT_S else []
+        return self._suspect(peer) if now >= peer.heard_at + limits.SUSPECT_S else []
 
     def _suspect(self, peer: Peer) -> list[Change]:
         if peer.health is not Health.ALIVE:
@@ -300,4 +313,4 @@ class Membership:
         self._ticked_at = now
         if slept > limits.SUSPECT_S:
             for peer in self.peers.values():
-                peer.heard_at, peer.down_at = peer.heard_at + slept, peer.down_at + slept
+                peer.heard_at, peer.down_at = min(peer.heard_at + slept, now), min(peer.down_at + slept, now)

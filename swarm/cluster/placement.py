@@ -12,7 +12,7 @@ A majority would forbid a swarm of two to survive the loss of one; here the side
 on if its devices can hold the model, and else waits. To share weights, an author adopts the layout of another one where
 that is nearly as fast as its own best (ADOPT_SLACK); of two that ask at once, the lower id gets all its devices.
 
-States of one model's placement:
+States of one model's placement (NEXT_STATES is the table):
 
     IDLE --need--> OFFERING --all took it--> LOADING --all ready--> READY
       ^               | refused                |  a device is lost, or cannot load
@@ -22,7 +22,7 @@ States of one model's placement:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from random import Random
@@ -30,7 +30,7 @@ from typing import Protocol
 
 from swarm import limits
 from swarm.cluster.cost import Device, Link, ModelCost, StageOf, decode_s
-from swarm.cluster.effects import Effect, Log, LookUp, Send
+from swarm.cluster.effects import NEVER, Effect, Log, LookUp, Send
 from swarm.cluster.planner import NoPlan, Plan, Wanted, plan
 from swarm.wire.ids import ModelId, PeerId
 from swarm.wire.messages import PlacementCommit, PlacementOffer, PlacementReply, ShardReady
@@ -66,6 +66,17 @@ class State(Enum):
     READY = "ready"
     BACKOFF = "backoff"
     UNFIT = "unfit"
+
+
+_PLANNED = frozenset({State.IDLE, State.OFFERING, State.BACKOFF, State.UNFIT})  # where a new plan leads, whatever was
+NEXT_STATES: Mapping[State, frozenset[State]] = {
+    State.IDLE: _PLANNED,
+    State.OFFERING: _PLANNED | {State.LOADING},
+    State.LOADING: _PLANNED | {State.READY},
+    State.READY: _PLANNED,
+    State.BACKOFF: _PLANNED,
+    State.UNFIT: _PLANNED,
+}
 
 
 @dataclass(slots=True)
@@ -105,6 +116,7 @@ class Placer:
         self.seen: dict[tuple[PeerId, ModelId], Placement] = {}  # committed by other authors
         self.avoided: dict[PeerId, tuple[float, str]] = {}  # until when, and why
         self.short: dict[PeerId, tuple[float, int]] = {}  # until when, and the memory that it really has
+        self.n_changes = 0  # of states: the sessions follow
 
     def next_epoch(self) -> int:
         """Epochs of this node's placements and sessions come from one counter: they only grow."""
@@ -189,7 +201,8 @@ class Placer:
             return []
         here.took.add(sender)
         if here.took >= set(here.peers):
-            here.state, here.refusals, here.trouble = State.READY, 0, ""
+            self._enter(here, State.READY)
+            here.refusals, here.trouble = 0, ""
             return [Log("placement_ready", (("model", here.model), ("epoch", message.epoch)))]
         return []
 
@@ -208,20 +221,30 @@ class Placer:
         for here in self.placements.values():
             if here.state is State.OFFERING:
                 effects += self._await_answers(here, now)
-            elif here.state is State.LOADING and now - here.sent_at > limits.OFFER_TIMEOUT_S:
+            elif here.state is State.LOADING and now >= here.sent_at + limits.OFFER_TIMEOUT_S:
                 effects += self._send(here, PlacementCommit, now)
             elif here.state is State.BACKOFF and now >= here.retry_at and here.wanted:
                 effects += self._replan(here, now)
         return effects
 
+    def timer(self) -> float:
+        """When `tick` has something to do next."""
+        return min((_due(here) for here in self.placements.values()), default=NEVER)
+
     # --- within
+
+    def _enter(self, here: ModelPlacement, state: State) -> None:
+        assert state in NEXT_STATES[here.state], f"a placement that is {here.state.value} cannot become {state.value}"
+        here.state = state
+        self.n_changes += 1
 
     def _current(self, model: ModelId, epoch: int) -> ModelPlacement | None:
         here = self.placements.get(model)
         return here if here is not None and here.placement is not None and here.placement.epoch == epoch else None
 
     def _broke(self, here: ModelPlacement, now: float) -> list[Effect]:
-        here.state, here.placement = State.IDLE, None
+        self._enter(here, State.IDLE)
+        here.placement = None
         return self._replan(here, now) if here.wanted else []
 
     def _check_links(self, now: float) -> list[Effect]:
@@ -261,7 +284,8 @@ class Placer:
             devices = self._devices(here.model, now, strict=False)
             result = plan(wanted, devices, self.world.link)
             if isinstance(result, NoPlan):
-                here.state, here.no_plan, here.placement = State.UNFIT, result, None
+                self._enter(here, State.UNFIT)
+                here.no_plan, here.placement = result, None
                 return [Log("does_not_fit", (("model", here.model), ("missing_bytes", result.missing_bytes)))]
             if here.state is not State.BACKOFF:
                 return self._back_off(here, now)
@@ -297,7 +321,8 @@ class Placer:
 
     def _offer(self, here: ModelPlacement, best: Plan, shards: tuple[Shard, ...], now: float) -> list[Effect]:
         here.placement = Placement(here.model, self.next_epoch(), self.me, here.context, KV_TYPE, shards)
-        here.state, here.plan, here.no_plan, here.took, here.asked_at = State.OFFERING, best, None, set(), now
+        self._enter(here, State.OFFERING)
+        here.plan, here.no_plan, here.took, here.asked_at = best, None, set(), now
         return self._send(here, PlacementOffer, now)
 
     def _send(
@@ -311,16 +336,17 @@ class Placer:
     def _commit(self, here: ModelPlacement, now: float) -> list[Effect]:
         """Everybody hears of it: members load, others let go of our older one and know what is in use."""
         assert here.placement is not None
-        here.state, here.took, here.sent_at = State.LOADING, set(), now
+        self._enter(here, State.LOADING)
+        here.took, here.sent_at = set(), now
         everyone = dict.fromkeys([*here.peers, self.me, *self.world.others()])
         return [Send(peer, PlacementCommit(here.placement)) for peer in everyone]
 
     def _await_answers(self, here: ModelPlacement, now: float) -> list[Effect]:
-        if now - here.asked_at > limits.OFFER_TIMEOUT_S:
+        if now >= here.asked_at + limits.OFFER_TIMEOUT_S:
             for peer in set(here.peers) - here.took - {self.me}:
                 self.avoided[peer] = (now + limits.AVOID_S, "it does not answer")
             return self._replan(here, now)
-        return self._send(here, PlacementOffer, now) if now - here.sent_at > limits.OFFER_RETRY_S else []
+        return self._send(here, PlacementOffer, now) if now >= here.sent_at + limits.OFFER_RETRY_S else []
 
     def _refused(self, here: ModelPlacement, sender: PeerId, message: PlacementReply, now: float) -> list[Effect]:
         here.trouble = message.text
@@ -337,6 +363,16 @@ class Placer:
     def _back_off(self, here: ModelPlacement, now: float) -> list[Effect]:
         """It would fit if devices were not busy: try again, not all at the same moment."""
         wait = min(limits.REPLAN_S * 2 ** min(here.refusals, 8), limits.REPLAN_MAX_S)
-        here.state, here.placement = State.BACKOFF, None
+        self._enter(here, State.BACKOFF)
+        here.placement = None
         here.retry_at = now + wait * (0.5 + self.rng.random())
         return [Log("placement_waits", (("model", here.model), ("why", here.trouble)))]
+
+
+def _due(here: ModelPlacement) -> float:
+    """When time alone moves this placement on."""
+    if here.state is State.OFFERING:
+        return min(here.asked_at + limits.OFFER_TIMEOUT_S, here.sent_at + limits.OFFER_RETRY_S)
+    if here.state is State.LOADING:
+        return here.sent_at + limits.OFFER_TIMEOUT_S
+    return here.retry_at if here.state is State.BACKOFF and here.wanted else NEVER

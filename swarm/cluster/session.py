@@ -24,16 +24,19 @@ message was lost.
                  +----------+----------+  a device is lost;     OPENING again: a message was lost
                  |
                PARKED: the devices cannot hold the model until one comes back
+
+NEXT_PHASES is the whole table: an answer may end, and thereby rest, in any phase.
 """
 
 from __future__ import annotations
 
 from array import array
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 
 from swarm import limits
-from swarm.cluster.effects import Effect, Emit, Ended, Log, Notice, Reason, Send
+from swarm.cluster.effects import NEVER, Effect, Emit, Ended, Log, Notice, Reason, Send
 from swarm.cluster.placement import Placer, State
 from swarm.cluster.planner import PREFILL_CHUNK
 from swarm.units import size_text
@@ -51,7 +54,7 @@ from swarm.wire.messages import (
 )
 from swarm.wire.records import Placement, Sampling, TensorInfo
 
-NEVER = 1 << 62  # a prefix that covers everything
+EVERYTHING = 1 << 62  # a prefix that covers all ids
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +78,16 @@ class Phase(Enum):
     RUNNING = "running"
     PARKED = "parked"
     RESTING = "resting"
+
+
+NEXT_PHASES: Mapping[Phase, frozenset[Phase]] = {
+    Phase.QUEUED: frozenset({Phase.PLACING, Phase.RESTING}),
+    Phase.PLACING: frozenset({Phase.OPENING, Phase.PARKED, Phase.RESTING}),
+    Phase.OPENING: frozenset({Phase.OPENING, Phase.RUNNING, Phase.PLACING, Phase.PARKED, Phase.RESTING}),
+    Phase.RUNNING: frozenset({Phase.OPENING, Phase.PLACING, Phase.PARKED, Phase.RESTING}),
+    Phase.PARKED: frozenset({Phase.PLACING, Phase.RESTING}),
+    Phase.RESTING: frozenset(),  # the next turn is a new value
+}
 
 
 @dataclass(slots=True)
@@ -177,7 +190,7 @@ class Sessions:
     # --- what the placer found
 
     def placements_changed(self, now: float) -> list[Effect]:
-        """Look at every session again: its placement may be ready, gone, or impossible."""
+        """Look at every session again: its placement may be ready, gone, or impossible. The core calls it."""
         effects: list[Effect] = []
         for session in list(self.sessions.values()):
             if session.is_active:
@@ -228,7 +241,7 @@ class Sessions:
         """Open the session on every stage with a new epoch."""
         session.placement = placement
         session.epoch = self.placer.next_epoch()
-        session.true_prefix[session.epoch] = NEVER
+        session.true_prefix[session.epoch] = EVERYTHING
         session.haves, session.answers, session.quiet = {}, {}, None
         session.heard = dict.fromkeys(session.stages, now)
         _enter(session, Phase.OPENING, now)
@@ -274,7 +287,7 @@ class Sessions:
             session.retry_at = now + limits.REPLAN_S * (0.5 + self.placer.rng.random())
             text = f"waiting for memory: {size_text(message.missing_bytes)} are in use by other chats"
             return effects + self._say(session, text)
-        return self.placer.renew(session.ask.model, now) + self.placements_changed(now)
+        return self.placer.renew(session.ask.model, now)
 
     def _begin(self, session: Session, now: float) -> list[Effect]:
         """All stages are open: go on from the last position that all of them have."""
@@ -342,7 +355,7 @@ class Sessions:
         session.failures += 1
         if session.failures > limits.MAX_STEP_FAILURES:
             return self._fail(session, f"{message.text} (on {sender[:8]})", now)
-        return self.placer.avoid(sender, message.text, now) + self.placements_changed(now)
+        return self.placer.avoid(sender, message.text, now)
 
     def _reopen(self, session: Session, why: str, now: float) -> list[Effect]:
         """The same stages, a new epoch: what was on its way is stale now."""
@@ -356,26 +369,41 @@ class Sessions:
         for session in list(self.sessions.values()):
             if session.phase is Phase.OPENING:
                 effects += self._await_opening(session, now)
-            elif session.phase is Phase.RUNNING and now - session.moved_at > limits.PROBE_AFTER_S:
+            elif session.phase is Phase.RUNNING and now >= _probe_due(session):
                 effects += self._await_progress(session, now)
-            elif session.phase is Phase.PLACING:
+            elif session.phase is Phase.PLACING and now >= session.retry_at:
                 effects += self._follow(session, now)
-            elif session.phase is Phase.PARKED and now - session.since > limits.PARK_S:
+            elif session.phase is Phase.PARKED and now >= session.since + limits.PARK_S:
                 effects += self._fail(session, session.notice, now)
         return effects
 
+    def timer(self) -> float:
+        """When `tick` has something to do next."""
+        return min((self._due(session) for session in self.sessions.values()), default=NEVER)
+
+    def _due(self, session: Session) -> float:
+        """When time alone moves a session on."""
+        match session.phase:
+            case Phase.OPENING:
+                silent_at = min(session.heard[peer] for peer in session.stages if peer not in session.haves)
+                return min(session.opened_at + limits.OPEN_RETRY_S, silent_at + limits.OPEN_TIMEOUT_S)
+            case Phase.RUNNING:
+                return _probe_due(session)
+            case Phase.PLACING:
+                return session.retry_at if self.placer.ready(session.ask.model) is not None else NEVER
+            case Phase.PARKED:
+                return session.since + limits.PARK_S
+        return NEVER
+
     def _await_opening(self, session: Session, now: float) -> list[Effect]:
-        silent = [
-            p for p in session.stages if p not in session.haves and now - session.heard[p] > limits.OPEN_TIMEOUT_S
-        ]
+        missing = [peer for peer in session.stages if peer not in session.haves]
+        silent = [peer for peer in missing if now >= session.heard[peer] + limits.OPEN_TIMEOUT_S]
         if silent:
             return self._avoid(silent[0], now)
-        return self._send_opens(session, now) if now - session.opened_at > limits.OPEN_RETRY_S else []
+        return self._send_opens(session, now) if now >= session.opened_at + limits.OPEN_RETRY_S else []
 
     def _await_progress(self, session: Session, now: float) -> list[Effect]:
         """Ask all stages; conclude from two rounds of answers."""
-        if now - session.probed_at < limits.PROBE_EVERY_S:
-            return []
         if session.probed_at <= session.moved_at:  # the first probe since something moved
             session.heard = dict.fromkeys(session.stages, now)
         else:
@@ -409,7 +437,7 @@ class Sessions:
         return []
 
     def _avoid(self, peer: PeerId, now: float) -> list[Effect]:
-        return self.placer.avoid(peer, "it does not answer", now) + self.placements_changed(now)
+        return self.placer.avoid(peer, "it does not answer", now)
 
     # --- the end
 
@@ -490,9 +518,15 @@ def _forget_old_epochs(session: Session) -> None:
 
 
 def _enter(session: Session, phase: Phase, now: float) -> None:
+    assert phase in NEXT_PHASES[session.phase], f"a session that is {session.phase.value} cannot be {phase.value} next"
     session.phase, session.since = phase, now
 
 
 def _moved(session: Session, now: float) -> None:
     session.moved_at = now
     session.answers, session.quiet = {}, None
+
+
+def _probe_due(session: Session) -> float:
+    """When a session without progress asks its stages (again)."""
+    return max(session.moved_at + limits.PROBE_AFTER_S, session.probed_at + limits.PROBE_EVERY_S)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 
 from swarm import limits
 from swarm.cluster.cost import ModelCost
-from swarm.cluster.effects import Effect, Load, Log, LookUp, Send
+from swarm.cluster.effects import NEVER, Effect, Load, Log, LookUp, Send
 from swarm.cluster.memory import ClaimKey, Ledger, PartKey
 from swarm.cluster.planner import MIN_CONTEXT
 from swarm.units import size_text
@@ -147,6 +147,10 @@ class Shards:
     def tick(self, now: float) -> None:
         """Offers that nobody committed lose their memory."""
         self.offers = {key: claim for key, claim in self.offers.items() if now < claim.expires_at}
+
+    def timer(self) -> float:
+        """When `tick` has something to do next."""
+        return min((claim.expires_at for claim in self.offers.values()), default=NEVER)
 
     def make_way(self, kv_bytes: int, owner: ClaimKey, now: float) -> tuple[list[Effect], int]:
         """End placements that serve nobody until so much KV fits; return what is missing still."""

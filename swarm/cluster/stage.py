@@ -19,10 +19,11 @@ that waited PREFILL_PATIENCE_S goes first: so several chats share the stage and 
 from __future__ import annotations
 
 from collections import Counter, deque
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from swarm import limits
-from swarm.cluster.effects import Buffer, Compute, Effect, OpenKv, Send
+from swarm.cluster.effects import NEVER, Buffer, Compute, Effect, OpenKv, Send
 from swarm.cluster.memory import KvEntry, Ledger
 from swarm.cluster.shards import Claim, Shards
 from swarm.units import size_text
@@ -57,6 +58,16 @@ class Step:
     @property
     def end(self) -> int:
         return self.position + len(self.ids)
+
+
+@value
+class Running:
+    """The step that is out at the compute worker."""
+
+    job: int
+    session: SessionId
+    epoch: int
+    step: Step
 
 
 @dataclass(slots=True)
@@ -113,7 +124,7 @@ class Stage:
         self.shards = shards
         self.sessions: dict[SessionId, StageSession] = {}
         self.dropped: Counter[str] = Counter()  # messages of data by reason, for the status and the tests
-        self.running: tuple[int, SessionId, int, Step] | None = None  # job, session, epoch, step
+        self.running: Running | None = None
         self._turn: deque[SessionId] = deque()  # sessions with steps, the next one first
         self._next_job = 1
         self._settled = 0  # the number of changes of placements that the sessions have followed
@@ -201,10 +212,19 @@ class Stage:
 
     def tick(self, now: float) -> None:
         """KV of a session that stands still makes way for others, in case its closing was lost."""
-        for key, entry in list(self.ledger.kv.items()):
+        for key in [key for key, until in self._idle() if now >= until]:
+            self.ledger.rest(key, now)
+
+    def timer(self) -> float:
+        """When `tick` has something to do next."""
+        return min((until for _, until in self._idle()), default=NEVER)
+
+    def _idle(self) -> Iterator[tuple[SessionId, float]]:
+        """Open sessions without work, and when each has stood still for too long."""
+        for key, entry in self.ledger.kv.items():
             session = self.sessions.get(key)
-            if entry.running and now - entry.used_at > limits.IDLE_KV_S and session is not None and not session.steps:
-                self.ledger.rest(key, now)
+            if entry.running and session is not None and not session.steps:
+                yield key, entry.used_at + limits.IDLE_KV_S
 
     def settle(self, now: float) -> None:
         """Sessions whose placement is no longer served here stand still until they are opened on another."""
@@ -316,7 +336,7 @@ class Stage:
 
     def _begin(self, session: StageSession, step: Step) -> Compute:
         job, self._next_job = self._next_job, self._next_job + 1
-        self.running = (job, session.open.session, session.open.epoch, step)
+        self.running = Running(job, session.open.session, session.open.epoch, step)
         return self._compute(job, session, step)
 
     def _whose_turn(self, now: float) -> SessionId | None:
@@ -352,30 +372,30 @@ class Stage:
         self, job: int, frame: Buffer | None, info: TensorInfo | None, token: int | None, now: float
     ) -> list[Effect]:
         """The worker is done with a step: pass its output on, and begin the next one."""
-        if self.running is None or self.running[0] != job:
+        running = self.running
+        if running is None or running.job != job:
             return self._drop("job")
-        _, key, epoch, step = self.running
         self.running = None
-        session = self.sessions.get(key)
-        if session is None or session.epoch != epoch or key not in self.ledger.kv:
+        session = self.sessions.get(running.session)
+        if session is None or session.epoch != running.epoch or running.session not in self.ledger.kv:
             return self._drop("stale") + self.next_step(now)
-        session.done = step.end
+        session.done = running.step.end
         if session.closed:
             return self._drop("closed") + self.next_step(now)
-        return self._pass_on(session, step, frame, info, token) + self.next_step(now)
+        return self._pass_on(session, running.step, frame, info, token) + self.next_step(now)
 
     def compute_failed(self, job: int, text: str, now: float) -> list[Effect]:
         """The worker could not do the step: the entry node decides what happens."""
-        if self.running is None or self.running[0] != job:
+        running = self.running
+        if running is None or running.job != job:
             return self._drop("job")
-        _, key, epoch, _ = self.running
         self.running = None
-        session = self.sessions.get(key)
-        if session is None or session.epoch != epoch:
+        session = self.sessions.get(running.session)
+        if session is None or session.epoch != running.epoch:
             return self.next_step(now)
         session.steps.clear()
         session.closed = True  # what follows would build on positions that are not in the KV cache
-        error = SessionError(key, epoch, "failed", text[: limits.MAX_TEXT_BYTES])
+        error = SessionError(running.session, running.epoch, "failed", text[: limits.MAX_TEXT_BYTES])
         return [Send(session.open.entry, error), *self.next_step(now)]
 
     def _pass_on(
@@ -394,7 +414,8 @@ class Stage:
     # --- within
 
     def _is_running(self, key: SessionId, epoch: int) -> bool:
-        return self.running is not None and self.running[1:3] == (key, epoch)
+        running = self.running
+        return running is not None and running.session == key and running.epoch == epoch
 
     def _forget_oldest(self) -> None:
         """Sessions without KV are only remembered for their epoch; their number is bounded."""

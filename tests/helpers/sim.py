@@ -29,7 +29,8 @@ from swarm.wire.records import Capabilities, Sampling, TensorInfo
 from tests.helpers import toy
 
 MODEL = ModelId("ab" * 32)
-TICK_S = 0.1
+POLL_S = 0.1  # of the transport, and of a node that ticks more often than its core asks for
+LATENESS_S = 1e-6  # of a timer: a clock that was read a little early must not make it spin
 LATE_S = 2.5
 QUEUE_MESSAGES = 4096  # of a frozen node; more are lost, as a full socket loses them
 
@@ -114,10 +115,12 @@ class Node:
         rng = Random(self.sim.rng.random())
         self.core = Core(Identity(self.id, self.boot, self.name, self.boots * 1_000_000), caps, rng)
         self.engine = Engine(self.memory_bytes, self.sim.model, 0.0, 0.0)
+        self.wakes_at = fx.NEVER
         self.epochs: dict[object, int] = {}
         self.computed: set[tuple[SessionId, int, int]] = set()
         self.do(self.core.model_known(MODEL, self.sim.model, self.now))
         self.tell_holdings(self)
+        self.set_alarm()
 
     @property
     def now(self) -> float:
@@ -135,12 +138,36 @@ class Node:
             return
         event()
         self.sim.check(self)
+        self.set_alarm()
+
+    def set_alarm(self) -> None:
+        """As a shell does: sleep until the core wants to be ticked, or until something happens."""
+        due = self.core.get_timer()
+        if due < self.wakes_at and not self.sim.polls:
+            self.wakes_at, core = due, self.core
+            self.sim.at(max(due - self.now, 0.0) + LATENESS_S, lambda: self.alarm() if self.core is core else None)
+
+    def alarm(self) -> None:
+        self.wakes_at = fx.NEVER
+        if self.alive and not self.frozen and self.now < self.core.get_timer():
+            self.set_alarm()  # what was waited for has moved
+        elif self.alive and not self.frozen:
+            self.run(self.tick)
+            self.sim.require(self.core.get_timer() > self.now, f"{self.name} wants to be ticked without end")
 
     def tick(self) -> None:
+        early = self.now < self.core.get_timer()
+        effects = self.core.tick(self.now)
+        self.sim.require(not early or not effects, f"{self.name} does something before its time")
+        self.do(effects)
+
+    def poll(self) -> None:
+        """What the transport notices by itself; and where nodes poll, they tick."""
         for peer, (_, heard) in list(self.links.items()):
             if self.now - heard > self.patience_s:
-                self.link_down(peer, "silent")
-        self.do(self.core.tick(self.now))
+                self.run(lambda p=peer: self.link_down(p, "silent"))
+        if self.sim.polls:
+            self.run(self.tick)
 
     def beat(self) -> None:
         state = self.core.state(self.now, 0.0, 0.0, 1.0)
@@ -233,7 +260,7 @@ class Node:
         self.do(self.core.loaded(ticket, self.now))
         for node in self.sim.nodes:
             if node.alive and not node.frozen:
-                node.tell_holdings(self)
+                node.run(lambda n=node: n.tell_holdings(self))
 
     def open_kv(self, session: SessionId, first: int, end: int, context: int, keep: int) -> None:
         n_bytes = self.sim.model.stage_kv_bytes(first, end, context)
@@ -250,8 +277,8 @@ class Node:
             self.do(self.core.compute_failed(job.job, "the step failed", self.now))
             return
         running = self.core.stage.running
-        self.sim.require(running is not None and running[0] == job.job, "the core forgot its step")
-        self.count_positions(job, running[2])
+        self.sim.require(running is not None and running.job == job.job, "the core forgot its step")
+        self.count_positions(job, running.epoch)
         needed = set(self.sim.model.parts(job.first, job.end))
         self.sim.require(needed <= self.engine.parts, f"{self.name} computes layers that it does not hold")
         kv, _ = self.engine.caches[job.session]
@@ -276,10 +303,13 @@ class Node:
 
 
 class Sim:
-    """The world. Build one, script it with `at`, then `run_until`."""
+    """The world. Build one, script it with `at`, then `run_until`. `polls`: cores are ticked all the time instead."""
 
-    def __init__(self, seed: int, n_layers: int = 6, *, kv_bytes: int = 40, verbose: bool = False) -> None:
+    def __init__(
+        self, seed: int, n_layers: int = 6, *, kv_bytes: int = 40, polls: bool = False, verbose: bool = False
+    ) -> None:
         self.seed = seed
+        self.polls = polls
         self.rng = Random(seed)
         self.verbose = verbose
         self.now = 0.0
@@ -306,7 +336,7 @@ class Sim:
         for other in self.nodes[:-1]:
             self.wires[node.id, other.id] = Wire()
             self.wires[other.id, node.id] = Wire()
-        self._every(TICK_S, node, Node.tick)
+        self._every(POLL_S, node, Node.poll)
         self._every(limits.HEARTBEAT_INTERVAL_S, node, Node.beat)
         return node
 
@@ -325,7 +355,7 @@ class Sim:
     def _every(self, period: float, node: Node, event: Callable[[Node], None]) -> None:
         def again() -> None:
             if node.alive and not node.frozen:
-                node.run(lambda: event(node))
+                event(node)
             self.at(period, again)
 
         self.at(self.rng.random() * period, again)
@@ -385,6 +415,8 @@ class Sim:
         waiting, node.inbox = list(node.inbox), deque()
         for event in waiting:
             node.run(event)
+        node.wakes_at = fx.NEVER
+        node.set_alarm()
 
     def split(self, group: list[Node]) -> None:
         """Cut the network between `group` and the rest."""
@@ -489,10 +521,10 @@ class Sim:
 # --- scripts
 
 
-def play(seed: int, *, n_devices: int = 0, verbose: bool = False) -> Sim:
+def play(seed: int, *, n_devices: int = 0, polls: bool = False, verbose: bool = False) -> Sim:
     """One random story: chats and faults for some seconds, then peace; every chat must end as it should."""
     rng = Random(seed)
-    sim = Sim(seed, n_layers=rng.randint(3, 8), verbose=verbose)
+    sim = Sim(seed, n_layers=rng.randint(3, 8), polls=polls, verbose=verbose)
     n = n_devices or rng.randint(2, 5)
     whole, layer = sim.model.weight_bytes, sim.model.part_bytes(Part(0))
     for i in range(n):

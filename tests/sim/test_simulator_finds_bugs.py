@@ -38,7 +38,7 @@ SABOTAGE = {
     "a stage takes any position": Sabotage(Stage, "_take", "if step.position != session.expected:", "if False:", 3),
     "a stage takes what comes after a gap": Sabotage(Stage, "_take", "!= session.expected", "< session.expected", 10),
     "a stage passes on results of old epochs": Sabotage(
-        Stage, "computed", "session.epoch != epoch or key not in self.ledger.kv", "False", 6
+        Stage, "computed", "session.epoch != running.epoch or running.session not in self.ledger.kv", "False", 6
     ),
     "a stage promises KV that is not computed yet": Sabotage(Stage, "_kept", "known.done", "known.expected", 7),
     "a stage keeps all the KV it has": Sabotage(Stage, "_kept", "min(message.keep, known.done)", "known.done", 3),
@@ -64,7 +64,7 @@ SABOTAGE = {
         Sessions, "_await_progress", "self._conclude(session, now)", "[]", 3
     ),
     "an entry node keeps a broken placement": Sabotage(
-        Placer, "_broke", "State.IDLE, None", "here.state, here.placement", 55
+        Placer, "_broke", "self._enter(here, State.IDLE)\n    here.placement = None", "pass", 55
     ),
     "a device that was silent for too long needs a new link": Sabotage(
         Membership, "heard", "and not known.link_up", "", 335

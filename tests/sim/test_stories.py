@@ -32,6 +32,11 @@ def test_every_chat_gets_its_text_and_no_invariant_breaks(seeds: range, request:
         play(seed, verbose=verbose)
 
 
+@pytest.mark.parametrize("seed", range(40))
+def test_a_core_that_is_ticked_all_the_time_does_nothing_before_its_timers(seed: int) -> None:
+    play(seed, polls=True)
+
+
 @pytest.mark.parametrize("seed", range(8))
 def test_larger_swarms_too(seed: int) -> None:
     play(seed, n_devices=9)

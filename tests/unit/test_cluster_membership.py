@@ -60,7 +60,7 @@ def test_a_suspect_that_is_heard_is_alive_again(members: Membership) -> None:
 def test_a_broken_link_is_waited_for_a_second(members: Membership) -> None:
     assert members.down(A, "reset", 0.0, certain=False) == [Suspected(A)]
     ((at, change),) = pass_time(members, 0.0, 2.0)
-    assert isinstance(change, Lost) and at == pytest.approx(limits.DOWN_GRACE_S + TICK_S)
+    assert isinstance(change, Lost) and at == pytest.approx(limits.DOWN_GRACE_S)
 
 
 def test_a_broken_link_that_comes_back_changes_nothing(members: Membership) -> None:

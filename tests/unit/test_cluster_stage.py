@@ -229,7 +229,7 @@ def test_decode_steps_go_before_prefill_chunks_until_one_has_waited_too_long() -
     ids(stage, 2, 3, now=0.03)
     late = 0.1 + limits.PREFILL_PATIENCE_S
     assert stage.running is not None
-    (chunk,) = computes(stage.computed(stage.running[0], b"x", TensorInfo("f32", (1, 8)), None, late))
+    (chunk,) = computes(stage.computed(stage.running.job, b"x", TensorInfo("f32", (1, 8)), None, late))
     assert chunk.session == S2
 
 
@@ -243,7 +243,7 @@ def test_sessions_take_turns() -> None:
         ids(stage, position, 1, epoch=3, session=S2)
     while stage.running is not None:
         order += [
-            j.session for j in computes(stage.computed(stage.running[0], b"x", TensorInfo("f32", (1, 8)), None, 0.0))
+            j.session for j in computes(stage.computed(stage.running.job, b"x", TensorInfo("f32", (1, 8)), None, 0.0))
         ]
     assert order == [S1, S1, S2, S1, S2]
 
