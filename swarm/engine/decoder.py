@@ -38,11 +38,19 @@ class Decoder:
         self, spec: ModelSpec, weights: Weights, *, context: int, threads: int, isa: str = "", kv: str = "f16"
     ) -> None:
         self.spec, self.weights, self.context, self.kv_kind = spec, weights, context, kv
-        self.engine = _engine(spec, weights, context, threads, isa)
+        self.dims = _dims(spec, weights)
+        self.engine = _native.Engine(
+            self.dims,
+            max_tokens=min(MAX_STEP_TOKENS, context),
+            context=context,
+            keep_float=any(weights.is_float(i) for i in weights.layers),
+            threads=threads,
+            isa=isa,
+        )
         self.threads: int = self.engine.threads
         self.rope = Rope(spec.rope, weights.vectors.get((OUTSIDE_LAYERS, Role.ROPE_FREQS)))
         self._pairs = [self._layer(i) for i in weights.layers]
-        self._stack = _native.Layers(self._pairs)
+        self._stack = _native.Layers(self.dims, self._pairs)
         self._embedding = weights.matrices.get((OUTSIDE_LAYERS, Role.EMBED))
         self._output = weights.matrices.get((OUTSIDE_LAYERS, Role.OUTPUT))
         self._output_norm = weights.vectors.get((OUTSIDE_LAYERS, Role.OUTPUT_NORM))
@@ -50,7 +58,7 @@ class Decoder:
     def new_kv(self, capacity: int | None = None) -> _native.KvCache:
         """An empty KV cache for the shard's layers. Memory is taken as positions fill."""
         positions = min(capacity or self.context, self.context)
-        return _native.KvCache(self.engine, len(self.weights.layers), positions, self.kv_kind)
+        return _native.KvCache(self.dims, len(self.weights.layers), positions, self.kv_kind)
 
     def forward(self, ids: Sequence[int] | I32, kv: _native.KvCache) -> F32:
         """Append `ids`; return the logits float32 (vocab,) after the last one."""
@@ -162,7 +170,7 @@ class Decoder:
             return v.get((i, role))
 
         attention = _native.Attention(
-            self.engine,
+            self.dims,
             norm=v[i, Role.ATTN_NORM],
             post_norm=vector(Role.ATTN_POST_NORM),
             q=m[i, Role.Q],
@@ -182,9 +190,9 @@ class Decoder:
         norm, post_norm = v[i, Role.FFN_NORM], v.get((i, Role.FFN_POST_NORM))
         if moe is None:
             gate, up, down = (m[i, role] for role in (Role.GATE, Role.UP, Role.DOWN))
-            return _native.Ffn(self.engine, norm=norm, post_norm=post_norm, gate=gate, up=up, down=down)
+            return _native.Ffn(self.dims, norm=norm, post_norm=post_norm, gate=gate, up=up, down=down)
         return _native.Ffn(
-            self.engine,
+            self.dims,
             norm=norm,
             post_norm=post_norm,
             gate=m.get((i, Role.SHARED_GATE)),
@@ -204,10 +212,10 @@ class Decoder:
         )
 
 
-def _engine(spec: ModelSpec, weights: Weights, context: int, threads: int, isa: str) -> _native.Engine:
+def _dims(spec: ModelSpec, weights: Weights) -> _native.Dims:
     layers = [spec.layers[i] for i in weights.layers]
     mixtures = [layer.moe for layer in layers if layer.moe is not None]
-    return _native.Engine(
+    return _native.Dims(
         hidden=spec.hidden,
         n_heads=spec.n_heads,
         n_kv_heads=spec.n_kv_heads,
@@ -216,13 +224,8 @@ def _engine(spec: ModelSpec, weights: Weights, context: int, threads: int, isa: 
         rope_pair=spec.rope.style == "pair",
         eps=spec.norm_eps,
         q_scale=spec.attention_scale,
-        max_tokens=min(MAX_STEP_TOKENS, context),
-        context=context,
         ffn=max((layer.ffn for layer in layers), default=0),
         n_experts=max((m.n_experts for m in mixtures), default=0),
         top_k=max((m.top_k for m in mixtures), default=0),
         expert_ffn=max((max(m.expert_ffn, m.shared_ffn) for m in mixtures), default=0),
-        keep_float=any(weights.is_float(i) for i in weights.layers),
-        threads=threads,
-        isa=isa,
     )

@@ -1,4 +1,4 @@
-"""Types of the compiled module; its docstrings are in csrc/_native.pyx."""
+"""Types of the compiled module; its docstrings are in csrc/*.pxi."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -28,10 +28,32 @@ class Mat:
     def row(self, i: int) -> F32: ...
     def unpack(self) -> U8: ...
 
+class Dims:
+    ffn: int
+    n_experts: int
+    top_k: int
+    expert_ffn: int
+    def __init__(
+        self,
+        *,
+        hidden: int,
+        n_heads: int,
+        n_kv_heads: int,
+        head_dim: int,
+        rope_dims: int,
+        rope_pair: bool,
+        eps: float,
+        q_scale: float,
+        ffn: int,
+        n_experts: int = 0,
+        top_k: int = 0,
+        expert_ffn: int = 0,
+    ) -> None: ...
+
 class Attention:
     def __init__(
         self,
-        e: Engine,
+        dims: Dims,
         *,
         norm: F32,
         q: Mat,
@@ -50,7 +72,7 @@ class Attention:
 class Ffn:
     def __init__(
         self,
-        e: Engine,
+        dims: Dims,
         *,
         norm: F32,
         post_norm: F32 | None = None,
@@ -72,12 +94,12 @@ class Ffn:
 
 class Layers:
     n: int
-    def __init__(self, pairs: Iterable[tuple[Attention, Ffn]]) -> None: ...
+    def __init__(self, dims: Dims, pairs: Iterable[tuple[Attention, Ffn]]) -> None: ...
 
 class KvCache:
     capacity: int
     kind: str
-    def __init__(self, e: Engine, n_layers: int, capacity: int, kind: str = "f16") -> None: ...
+    def __init__(self, dims: Dims, n_layers: int, capacity: int, kind: str = "f16") -> None: ...
     @property
     def length(self) -> int: ...
     def truncate(self, n: int) -> None: ...
@@ -89,21 +111,10 @@ class Engine:
     isa: str
     def __init__(
         self,
+        dims: Dims,
         *,
-        hidden: int,
-        n_heads: int,
-        n_kv_heads: int,
-        head_dim: int,
-        rope_dims: int,
-        rope_pair: bool,
-        eps: float,
-        q_scale: float,
         max_tokens: int,
         context: int,
-        ffn: int,
-        n_experts: int = 0,
-        top_k: int = 0,
-        expert_ffn: int = 0,
         keep_float: bool = False,
         threads: int = 1,
         isa: str = "",

@@ -1,0 +1,91 @@
+# Keys and values of some layers, in memory that grows.
+
+cdef extern from "ops.h" nogil:
+    ctypedef struct sw_kv:
+        uint8_t *k
+        uint8_t *v
+        uint16_t *k_scale
+        uint16_t *v_scale
+        int32_t kind, capacity, n_kv_heads, head_dim
+
+
+KV_BYTES = {"f16": 2, "q8_0": 1, "f32": 4}
+
+
+cdef class KvCache:
+    """Keys and values of some layers for up to `capacity` positions. `length` positions are filled."""
+
+    cdef sw_kv *layers
+    cdef int n_layers
+    cdef list owners
+    cdef readonly int capacity
+    cdef readonly str kind
+    cdef int filled
+
+    def __init__(self, Dims dims not None, int n_layers, int capacity, str kind="f16"):
+        cdef int heads = dims.d.n_kv_heads, hd = dims.d.head_dim, i
+        if kind == "q8_0" and hd % 32:
+            raise ValueError(f"a q8_0 KV cache needs heads of whole blocks of 32, not {hd}; use f16")
+        self.kind = kind
+        self.n_layers = n_layers
+        self.layers = <sw_kv *>calloc(max(n_layers, 1), sizeof(sw_kv))
+        if self.layers == NULL:
+            raise MemoryError()
+        self.capacity = (capacity + 63) // 64 * 64
+        self.owners = [None] * n_layers
+        for i in range(n_layers):
+            self._allocate(i, heads, hd, self.capacity)
+
+    cdef object _allocate(self, int i, int heads, int hd, int capacity):
+        """New memory for a layer. Untouched pages of it take no memory, so a large capacity costs little until it is used.
+
+        Huge pages would take 2 MiB for the first position of each head, and make attention faster by some per cent only.
+        """
+        cdef size_t n = <size_t>heads * capacity * hd, item = KV_BYTES[self.kind]
+        cdef size_t n_bytes = 2 * n * item + (n // 16 * 2 if item == 1 else 0)
+        try:
+            memory = mmap.mmap(-1, n_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        except OSError as error:
+            raise MemoryError(f"a KV cache for {capacity} positions") from error
+        if hasattr(mmap, "MADV_NOHUGEPAGE"):
+            with suppress(OSError):  # a kernel without huge pages
+                memory.madvise(mmap.MADV_NOHUGEPAGE)
+        cdef uint8_t[::1] b = memory
+        self.owners[i] = b
+        self.layers[i] = sw_kv(&b[0], &b[n * item], NULL, NULL, {1: 1, 2: 0, 4: 2}[item], capacity, heads, hd)
+        if item == 1:
+            self.layers[i].k_scale = <uint16_t *>&b[2 * n]
+            self.layers[i].v_scale = self.layers[i].k_scale + n // 32
+        return np.asarray(b)
+
+    def resize(self, int capacity):
+        """Room for `capacity` positions, at least for the filled ones, which stay. Copies one layer at a time."""
+        cdef int i, heads, hd, panels = (self.filled + 15) // 16
+        capacity = (max(capacity, self.filled) + 63) // 64 * 64
+        for i in range(self.n_layers):
+            heads, hd = self.layers[i].n_kv_heads, self.layers[i].head_dim
+            old = self._rows(np.asarray(self.owners[i]), heads, hd, self.capacity)
+            new = self._rows(self._allocate(i, heads, hd, capacity), heads, hd, capacity)
+            for before, after in zip(old, new):
+                after[:, :panels] = before[:, :panels]
+        self.capacity = capacity
+
+    cdef list _rows(self, data, int heads, int hd, int capacity):
+        """Views (heads, panels of 16 positions, bytes) of keys, values and, where there are any, their scales."""
+        cdef size_t n = <size_t>heads * (capacity // 16)
+        widths = [16 * hd * KV_BYTES[self.kind]] * 2 + ([hd] * 2 if self.kind == "q8_0" else [])
+        ends = np.cumsum([n * width for width in widths])
+        return [data[end - n * w:end].reshape(heads, capacity // 16, w) for end, w in zip(ends, widths)]
+
+    def __dealloc__(self):
+        free(self.layers)
+
+    @property
+    def length(self):
+        return self.filled
+
+    def truncate(self, int n):
+        """Forget all positions from n on."""
+        if not 0 <= n <= self.filled:
+            raise ValueError(f"cannot keep {n} of {self.filled} positions")
+        self.filled = n

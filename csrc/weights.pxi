@@ -1,0 +1,241 @@
+# Packed matrices, and the weights of a layer, with the shapes that are checked once, when it is made.
+
+cdef extern from "layer.h" nogil:
+    ctypedef struct sw_dims:
+        int hidden, n_heads, n_kv_heads, head_dim, rope_half, rope_pair
+        float eps, q_scale
+    ctypedef struct sw_attn:
+        const float *norm
+        const float *post_norm
+        sw_mat q, k, v, o
+        const float *q_bias
+        const float *k_bias
+        const float *v_bias
+        const float *o_bias
+        const float *q_norm
+        const float *k_norm
+    ctypedef struct sw_ffn:
+        const float *norm
+        const float *post_norm
+        sw_mat gate, up, down
+        int n_experts, top_k, n_group, top_group, sigmoid, normalise
+        float scale
+        sw_mat router
+        const float *router_bias
+        sw_mat expert_gate, expert_up, expert_down
+        const uint8_t **gate_data
+        const uint8_t **up_data
+        const uint8_t **down_data
+
+
+cdef class Dims:
+    """The shape of a model's layers. Of what differs among them (the widths of feed-forwards, experts) the largest."""
+
+    cdef sw_dims d
+    cdef readonly int ffn, n_experts, top_k, expert_ffn
+
+    def __init__(self, *, int hidden, int n_heads, int n_kv_heads, int head_dim, int rope_dims, bint rope_pair, float eps,
+                 float q_scale, int ffn, int n_experts=0, int top_k=0, int expert_ffn=0):
+        if head_dim % 16 or head_dim < 16 or n_heads % n_kv_heads or rope_dims % 2 or rope_dims > head_dim:
+            raise ValueError(f"head_dim {head_dim} must be a multiple of 16, heads {n_heads} of {n_kv_heads}, rope dims {rope_dims} even")
+        self.d = sw_dims(hidden, n_heads, n_kv_heads, head_dim, rope_dims // 2, rope_pair, eps, q_scale)
+        self.ffn, self.n_experts, self.top_k, self.expert_ffn = ffn, n_experts, top_k, expert_ffn
+
+
+cdef class Mat:
+    """A packed matrix (rows, cols) of one GGUF type, in memory that `owner` keeps alive."""
+
+    cdef sw_mat m
+    cdef object owner
+    cdef readonly size_t n_bytes
+
+    def __init__(self, int qtype, int rows, int cols, const uint8_t[::1] data, int tile_cols=0):
+        self.m = sw_mat(NULL, qtype, rows, cols, tile_cols or cols)
+        self.n_bytes = sw_packed_bytes(qtype, rows, cols, self.m.tile_cols)
+        if <size_t>data.shape[0] < self.n_bytes or <uintptr_t>&data[0] % 64:
+            raise ValueError(f"a packed matrix needs {self.n_bytes} aligned bytes, got {data.shape[0]}")
+        self.m.data = &data[0]
+        self.owner = data
+
+    @property
+    def shape(self):
+        return self.m.rows, self.m.cols
+
+    @property
+    def qtype(self):
+        return self.m.type
+
+    def row(self, int i):
+        """Row i as float32 (cols,)."""
+        if not 0 <= i < self.m.rows:
+            raise IndexError(i)
+        cdef float[::1] out = np.empty(self.m.cols, np.float32)
+        sw_dequant_row(&self.m, i, &out[0])
+        return np.asarray(out)
+
+    def unpack(self):
+        """The GGUF bytes, uint8 (rows, row_bytes)."""
+        cdef uint8_t[:, ::1] out = np.empty((self.m.rows, self.m.cols // sw_type_block(self.m.type) * sw_type_bytes(self.m.type)), np.uint8)
+        sw_unpack(&self.m, &out[0, 0], 0, self.m.rows)
+        return np.asarray(out)
+
+
+def pack(int qtype, const uint8_t[:, ::1] raw, int cols, uint8_t[::1] out, int tile_cols=0, int n_threads=1):
+    """Pack GGUF rows `raw` (rows, row_bytes) into `out`; returns the Mat over it."""
+    cdef int rows = <int>raw.shape[0]
+    if sw_type_block(qtype) == 0 or cols % sw_type_block(qtype) or <size_t>raw.shape[1] != cols // sw_type_block(qtype) * sw_type_bytes(qtype):
+        raise ValueError(f"type {qtype}: rows of {raw.shape[1]} bytes are not {cols} columns")
+    mat = Mat(qtype, rows, cols, out, tile_cols)
+    cdef const sw_mat *m = &(<Mat>mat).m
+    cdef uint8_t *dst = &out[0]
+    cdef const uint8_t *src = &raw[0, 0]
+    with nogil, parallel(num_threads=n_threads):
+        pack_share(m, dst, src, rows, threadid(), n_threads)
+    return mat
+
+
+cdef void pack_share(const sw_mat *m, uint8_t *dst, const uint8_t *src, int rows, int thread, int n_threads) noexcept nogil:
+    cdef int r = thread * 64
+    while r < rows:
+        sw_pack(m, dst, src, r, min(r + 64, rows))
+        r += n_threads * 64
+
+
+def matmul(Mat w, x, str isa="", int n_threads=1):
+    """y float32 (tokens, rows) = x (tokens, cols) through the packed matrix: quantises x as an engine step does."""
+    cdef const sw_kernels *k = kernels_for(isa or best_isa())
+    cdef float[:, ::1] xs = np.ascontiguousarray(x, np.float32)
+    cdef int n = <int>xs.shape[0], cols = w.m.cols, stride = (cols + 63) // 64 * 64, i, panels = (w.m.rows + 15) // 16
+    if xs.shape[1] != cols:
+        raise ValueError(f"x has {xs.shape[1]} columns, the matrix {cols}")
+    cdef int8_t[:, ::1] q = np.zeros((n, stride), np.int8)
+    cdef float[:, ::1] scale = np.zeros((n, stride // 32), np.float32)
+    cdef int16_t[:, ::1] total = np.zeros((n, stride // 16), np.int16)
+    cdef float[:, ::1] y = np.empty((n, w.m.rows), np.float32)
+    cdef sw_act a = sw_act(&xs[0, 0], &q[0, 0], &scale[0, 0], &total[0, 0], cols, stride, stride // 32, n, cols)
+    for i in range(n):
+        k.quantize(&xs[i, 0], cols, &q[i, 0], &scale[i, 0], &total[i, 0])
+    with nogil, parallel(num_threads=n_threads):
+        k.matmul[w.m.type](&w.m, &a, 0, n, threadid() * panels // n_threads, (threadid() + 1) * panels // n_threads, &y[0, 0],
+                           w.m.rows)
+    return np.asarray(y)
+
+
+cdef const float *floats(list owners, object vector, int n, str what) except? NULL:
+    """Pointer to a float32 vector (n,), NULL for None; keeps it alive in `owners`."""
+    if vector is None:
+        return NULL
+    cdef const float[::1] v = np.ascontiguousarray(vector, np.float32).reshape(-1)
+    if v.shape[0] != n:
+        raise ValueError(f"{what} has {v.shape[0]} values, expected {n}")
+    owners.append(v)
+    return &v[0]
+
+
+cdef sw_mat mat(list owners, Mat m, int rows, int cols, str what) except *:
+    if m.m.rows != rows or m.m.cols != cols:
+        raise ValueError(f"{what} is {m.shape}, expected {(rows, cols)}")
+    owners.append(m)
+    return m.m
+
+
+cdef class Attention:
+    """Weights of the attention half of a layer."""
+
+    cdef sw_attn w
+    cdef Dims dims
+    cdef list owners
+
+    def __init__(self, Dims dims not None, *, norm, Mat q, Mat k, Mat v, Mat o, post_norm=None, q_bias=None, k_bias=None, v_bias=None,
+                 o_bias=None, q_norm=None, k_norm=None):
+        cdef int h = dims.d.hidden, qw = dims.d.n_heads * dims.d.head_dim, kw = dims.d.n_kv_heads * dims.d.head_dim
+        self.dims, self.owners = dims, []
+        o_ = self.owners
+        self.w.norm = floats(o_, norm, h, "attn_norm")
+        self.w.post_norm = floats(o_, post_norm, h, "attn_post_norm")
+        self.w.q = mat(o_, q, qw, h, "q")
+        self.w.k = mat(o_, k, kw, h, "k")
+        self.w.v = mat(o_, v, kw, h, "v")
+        self.w.o = mat(o_, o, h, qw, "o")
+        self.w.q_bias = floats(o_, q_bias, qw, "q_bias")
+        self.w.k_bias = floats(o_, k_bias, kw, "k_bias")
+        self.w.v_bias = floats(o_, v_bias, kw, "v_bias")
+        self.w.o_bias = floats(o_, o_bias, h, "o_bias")
+        self.w.q_norm = floats(o_, q_norm, dims.d.head_dim, "q_norm")
+        self.w.k_norm = floats(o_, k_norm, dims.d.head_dim, "k_norm")
+
+
+cdef class Ffn:
+    """Weights of the feed-forward half of a layer: dense, or a mixture of experts."""
+
+    cdef sw_ffn w
+    cdef Dims dims
+    cdef list owners
+
+    def __cinit__(self):
+        memset(&self.w, 0, sizeof(sw_ffn))
+
+    def __init__(self, Dims dims not None, *, norm, post_norm=None, Mat gate=None, Mat up=None, Mat down=None, Mat router=None,
+                 router_bias=None, list expert_gate=None, list expert_up=None, list expert_down=None, int top_k=0,
+                 bint sigmoid=False, bint normalise=True, float scale=1.0, int n_group=1, int top_group=1):
+        cdef int h = dims.d.hidden, n, i
+        self.dims, self.owners = dims, []
+        o_ = self.owners
+        self.w.norm = floats(o_, norm, h, "ffn_norm")
+        self.w.post_norm = floats(o_, post_norm, h, "ffn_post_norm")
+        if gate is not None:
+            n = gate.m.rows
+            self.w.gate = mat(o_, gate, n, h, "gate")
+            self.w.up = mat(o_, up, n, h, "up")
+            self.w.down = mat(o_, down, h, n, "down")
+        if router is None:
+            return
+        n = router.m.rows
+        if not 0 < top_k <= min(n, dims.top_k) or n > dims.n_experts or n_group < 1 or n % n_group or not 0 < top_group <= n_group:
+            raise ValueError(f"{n} experts, top {top_k}, {n_group} groups, top {top_group}: impossible or more than planned for")
+        if not len(expert_gate) == len(expert_up) == len(expert_down) == n:
+            raise ValueError(f"the router knows {n} experts, the lists hold {len(expert_gate)}")
+        self.w.n_experts, self.w.top_k, self.w.n_group, self.w.top_group = n, top_k, n_group, top_group
+        self.w.sigmoid, self.w.normalise, self.w.scale = sigmoid, normalise, scale
+        self.w.router = mat(o_, router, n, h, "router")
+        self.w.router_bias = floats(o_, router_bias, n, "router_bias")
+        cdef int inner = (<Mat>expert_gate[0]).m.rows
+        self.w.gate_data = <const uint8_t **>calloc(3 * n, sizeof(void *))
+        if self.w.gate_data == NULL:
+            raise MemoryError()
+        self.w.up_data, self.w.down_data = self.w.gate_data + n, self.w.gate_data + 2 * n
+        for i in range(n):
+            self.w.expert_gate = mat(o_, expert_gate[i], inner, h, "expert_gate")
+            self.w.expert_up = mat(o_, expert_up[i], inner, h, "expert_up")
+            self.w.expert_down = mat(o_, expert_down[i], h, inner, "expert_down")
+            self.w.gate_data[i], self.w.up_data[i], self.w.down_data[i] = self.w.expert_gate.data, self.w.expert_up.data, self.w.expert_down.data
+
+    def __dealloc__(self):
+        free(<void *>self.w.gate_data)
+
+
+cdef class Layers:
+    """A run of layers in the order they execute."""
+
+    cdef sw_attn **attn
+    cdef sw_ffn **ffn
+    cdef readonly int n
+    cdef Dims dims
+    cdef list owners
+
+    def __init__(self, Dims dims not None, pairs):
+        """`pairs` are (Attention, Ffn) of these dims."""
+        self.dims, self.owners = dims, list(pairs)
+        self.n = len(self.owners)
+        self.attn = <sw_attn **>calloc(2 * max(self.n, 1), sizeof(void *))
+        if self.attn == NULL:
+            raise MemoryError()
+        self.ffn = <sw_ffn **>(self.attn + self.n)
+        for i, (a, f) in enumerate(self.owners):
+            if (<Attention?>a).dims is not dims or (<Ffn?>f).dims is not dims:
+                raise ValueError(f"layer {i} was made for other dims")
+            self.attn[i] = &(<Attention>a).w
+            self.ffn[i] = &(<Ffn>f).w
+
+    def __dealloc__(self):
+        free(self.attn)
