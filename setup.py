@@ -2,9 +2,11 @@
 
 import os
 import platform
+import re
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from glob import glob
+from pathlib import Path
 
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
@@ -44,7 +46,7 @@ class Build(build_ext):
     def compile_if_changed(self, ext: Extension, c_file: str) -> str:
         """The object file of one C file."""
         (target,) = self.compiler.object_filenames([c_file], output_dir=self.build_temp)
-        if self.force or newer_group([c_file, *ext.depends], target):
+        if self.force or newer_group(["setup.py", *with_headers(c_file)], target):
             self.compiler.compile(
                 [c_file],
                 output_dir=self.build_temp,
@@ -52,6 +54,16 @@ class Build(build_ext):
                 extra_postargs=ext.extra_compile_args,
             )
         return target
+
+
+def with_headers(c_file: str, seen: tuple[str, ...] = ()) -> tuple[str, ...]:
+    """A file of csrc with what it includes of csrc, and what that includes."""
+    seen = (*seen, c_file)
+    for name in re.findall(r'^\s*#include "(.+)"', Path(c_file).read_text(), re.MULTILINE):
+        header = str(Path(c_file).with_name(name))
+        if header not in seen and Path(header).exists():
+            seen = with_headers(header, seen)
+    return seen
 
 
 def sources() -> list[str]:

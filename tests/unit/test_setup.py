@@ -87,6 +87,20 @@ def test_only_what_changed_is_compiled_again(small_tree: Path) -> None:
     assert build(small_tree, CC="/bin/false").returncode != 0
 
 
+def test_a_changed_header_compiles_only_what_includes_it(small_tree: Path) -> None:
+    (small_tree / "csrc/a.c").write_text('#include "a.inc"\nint a(void) { return A; }\n')
+    (small_tree / "csrc/a.inc").write_text('#include "a.h"\n')
+    (small_tree / "csrc/a.h").write_text("#define A 1\n")
+    (small_tree / "csrc/b.h").write_text("#define B 1\n")
+    assert build(small_tree).returncode == 0
+    (made,) = small_tree.glob("build/**/a.o")
+    first = made.stat().st_mtime_ns
+    for header, is_new in (("b.h", False), ("a.h", True)):
+        os.utime(small_tree / "csrc" / header, ns=(first + 10**9, first + 10**9))
+        assert build(small_tree).returncode == 0
+        assert (made.stat().st_mtime_ns != first) == is_new, header
+
+
 def prerequisites(tmp_path: Path, *tools: str, python: str = sys.executable, **env: str) -> tuple[int, str]:
     """What tools/prerequisites says on a machine that has only `tools`."""
     for tool in ("sh", *tools):
