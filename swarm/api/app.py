@@ -64,7 +64,7 @@ def make_app(node: Node, token: str) -> Starlette:
 
 async def health(request: Request) -> JSONResponse:
     node: Node = request.app.state.node
-    return JSONResponse({"status": "ok", "peer": node.peer, "name": node.name, "devices": 1 + len(node.core.others())})
+    return JSONResponse({"status": "ok", "peer": node.peer, "name": node.name, "devices": 1 + node.n_others})
 
 
 async def models(request: Request) -> JSONResponse:

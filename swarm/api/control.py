@@ -14,7 +14,6 @@ from swarm.api.errors import BadRequest
 from swarm.api.guard import may_change
 from swarm.node.library import Entry
 from swarm.node.node import Node
-from swarm.node.plan import plan_model
 from swarm.node.questions import context_of
 
 __all__ = ["ROUTES", "Entry"]
@@ -30,7 +29,7 @@ async def status(request: Request) -> JSONResponse:
 
 async def doctor(request: Request) -> JSONResponse:
     node: Node = request.app.state.node
-    return JSONResponse({"findings": node.status.doctor()})
+    return JSONResponse({"findings": node.doctor()})
 
 
 async def plan(request: Request) -> JSONResponse:
@@ -39,13 +38,13 @@ async def plan(request: Request) -> JSONResponse:
     context = query.get("context", "0")
     if not context.isdecimal() or len(context) > 9:
         raise BadRequest(f"context is {context!r:.40}; it must be a whole number", "context")
-    return JSONResponse(await plan_model(node, query.get("model", ""), query.getlist("add")[:MAX_ADDED], int(context)))
+    return JSONResponse(await node.plan(query.get("model", ""), query.getlist("add")[:MAX_ADDED], int(context)))
 
 
 async def model(request: Request) -> JSONResponse:
     """What somebody means by a model's name; it is fetched if need be."""
     node: Node = request.app.state.node
-    known = await node.know(await node.questions.find(request.query_params.get("name", "")))
+    known = await node.find(request.query_params.get("name", ""))
     context = context_of(known, node.settings.context)
     return JSONResponse({"id": known.id, "name": known.name, "context": context, "family": known.spec.family})
 
@@ -59,7 +58,7 @@ async def invite(node: Node, body: Json) -> Json:
 async def leave(node: Node, body: Json) -> Json:
     """Say goodbye and end."""
     node.stopping.set()
-    return {"left": True, "devices": len(node.core.others())}
+    return {"left": True, "devices": node.n_others}
 
 
 async def rekey(node: Node, body: Json) -> Json:

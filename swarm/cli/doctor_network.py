@@ -54,7 +54,7 @@ def looked_around() -> list[Finding]:
     """The network as a device sees it that is not connected to anything."""
     from swarm.net import interfaces
     from swarm.net.doctor import NetworkFacts, check, hear_own_multicast
-    from swarm.node.status import findings_json
+    from swarm.node.doctor import findings_json
     from swarm.wire.ids import PeerId
 
     heard, _, problem = asyncio.run(hear_own_multicast())

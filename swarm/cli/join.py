@@ -181,7 +181,7 @@ async def start_node(
 
     async def stop() -> None:
         home.say_stopped(os.getpid())
-        node.end_answers()
+        node.questions.end_all()
         await api.stop()
         await node.stop()
 

@@ -47,7 +47,7 @@ class Live:
     async def _show_lines(self) -> None:
         shown = 0.0
         while True:
-            for at, event, fields in [entry for entry in list(self._node.log) if entry[0] > shown]:
+            for at, event, fields in [entry for entry in list(self._node.events.entries) if entry[0] > shown]:
                 shown = at
                 words = " ".join(f"{name}={value}" for name, value in fields.items())
                 note(f"{time.strftime('%H:%M:%S', time.localtime(at))} {event} {words}".rstrip())

@@ -91,9 +91,10 @@ class Core:
         self.members.state(sender, state, rtt_s)
         return self._run(self._changed(changes, now), now) if changes else []
 
-    def link_measured(self, peer: PeerId, bytes_per_s: float) -> None:
+    def link_measured(self, peer: PeerId, bytes_per_s: float, now: float) -> list[Effect]:
         """The throughput to a peer was measured."""
         self.members.link_measured(peer, bytes_per_s)
+        return self._run([], now)
 
     def tick(self, now: float) -> list[Effect]:
         """Time passed: what is due is done. A tick before `get_timer()` does nothing, a late one does it late."""

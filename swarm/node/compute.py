@@ -13,7 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Protocol, TypeVarTuple
+from typing import TypeVarTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +25,7 @@ from swarm.engine.weights import Weights, join_weights
 from swarm.errors import SwarmError
 from swarm.kernels import _native
 from swarm.models.spec import ModelSpec
+from swarm.node.background import Post
 from swarm.parts import Part, parts_of
 from swarm.value import value
 from swarm.wire.ids import ModelId, SessionId
@@ -34,12 +35,6 @@ log = logging.getLogger(__name__)
 F32 = npt.NDArray[np.float32]
 Args = TypeVarTuple("Args")
 STEPS_KEPT = 256  # whose median tells how fast this device decodes now
-
-
-class Post(Protocol):
-    """Calls a function on the node's loop, from any thread."""
-
-    def __call__(self, function: Callable[[*Args], object], *args: *Args) -> object: ...
 
 
 @value

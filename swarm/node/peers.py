@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from swarm import limits
 from swarm.errors import SwarmError, SwarmKeyError
@@ -15,12 +15,15 @@ from swarm.net.joining import OpenInvitation
 from swarm.net.keys import SwarmKey, new_swarm_key
 from swarm.net.pairing import Invitation, Party
 from swarm.net.rekey import RESTART_AFTER_S, Rekeying, accept
+from swarm.net.transport import Transport
+from swarm.node.background import Background
+from swarm.node.driver import Driver, is_serving
+from swarm.node.event_log import EventLog
+from swarm.node.home import Home
+from swarm.node.outbox import Outbox
 from swarm.wire.ids import PeerId
 from swarm.wire.messages import PROTOCOL, LinkProbe, LinkProbed, Rekey, RekeyDone
 from swarm.wire.records import Address
-
-if TYPE_CHECKING:
-    from swarm.node.node import Node
 
 PROBE_BYTES = 1024 * 1024
 PROBES = 2  # the first one also opens TCP's window
@@ -49,10 +52,24 @@ class Rekeyed:
 
 
 class Peers:
-    """Owned by the node."""
+    """Of one node, on its loop."""
 
-    def __init__(self, node: Node) -> None:
-        self._node = node
+    def __init__(
+        self,
+        driver: Driver,
+        background: Background,
+        *,
+        transport: Transport,
+        outbox: Outbox,
+        events: EventLog,
+        home: Home,
+    ) -> None:
+        self._driver = driver
+        self._background = background
+        self._transport = transport
+        self._outbox = outbox
+        self._events = events
+        self._home = home
         self._discovery: Discovery | None = None
         self._invitation: OpenInvitation | None = None
         self._rekeying: Rekeying | None = None
@@ -63,22 +80,27 @@ class Peers:
         self._keeping = asyncio.Lock()
 
     @property
+    def looks_around(self) -> bool:
+        """This node finds others by itself."""
+        return self._discovery is not None
+
+    @property
     def problem(self) -> str:
         """Why there is no discovery just now; empty when there is."""
         if self._discovery is None:
             return "switched off"
         return self._discovery.problem
 
-    async def start(self) -> None:
-        """Call those who were met before or are named, and look around."""
-        node, me = self._node, self._node.transport.me
-        for peer, text in node.home.addresses().items():
+    async def start(self, calls: Sequence[str], *, discover: bool) -> None:
+        """Call those who were met before or are named in `calls`, and look around."""
+        me = self._transport.me
+        for peer, text in self._home.addresses().items():
             host, _, port = text.rpartition(":")
             if host and port.isdecimal() and 0 < int(port) < 65536:
-                node.transport.learn(PeerId(peer), [Address(host.strip("[]"), int(port))])
-        for text in node.options.calls:
-            await node.run_io(node.transport.call, text)
-        if node.options.discover:
+                self._transport.learn(PeerId(peer), [Address(host.strip("[]"), int(port))])
+        for text in calls:
+            await self._background.run_io(self._transport.call, text)
+        if discover:
             credentials = me.credentials
             instance = f"{me.peer[:8]}-{me.boot[:8]}"
             announcement = Announcement(
@@ -102,9 +124,9 @@ class Peers:
         """A device is connected: remember where, and measure the link when there is time."""
         if self._met.get(peer) != str(address):
             self._met[peer] = str(address)
-            known = dict(list({**self._node.home.addresses(), **self._met}.items())[-limits.MAX_REMEMBERED_PEERS :])
-            self._node.spawn(self._keep(known))
-        self._node.spawn(self._measure_link(peer))
+            known = dict(list({**self._home.addresses(), **self._met}.items())[-limits.MAX_REMEMBERED_PEERS :])
+            self._background.spawn(self._keep(known))
+        self._background.spawn(self._measure_link(peer))
 
     def link_probed(self, peer: PeerId, message: LinkProbed) -> None:
         """The bytes of a probe have arrived."""
@@ -117,21 +139,21 @@ class Peers:
     async def invite(self) -> Invited:
         """Open an invitation in place of an older one; raise SwarmNetworkError when nobody could answer it."""
         await self._end_invitation()
-        me = self._node.transport.me
+        me = self._transport.me
         opened = await joining.invite(Party(me.peer, me.name), self._key(), me.port, self._on_invitation_end)
         self._invitation = opened
-        self._node.note("invitation_open", port=opened.port)
+        self._events.note("invitation_open", port=opened.port)
         return Invited(str(opened.invitation.code), opened.port, limits.INVITATION_S)
 
     def _on_invitation_end(self, invitation: Invitation) -> None:
         joined = invitation.joined
         if joined is not None:
-            self._node.note("let_in", name=joined.name)
+            self._events.note("let_in", name=joined.name)
         elif invitation.wrong >= limits.MAX_WRONG_GUESSES:
-            self._node.note("invitation_ended", why="the code was guessed wrong three times")
+            self._events.note("invitation_ended", why="the code was guessed wrong three times")
         opened = self._invitation
-        if opened is not None and opened.invitation is invitation and not self._node.stopping.is_set():
-            self._node.spawn(opened.close())
+        if opened is not None and opened.invitation is invitation and not self._background.stopping.is_set():
+            self._background.spawn(opened.close())
 
     async def _end_invitation(self) -> None:
         opened, self._invitation = self._invitation, None
@@ -142,22 +164,21 @@ class Peers:
 
     async def new_key(self, without: list[str]) -> Rekeyed:
         """Give every device that is here a new swarm key, but for those named; then this node starts anew with it."""
-        node = self._node
         key = new_swarm_key(self._key().generation + 1)
-        names = {peer: node.core.members.name_of(peer) for peer in node.core.others()}
+        names = self._driver.read(lambda core: {peer: core.members.name_of(peer) for peer in core.others()})
         unknown = [name for name in without if not any(_means(name, peer, names[peer]) for peer in names)]
         lost = [peer for peer in names if any(_means(name, peer, names[peer]) for name in without)]
         for peer in lost:
-            node.transport.shut_out(peer)
-        rekeying = Rekeying(key, [peer for peer in names if peer not in lost], node.now)
+            self._transport.shut_out(peer)
+        rekeying = Rekeying(key, [peer for peer in names if peer not in lost], self._driver.now)
         self._rekeying = rekeying
         for peer in list(rekeying.waiting):
-            node.send(peer, rekeying.message())
-        while not rekeying.is_over(node.now):
+            self._outbox.send(peer, rekeying.message())
+        while not rekeying.is_over(self._driver.now):
             await asyncio.sleep(REKEY_POLL_S)
-        await node.run_io(node.home.keys.keep_swarm_key, key)
-        node.note("rekeyed", generation=key.generation)
-        node.start_anew(RESTART_AFTER_S, "it has a new key")
+        await self._background.run_io(self._home.keys.keep_swarm_key, key)
+        self._events.note("rekeyed", generation=key.generation)
+        self._background.start_anew(RESTART_AFTER_S, "it has a new key")
         return Rekeyed(
             done=tuple(names[peer] for peer in names if peer in rekeying.done),
             missed=tuple(names[peer] for peer in names if peer not in rekeying.done and peer not in lost),
@@ -166,7 +187,7 @@ class Peers:
 
     def rekey(self, peer: PeerId, message: Rekey) -> None:
         """A member has made a new key."""
-        self._node.spawn(self._take_key(peer, message))
+        self._background.spawn(self._take_key(peer, message))
 
     def rekey_done(self, peer: PeerId, message: RekeyDone) -> None:
         """A member keeps the new key."""
@@ -174,48 +195,53 @@ class Peers:
             self._rekeying.take(peer, message)
 
     async def _take_key(self, peer: PeerId, message: Rekey) -> None:
-        node = self._node
         try:
             key = accept(self._key(), message)
         except SwarmKeyError as error:
-            node.note("key_refused", name=node.core.members.name_of(peer), why=str(error))
+            self._events.note("key_refused", name=self._name_of(peer), why=str(error))
             return
         if key is not None:
-            await node.run_io(node.home.keys.keep_swarm_key, key)
-            node.note("rekeyed", generation=key.generation, by=node.core.members.name_of(peer))
-            node.start_anew(RESTART_AFTER_S, "it has a new key")
-        node.send(peer, RekeyDone(message.generation))
+            await self._background.run_io(self._home.keys.keep_swarm_key, key)
+            self._events.note("rekeyed", generation=key.generation, by=self._name_of(peer))
+            self._background.start_anew(RESTART_AFTER_S, "it has a new key")
+        self._outbox.send(peer, RekeyDone(message.generation))
 
     def _key(self) -> SwarmKey:
-        key = self._node.home.keys.swarm_key()
+        key = self._home.keys.swarm_key()
         if key is None:
             raise SwarmKeyError("this device's swarm key is gone; run `swarm leave`, then `swarm join`")
         return key
 
     # --- within
 
+    def _name_of(self, peer: PeerId) -> str:
+        return self._driver.read(lambda core: core.members.name_of(peer))
+
+    def _is_there(self, peer: PeerId) -> bool:
+        return self._driver.read(lambda core: peer in core.others())
+
     def _on_seen(self, seen: Seen) -> None:
         self.seen[seen.instance] = seen
         if len(self.seen) > limits.MAX_PEERS:
             del self.seen[next(iter(self.seen))]
-        if seen.fingerprint == self._node.transport.me.credentials.fingerprint:
-            self._node.transport.learn(seen.peer, seen.addresses)
+        if seen.fingerprint == self._transport.me.credentials.fingerprint:
+            self._transport.learn(seen.peer, seen.addresses)
 
     async def _keep(self, known: dict[str, str]) -> None:
         async with self._keeping:  # one after the other: they write the same file
-            await self._node.run_io(self._node.home.keep_addresses, known)
+            await self._background.run_io(self._home.keep_addresses, known)
 
     async def _measure_link(self, peer: PeerId) -> None:
         """Send a megabyte twice when nothing else is going on; the better one counts."""
         best = 0.0
-        while not best and peer in self._node.core.others():
+        while not best and self._is_there(peer):
             await asyncio.sleep(PROBE_DELAY_S)
             for _ in range(PROBES):
-                while self._node.is_serving and peer in self._node.core.others():
+                while self._driver.read(is_serving) and self._is_there(peer):
                     await asyncio.sleep(PROBE_DELAY_S)
                 best = max(best, await self._probe(peer))
         if best:
-            self._node.core.link_measured(peer, best)
+            self._driver.act(lambda core, now: core.link_measured(peer, best, now))
 
     async def _probe(self, peer: PeerId) -> float:
         number, self._next_probe = self._next_probe, self._next_probe % (2**31 - 1) + 1
@@ -223,14 +249,14 @@ class Peers:
         self._probes[peer, number] = future
         started = time.perf_counter()
         try:
-            self._node.transport.send(peer, LinkProbe(number), bytes(PROBE_BYTES))
+            self._transport.send(peer, LinkProbe(number), bytes(PROBE_BYTES))
             n_bytes = await asyncio.wait_for(future, PROBE_TIMEOUT_S)
         except (SwarmError, TimeoutError):
             return 0.0
         finally:
             del self._probes[peer, number]
         took_s = time.perf_counter() - started
-        info = next((info for info in self._node.transport.peers() if info.peer == peer), None)
+        info = next((info for info in self._transport.peers() if info.peer == peer), None)
         rtt_s: float = info.rtt_s if info is not None and info.rtt_s is not None else 0.0
         return n_bytes / max(took_s - rtt_s, 1e-4)
 

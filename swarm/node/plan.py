@@ -4,34 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING
 
 from swarm.cluster.cost import Device, Link
 from swarm.cluster.devices import WIRED, typical_devices
 from swarm.cluster.explain import explain
 from swarm.cluster.planner import NoPlan, Plan, Wanted, plan
+from swarm.node.driver import Driver
+from swarm.node.fetch import RunIo
+from swarm.node.library import KnownModel
 from swarm.wire.ids import PeerId
-
-if TYPE_CHECKING:
-    from swarm.node.node import Node
 
 Json = dict[str, object]
 PLANNED_CONTEXT = 2048
 
 
-async def plan_model(node: Node, model: str, add: Sequence[str], context: int) -> Json:
-    """Where a model would run, with made-up devices if wanted."""
-    known = await node.know(await node.questions.find(model))
-    devices = node.core.devices(known.id, node.now)
+async def plan_model(driver: Driver, known: KnownModel, add: Sequence[str], context: int, run_io: RunIo) -> Json:
+    """Where a model would run, with made-up devices if wanted; `context` is in tokens."""
+    devices = driver.read(lambda core: core.devices(known.id, driver.now))
+    real = {device.id for device in devices}
     for text in add:
         devices += typical_devices(text, start=len(devices))
-    added = {device.id for device in devices} - {node.peer, *node.core.members.peers}
 
     def link(a: PeerId, b: PeerId) -> Link | None:
-        return WIRED if a in added or b in added else node.core.link(a, b)
+        return driver.read(lambda core: core.link(a, b)) if a in real and b in real else WIRED
 
-    wanted = Wanted(known.cost, context or default_plan_context(known.spec.context_length, node.settings.context))
-    return plan_json(await node.run_io(plan, wanted, devices, link))
+    return plan_json(await run_io(plan, Wanted(known.cost, context), devices, link))
 
 
 def default_plan_context(context_length: int, wanted: int) -> int:

@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from dataclasses import dataclass
 
-from swarm.cluster.effects import Notice
+from swarm.cluster.core import Core
+from swarm.cluster.effects import Emit, Ended, Notice
 from swarm.cluster.membership import Health
 from swarm.cluster.session import Phase
+from swarm.config import Settings
 from swarm.engine.generate import check_fits
 from swarm.errors import ConfigError, TextError
-from swarm.node.answer import Answer, Question, Reading
+from swarm.node.answer import Answer, Port, Question, Reading
+from swarm.node.background import Background
+from swarm.node.driver import Driver
+from swarm.node.event_log import EventLog
+from swarm.node.holdings import Holdings
 from swarm.node.library import KnownModel
 from swarm.node.model import DEFAULT_CONTEXT
 from swarm.store import catalog
@@ -19,29 +26,51 @@ from swarm.units import size_text
 from swarm.wire.ids import ID_BYTES, ModelId, PeerId, SessionId
 from swarm.wire.records import Placement
 
-if TYPE_CHECKING:
-    from swarm.node.node import Node
-
 MIN_REUSE_TOKENS = 16  # that a question must have in common with a conversation to go on with it
 
 
 class Questions:
-    """Owned by the node."""
+    """Owner of the answers that are given here; on the loop."""
 
-    def __init__(self, node: Node) -> None:
-        self._node = node
+    def __init__(
+        self,
+        driver: Driver,
+        background: Background,
+        holdings: Holdings,
+        *,
+        events: EventLog,
+        settings: Settings,
+        is_settling: Callable[[], bool],
+    ) -> None:
+        """`is_settling`: the node has just started, and devices that it knows may not be there yet."""
+        self.answers: dict[SessionId, Answer] = {}
+        self._driver = driver
+        self._background = background
+        self._holdings = holdings
+        self._events = events
+        self._settings = settings
+        self._is_settling = is_settling
+        self._port = Port(
+            ask=lambda ask: driver.act(lambda core, now: core.ask(ask, now)),
+            cancel=lambda session: driver.act(lambda core, now: core.cancel(session, now)),
+            closed=self._forget,
+            is_settling=is_settling,
+        )
         self._placements: dict[SessionId, Placement] = {}  # who worked on each answer at its last word
         self._read: dict[SessionId, int] = {}
+        driver.carry_out(Emit, self._deliver, on_loop=True)
+        driver.carry_out(Ended, self._deliver, on_loop=True)
+        driver.carry_out(Notice, self._deliver, on_loop=True)
 
     async def ask(self, question: Question) -> Answer:
         """Begin an answer; raise SwarmError when the model is not to be had or the question cannot be used."""
-        known = await self._node.know(await self.find(question.model))
-        ids, opens_thinking = await self._node.run_io(prompt_of, known, question)
-        context = context_of(known, self._node.settings.context)
+        known = await self._holdings.know(await self.find(question.model))
+        ids, opens_thinking = await self._background.run_io(prompt_of, known, question)
+        context = context_of(known, self._settings.context)
         check_fits(ids, context)
         session, reused = self._session_for(known.id, ids)
         answer = Answer(
-            self._node.answer_port(),
+            self._port,
             known,
             question,
             ids,
@@ -50,78 +79,113 @@ class Questions:
             opens_thinking=opens_thinking,
         )
         answer.reused = reused
-        self._node.open_answer(answer)
+        self.answers[session] = answer
         return answer
 
     async def find(self, text: str) -> ModelId:
         """The model that `text` names ("" is the default one): of the swarm, or a file that this device can get."""
-        node, text = self._node, text or self._node.settings.model
-        model, known = node.library.find(text), catalog.CATALOG.get(text.lower())
+        library, text = self._holdings.library, text or self._settings.model
+        model, known = library.find(text), catalog.CATALOG.get(text.lower())
         if model is not None:
             return model
         names = {text, known.file_name} if known is not None else {text}
-        for path in catalog.kept_models(node.settings.models_path):
+        for path in catalog.kept_models(self._settings.models_path):
             if {path.name, path.stem} & names:
-                return await node.add_file(path)
-        while model is None and self._node.is_settling():
+                return await self._holdings.add_file(path)
+        while model is None and self._is_settling():
             await asyncio.sleep(0.1)  # the device that has it may be about to be found
-            model = node.library.find(text)
+            model = library.find(text)
         if model is not None:
             return model
         if known is None:
-            raise node.library.not_found(text)
-        node.note("downloading", model=known.name, size=size_text(known.size_bytes))
-        return await node.add_file(await node.run_io(catalog.fetch, known, node.settings.models_path))
+            raise library.not_found(text)
+        self._events.note("downloading", model=known.name, size=size_text(known.size_bytes))
+        path = await self._background.run_io(catalog.fetch, known, self._settings.models_path)
+        return await self._holdings.add_file(path)
+
+    def end_all(self) -> None:
+        """End what is being answered."""
+        for answer in list(self.answers.values()):
+            answer.cancel()
 
     def tick(self) -> None:
         """Tell every reader who still waits for the first word how far the prompt is read."""
-        with self._node.lock:
-            for key, answer in self._node.answers.items():
-                session = self._node.core.sessions.sessions.get(key)
-                if session is not None and session.phase is Phase.RUNNING:
-                    self.say_who_is_gone(answer)
-                    self._tell_reading(answer, session.passed, session.goal)
-        self._placements = {key: at for key, at in self._placements.items() if key in self._node.answers}
-        self._read = {key: done for key, done in self._read.items() if key in self._node.answers}
+        for key, answer in self.answers.items():
+            session = self._driver.read(lambda core, key=key: _running(core, key))  # type: ignore[misc]
+            if session is not None:
+                self._say_who_is_gone(answer, session)
+                self._tell_reading(answer, session)
+        self._placements = {key: at for key, at in self._placements.items() if key in self.answers}
+        self._read = {key: done for key, done in self._read.items() if key in self.answers}
 
-    def say_who_is_gone(self, answer: Answer) -> None:
+    # --- within
+
+    def _deliver(self, effect: Emit | Ended | Notice) -> None:
+        answer = self.answers.get(effect.session)
+        if answer is not None:
+            session = self._driver.read(lambda core: _running(core, effect.session))
+            if session is not None:
+                self._say_who_is_gone(answer, session)
+            answer.deliver(effect)
+
+    def _forget(self, session: SessionId) -> None:
+        self.answers.pop(session, None)
+
+    def _say_who_is_gone(self, answer: Answer, session: _Running) -> None:
         """When an answer goes on with other devices than before, its reader hears why."""
-        session = self._node.core.sessions.sessions.get(answer.session)
-        if session is None or session.phase is not Phase.RUNNING:
+        before, placement = self._placements.get(answer.session), session.placement
+        if before is placement or placement is None:
             return
-        before, now = self._placements.get(session.id), session.placement
-        if before is now or now is None:
-            return
-        self._placements[session.id] = now
-        stages = {shard.peer for shard in now.shards}
+        self._placements[answer.session] = placement
+        peers = {shard.peer for shard in placement.shards}
         used = [shard.peer for shard in before.shards] if before is not None else []
-        gone = [peer for peer in used if peer not in stages and not self._is_well(peer)]
-        if gone:
-            names = [self._node.core.members.name_of(peer) for peer in gone]
-            answer.deliver(Notice(session.id, going_on(names, len(stages))))
+        names = self._driver.read(
+            lambda core: [core.members.name_of(p) for p in used if p not in peers and not _is_well(core, p)]
+        )
+        if names:
+            answer.deliver(Notice(answer.session, going_on(names, len(peers))))
 
-    def _is_well(self, peer: PeerId) -> bool:
-        known = self._node.core.members.peers.get(peer)
-        return known is None or (known.health is Health.ALIVE and known.link_up)
-
-    def _tell_reading(self, answer: Answer, done: int, total: int) -> None:
-        if answer.tokens or done >= total or self._read.get(answer.session) == done:
+    def _tell_reading(self, answer: Answer, session: _Running) -> None:
+        if answer.tokens or session.done >= session.goal or self._read.get(answer.session) == session.done:
             return
-        self._read[answer.session] = done
-        answer.deliver(Reading(done, total))
+        self._read[answer.session] = session.done
+        answer.deliver(Reading(session.done, session.goal))
 
     def _session_for(self, model: ModelId, ids: list[int]) -> tuple[SessionId, int]:
         """The resting conversation that has most in common with `ids`, and how much; a new one when none has enough."""
         best, most = SessionId(secrets.token_hex(ID_BYTES[SessionId])), 0
-        with self._node.lock:
-            sessions = list(self._node.core.sessions.sessions.values())
-        for session in sessions:
-            free = session.phase is Phase.RESTING and session.id not in self._node.answers
-            if free and session.ask.model == model:
-                common = common_prefix(session.ids, ids)
-                if common >= max(MIN_REUSE_TOKENS, most + 1):
-                    best, most = session.id, common
+        for key, resting_ids in self._driver.read(lambda core: _resting(core, model)):
+            common = common_prefix(resting_ids, ids) if key not in self.answers else 0
+            if common >= max(MIN_REUSE_TOKENS, most + 1):
+                best, most = key, common
         return best, min(most, len(ids) - 1)
+
+
+@dataclass(frozen=True, slots=True)
+class _Running:
+    """How far an answer is, at one moment."""
+
+    placement: Placement | None
+    done: int  # positions that have passed the last stage
+    goal: int
+
+
+def _running(core: Core, key: SessionId) -> _Running | None:
+    session = core.sessions.sessions.get(key)
+    if session is None or session.phase is not Phase.RUNNING:
+        return None
+    return _Running(session.placement, session.passed, session.goal)
+
+
+def _resting(core: Core, model: ModelId) -> list[tuple[SessionId, list[int]]]:
+    """Sessions that wait for their next turn, with their ids."""
+    sessions = core.sessions.sessions.values()
+    return [(s.id, list(s.ids)) for s in sessions if s.phase is Phase.RESTING and s.ask.model == model]
+
+
+def _is_well(core: Core, peer: PeerId) -> bool:
+    known = core.members.peers.get(peer)
+    return known is None or (known.health is Health.ALIVE and known.link_up)
 
 
 def prompt_of(known: KnownModel, question: Question) -> tuple[list[int], bool]:

@@ -5,30 +5,54 @@ from __future__ import annotations
 import asyncio
 import statistics
 import time
-from collections.abc import Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING
 
 import swarm
 from swarm import limits
-from swarm.net import interfaces
-from swarm.net.doctor import NetworkFacts, NetworkFinding, check
-from swarm.net.events import CloneSeen, NotLetIn
+from swarm.cluster.core import Core
+from swarm.net.links import PeerInfo
+from swarm.net.transport import Transport
+from swarm.node.compute import ComputeWorker
+from swarm.node.driver import Driver
+from swarm.node.event_log import EventLog
+from swarm.node.holdings import Holdings
+from swarm.node.meters import Meters
+from swarm.node.outbox import Outbox
+from swarm.node.peers import Peers
+from swarm.node.provide import Provider
 from swarm.wire.ids import PeerId
 from swarm.wire.messages import StatusReply, StatusRequest
-from swarm.wire.records import NodeState, SessionState, Shard
-
-if TYPE_CHECKING:
-    from swarm.node.node import Node
+from swarm.wire.records import ModelHolding, NodeState, SessionState, Shard
 
 Json = dict[str, object]
 
 
 class StatusReports:
-    """Owned by the node."""
+    """Reports of this device for others, and of all of them for the command line; on the loop."""
 
-    def __init__(self, node: Node) -> None:
-        self._node = node
+    def __init__(
+        self,
+        driver: Driver,
+        *,
+        transport: Transport,
+        outbox: Outbox,
+        holdings: Holdings,
+        worker: ComputeWorker,
+        meters: Meters,
+        provider: Provider,
+        peers: Peers,
+        events: EventLog,
+    ) -> None:
+        self._driver = driver
+        self._transport = transport
+        self._outbox = outbox
+        self._holdings = holdings
+        self._worker = worker
+        self._meters = meters
+        self._provider = provider
+        self._peers = peers
+        self._events = events
+        self._started_at = time.time()
         self._replies: dict[int, dict[PeerId, StatusReply]] = {}
         self._changed = asyncio.Event()
         self._next_request = 1
@@ -37,7 +61,7 @@ class StatusReports:
 
     def answer_request(self, peer: PeerId, message: StatusRequest) -> None:
         """Tell a peer about this device."""
-        self._node.send(peer, self.reply(message.request))
+        self._outbox.send(peer, self.reply(message.request))
 
     def take_reply(self, peer: PeerId, message: StatusReply) -> None:
         """A peer told about itself."""
@@ -47,102 +71,72 @@ class StatusReports:
 
     def reply(self, request: int) -> StatusReply:
         """This device as it tells others."""
-        node, core = self._node, self._node.core
-        with node.lock:
-            sessions = [
-                SessionState(key, stage.done, core.ledger.kv[key].n_bytes)
-                for key, stage in core.stage.sessions.items()
-                if key in core.ledger.kv
-            ]
-        return StatusReply(
-            request=request,
-            name=node.name,
-            software=swarm.__version__,
-            uptime_s=int(time.time() - node.started_at),
-            state=self.state(),
-            capabilities=core.capabilities,
-            shards=self.shards(),
-            links=core.members.measured_links(),
-            models=tuple(node.store.holdings())[: limits.MAX_MODELS],
-            sessions=tuple(sessions[: limits.MAX_SESSIONS_SHOWN]),
-            addresses=(),
-        )
+        state, models = self.state(), self._holdings.catalog().models
+        return self._driver.read(lambda core: self._reply(core, request, state, models))
 
     def state(self) -> NodeState:
         """What our heartbeats say."""
-        node = self._node
-        done, wanted = node.library.fetcher.progress()
+        done, wanted = self._holdings.library.fetcher.progress()
         fetching = done / wanted if wanted else 1.0
-        with node.lock:
-            return node.core.state(node.now, node.meters.busy, node.meters.tokens_per_s, fetching)
-
-    def shards(self) -> tuple[Shard, ...]:
-        """What this device holds for answers, each once."""
-        with self._node.lock:
-            claims = list(self._node.core.shards.live.values())
-        return tuple(dict.fromkeys(claim.shard for claim in claims))[: limits.MAX_MODELS]
+        meters, now = self._meters, self._driver.now
+        return self._driver.read(lambda core: core.state(now, meters.busy, meters.tokens_per_s, fetching))
 
     # --- for the command line
 
     async def collect(self, patience_s: float = 1.0) -> Json:
         """The whole swarm as JSON; a device that does not answer in time is shown as last heard."""
         replies = await self._ask_all(patience_s)
-        node = self._node
-        links = {info.peer: info for info in node.transport.peers()}
-        devices = [self._device(node.peer, self.reply(0), "here", 0.0, "")]
-        for peer in node.core.members.peers.values():
-            info = links.get(peer.id)
-            row = self._device(peer.id, replies.get(peer.id), str(peer.health), peer.rtt_s, peer.lost_why)
-            row["name"] = peer.name
-            row["address"] = str(info.address) if info is not None else ""
-            row["clock_offset_s"] = info.wall_offset_s if info is not None else None
-            row["link_bytes_per_s"] = peer.bytes_per_s
-            row["excluded"] = node.core.members.why_unusable(peer.id, node.now)
-            devices.append(row)
+        links = {info.peer: info for info in self._transport.peers()}
+        now, worker = self._driver.now, self._worker
+        ours = _row(self._transport.me.peer, "here", self.reply(0))
+        others, chats, dropped = self._driver.read(
+            lambda core: (_others(core, replies, links, now), _chats(core), dict(core.stage.dropped))
+        )
         return {
             "software": swarm.__version__,
-            "name": node.name,
-            "peer": node.peer,
-            "uptime_s": int(time.time() - node.started_at),
-            "devices": devices,
-            "models": [asdict(entry) for entry in node.library.entries()],
-            "chats": self._chats(),
-            "events": [{"at": at, "event": event, **fields} for at, event, fields in list(node.log)[-20:]],
-            "discovery": node.peers.problem,
-            "fetched_bytes": node.library.fetcher.bytes_fetched,
-            "given_bytes": node.provider.bytes_given,
+            "name": self._transport.me.name,
+            "peer": self._transport.me.peer,
+            "uptime_s": int(time.time() - self._started_at),
+            "devices": [ours, *others],
+            "models": [asdict(entry) for entry in self._holdings.library.entries()],
+            "chats": chats,
+            "events": [{"at": at, "event": event, **fields} for at, event, fields in list(self._events.entries)[-20:]],
+            "discovery": self._peers.problem,
+            "fetched_bytes": self._holdings.library.fetcher.bytes_fetched,
+            "given_bytes": self._provider.bytes_given,
             "computed": {
-                "seconds": node.worker.busy_s,
-                "positions": node.worker.positions,
-                "decode_step_s": statistics.median(list(node.worker.decode_steps) or [0.0]),
+                "seconds": worker.busy_s,
+                "positions": worker.positions,
+                "decode_step_s": statistics.median(list(worker.decode_steps) or [0.0]),
             },
-            "dropped": dict(node.core.stage.dropped),
+            "dropped": dropped,
         }
 
-    def doctor(self) -> list[Json]:
-        """What is wrong between this device and the others."""
-        node, me = self._node, self._node.transport.me
-        facts = NetworkFacts(
-            me=me.peer,
-            fingerprint=me.credentials.fingerprint,
-            port=me.port,
-            interfaces=interfaces.here(),
-            discovery_problem=node.peers.problem if node.options.discover else "",
-            seen=tuple(node.peers.seen.values()),
-            peers=node.transport.peers(),
-            unreached=tuple(node.transport.unreached()),
-            not_let_in=tuple(dict.fromkeys(t for t in node.troubles if isinstance(t, NotLetIn))),
-            clones=tuple(dict.fromkeys(t for t in node.troubles if isinstance(t, CloneSeen))),
+    # --- within
+
+    def _reply(self, core: Core, request: int, state: NodeState, models: tuple[ModelHolding, ...]) -> StatusReply:
+        return StatusReply(
+            request=request,
+            name=self._transport.me.name,
+            software=swarm.__version__,
+            uptime_s=int(time.time() - self._started_at),
+            state=state,
+            capabilities=core.capabilities,
+            shards=_shards(core),
+            links=core.members.measured_links(),
+            models=models,
+            sessions=_sessions(core),
+            addresses=(),
         )
-        return findings_json(check(facts))
 
     async def _ask_all(self, patience_s: float) -> dict[PeerId, StatusReply]:
         request, self._next_request = self._next_request, self._next_request % (2**31 - 1) + 1
         replies = self._replies[request] = {}
-        peers = [peer for peer in self._node.core.others() if self._node.send(peer, StatusRequest(request))]
+        others = self._driver.read(lambda core: core.others())
+        asked = [peer for peer in others if self._outbox.send(peer, StatusRequest(request))]
         try:
             async with asyncio.timeout(patience_s):
-                while len(replies) < len(peers):
+                while len(replies) < len(asked):
                     self._changed.clear()
                     await self._changed.wait()
         except TimeoutError:
@@ -151,50 +145,79 @@ class StatusReports:
             del self._replies[request]
         return replies
 
-    def _device(self, peer: PeerId, reply: StatusReply | None, health: str, rtt_s: float | None, lost_why: str) -> Json:
-        row: Json = {"peer": peer, "health": health, "rtt_s": rtt_s, "lost_why": lost_why}
+
+def _sessions(core: Core) -> tuple[SessionState, ...]:
+    """The sessions whose keys and values are here."""
+    kv = core.ledger.kv
+    sessions = [
+        SessionState(key, stage.done, kv[key].n_bytes) for key, stage in core.stage.sessions.items() if key in kv
+    ]
+    return tuple(sessions[: limits.MAX_SESSIONS_SHOWN])
+
+
+def _shards(core: Core) -> tuple[Shard, ...]:
+    """What this device holds for answers, each once."""
+    return tuple(dict.fromkeys(claim.shard for claim in core.shards.live.values()))[: limits.MAX_MODELS]
+
+
+def _others(core: Core, replies: dict[PeerId, StatusReply], links: dict[PeerId, PeerInfo], now: float) -> list[Json]:
+    rows = []
+    for peer in core.members.peers.values():
+        reply, info = replies.get(peer.id), links.get(peer.id)
+        row = _row(peer.id, str(peer.health), reply)
         if reply is None:
-            known = self._node.core.members.peers[peer]
-            return {**row, "name": known.name, "state": asdict(known.state), "shards": [], "capabilities": None}
-        return {
-            **row,
-            "name": reply.name,
-            "software": reply.software,
-            "uptime_s": reply.uptime_s,
-            "state": asdict(reply.state),
-            "capabilities": asdict(reply.capabilities) if reply.capabilities is not None else None,
-            "shards": [self._shard(shard) for shard in reply.shards],
-            "models": [asdict(holding) for holding in reply.models],
-            "sessions": [asdict(session) for session in reply.sessions],
+            row |= {"state": asdict(peer.state), "shards": [], "capabilities": None}
+        row |= {
+            "name": peer.name,
+            "rtt_s": peer.rtt_s,
+            "lost_why": peer.lost_why,
+            "address": str(info.address) if info is not None else "",
+            "clock_offset_s": info.wall_offset_s if info is not None else None,
+            "link_bytes_per_s": peer.bytes_per_s,
+            "excluded": core.members.why_unusable(peer.id, now),
         }
+        rows.append(row)
+    return rows
 
-    @staticmethod
-    def _shard(shard: Shard) -> Json:
-        return {
-            "first": shard.layer_start,
-            "end": shard.layer_end,
-            "embed": shard.embed,
-            "head": shard.head,
-            "memory_bytes": shard.memory_bytes,
+
+def _row(peer: PeerId, health: str, reply: StatusReply | None) -> Json:
+    """A device, by what it says of itself."""
+    row: Json = {"peer": peer, "health": health, "rtt_s": 0.0, "lost_why": ""}
+    if reply is None:
+        return row
+    return {
+        **row,
+        "name": reply.name,
+        "software": reply.software,
+        "uptime_s": reply.uptime_s,
+        "state": asdict(reply.state),
+        "capabilities": asdict(reply.capabilities) if reply.capabilities is not None else None,
+        "shards": [_shard(shard) for shard in reply.shards],
+        "models": [asdict(holding) for holding in reply.models],
+        "sessions": [asdict(session) for session in reply.sessions],
+    }
+
+
+def _shard(shard: Shard) -> Json:
+    return {
+        "first": shard.layer_start,
+        "end": shard.layer_end,
+        "embed": shard.embed,
+        "head": shard.head,
+        "memory_bytes": shard.memory_bytes,
+    }
+
+
+def _chats(core: Core) -> list[Json]:
+    names = core.members.name_of
+    return [
+        {
+            "session": session.id,
+            "phase": session.phase.value,
+            "tokens": len(session.ids),
+            "devices": [names(peer) for peer in session.stages],
+            "epoch": session.epoch,
+            "notice": session.notice,
         }
-
-    def _chats(self) -> list[Json]:
-        with self._node.lock:
-            sessions = list(self._node.core.sessions.sessions.values())
-        names = self._node.core.members.name_of
-        return [
-            {
-                "session": session.id,
-                "phase": session.phase.value,
-                "tokens": len(session.ids),
-                "devices": [names(peer) for peer in session.stages],
-                "epoch": session.epoch,
-                "notice": session.notice,
-            }
-            for session in sessions
-        ]
-
-
-def findings_json(findings: Sequence[NetworkFinding]) -> list[Json]:
-    """What the network's doctor found."""
-    return [{"level": found.level.value, "text": found.text, "advice": found.advice} for found in findings]
+        for session in core.sessions.sessions.values()
+    ]

@@ -183,7 +183,7 @@ def test_a_bug_does_not_end_the_ticks_or_the_worker(monkeypatch: pytest.MonkeyPa
 
     sleeps: list[float] = []
     bugs: list[str] = []
-    node: Any = SimpleNamespace(_tick=fail, _on_bug=lambda error: bugs.append(str(error)))
+    node: Any = SimpleNamespace(_tick=fail, events=SimpleNamespace(bug=lambda error: bugs.append(str(error))))
     monkeypatch.setattr(asyncio, "sleep", no_time)
     with pytest.raises(asyncio.CancelledError):
         asyncio.run(nodes.Node._tick_for_ever(node))

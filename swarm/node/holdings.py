@@ -1,0 +1,167 @@
+"""Who has what of which model: known here, told to the core and to peers."""
+
+from __future__ import annotations
+
+import secrets
+from pathlib import Path
+from random import Random
+
+import numpy as np
+import numpy.typing as npt
+
+from swarm import limits
+from swarm.cluster.effects import LookUp
+from swarm.errors import ModelNotFound, SwarmError
+from swarm.node.background import Background
+from swarm.node.driver import Driver
+from swarm.node.event_log import EventLog
+from swarm.node.fetch import Around
+from swarm.node.library import KnownModel, Library
+from swarm.node.outbox import Outbox
+from swarm.parts import Part
+from swarm.store.chunks import ChunkStore
+from swarm.wire.ids import ModelId, PeerId
+from swarm.wire.messages import Catalog
+
+Bits = npt.NDArray[np.bool_]
+
+
+class Holdings:
+    """Keeps the library, and tells of it."""
+
+    def __init__(
+        self,
+        driver: Driver,
+        background: Background,
+        store: ChunkStore,
+        *,
+        outbox: Outbox,
+        events: EventLog,
+        me: PeerId,
+        threads: int,
+    ) -> None:
+        around = Around(
+            store=store,
+            send=outbox.send,
+            run_io=background.run_io,
+            has_changed=self._has_changed,
+            peer_has=self._peer_has,
+            in_use=self._models_in_use,
+            banned=self._on_ban,
+        )
+        self.library = Library(around, Random(secrets.randbits(64)), "f16")
+        self._driver = driver
+        self._background = background
+        self._store = store
+        self._outbox = outbox
+        self._events = events
+        self._me = me
+        self._threads = threads
+        self._told_at = driver.now
+        self._missed: set[ModelId] = set()  # models that nobody gave when they were asked for: to be asked for again
+        driver.carry_out(LookUp, lambda effect: self.look_up(effect.model), on_loop=True)
+
+    # --- what the node asks
+
+    async def know(self, model: ModelId) -> KnownModel:
+        """Get to know a model, and tell the core; raise SwarmError when that cannot be."""
+        known = await self.library.know(model)
+        if not self._driver.read(lambda core: model in core.shards.models):
+            self._driver.act(lambda core, now: core.model_known(model, known.cost, now))
+            self._tell_core(known)
+        return known
+
+    def look_up(self, model: ModelId) -> None:
+        """Get to know a model when that can be."""
+        self._background.spawn(self._know_quietly(model))
+
+    async def add_file(self, path: Path) -> ModelId:
+        """Offer a model file to the swarm."""
+        model = await self.library.add_file(path, self._threads)
+        await self.know(model)
+        self._has_changed(model)
+        return model
+
+    def catalog(self) -> Catalog:
+        """What this device has, as peers are told."""
+        return Catalog(tuple(self._store.holdings())[: limits.MAX_MODELS])
+
+    def tell_catalog(self) -> None:
+        """Tell all peers what this device has."""
+        catalog = self.catalog()
+        self._told_at = self._driver.now
+        for peer in self._driver.read(lambda core: core.others()):
+            self._outbox.send(peer, catalog)
+
+    def tick(self) -> None:
+        """Time has passed."""
+        if self._driver.now - self._told_at > limits.CATALOG_INTERVAL_S:
+            self.tell_catalog()
+        self.library.fetcher.tick()
+
+    # --- what peers say
+
+    def on_catalog(self, peer: PeerId, message: Catalog) -> None:
+        """A peer told what it has."""
+        before = self.library.fetcher.catalogs.get(peer, {})
+        self.library.fetcher.catalog(peer, message.models)
+        for holding in message.models:
+            known = self.library.known.get(holding.model)
+            if known is None:
+                if holding != before.get(holding.model) or holding.model in self._missed:
+                    self.look_up(holding.model)
+            elif holding.n_have == holding.n_chunks:
+                self._core_holdings(peer, holding.model, known.all_parts)
+            else:
+                self.library.fetcher.ask_have(peer, holding.model)
+
+    def _peer_has(self, peer: PeerId, model: ModelId, held: Bits) -> None:
+        known = self.library.known.get(model)
+        if known is not None and len(held) == known.manifest.n_chunks:
+            self._core_holdings(peer, model, known.parts_in(held))
+
+    def _on_ban(self, peer: PeerId, reason: str) -> None:
+        name = self._driver.read(lambda core: core.members.name_of(peer))
+        self._events.note("liar", name=name, why=reason)
+
+    # --- within
+
+    async def _know_quietly(self, model: ModelId) -> None:
+        try:
+            await self.know(model)
+            self._missed.discard(model)
+        except SwarmError as error:
+            if model not in self._missed:
+                self._events.note("model_unknown", model=model[:12], why=str(error))
+            if isinstance(error, ModelNotFound):
+                self._missed.add(model)
+
+    def _tell_core(self, known: KnownModel) -> None:
+        """What this device and its peers have of a model that the core has just come to know."""
+        self._tell_core_of_ours(known)
+        for peer, catalog in self.library.fetcher.catalogs.items():
+            holding = catalog.get(known.id)
+            if holding is None or not holding.n_have:
+                continue
+            if holding.n_have == holding.n_chunks:
+                self._core_holdings(peer, known.id, known.all_parts)
+            else:
+                self.library.fetcher.ask_have(peer, known.id)
+
+    def _tell_core_of_ours(self, known: KnownModel) -> None:
+        chunks = self._store.model(known.id)
+        if chunks is not None:
+            self._core_holdings(self._me, known.id, known.parts_in(chunks.held))
+
+    def _core_holdings(self, peer: PeerId, model: ModelId, parts: frozenset[Part]) -> None:
+        self._driver.act(lambda core, now: core.holdings(peer, model, parts, now))
+
+    def _has_changed(self, model: ModelId) -> None:
+        """There is more of a model here than before: tell the core and everybody."""
+        known = self.library.known.get(model)
+        if known is not None:
+            self._tell_core_of_ours(known)
+        self.tell_catalog()
+
+    def _models_in_use(self) -> set[ModelId]:
+        return self._driver.read(lambda core: {model for model, _ in core.ledger.parts})
