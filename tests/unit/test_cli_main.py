@@ -61,7 +61,7 @@ def test_help_lists_every_command_and_is_quick() -> None:
 def test_help_imports_nothing_heavy() -> None:
     code = "import sys; from swarm.cli.main import main; main(['--help']); print(sorted(sys.modules), file=sys.stderr)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
-    for heavy in ("numpy", "rich", "prompt_toolkit", "huggingface_hub", "jinja2", "swarm.kernels", "psutil"):
+    for heavy in ("numpy", "rich", "prompt_toolkit", "huggingface_hub", "minijinja", "swarm.kernels", "psutil"):
         assert f"'{heavy}'" not in done.stderr
 
 

@@ -96,6 +96,6 @@ def test_models_are_kept_where_the_setting_says(own_home: Path) -> None:
 
 
 def test_settings_are_read_without_importing_anything_heavy() -> None:
-    code = "import sys, swarm.config as c; c.load(); print(sorted({'numpy', 'rich', 'jinja2'} & set(sys.modules)))"
+    code = "import sys, swarm.config as c; c.load(); print(sorted({'numpy', 'rich', 'minijinja'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert done.stdout.strip() == "[]"

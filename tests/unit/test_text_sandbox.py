@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+import signal
+import threading
 import time
 from datetime import datetime
 
@@ -9,7 +12,8 @@ import pytest
 
 from swarm.errors import TextError
 from swarm.limits import MAX_TEMPLATE_CHARS
-from swarm.text.sandbox import SandboxedTemplate
+from swarm.text import sandbox
+from swarm.text.sandbox import Renderer, SandboxedTemplate
 
 THE_DAY = datetime(2026, 7, 26)
 VALUES = {"messages": [{"role": "user", "content": "Hi"}], "word": "abc" * 1000}
@@ -27,9 +31,15 @@ HOSTILE = {
     "doubling by ~": "{% set n = namespace(x=word) %}{% for a in range(99) %}{% set n.x = n.x ~ n.x %}{% endfor %}",
     "doubling by +": "{% set n = namespace(x=word) %}{% for a in range(99) %}{% set n.x = n.x + n.x %}{% endfor %}",
     "doubling a list": "{% set n = namespace(x=[1]) %}{% for a in range(99) %}{% set n.x = n.x + n.x %}{% endfor %}",
-    "nesting a list": "{% set n = namespace(x=[1]) %}{% for a in range(99) %}{% set n.x = [n.x, n.x] %}{% endfor %}",
-    "nesting a dict": "{% set n = namespace(x=1) %}{% for a in range(99) %}{% set n.x = {1: n.x, 2: n.x}%}{% endfor %}",
-    "nesting a tuple": "{% set n = namespace(x=1) %}{% for a in range(99) %}{% set n.x = (n.x, n.x) %}{% endfor %}",
+    "nesting a list": (
+        "{% set n = namespace(x=[1]) %}{% for a in range(99) %}{% set n.x = [n.x, n.x] %}{% endfor %}{{ n.x }}"
+    ),
+    "nesting a dict": (
+        "{% set n = namespace(x=1) %}{% for a in range(99) %}{% set n.x = {1: n.x, 2: n.x}%}{% endfor %}{{ n.x }}"
+    ),
+    "nesting a tuple": (
+        "{% set n = namespace(x=1) %}{% for a in range(99) %}{% set n.x = (n.x, n.x) %}{% endfor %}{{ n.x }}"
+    ),
     "a long text by *": "{{ 'a' * 10000000000 }}",
     "a long list by *": "{{ [1] * 10000000000 }}",
     "a list of long texts by *": "{{ [word] * 1000000 }}",
@@ -62,10 +72,8 @@ HOSTILE = {
     ),
     "recursive loop": "{% for a in [1] recursive %}{{ loop([1]) }}{% endfor %}",
     "the sandbox's edge": "{{ ''.__class__.__mro__[1].__subclasses__() }}",
-    "an attribute filter": "{{ '' | attr('__class__') }}",
     "a mapped attribute": "{{ [''] | map(attribute='__class__') | list }}{{ 1 / 0 }}",
     "the globals of a macro": "{% macro m() %}{% endmacro %}{{ m.__globals__.x }}",
-    "a change of its input": "{{ messages.append(1) }}",
     "an include": "{% include 'x' %}",
     "an import": "{% import 'x' as y %}",
     "a wide date": "{{ strftime_now('%1000000000Y') }}",
@@ -86,6 +94,13 @@ def test_a_hostile_template_ends_in_one_line_and_soon(source: str) -> None:
     assert len(str(caught.value)) < 300
 
 
+def test_nothing_of_python_is_within_reach_and_the_conversation_is_a_copy() -> None:
+    assert render("{{ '' | attr('__class__') }}{{ ''.__class__ }}{{ messages.__class__ }}") == ""
+    messages = [{"role": "user", "content": "Hi"}]
+    render("{{ messages.append(1) }}{{ messages[0].update({'content': 'x'}) }}", messages=messages)
+    assert messages == [{"role": "user", "content": "Hi"}]
+
+
 BROKEN = {
     "an open tag": "{% if",
     "an unknown tag": "{% frobnicate %}",
@@ -104,16 +119,107 @@ def test_a_broken_template_is_refused_in_one_line(source: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_a_slow_template_is_stopped_by_the_clock() -> None:
-    clock = iter(range(10**9))
-    template = SandboxedTemplate("{% for a in range(99999) %}{% endfor %}", clock=lambda: float(next(clock)))
+COSTLY = {
+    "comparing dicts that share": (
+        "{% set n = namespace(d={}, e={}) %}{% for i in range(60) %}{% set n.d = dict(a=n.d, b=n.d) %}"
+        "{% set n.e = dict(a=n.e, b=n.e) %}{% endfor %}{{ n.d == n.e }}"
+    ),
+    "hashing lists that share": (
+        "{% set n = namespace(d=[1]) %}{% for i in range(60) %}"
+        "{% set n.d = [n.d, n.d] %}{% endfor %}{{ [n.d] | unique | list }}"
+    ),
+    "membership of lists that share": (
+        "{% set n = namespace(d=[1], e=[1]) %}{% for i in range(60) %}{% set n.d = [n.d, n.d] %}"
+        "{% set n.e = [n.e, n.e] %}{% endfor %}{{ n.d in [n.e] }}"
+    ),
+    "sorting lists that share": (
+        "{% set n = namespace(d=[1], e=[1]) %}{% for i in range(60) %}{% set n.d = [n.d, n.d] %}"
+        "{% set n.e = [n.e, n.e] %}{% endfor %}{{ [n.d, n.e] | sort | length }}"
+    ),
+    "JSON of dicts that share": (
+        "{% set n = namespace(d={}) %}{% for i in range(60) %}"
+        "{% set n.d = dict(a=n.d, b=n.d) %}{% endfor %}{{ n.d | tojson }}"
+    ),
+    "titles of a long text": (
+        "{% set s = 'a ' * 4000000 %}{% for i in range(9999) %}{% set t = s | title %}{% endfor %}"
+    ),
+    "splits of a long text": (
+        "{% set s = 'a ' * 4000000 %}{% for i in range(9999) %}{% set t = s.split() %}{% endfor %}"
+    ),
+    "a list of a long text": "{% set s = 'a' * 8000000 %}{% for i in range(9999) %}{% set t = s | list %}{% endfor %}",
+    "lists that are kept": (
+        "{% set n = namespace(l=[]) %}{% for i in range(9999) %}{% set n.l = [n.l, range(99999) | list] %}{% endfor %}"
+    ),
+    "texts that are kept": (
+        "{% set n = namespace(l=[]) %}{% for i in range(9999) %}{% set n.l = [n.l, 'x' * 8000000 ~ i] %}{% endfor %}"
+    ),
+    "searching a long text": (
+        "{% set s = 'a' * 8000000 %}{% set t = 'a' * 3999999 ~ 'b' %}"
+        "{% for i in range(99999) %}{{ t in s }}{% endfor %}"
+    ),
+}
+
+
+@pytest.mark.parametrize("source", COSTLY.values(), ids=COSTLY.keys())
+def test_one_costly_operation_ends_with_the_process_that_renders_and_holds_nobody_up(source: str) -> None:
+    renderer = Renderer(seconds=0.5)
+    template = SandboxedTemplate(source, renderer)
+    ticks: list[float] = []
+    done = threading.Event()
+
+    def tick() -> None:
+        while not done.wait(0.01):
+            ticks.append(time.monotonic())
+
+    thread = threading.Thread(target=tick)
+    thread.start()
+    try:
+        with pytest.raises(TextError, match=r"it takes (longer than|more memory)|ran out of fuel|MemoryError"):
+            template.render(VALUES, THE_DAY)
+    finally:
+        done.set()
+        thread.join()
+        renderer.stop()
+    assert max(b - a for a, b in itertools.pairwise(ticks)) < 0.4  # another thread of this process went on all the time
+
+
+def test_memory_is_bounded_beside_what_the_conversation_takes() -> None:
+    renderer = Renderer(memory_bytes=32 * 2**20)
+    template = SandboxedTemplate("{% set x = 'a' * n %}{{ messages[0].content | length }}", renderer)
+    large = [{"role": "user", "content": "ä" * 4_000_000}]
+    assert template.render({"messages": large, "n": 1}, THE_DAY) == "4000000"
+    with pytest.raises(TextError, match="more memory"):
+        template.render({"messages": [], "n": 64 * 2**20}, THE_DAY)
+    assert template.render({"messages": large, "n": 1}, THE_DAY) == "4000000"
+    renderer.stop()
+
+
+def test_a_renderer_that_is_frozen_or_killed_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sandbox, "_GRACE_S", 0.2)
+    renderer = Renderer(seconds=0.3)
+    template = SandboxedTemplate("{{ word | length }}", renderer)
+    frozen = renderer._process
+    assert frozen is not None
+    frozen.send_signal(signal.SIGSTOP)
     with pytest.raises(TextError, match="longer than"):
-        template.render(VALUES, THE_DAY)
+        template.render({"word": "abc" * 1_000_000}, THE_DAY)
+    assert template.render(VALUES, THE_DAY) == "3000"
+    again = renderer._process
+    assert again is not None and again.pid != frozen.pid
+    again.kill()
+    again.wait()
+    assert template.render(VALUES, THE_DAY) == "3000"
+    renderer.stop()
+
+
+def test_values_that_have_no_json_form_are_refused_in_one_line() -> None:
+    with pytest.raises(TextError, match="JSON"):
+        render("x", extra=object())
 
 
 def test_a_template_that_failed_renders_the_next_conversation() -> None:
     template = SandboxedTemplate("{% for a in range(n) %}{% for b in range(n) %}{% endfor %}{% endfor %}done")
-    with pytest.raises(TextError, match="steps"):
+    with pytest.raises(TextError, match=r"fuel|longer"):
         template.render({"n": 9999}, THE_DAY)
     assert template.render({"n": 9}, THE_DAY) == "done"
 
@@ -142,6 +248,8 @@ ORDINARY = {
     "{{ 'a\n\nb' | indent(2, true) }}": "  a\n\n  b",
     "{{ 'abc' | replace('b', 'x') }}{{ 'abc'.replace('b', 'x') }}": "axcaxc",
     "{{ '%s is %d' % ('x', 1) }}": "x is 1",
+    "{{ 'a' ~ '%s' % messages[0].role }}{{ '%s' % 'b' }} 'a' % (1)": "auserb 'a' % (1)",
+    "{{ none is iterable }}{{ [] is iterable }}{{ 'a' is iterable }}": "FalseTrueTrue",
     "{{ messages | map(attribute='role') | list }}": "['user']",
     "{{ none }}{{ true }}{{ [1, 'a'] }}": "NoneTrue[1, 'a']",
     "{% set a, b = 1, 2 %}{{ a + b }}": "3",
