@@ -141,7 +141,8 @@ def main() -> None:
     signal.signal(signal.SIGALRM, signal.SIG_DFL)  # the timer ends the process, whatever it is doing
     worker = Worker(fuel, seconds, memory_bytes)
     for line in sys.stdin.buffer:
-        print(json.dumps(worker.answer(line)), flush=True)
+        sys.stdout.write(json.dumps(worker.answer(line)) + "\n")
+        sys.stdout.flush()
 
 
 if __name__ == "__main__":
