@@ -24,7 +24,7 @@ U8 = npt.NDArray[np.uint8]
 
 
 class PackedFile:
-    """An arena (see weights.py) in a file named by `key`. `is_filled`: the weights are already there."""
+    """An arena (see weights.py) in a file named for what lies there. `is_filled`: the weights are already there."""
 
     def __init__(self, path: Path, n_bytes: int, file: int, *, is_filled: bool) -> None:
         self._path, self._file, self.is_filled = path, file, is_filled
@@ -32,9 +32,12 @@ class PackedFile:
         self._free: U8 = np.frombuffer(self._map, np.uint8)
 
     @classmethod
-    def open(cls, folder: Path, key: str, n_bytes: int, *, always: bool = False) -> PackedFile | None:
-        """The file of these weights, or a new one to fill; None when it is not worth it or cannot be had now."""
-        path = folder / f"{key}.packed"
+    def open(cls, folder: Path, key: str, n_bytes: int, contents: str, *, always: bool = False) -> PackedFile | None:
+        """The file of these weights, or a new one to fill; None when it is not worth it or cannot be had now.
+
+        `key` names the model and the layout, `contents` the rectangles of it.
+        """
+        path = folder / f"{key}-{contents}.packed"
         with suppress(OSError):
             file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
             if os.fstat(file).st_size == n_bytes:

@@ -14,11 +14,12 @@ from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
+from blake3 import blake3
 
 from swarm.errors import OutOfMemory
 from swarm.kernels import _native
 from swarm.kernels.quants import QUANTS, Quant, dequantize
-from swarm.models.spec import EXPERT_ROLES, ModelSpec, NeededTensor, Role, tensors_needed
+from swarm.models.spec import EXPERT_ROLES, ModelSpec, NeededTensor, Role, TensorRef, tensors_needed
 from swarm.parts import Part, layers_of
 from swarm.units import size_text
 
@@ -88,7 +89,7 @@ def load_weights(
 ) -> Weights:
     """Pack the tensors of a shard's parts; raise OutOfMemory when they need more than `memory_bytes`.
 
-    keep: gives, for the bytes needed, a place that outlasts the process and may hold the weights already, or None.
+    keep: gives a place that outlasts the process and may hold these weights already, or None.
     """
     needed = tensors_needed(spec, parts)
     # A tied model names the same rows as EMBED and OUTPUT; they are packed once.
@@ -99,7 +100,7 @@ def load_weights(
             f"the weights need {size_text(total)} and {size_text(memory_bytes)} are free; "
             "use a smaller quant or model, or join more devices"
         )
-    arena = (keep and keep(total)) or _Memory(total)
+    arena = (keep and keep(total, _name_of(distinct))) or _Memory(total)
     loader = _Loader(source, arena, threads, progress, total)
     for need in distinct.values():
         loader.pack(need)
@@ -113,6 +114,12 @@ def load_weights(
         vectors=vectors,
         n_bytes=total,
     )
+
+
+def _name_of(refs: Iterable[TensorRef]) -> str:
+    """Another name for other rectangles of a model, or the same in another order: slices of equal size differ."""
+    listed = [(ref.name, [(r.start, r.stop) for r in (*ref.rows, ref.columns)]) for ref in refs]
+    return str(blake3(repr(listed).encode()).hexdigest()[:16])
 
 
 def join_weights(shards: Iterable[Weights], layers: range) -> Weights:
@@ -147,7 +154,7 @@ class Arena(Protocol):
     def finish(self) -> None: ...
 
 
-Keep = Callable[[int], Arena | None]
+Keep = Callable[[int, str], Arena | None]  # the bytes needed, and a name for what will lie there
 
 
 class _Memory:

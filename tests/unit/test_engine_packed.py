@@ -6,6 +6,8 @@ import fcntl
 import os
 import shutil
 from collections import namedtuple
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,8 +23,9 @@ from swarm.kernels import _native
 from swarm.kernels.quants import QUANTS
 from swarm.limits import MAX_PACKED_FILES, MIN_PACKED_BYTES
 from swarm.models import spec_from_gguf
+from swarm.models.slices import cut_model, narrow
 from swarm.node.model import packed_key
-from swarm.parts import all_parts
+from swarm.parts import Part, all_parts
 from swarm.store.gguf import open_gguf
 from tests.helpers.tiny import TINY, make_weights, write_tiny
 
@@ -42,7 +45,7 @@ def here(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def keeper(folder: Path) -> Keep:
-    return lambda n_bytes: PackedFile.open(folder, "key", n_bytes, always=True)
+    return lambda n_bytes, _: PackedFile.open(folder, "key", n_bytes, "all", always=True)
 
 
 def load(path: Path, keep: Keep | None) -> tuple[Weights, np.ndarray]:
@@ -65,17 +68,17 @@ def test_the_second_load_packs_nothing_and_gives_the_same_logits(
     _, second = load(model, keeper(tmp_path / "kept"))
     assert np.array_equal(first, want)
     assert np.array_equal(second, want)
-    assert [p.name for p in (tmp_path / "kept").iterdir()] == ["key.packed"]
+    assert [p.name for p in (tmp_path / "kept").iterdir()] == ["key-all.packed"]
 
 
 def test_a_file_of_another_size_is_packed_anew(model: Path, tmp_path: Path, here: None) -> None:
-    (tmp_path / "key.packed").write_bytes(b"cut off")
+    (tmp_path / "key-all.packed").write_bytes(b"cut off")
     weights, _ = load(model, keeper(tmp_path))
-    assert (tmp_path / "key.packed").stat().st_size == weights.n_bytes
+    assert (tmp_path / "key-all.packed").stat().st_size == weights.n_bytes
 
 
 def test_what_a_killed_run_left_is_overwritten(model: Path, tmp_path: Path, here: None) -> None:
-    partial_of(tmp_path / "key.packed").write_bytes(b"\xff" * 100_000)
+    partial_of(tmp_path / "key-all.packed").write_bytes(b"\xff" * 100_000)
     _, want = load(model, None)
     load(model, keeper(tmp_path))
     _, got = load(model, keeper(tmp_path))
@@ -83,14 +86,14 @@ def test_what_a_killed_run_left_is_overwritten(model: Path, tmp_path: Path, here
 
 
 def test_a_file_that_another_process_fills_is_left_alone(model: Path, tmp_path: Path, here: None) -> None:
-    partial = partial_of(tmp_path / "key.packed")
-    with partial.open("wb") as other:
+    unfinished = partial_of(tmp_path / "key-all.packed")
+    with unfinished.open("wb") as other:
         other.write(b"theirs")
         other.flush()
         fcntl.flock(other, fcntl.LOCK_EX)
         load(model, keeper(tmp_path))
-    assert partial.read_bytes() == b"theirs"
-    assert not (tmp_path / "key.packed").exists()
+    assert unfinished.read_bytes() == b"theirs"
+    assert not (tmp_path / "key-all.packed").exists()
 
 
 def test_a_full_disk_means_memory(model: Path, tmp_path: Path, here: None, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -100,7 +103,7 @@ def test_a_full_disk_means_memory(model: Path, tmp_path: Path, here: None, monke
     monkeypatch.setattr(os, "posix_fallocate", full)
     _, got = load(model, keeper(tmp_path))
     assert np.array_equal(got, load(model, None)[1])
-    assert not (tmp_path / "key.packed").exists()
+    assert not (tmp_path / "key-all.packed").exists()
 
 
 def test_only_large_models_on_disks_with_room_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -129,6 +132,25 @@ def test_the_key_changes_with_the_file(model: Path) -> None:
         before = packed_key(file)
         os.utime(model, (1, 1))
         assert packed_key(file) != before
+
+
+def test_slices_of_equal_size_are_kept_apart(tmp_path: Path, here: None) -> None:
+    tiny = replace(TINY["llama"], ffn=128)
+    path = write_tiny(tmp_path / "tiny.gguf", tiny, make_weights(tiny), "F32")
+    keep = partial(PackedFile.open, tmp_path / "kept", "key", always=True)
+    with open_gguf(path) as file:
+        spec = spec_from_gguf(file.metadata, file.tensors)
+        halves = [narrow(spec, file.tensors, bounds) for bounds in cut_model(spec, file.tensors, (1.0, 1.0))]
+        layer = [Part(1)]
+        fresh = [load_weights(file, half, layer) for half in halves]
+        for _ in range(2):
+            kept = [load_weights(file, half, layer, keep=keep) for half in halves]
+            for one, other in zip(fresh, kept, strict=True):
+                assert one.n_bytes == other.n_bytes == fresh[0].n_bytes
+                assert all(
+                    np.array_equal(mat.unpack(), other.matrices[key].unpack()) for key, mat in one.matrices.items()
+                )
+    assert len(list((tmp_path / "kept").iterdir())) == 2
 
 
 def test_the_layout_has_the_number_that_kept_files_are_named_by() -> None:
