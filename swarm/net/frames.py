@@ -13,7 +13,7 @@ import zmq
 
 from swarm import limits
 from swarm.net import _frames
-from swarm.net.links import Link, Outgoing
+from swarm.net.links import Outgoing
 from swarm.net.sockets import Socket
 from swarm.wire.codec import Buffer
 from swarm.wire.records import Address
@@ -79,12 +79,12 @@ def address_of(arrival: Arrival) -> Address:
     return Address(arrival.said(b"Peer-Address").removeprefix(IPV4_IN_IPV6), 1)
 
 
-def transmit(link: Link, outgoing: Outgoing) -> bool:
-    """Hand one message to libzmq; False when it is full. A closed link swallows it."""
+def transmit(socket: Socket, routing: bytes, outgoing: Outgoing) -> bool:
+    """Hand one message to libzmq, on a router to `routing`; False when it is full. A closed link swallows it."""
     header, frame = outgoing
     if DIRECT and (frame is None or len(frame) < COPY_BYTES):
-        return _frames.send(link.socket.underlying, link.routing, header, frame)
-    return _transmit(link, header, frame)
+        return _frames.send(socket.underlying, routing, header, frame)
+    return _transmit(socket, routing, header, frame)
 
 
 # --- with pyzmq
@@ -115,11 +115,10 @@ def _receive(socket: Socket) -> _Arrival | None:
     return _Arrival(frames)
 
 
-def _transmit(link: Link, header: bytes, frame: Buffer | None) -> bool:
-    socket = link.socket
+def _transmit(socket: Socket, routing: bytes, header: bytes, frame: Buffer | None) -> bool:
     try:
-        if link.routing:
-            socket.send(link.routing, MORE)
+        if routing:
+            socket.send(routing, MORE)
         if frame is None:
             socket.send(header, NOBLOCK)
         else:

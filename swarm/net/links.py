@@ -1,4 +1,4 @@
-"""Links to peers and which of them to use. Whoever touches them holds the reactor's lock; no socket is used here."""
+"""Links to peers and which of them to use: pure. No socket is here; whoever has sockets keeps them by their link."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 
 from swarm import limits
 from swarm.net.dial import Key
-from swarm.net.sockets import Socket
 from swarm.wire.codec import Buffer
 from swarm.wire.connection import Connection
 from swarm.wire.ids import BootId, PeerId
@@ -20,25 +19,22 @@ Outgoing = tuple[bytes, Buffer | None]  # header, raw frame
 
 @dataclass(eq=False)
 class Link:
-    """One link: a call of ours (own socket and monitor), or a caller behind a listening socket (routing id and fd)."""
+    """One link: a call of ours, or a caller behind a listening socket (routing id and file descriptor)."""
 
     lane: Lane
-    socket: Socket
     address: Address
     started_at: float
-    monitor: Socket | None = None
-    key: Key | None = None
-    nonce: bytes = b""
+    key: Key | None = None  # whom a call is for, where the dialer asked for it
     has_greeted: bool = False
     routing: bytes = b""
     fd: int = -1
-    connection: Connection | None = None
+    connection: Connection | None = None  # once the other end is proven
     queue: deque[Outgoing] = field(default_factory=deque)
 
     @property
     def is_call(self) -> bool:
         """True when we called."""
-        return self.monitor is not None
+        return not self.routing
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +63,10 @@ class PeerLinks:
     pending: deque[Outgoing] = field(default_factory=deque)
     call_bulk_at: float = 0.0
 
+    def all(self) -> list[Link]:
+        """Every link, the fast ones first."""
+        return [*self.lanes[Lane.FAST], *self.lanes[Lane.BULK]]
+
 
 class Links:
     """Every proven link, by peer; and every incoming one by its routing id."""
@@ -76,7 +76,7 @@ class Links:
         self.incoming: dict[Lane, dict[bytes, Link]] = {Lane.FAST: {}, Lane.BULK: {}}
 
     def add(self, link: Link, now: float) -> Link | None:
-        """Take a proven link in; return one of that lane when there are too many, for the reactor to close.
+        """Take a proven link in; return one of that lane when there are too many, to be closed.
 
         The link in use stays in use while it lives, so that messages keep their order; one that has not been heard of
         is replaced, because a peer calls anew when it has given the old link up.
@@ -115,8 +115,7 @@ class Links:
     def all(self) -> Iterator[Link]:
         """Every proven link."""
         for peer in list(self.peers.values()):
-            for links in peer.lanes.values():
-                yield from list(links)
+            yield from peer.all()
 
     def infos(self) -> tuple[PeerInfo, ...]:
         """Return what is known of every connected device."""

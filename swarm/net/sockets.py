@@ -32,6 +32,13 @@ CALL_ENDED = {
     zmq.Event.HANDSHAKE_FAILED_PROTOCOL,
     zmq.Event.HANDSHAKE_FAILED_NO_DETAIL,
 }
+OTHER_KEY = ("key", "it has another swarm key, or is no Swarm device")
+# How a call may fail for good: the reason for programs, and half a sentence for people.
+NOT_LET_IN: dict[int, tuple[str, str]] = {
+    zmq.Event.HANDSHAKE_FAILED_NO_DETAIL: OTHER_KEY,
+    zmq.Event.HANDSHAKE_FAILED_PROTOCOL: OTHER_KEY,
+    zmq.Event.HANDSHAKE_FAILED_AUTH: ("forgotten", "this device was shut out, or sent garbage a moment ago"),
+}
 
 
 @dataclass

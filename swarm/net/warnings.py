@@ -1,8 +1,6 @@
-"""What goes wrong for good is told once, not at every try."""
+"""What goes wrong for good is told once, not at every try. Pure."""
 
 from __future__ import annotations
-
-import zmq
 
 from swarm import limits
 from swarm.net.events import CloneSeen, NotLetIn
@@ -12,13 +10,6 @@ from swarm.wire.records import Address
 CLONE_ADVICE = (
     "one has a copy of the other's files (a cloned SD card?); run `swarm forget` on one and let it join again"
 )
-OWN_SELF = "this is your own address"
-OTHER_KEY = ("key", "it has another swarm key, or is no Swarm device")
-NOT_LET_IN: dict[int, tuple[str, str]] = {
-    zmq.Event.HANDSHAKE_FAILED_NO_DETAIL: OTHER_KEY,
-    zmq.Event.HANDSHAKE_FAILED_PROTOCOL: OTHER_KEY,
-    zmq.Event.HANDSHAKE_FAILED_AUTH: ("forgotten", "this device was shut out, or sent garbage a moment ago"),
-}
 
 
 class Warnings:

@@ -99,7 +99,7 @@ class Welcome(Message):
     bulk_port: Annotated[int, Int(0, 65535)]
 
 
-REFUSALS = ("version", "proof", "clone", "hello", "garbage", "full", "forgotten")
+REFUSALS = ("version", "proof", "clone", "hello", "garbage", "full", "forgotten", "self")
 
 
 @value

@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
-import sys
-import textwrap
-from dataclasses import dataclass
-
 import pytest
 
 from swarm.cluster.membership import Membership
@@ -15,20 +10,10 @@ from swarm.cluster.placement import Placer
 from swarm.cluster.session import Session, Sessions
 from swarm.cluster.shards import Shards
 from swarm.cluster.stage import Stage
+from tests.helpers.sabotage import Sabotage, shown_by
 from tests.helpers.sim import play
 
 SEEDS = range(0, 300)
-
-
-@dataclass(frozen=True)
-class Sabotage:
-    """A method whose source says `old`, made to say `new`; `seed` is where it was found last (tried first)."""
-
-    owner: type
-    method: str
-    old: str
-    new: str
-    seed: int = 0
 
 
 NOBODY_COUNTS = Sabotage(Ledger, "running_bytes", "return sum", "return 0 * sum", 6)
@@ -75,22 +60,6 @@ SABOTAGE = {
 
 @pytest.mark.parametrize("what", SABOTAGE)
 def test_some_seed_shows_that(what: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    sabotage = SABOTAGE[what]
-    monkeypatch.setattr(sabotage.owner, sabotage.method, _rewritten(sabotage))
-    for seed in [sabotage.seed, *SEEDS]:
-        try:
-            play(seed)
-        except Exception as error:
-            with capsys.disabled():
-                print(f"\n  {what}: seed {seed}: {type(error).__name__}: {str(error)[:150]}", end="")
-            return
-    pytest.fail(f"{len(SEEDS)} seeds do not show that {what}")
-
-
-def _rewritten(sabotage: Sabotage) -> object:
-    """The method with one piece of its source replaced."""
-    source = textwrap.dedent(inspect.getsource(getattr(sabotage.owner, sabotage.method)))
-    assert sabotage.old in source, f"{sabotage.method} does not say {sabotage.old!r} any more"
-    namespace = dict(vars(sys.modules[sabotage.owner.__module__]))
-    exec(compile(source.replace(sabotage.old, sabotage.new), f"<{sabotage.method}>", "exec"), namespace)
-    return namespace[sabotage.method]
+    found = shown_by(SABOTAGE[what], play, SEEDS, monkeypatch)
+    with capsys.disabled():
+        print(f"\n  {what}: {found}", end="")

@@ -12,9 +12,7 @@ import zmq
 
 from swarm import limits
 from swarm.net import _frames, frames
-from swarm.net.links import Link
 from swarm.net.sockets import Socket
-from swarm.wire.messages import Lane
 from swarm.wire.records import Address
 
 WAIT_MS = 5000
@@ -27,9 +25,6 @@ class Pair:
 
     router: Socket
     dealer: Socket
-
-    def link(self, socket: Socket, routing: bytes = b"") -> Link:
-        return Link(Lane.FAST, socket, HERE, 0.0, routing=routing)
 
     def next(self, socket: Socket) -> frames.Arrival:
         assert socket.poll(WAIT_MS), "nothing came"
@@ -58,17 +53,17 @@ def pair(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Ite
 @pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
 def test_a_message_comes_as_it_was_sent(pair: Pair, n_bytes: int, kind: type) -> None:
     frame = bytes(range(256)) * (n_bytes // 256) + b"x" * (n_bytes % 256)
-    assert frames.transmit(pair.link(pair.dealer), (b"header", kind(frame)))
+    assert frames.transmit(pair.dealer, b"", (b"header", kind(frame)))
     routing, header, came = pair.next(pair.router).parts
     assert (bytes(header), bytes(came)) == (b"header", frame)
-    assert frames.transmit(pair.link(pair.router, bytes(routing)), (b"back", None))
+    assert frames.transmit(pair.router, bytes(routing), (b"back", None))
     assert [bytes(part) for part in pair.next(pair.dealer).parts] == [b"back"]
 
 
 def test_a_large_frame_outlives_its_message(pair: Pair) -> None:
-    frames.transmit(pair.link(pair.dealer), (b"h", b"a" * frames.COPY_BYTES))
+    frames.transmit(pair.dealer, b"", (b"h", b"a" * frames.COPY_BYTES))
     view = pair.next(pair.router).parts[2]
-    frames.transmit(pair.link(pair.dealer), (b"h", b"b" * frames.COPY_BYTES))
+    frames.transmit(pair.dealer, b"", (b"h", b"b" * frames.COPY_BYTES))
     pair.next(pair.router)
     gc.collect()
     assert bytes(view) == b"a" * frames.COPY_BYTES
@@ -77,7 +72,7 @@ def test_a_large_frame_outlives_its_message(pair: Pair) -> None:
 def test_nothing_waits_means_none(pair: Pair) -> None:
     assert frames.receive(pair.router) is None
     assert not frames.readable(pair.router)
-    frames.transmit(pair.link(pair.dealer), (b"h", None))
+    frames.transmit(pair.dealer, b"", (b"h", None))
     assert pair.router.poll(WAIT_MS)
     assert frames.readable(pair.router)
     pair.next(pair.router)
@@ -92,23 +87,22 @@ def test_parts_past_the_limit_are_dropped_and_the_next_message_is_whole(pair: Pa
 
 
 def test_a_full_socket_takes_nothing_and_later_takes_it_whole(pair: Pair) -> None:
-    link = pair.link(pair.dealer)
     sent = 0
-    while frames.transmit(link, (b"%d" % sent, b"x" * 60_000)):
+    while frames.transmit(pair.dealer, b"", (b"%d" % sent, b"x" * 60_000)):
         sent += 1
         assert sent < 10_000
     came = [bytes(pair.next(pair.router).parts[1]) for _ in range(sent)]
     assert came == [b"%d" % i for i in range(sent)]
     assert pair.dealer.poll(WAIT_MS, zmq.POLLOUT)
-    assert frames.transmit(link, (b"last", b"y"))
+    assert frames.transmit(pair.dealer, b"", (b"last", b"y"))
     assert [bytes(part) for part in pair.next(pair.router).parts[1:]] == [b"last", b"y"]
 
 
 def test_a_message_to_nobody_is_swallowed(pair: Pair) -> None:
-    assert frames.transmit(pair.link(pair.router, b"nobody"), (b"h", b"frame"))
-    frames.transmit(pair.link(pair.dealer), (b"h", None))
+    assert frames.transmit(pair.router, b"nobody", (b"h", b"frame"))
+    frames.transmit(pair.dealer, b"", (b"h", None))
     routing = bytes(pair.next(pair.router).parts[0])
-    assert frames.transmit(pair.link(pair.router, routing), (b"heard", None))  # nothing of the lost one is left over
+    assert frames.transmit(pair.router, routing, (b"heard", None))  # nothing of the lost one is left over
     assert [bytes(part) for part in pair.next(pair.dealer).parts] == [b"heard"]
 
 
@@ -117,7 +111,7 @@ def test_a_closed_socket_says_so(pair: Pair) -> None:
     for use in (
         lambda: frames.receive(pair.dealer),
         lambda: frames.readable(pair.dealer),
-        lambda: frames.transmit(pair.link(pair.dealer), (b"h", None)),
+        lambda: frames.transmit(pair.dealer, b"", (b"h", None)),
     ):
         with pytest.raises(zmq.ZMQError) as raised:
             use()
@@ -125,7 +119,7 @@ def test_a_closed_socket_says_so(pair: Pair) -> None:
 
 
 def test_a_message_tells_where_it_came_from(pair: Pair) -> None:
-    frames.transmit(pair.link(pair.dealer), (b"h", b"f"))
+    frames.transmit(pair.dealer, b"", (b"h", b"f"))
     arrival = pair.next(pair.router)
     assert frames.address_of(arrival) == HERE
     assert arrival.fd() > 2
@@ -135,5 +129,5 @@ def test_missing_functions_are_noticed_and_change_nothing(pair: Pair) -> None:
     for addresses in ([], [0] * len(_frames.FUNCTIONS), [None] * len(_frames.FUNCTIONS)):
         with pytest.raises(ValueError, match="libzmq"):
             _frames.bind(addresses, 1, 1)  # type: ignore[arg-type]
-    frames.transmit(pair.link(pair.dealer), (b"still", b"there"))
+    frames.transmit(pair.dealer, b"", (b"still", b"there"))
     assert [bytes(part) for part in pair.next(pair.router).parts[1:]] == [b"still", b"there"]

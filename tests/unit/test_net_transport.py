@@ -12,6 +12,7 @@ from swarm import limits
 from swarm.errors import LocalProtocolError, PeerBusy, PeerLost, SwarmNetworkError
 from swarm.net import transport as transports
 from swarm.net.events import Broken, CloneSeen, NotLetIn, PeerDown, PeerUp
+from swarm.net.link_effects import Effect
 from swarm.net.links import Link
 from swarm.net.reactor import Reactor
 from swarm.net.transport import DEFAULT_PORT, resolve
@@ -114,7 +115,7 @@ def test_when_both_were_called_before_either_was_answered_both_lanes_come_up(mak
 
     def hear_answers_after_being_called(reactor: Reactor) -> None:
         read = reactor._read_call
-        reactor._read_call = lambda link: not reactor._links.peers or read(link)  # type: ignore[method-assign]
+        reactor._read_call = lambda link: not reactor._policy.links.peers or read(link)  # type: ignore[method-assign]
 
     for box in pair:
         hear_answers_after_being_called(box.transport._reactor)
@@ -136,14 +137,14 @@ def test_an_address_that_is_named_and_remembered_becomes_one_link(maker: Boxes) 
     """With two, each side may choose another one, and what was said on the link that ends is lost."""
     other, one = sorted([maker.make("one"), maker.make("other")], key=lambda box: box.peer)  # it calls at once
     n_links = 0
-    up = one.transport._reactor._up
+    up = one.transport._reactor._policy.up
 
-    def count(link: Link) -> None:
+    def count(link: Link, now: float) -> list[Effect]:
         nonlocal n_links
         n_links += link.lane is Lane.FAST
-        up(link)
+        return up(link, now)
 
-    one.transport._reactor._up = count  # type: ignore[method-assign]
+    one.transport._reactor._policy.up = count  # type: ignore[method-assign]
     with other.transport._reactor._lock:
         other.knows(one)
         other.transport.call(str(one.address))
