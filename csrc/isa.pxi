@@ -16,9 +16,11 @@ cdef extern from "sw.h" nogil:
     ctypedef void (*sw_quantize_fn)(const float *, int, int8_t *, float *, int16_t *) noexcept nogil
     ctypedef struct sw_kernels:
         const char *name
-        sw_matmul_fn matmul[31]
+        sw_matmul_fn *matmul
         sw_quantize_fn quantize
     size_t sw_packed_bytes(int, int, int, int)
+    int SW_N_TYPES
+    const char *sw_type_name(int)
     int sw_type_block(int)
     size_t sw_type_bytes(int)
     void sw_pack(const sw_mat *, uint8_t *, const uint8_t *, int, int)
@@ -88,6 +90,14 @@ def team_size(int n_threads):
 cdef void note_team_size(int *got) noexcept nogil:
     if openmp.omp_get_thread_num() == 0:
         got[0] = openmp.omp_get_num_threads()
+
+
+def quant_types():
+    """(number in ggml_type, name, columns of a block, bytes of a block) of every weight type."""
+    return [
+        (t, sw_type_name(t).decode(), sw_type_block(t), sw_type_bytes(t))
+        for t in range(SW_N_TYPES) if sw_type_block(t)
+    ]
 
 
 def packed_bytes(int qtype, int rows, int cols, int tile_cols):

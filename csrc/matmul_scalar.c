@@ -15,37 +15,37 @@ typedef struct {
 } sums;
 
 /* One row's 32 columns times one token's. */
-static inline float block_row(int kind, const sw_clear *c, int r, const int8_t *a, float scale, const int16_t *sum, int first,
+static inline float block_row(const sw_quant *quant, const sw_clear *c, int r, const int8_t *a, float scale, const int16_t *sum, int first,
                               int last, sums *s, float acc) {
   const int dot0 = dot16(c->q[r], a), dot1 = dot16(c->q[r] + 16, a + 16), all = sum[0] + sum[1];
-  if (kind == SW_KIND_SCALE || kind == SW_KIND_SCALE_MIN) {
+  if (!sw_is_super(quant)) {
     acc = fmaf(c->d[r] * scale, (float)(dot0 + dot1), acc);
-    return kind == SW_KIND_SCALE ? acc : fmaf(c->m[r], scale * (float)all, acc);
+    return !sw_has_min(quant) ? acc : fmaf(c->m[r], scale * (float)all, acc);
   }
   if (first) s->dot = s->min = 0;
   s->dot = fmaf(scale, (float)(c->scale[0][r] * dot0 + c->scale[1][r] * dot1), s->dot);
-  if (kind == SW_KIND_SUPER_MIN) s->min = fmaf(scale * (float)all, c->min[0][r], s->min);
-  if (kind == SW_KIND_SUPER_MINS) {
+  if (sw_has_min(quant) && !sw_scales_halves(quant)) s->min = fmaf(scale * (float)all, c->min[0][r], s->min);
+  if (sw_has_min(quant) && sw_scales_halves(quant)) {
     for (int h = 0; h < 2; h++) s->min = fmaf(scale * (float)sum[h], c->min[h][r], s->min);
   }
   if (!last) return acc;
   acc = fmaf(c->d[r], s->dot, acc);
-  return kind == SW_KIND_SUPER ? acc : fmaf(-c->m[r], s->min, acc);
+  return !sw_has_min(quant) ? acc : fmaf(-c->m[r], s->min, acc);
 }
 
-static void quant_panel(const sw_mat *w, const sw_layout *l, const sw_act *x, const sw_tile *tile, int panel, int t, float *y) {
+static void quant_panel(const sw_mat *w, const sw_quant *quant, const sw_act *x, const sw_tile *tile, int panel, int t, float *y) {
   const uint8_t *p = tile->data + panel * tile->panel_bytes;
   const int n_rows = w->rows - panel * SW_PANEL < SW_PANEL ? w->rows - panel * SW_PANEL : SW_PANEL;
-  const int parts = l->cols / SW_BLOCK;
+  const int parts = quant->cols / SW_BLOCK;
   sums s[SW_PANEL];
   sw_clear clear;
   for (int b = 0; b < tile->n_blocks * parts; b++) {
     const ptrdiff_t at = (ptrdiff_t)tile->block0 * parts + b, sum = t * x->s_stride + at;
     const int8_t *a = x->q + t * x->q_stride + at * SW_BLOCK;
-    sw_clear_block(w->type, p + (size_t)(b / parts) * SW_PANEL * l->bytes, b % parts, &clear);
+    sw_clear_block(w->type, p + (size_t)(b / parts) * SW_PANEL * quant->bytes, b % parts, &clear);
     for (int r = 0; r < n_rows; r++) {
       float *out = y + panel * SW_PANEL + r;
-      *out = block_row(l->kind, &clear, r, a, x->scale[sum], x->sum + 2 * sum, b % parts == 0, b % parts == parts - 1, &s[r],
+      *out = block_row(quant, &clear, r, a, x->scale[sum], x->sum + 2 * sum, b % parts == 0, b % parts == parts - 1, &s[r],
                        at / parts ? *out : 0);
     }
   }
@@ -59,10 +59,10 @@ static inline float float_at(int type, const uint8_t *p) {
     return f;
   }
   memcpy(&h, p, 2);
-  return type == SW_F16 ? sw_f16_to_f32(h) : sw_bf16_to_f32(h);
+  return type == SW_F16 ? sw_half_to_float(h) : sw_bf16_to_f32(h);
 }
 
-static void float_panel(const sw_mat *w, const sw_layout *l, const sw_act *x, const sw_tile *tile, int panel, int t, float *y) {
+static void float_panel(const sw_mat *w, const sw_quant *quant, const sw_act *x, const sw_tile *tile, int panel, int t, float *y) {
   const uint8_t *p = tile->data + panel * tile->panel_bytes;
   const int n_rows = w->rows - panel * SW_PANEL < SW_PANEL ? w->rows - panel * SW_PANEL : SW_PANEL;
   const float *f = x->f + t * x->f_stride + tile->block0;
@@ -70,21 +70,21 @@ static void float_panel(const sw_mat *w, const sw_layout *l, const sw_act *x, co
   for (int r = 0; r < n_rows; r++) {
     float acc = tile->block0 ? out[r] : 0;
     for (int k = 0; k < tile->n_blocks; k++) {
-      acc = fmaf(float_at(w->type, p + ((size_t)k * SW_PANEL + r) * l->bytes), f[k], acc);
+      acc = fmaf(float_at(w->type, p + ((size_t)k * SW_PANEL + r) * quant->bytes), f[k], acc);
     }
     out[r] = acc;
   }
 }
 
 static void matmul(const sw_mat *w, const sw_act *x, int t0, int t1, int p0, int p1, float *y, ptrdiff_t y_stride) {
-  const sw_layout *l = sw_layout_of(w->type);
-  const int n_tiles = sw_n_tiles(w, l);
+  const sw_quant *quant = sw_quant_of(w->type);
+  const int n_tiles = sw_n_tiles(w, quant);
   for (int i = 0; i < n_tiles; i++) {
-    const sw_tile tile = sw_tile_at(w, l, i);
+    const sw_tile tile = sw_tile_at(w, quant, i);
     for (int p = p0; p < p1; p++) {
       for (int t = t0; t < t1; t++) {
-        if (l->kind == SW_KIND_FLOAT) float_panel(w, l, x, &tile, p, t, y + t * y_stride);
-        else quant_panel(w, l, x, &tile, p, t, y + t * y_stride);
+        if (quant->formula == SW_FORMULA_FLOAT) float_panel(w, quant, x, &tile, p, t, y + t * y_stride);
+        else quant_panel(w, quant, x, &tile, p, t, y + t * y_stride);
       }
     }
   }
@@ -111,12 +111,5 @@ static void quantize(const float *f, int cols, int8_t *q, float *scale, int16_t 
   }
 }
 
-const sw_kernels sw_kernels_scalar = {
-  .name = "scalar",
-  .matmul = {
-    [SW_F32] = matmul, [SW_F16] = matmul, [SW_BF16] = matmul, [SW_Q4_0] = matmul, [SW_Q4_1] = matmul,
-    [SW_Q5_0] = matmul, [SW_Q5_1] = matmul, [SW_Q8_0] = matmul, [SW_Q2_K] = matmul, [SW_Q3_K] = matmul,
-    [SW_Q4_K] = matmul, [SW_Q5_K] = matmul, [SW_Q6_K] = matmul, [SW_IQ4_NL] = matmul, [SW_IQ4_XS] = matmul,
-  },
-  .quantize = quantize,
-};
+#define SW_ENTRY(name, number, ...) [number] = matmul,
+const sw_kernels sw_kernels_scalar = {.name = "scalar", .matmul = {SW_QUANTS(SW_ENTRY)}, .quantize = quantize};

@@ -10,16 +10,8 @@
 #define SW_H
 #include <stddef.h>
 #include <stdint.h>
+#include "quants.h"
 
-/* Weight types: the numbers of the ggml_type enum in GGUF files. */
-enum sw_type {
-  SW_F32 = 0, SW_F16 = 1, SW_Q4_0 = 2, SW_Q4_1 = 3, SW_Q5_0 = 6, SW_Q5_1 = 7, SW_Q8_0 = 8,
-  SW_Q2_K = 10, SW_Q3_K = 11, SW_Q4_K = 12, SW_Q5_K = 13, SW_Q6_K = 14, SW_IQ4_NL = 20, SW_IQ4_XS = 23, SW_BF16 = 30,
-  SW_N_TYPES = 31
-};
-
-#define SW_PANEL 16      /* rows interleaved in one panel */
-#define SW_BLOCK 32      /* columns that share one activation scale */
 #define SW_ALIGN 64      /* alignment in bytes of every buffer that kernels read */
 
 /* A packed matrix of `rows` x `cols`: panels of 16 rows, in tiles of `tile_cols` columns.
@@ -63,6 +55,7 @@ typedef struct {
 
 /* pack.c */
 size_t sw_packed_bytes(int type, int rows, int cols, int tile_cols);
+const char *sw_type_name(int type);         /* as in GGUF; NULL when not supported */
 int sw_type_block(int type);                /* columns per quantised block, 0 when not supported */
 size_t sw_type_bytes(int type);             /* bytes per quantised block in GGUF */
 /* Pack rows [row0, row1) (row0 a multiple of 16, row1 a multiple of 16 or rows) of the GGUF matrix `src` (rows x cols,

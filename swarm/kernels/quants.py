@@ -1,8 +1,9 @@
 """The types in which weights are stored, and their dequantisation in NumPy.
 
-A quantised row is a run of blocks. `_LAYOUTS` says what the bytes of a block mean, as ggml defines them; each function
-below turns the blocks of one type into floats with the operations, and the order of operations, of the `gguf` package,
-so both agree bit for bit. This is the oracle of the compiled kernels and the slow path of everything that is not one.
+Which types there are, csrc/quants.h says. Here the meaning of a block's bytes is written a second time, as ggml defines
+it: `_READERS` names its fields, and each function below turns the blocks of one type into floats with the operations,
+and the order of operations, of the `gguf` package, so both agree bit for bit. This is the oracle of the compiled
+kernels and the slow path of everything that is not one.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+
+from swarm.kernels import _native
 
 U8 = npt.NDArray[np.uint8]
 F32 = npt.NDArray[np.float32]
@@ -35,12 +38,13 @@ class Quant:
 
 def dequantize(quant: Quant, raw: U8) -> F32:
     """The floats (..., n_cols) that the stored rows `raw` (..., row_bytes) stand for."""
-    layout = np.dtype(_LAYOUTS[quant.name])
+    fields, to_floats = _READERS[quant.name]
+    layout = np.dtype(fields)
     assert raw.dtype == np.uint8 and raw.shape[-1] % layout.itemsize == 0, (quant.name, raw.dtype, raw.shape)
     blocks = np.ascontiguousarray(raw).view(layout)  # (..., n_blocks)
     # Scales that are nan or inf are the file's business: they come out as the arithmetic gives them.
     with np.errstate(all="ignore"):
-        values = _DEQUANTIZE[quant.name](blocks)
+        values = to_floats(blocks)
     return values.reshape(*raw.shape[:-1], -1)
 
 
@@ -180,69 +184,35 @@ def _iq4_xs(blocks: Blocks) -> F32:
     return _scale(blocks["d"]) * scales.astype(np.float32)[..., None] * _LEVELS[q]
 
 
-_LAYOUTS: dict[str, list[tuple[str, str] | tuple[str, str, tuple[int]]]] = {
-    "F32": [("x", "<f4", (1,))],
-    "F16": [("x", "<f2", (1,))],
-    "BF16": [("x", "<u2", (1,))],
-    "Q8_0": [("d", "<f2"), ("q", "i1", (32,))],
-    "Q4_0": [("d", "<f2"), ("q", "u1", (16,))],
-    "Q4_1": [("d", "<f2"), ("m", "<f2"), ("q", "u1", (16,))],
-    "Q5_0": [("d", "<f2"), ("high", "<u4"), ("q", "u1", (16,))],
-    "Q5_1": [("d", "<f2"), ("m", "<f2"), ("high", "<u4"), ("q", "u1", (16,))],
-    "Q2_K": [("scales", "u1", (16,)), ("q", "u1", (64,)), ("d", "<f2"), ("dmin", "<f2")],
-    "Q3_K": [("mask", "u1", (32,)), ("q", "u1", (64,)), ("scales", "u1", (12,)), ("d", "<f2")],
-    "Q4_K": [("d", "<f2"), ("dmin", "<f2"), ("scales", "u1", (12,)), ("q", "u1", (128,))],
-    "Q5_K": [("d", "<f2"), ("dmin", "<f2"), ("scales", "u1", (12,)), ("high", "u1", (32,)), ("q", "u1", (128,))],
-    "Q6_K": [("q", "u1", (128,)), ("high", "u1", (64,)), ("scales", "i1", (16,)), ("d", "<f2")],
-    "IQ4_NL": [("d", "<f2"), ("q", "u1", (16,))],
-    "IQ4_XS": [("d", "<f2"), ("scales_high", "<u2"), ("scales_low", "u1", (4,)), ("q", "u1", (128,))],
+Fields = list[tuple[str, str] | tuple[str, str, tuple[int]]]
+
+_READERS: dict[str, tuple[Fields, Callable[[Blocks], F32]]] = {
+    "F32": ([("x", "<f4", (1,))], _f32),
+    "F16": ([("x", "<f2", (1,))], _f32),
+    "BF16": ([("x", "<u2", (1,))], _bf16),
+    "Q8_0": ([("d", "<f2"), ("q", "i1", (32,))], _q8_0),
+    "Q4_0": ([("d", "<f2"), ("q", "u1", (16,))], _q4_0),
+    "Q4_1": ([("d", "<f2"), ("m", "<f2"), ("q", "u1", (16,))], _q4_1),
+    "Q5_0": ([("d", "<f2"), ("high", "<u4"), ("q", "u1", (16,))], _q5_0),
+    "Q5_1": ([("d", "<f2"), ("m", "<f2"), ("high", "<u4"), ("q", "u1", (16,))], _q5_1),
+    "Q2_K": ([("scales", "u1", (16,)), ("q", "u1", (64,)), ("d", "<f2"), ("dmin", "<f2")], _q2_k),
+    "Q3_K": ([("mask", "u1", (32,)), ("q", "u1", (64,)), ("scales", "u1", (12,)), ("d", "<f2")], _q3_k),
+    "Q4_K": ([("d", "<f2"), ("dmin", "<f2"), ("scales", "u1", (12,)), ("q", "u1", (128,))], _q4_k),
+    "Q5_K": (
+        [("d", "<f2"), ("dmin", "<f2"), ("scales", "u1", (12,)), ("high", "u1", (32,)), ("q", "u1", (128,))],
+        _q5_k,
+    ),
+    "Q6_K": ([("q", "u1", (128,)), ("high", "u1", (64,)), ("scales", "i1", (16,)), ("d", "<f2")], _q6_k),
+    "IQ4_NL": ([("d", "<f2"), ("q", "u1", (16,))], _iq4_nl),
+    "IQ4_XS": ([("d", "<f2"), ("scales_high", "<u2"), ("scales_low", "u1", (4,)), ("q", "u1", (128,))], _iq4_xs),
 }
 
-_DEQUANTIZE: dict[str, Callable[[Blocks], F32]] = {
-    "F32": _f32,
-    "F16": _f32,
-    "BF16": _bf16,
-    "Q8_0": _q8_0,
-    "Q4_0": _q4_0,
-    "Q4_1": _q4_1,
-    "Q5_0": _q5_0,
-    "Q5_1": _q5_1,
-    "Q2_K": _q2_k,
-    "Q3_K": _q3_k,
-    "Q4_K": _q4_k,
-    "Q5_K": _q5_k,
-    "Q6_K": _q6_k,
-    "IQ4_NL": _iq4_nl,
-    "IQ4_XS": _iq4_xs,
-}
+QUANTS: dict[int, Quant] = {row[0]: Quant(*row) for row in _native.quant_types()}
 
-# name -> (number in ggml_type, columns of a block)
-_NUMBERS = {
-    "F32": (0, 1),
-    "F16": (1, 1),
-    "BF16": (30, 1),
-    "Q8_0": (8, 32),
-    "Q4_0": (2, 32),
-    "Q4_1": (3, 32),
-    "Q5_0": (6, 32),
-    "Q5_1": (7, 32),
-    "Q2_K": (10, 256),
-    "Q3_K": (11, 256),
-    "Q4_K": (12, 256),
-    "Q5_K": (13, 256),
-    "Q6_K": (14, 256),
-    "IQ4_NL": (20, 32),
-    "IQ4_XS": (23, 256),
-}
+_BY_NAME = {quant.name: quant for quant in QUANTS.values()}
 
-_BY_NAME = {
-    name: Quant(type_id, name, block_cols, np.dtype(_LAYOUTS[name]).itemsize)
-    for name, (type_id, block_cols) in _NUMBERS.items()
-}
-
-QUANTS: dict[int, Quant] = {quant.id: quant for quant in _BY_NAME.values()}
-
-UNSUPPORTED_TYPES: dict[int, str] = {
+# What ggml calls its types; those in csrc/quants.h are supported.
+_TYPE_NAMES = {
     4: "Q4_2",
     5: "Q4_3",
     9: "Q8_1",
@@ -271,3 +241,5 @@ UNSUPPORTED_TYPES: dict[int, str] = {
     40: "NVFP4",
     41: "Q1_0",
 }
+
+UNSUPPORTED_TYPES = {number: name for number, name in _TYPE_NAMES.items() if number not in QUANTS}

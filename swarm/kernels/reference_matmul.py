@@ -10,6 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from swarm.kernels.quants import quant_by_name
+
 F32 = npt.NDArray[np.float32]
 I32 = npt.NDArray[np.int32]
 U8 = npt.NDArray[np.uint8]
@@ -127,9 +129,7 @@ def add_mins(mins: I32, x: Quantized, b: int, low: F32) -> F32:
 
 
 def clear(qtype: str, blocks: U8) -> Clear:
-    block_bytes = BLOCK_BYTES[qtype]
-    rows = blocks.shape[0]
-    return CLEAR[qtype](blocks.reshape(rows, -1, block_bytes))
+    return CLEAR[qtype](blocks.reshape(len(blocks), -1, quant_by_name(qtype).block_bytes))
 
 
 def half(b: U8, at: int) -> F32:
@@ -248,10 +248,6 @@ def iq4_xs(b: U8) -> Clear:
 CLEAR = {
     "Q4_0": q4_0, "Q4_1": q4_1, "Q5_0": q5_0, "Q5_1": q5_1, "Q8_0": q8_0, "IQ4_NL": iq4_nl, "IQ4_XS": iq4_xs,
     "Q2_K": q2_k, "Q3_K": q3_k, "Q4_K": q4_k, "Q5_K": q5_k, "Q6_K": q6_k,
-}  # fmt: skip
-BLOCK_BYTES = {
-    "Q4_0": 18, "Q4_1": 20, "Q5_0": 22, "Q5_1": 24, "Q8_0": 34, "IQ4_NL": 18, "IQ4_XS": 136,
-    "Q2_K": 84, "Q3_K": 110, "Q4_K": 144, "Q5_K": 176, "Q6_K": 210,
 }  # fmt: skip
 FLOATS = {
     "F32": lambda b: b.view(np.float32),

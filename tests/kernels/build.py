@@ -12,6 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
+from swarm.kernels.quants import QUANTS
+
 CSRC = Path(__file__).parents[2] / "csrc"
 FLAGS = [
     "-O3",
@@ -23,7 +25,7 @@ FLAGS = [
     "-Wextra",
     "-Werror",
 ]
-N_TYPES = 31
+N_TYPES = max(QUANTS) + 1
 
 
 class Mat(ctypes.Structure):

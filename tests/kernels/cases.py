@@ -8,8 +8,10 @@ import gguf
 import numpy as np
 from gguf.quants import quantize
 
+from swarm.kernels import quants
+
 FLOATS = ("F32", "F16", "BF16")
-QUANTS = ("Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "IQ4_NL", "IQ4_XS", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K")
+QUANTS = tuple(quant.name for quant in quants.QUANTS.values() if quant.name not in FLOATS)
 NAMES = FLOATS + QUANTS
 TYPES = {name: int(gguf.GGMLQuantizationType[name]) for name in NAMES}
 BLOCK = {name: gguf.GGML_QUANT_SIZES[TYPES[name]][0] for name in NAMES}

@@ -49,11 +49,11 @@ static uint64_t hash(uint64_t h, const void *data, size_t n) {
 
 /* Random blocks whose floats are below 2, so that no sum becomes infinite or NaN. */
 static void fill_blocks(int type, uint8_t *p, size_t n_blocks) {
-  const sw_layout *l = &sw_layouts[type];
-  for (size_t b = 0; b < n_blocks; b++, p += l->bytes) {
-    for (int i = 0; i < l->bytes; i++) p[i] = (uint8_t)next();
-    if (l->kind == SW_KIND_FLOAT) p[l->bytes - 1] &= 0xbf;
-    for (int i = 0; i < l->n_half; i++) p[l->half[i] + 1] &= 0xbf;
+  const sw_quant *quant = &sw_quants[type];
+  for (size_t b = 0; b < n_blocks; b++, p += quant->bytes) {
+    for (int i = 0; i < quant->bytes; i++) p[i] = (uint8_t)next();
+    if (quant->formula == SW_FORMULA_FLOAT) p[quant->bytes - 1] &= 0xbf;
+    for (int i = 0; i < quant->n_half; i++) p[quant->half[i] + 1] &= 0xbf;
   }
 }
 
@@ -65,23 +65,23 @@ static void fill_floats(float *f, size_t n, int extreme) {
 }
 
 static void run(const sw_kernels *k, int type, const shape *s, int number) {
-  const sw_layout *l = &sw_layouts[type];
-  const int block = l->cols < 32 ? 32 : l->cols, cols = s->blocks * block, n = s->tokens;
+  const sw_quant *quant = &sw_quants[type];
+  const int block = quant->cols < 32 ? 32 : quant->cols, cols = s->blocks * block, n = s->tokens;
   const int tile = s->tile_blocks ? s->tile_blocks * block : cols, q_stride = (cols + 63) / 64 * 64;
-  const size_t n_blocks = (size_t)s->rows * (cols / l->cols), packed = sw_packed_bytes(type, s->rows, cols, tile);
+  const size_t n_blocks = (size_t)s->rows * (cols / quant->cols), packed = sw_packed_bytes(type, s->rows, cols, tile);
   const size_t y_bytes = (size_t)n * s->rows * 4;
   uint64_t h = 14695981039346656037u;
   for (int extreme = 0; extreme < 2; extreme++) {
-    uint8_t *src = guarded(n_blocks * l->bytes), *w = guarded(packed), *f = guarded((size_t)n * cols * 4);
+    uint8_t *src = guarded(n_blocks * quant->bytes), *w = guarded(packed), *f = guarded((size_t)n * cols * 4);
     uint8_t *q = guarded((size_t)n * q_stride), *scale = guarded((size_t)n * q_stride / 8);
     uint8_t *sum = guarded((size_t)n * q_stride / 8), *y = guarded(y_bytes);
     const sw_mat m = {w, type, s->rows, cols, tile};
     const sw_act x = {(float *)f, (int8_t *)q, (float *)scale, (int16_t *)sum, cols, q_stride, q_stride / 32, n, cols};
     state = (uint64_t)(1000 * type + number);
-    if (extreme) memset(src, next() % 2 ? 0xff : 0x80, n_blocks * l->bytes);
-    if (!extreme || l->kind == SW_KIND_FLOAT) fill_blocks(type, src, n_blocks);
+    if (extreme) memset(src, next() % 2 ? 0xff : 0x80, n_blocks * quant->bytes);
+    if (!extreme || quant->formula == SW_FORMULA_FLOAT) fill_blocks(type, src, n_blocks);
     for (size_t b = 0; extreme && b < n_blocks; b++) {
-      for (int i = 0; i < l->n_half; i++) src[b * l->bytes + l->half[i] + 1] = 0x3c;
+      for (int i = 0; i < quant->n_half; i++) src[b * quant->bytes + quant->half[i] + 1] = 0x3c;
     }
     sw_pack(&m, w, src, 0, s->rows);
     fill_floats((float *)f, (size_t)n * cols, extreme);
@@ -93,7 +93,7 @@ static void run(const sw_kernels *k, int type, const shape *s, int number) {
     }
     k->matmul[type](&m, &x, 0, n, 0, (s->rows + 15) / 16, (float *)y, s->rows);
     h = hash(h, y, y_bytes);
-    check(src, n_blocks * l->bytes, "blocks"), check(w, packed, "weights"), check(f, (size_t)n * cols * 4, "floats");
+    check(src, n_blocks * quant->bytes, "blocks"), check(w, packed, "weights"), check(f, (size_t)n * cols * 4, "floats");
     check(q, (size_t)n * q_stride, "quants"), check(scale, (size_t)n * q_stride / 8, "scales");
     check(sum, (size_t)n * q_stride / 8, "sums"), check(y, y_bytes, "y");
   }

@@ -2,7 +2,7 @@
 """Bytes of packed weights per cycle in the Arm inner loops, by llvm-mca, beside loops that read one row at a time.
 
     tools/bench/mca.py                 a table; needs aarch64-linux-gnu-gcc and llvm-mca
-    tools/bench/mca.py --loop q4_0     also the loop itself
+    tools/bench/mca.py --loop Q4_0     also the loop itself
 
 llvm-mca assumes that all data is in the first-level cache: the figure says what the core can keep up with. A
 super-block counts its eight parts of 32 columns and the loop that prepares its scales.
@@ -20,13 +20,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
+
+from swarm.kernels.quants import QUANTS  # noqa: E402
+
 CC, OBJDUMP = "aarch64-linux-gnu-gcc", "aarch64-linux-gnu-objdump"
 FLAGS = ["-O3", "-std=gnu11", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"]
-TYPES = {  # bytes of a packed block, parts of 32 columns
-    "q4_0": (288, 1), "q4_1": (320, 1), "q5_0": (352, 1), "q5_1": (384, 1), "q8_0": (544, 1), "iq4_nl": (288, 1),
-    "q4_k": (2304, 8), "q5_k": (2816, 8), "q6_k": (3360, 8), "q3_k": (1760, 8), "q2_k": (1344, 8), "iq4_xs": (2176, 8),
-}  # fmt: skip
-ROWS = {"q4_0": 18, "q8_0": 34}
+# bytes of a packed block, parts of 32 columns
+TYPES = {q.name: (16 * q.block_bytes, q.block_cols // 32) for q in QUANTS.values() if q.block_cols > 1}
+ROWS = ("Q4_0", "Q8_0")
 TARGETS = {
     "cortex-a76": ("matmul_dotprod_arm.c", "sdot", "-march=armv8.2-a+dotprod"),
     "cortex-a72": ("matmul_neon_arm.c", "smlal", ""),
@@ -96,8 +98,8 @@ def packed(target: Path, name: str, cpu: str, show: bool) -> float:
 
 
 def by_rows(target: Path, name: str, cpu: str) -> float:
-    step = next(loop for loop in loops(target, f"row_{name}") if loop.has("prfm"))
-    return ROWS[name] / cycles(step, cpu)
+    step = next(loop for loop in loops(target, f"row_{name.lower()}") if loop.has("prfm"))
+    return TYPES[name][0] / 16 / cycles(step, cpu)
 
 
 MCA = next((found for name in ("llvm-mca-14", "llvm-mca") if (found := shutil.which(name))), "llvm-mca")
@@ -120,7 +122,7 @@ def main() -> None:
     print("|---|" + "---|" * 2 * len(columns))
     for name in TYPES:
         cells = [cell for cpu in columns for cell in columns[cpu][name]]
-        print(f"| {name.upper()} | " + " | ".join("" if c is None else f"{c:.1f}" for c in cells) + " |")
+        print(f"| {name} | " + " | ".join("" if c is None else f"{c:.1f}" for c in cells) + " |")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,144 @@
+/* Every weight type, once: packing, kernels and Python take what they know of a type from its row. What numbers cannot
+ * say (how scales are coded, what a quant stands for) a row names, and one function for each such name says it in code.
+ * csrc/README.md, "To add a quant", lists what to touch. */
+#ifndef SW_QUANTS_H
+#define SW_QUANTS_H
+#include <stddef.h>
+#include <stdint.h>
+
+/* How a block of one row becomes y: see "Formulas" in csrc/README.md. */
+enum sw_formula {
+  SW_FORMULA_NONE = 0,
+  SW_FORMULA_FLOAT,     /* the weights are floats */
+  SW_FORMULA_BLOCK,     /* 32 columns with a float scale d */
+  SW_FORMULA_BLOCK_MIN, /* and a float m that is added */
+  SW_FORMULA_SUPER,     /* 256 columns with a float scale d, and integer scales of each 32 or 16 columns */
+  SW_FORMULA_SUPER_MIN  /* and a float dmin with as many integer mins, which are subtracted */
+};
+
+/* How the scale bytes of a block hold its integer scales and mins. */
+enum sw_scales {
+  SW_SCALES_NONE = 0,
+  SW_SCALES_K4,  /* 8 scales and 8 mins of 6 bits in 12 bytes */
+  SW_SCALES_IQ4, /* 8 scales of 6 bits, less 32: 2 bytes of high bits, 4 of low nibbles */
+  SW_SCALES_Q3,  /* 16 scales of 6 bits, less 32: 8 bytes of low nibbles, 4 of high bits */
+  SW_SCALES_Q2,  /* 16 bytes: the scale in the low nibble, the min in the high one */
+  SW_SCALES_INT8 /* 16 signed bytes */
+};
+
+/* How some bits of 32 columns (sub-block j) lie in a GGUF block. */
+enum sw_order {
+  SW_ORDER_NONE = 0,
+  SW_ORDER_NIBBLES,    /* 16 bytes each: low nibbles are columns 0..15, high nibbles 16..31 */
+  SW_ORDER_STRIPES,    /* 32 bytes, one a column, shared by as many successive sub-blocks as fit */
+  SW_ORDER_STRIPES_Q6, /* 32 bytes, one a column, of which sub-block j has the low nibbles, j + 2 the high ones */
+  SW_ORDER_WORD,       /* a bit each in one word of 32 */
+  SW_ORDER_BYTES       /* a byte each */
+};
+
+/* What a quant stands for. */
+enum sw_values {
+  SW_VALUES_PLAIN = 0, /* itself, less the type's offset */
+  SW_VALUES_INT8,      /* itself, a signed byte */
+  SW_VALUES_IQ4        /* an entry of sw_iq4_values */
+};
+
+/* A row a type, in the order of the numbers, which are those of the ggml_type enum in GGUF files. Places are bytes from
+ * the beginning of a block: of d and of m or dmin, each f16 (-1: there is none); of the scale bytes, with their coding
+ * and number; of the low and high bits of the quants, with their order and width. */
+/* clang-format off */
+#define SW_QUANTS(X)                                                                                                   \
+  /* name     #  formula   cols bytes  d,  m    scale bytes     low bits             high bits          value offset*/ \
+  X(F32,      0, FLOAT,       1,   4,  -1, -1,  (NONE, 0, 0),   (NONE, 0, 0),        (NONE, 0, 0),      PLAIN,  0)     \
+  X(F16,      1, FLOAT,       1,   2,  -1, -1,  (NONE, 0, 0),   (NONE, 0, 0),        (NONE, 0, 0),      PLAIN,  0)     \
+  X(Q4_0,     2, BLOCK,      32,  18,   0, -1,  (NONE, 0, 0),   (NIBBLES, 2, 4),     (NONE, 0, 0),      PLAIN,  8)     \
+  X(Q4_1,     3, BLOCK_MIN,  32,  20,   0,  2,  (NONE, 0, 0),   (NIBBLES, 4, 4),     (NONE, 0, 0),      PLAIN,  0)     \
+  X(Q5_0,     6, BLOCK,      32,  22,   0, -1,  (NONE, 0, 0),   (NIBBLES, 6, 4),     (WORD, 2, 1),      PLAIN, 16)     \
+  X(Q5_1,     7, BLOCK_MIN,  32,  24,   0,  2,  (NONE, 0, 0),   (NIBBLES, 8, 4),     (WORD, 4, 1),      PLAIN,  0)     \
+  X(Q8_0,     8, BLOCK,      32,  34,   0, -1,  (NONE, 0, 0),   (BYTES, 2, 8),       (NONE, 0, 0),      INT8,   0)     \
+  X(Q2_K,    10, SUPER_MIN, 256,  84,  80, 82,  (Q2, 0, 16),    (STRIPES, 16, 2),    (NONE, 0, 0),      PLAIN,  0)     \
+  X(Q3_K,    11, SUPER,     256, 110, 108, -1,  (Q3, 96, 12),   (STRIPES, 32, 2),    (STRIPES, 0, 1),   PLAIN,  4)     \
+  X(Q4_K,    12, SUPER_MIN, 256, 144,   0,  2,  (K4, 4, 12),    (STRIPES, 16, 4),    (NONE, 0, 0),      PLAIN,  0)     \
+  X(Q5_K,    13, SUPER_MIN, 256, 176,   0,  2,  (K4, 4, 12),    (STRIPES, 48, 4),    (STRIPES, 16, 1),  PLAIN,  0)     \
+  X(Q6_K,    14, SUPER,     256, 210, 208, -1,  (INT8, 192, 16), (STRIPES_Q6, 0, 4), (STRIPES, 128, 2), PLAIN, 32)     \
+  X(IQ4_NL,  20, BLOCK,      32,  18,   0, -1,  (NONE, 0, 0),   (NIBBLES, 2, 4),     (NONE, 0, 0),      IQ4,    0)     \
+  X(IQ4_XS,  23, SUPER,     256, 136,   0, -1,  (IQ4, 2, 6),    (NIBBLES, 8, 4),     (NONE, 0, 0),      IQ4,    0)     \
+  X(BF16,    30, FLOAT,       1,   2,  -1, -1,  (NONE, 0, 0),   (NONE, 0, 0),        (NONE, 0, 0),      PLAIN,  0)
+/* clang-format on */
+
+#define SW_ENUM(name, number, ...) SW_##name = number,
+enum sw_type { SW_QUANTS(SW_ENUM) SW_N_TYPES };
+#undef SW_ENUM
+
+typedef struct {
+  uint8_t order;
+  uint16_t at;
+  uint8_t bits;
+} sw_field;
+
+/* A row of the list, and what follows from it. A packed block is `header` bytes (16 x each f16, then 16 x each scale
+ * byte) and, for every 32 columns, `sub` bytes (planes of high bits, then the low bits). */
+typedef struct {
+  uint8_t formula, scales, values, offset;
+  uint16_t cols, bytes; /* of a GGUF block */
+  uint8_t n_half;
+  uint16_t half[2];
+  uint16_t scale_at, n_scale_bytes;
+  sw_field low, high;
+  uint16_t header, sub;
+} sw_quant;
+
+#define SW_PANEL 16 /* rows interleaved in one panel */
+#define SW_BLOCK 32 /* columns that share one activation scale */
+
+#define SW_N_HALF(d, m) (((d) >= 0) + ((m) >= 0))
+#define SW_CODING(coding, at, n) SW_SCALES_##coding
+#define SW_SCALE_AT(coding, at, n) at
+#define SW_N_SCALE_BYTES(coding, at, n) n
+#define SW_FIELD(order, at, bits) {SW_ORDER_##order, at, bits}
+#define SW_BITS(order, at, bits) bits
+#define SW_HEADER(d, m, scales) (2 * SW_PANEL * SW_N_HALF(d, m) + SW_PANEL * SW_N_SCALE_BYTES scales)
+#define SW_SUB(low, high) (SW_PANEL * SW_BLOCK / 8 * (SW_BITS low + SW_BITS high))
+
+#define SW_ROW(name, number, formula_, cols_, bytes_, d, m, scales_, low_, high_, values_, offset_) \
+  [number] = {.formula = SW_FORMULA_##formula_,                                                     \
+              .scales = SW_CODING scales_,                                                          \
+              .values = SW_VALUES_##values_,                                                        \
+              .offset = offset_,                                                                    \
+              .cols = cols_,                                                                        \
+              .bytes = bytes_,                                                                      \
+              .n_half = SW_N_HALF(d, m),                                                            \
+              .half = {d < 0 ? 0 : d, m < 0 ? 0 : m},                                               \
+              .scale_at = SW_SCALE_AT scales_,                                                      \
+              .n_scale_bytes = SW_N_SCALE_BYTES scales_,                                            \
+              .low = SW_FIELD low_,                                                                 \
+              .high = SW_FIELD high_,                                                               \
+              .header = SW_HEADER(d, m, scales_),                                                   \
+              .sub = SW_SUB(low_, high_)},
+/* In the header, so that kernels made for one type see constants. */
+static const sw_quant sw_quants[SW_N_TYPES] = {SW_QUANTS(SW_ROW)};
+#undef SW_ROW
+
+/* Packing loses nothing and adds nothing. */
+#define SW_CHECK(name, number, formula, cols, bytes, d, m, scales, low, high, values, offset)                          \
+  _Static_assert(cols == 1 || SW_HEADER(d, m, scales) + cols / SW_BLOCK * SW_SUB(low, high) == SW_PANEL * bytes, #name);
+SW_QUANTS(SW_CHECK)
+#undef SW_CHECK
+
+static inline const sw_quant *sw_quant_of(int type) {
+  return type >= 0 && type < SW_N_TYPES && sw_quants[type].formula ? &sw_quants[type] : NULL;
+}
+
+/* 256 columns, whose d waits until all of them are summed. */
+static inline int sw_is_super(const sw_quant *quant) { return quant->formula >= SW_FORMULA_SUPER; }
+
+static inline int sw_has_min(const sw_quant *quant) {
+  return quant->formula == SW_FORMULA_BLOCK_MIN || quant->formula == SW_FORMULA_SUPER_MIN;
+}
+
+/* A scale (and min) for each 16 columns, not 32. */
+static inline int sw_scales_halves(const sw_quant *quant) {
+  return quant->scales == SW_SCALES_Q3 || quant->scales == SW_SCALES_Q2 || quant->scales == SW_SCALES_INT8;
+}
+
+#endif
