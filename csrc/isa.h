@@ -36,7 +36,7 @@ typedef struct {
   int offset;       /* to subtract from the quants, folded in through the sums of the activations */
   int scaled;       /* integer scales: one, or with `halves` one for each half of 16 columns */
   int halves;
-} form;
+} dot_format;
 
 /* Below this a block's largest activation counts as 0: 127 / amax must stay finite and scales must stay normal. */
 #define SW_ACT_TINY 0x0d800000u   /* 2^-100 */

@@ -49,7 +49,7 @@ typedef struct {
   int16_t scale[2][SW_PANEL], min[2][SW_PANEL];
 } sw_clear;
 
-/* `block` points at a packed block of GGUF type `type`; j counts its 32-column parts. */
+/* `block` points at a packed block of GGUF type `type`; j counts its sub-blocks. */
 void sw_clear_block(int type, const uint8_t *block, int j, sw_clear *out);
 
 #endif

@@ -13,8 +13,8 @@ typedef vi vs;   /* each row's scale twice, as int16 */
 INLINE vs vs_one(void) { return _mm256_set1_epi16(1); }
 INLINE vs vs_load(const void *p) { return vi_load(p); }
 INLINE void vs_store(void *p, vs v) { vi_store(p, v); }
-INLINE vs vs_u8(const uint8_t *p) { return spread16(eight_bytes(p), 0); }
-INLINE vs vs_s8(const uint8_t *p) { return _mm256_srai_epi16(spread16(eight_bytes(p), 1), 8); }
+INLINE vs vs_u8(const uint8_t *p) { return widen16(eight_bytes(p), 0); }
+INLINE vs vs_s8(const uint8_t *p) { return _mm256_srai_epi16(widen16(eight_bytes(p), 1), 8); }
 
 /* Sums of 16 bits are added up for as long as they cannot overflow: quants of 4 bits over the whole block, of 5 bits
  * and fewer over half of it, of 6 bits over two groups. (127 * 2 times 15 * 8, 31 * 4, 63 * 2 is below 2^15.)
@@ -24,41 +24,41 @@ typedef struct {
   vi acc16, acc32;
 } dot;
 
-INLINE int starts_by_half(form k) { return k.bits != 4 && k.bits != 8; }
+INLINE int starts_by_half(dot_format fmt) { return fmt.bits != 4 && fmt.bits != 8; }
 
 /* Two 16-bit lanes make a row, so each takes half of the offset. */
-INLINE int32_t dot_start(form k, int sum) {
-  const int start = -(k.offset / 2) * sum;
+INLINE int32_t dot_start(dot_format fmt, int sum) {
+  const int start = -(fmt.offset / 2) * sum;
   return (int32_t)((uint32_t)(start & 0xffff) * 0x10001u);
 }
 
-INLINE dot dot_begin(form k, const int32_t *start) {
-  return (dot){k.offset && k.bits != 6 ? vi_set32(start[0]) : vi_zero(), vi_zero()};
+INLINE dot dot_begin(dot_format fmt, const int32_t *start) {
+  return (dot){fmt.offset && fmt.bits != 6 ? vi_set32(start[0]) : vi_zero(), vi_zero()};
 }
 
 INLINE void dot_flush(dot *d, vs s) { d->acc32 = vi_keep(_mm256_add_epi32(d->acc32, _mm256_madd_epi16(d->acc16, s))); }
 
-INLINE void dot_add(dot *d, form k, vi w, const act *a, int g, vs s, const int32_t *start) {
+INLINE void dot_add(dot *d, dot_format fmt, vi w, const act *a, int g, vs s, const int32_t *start) {
   const vi b = act_group(a, g);
-  if (k.bits == 8) {
+  if (fmt.bits == 8) {
     d->acc16 = _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(b, w));   /* |-128| is 128 as unsigned */
     dot_flush(d, s);
     return;
   }
   d->acc16 = vi_keep(_mm256_add_epi16(d->acc16, _mm256_maddubs_epi16(w, b)));
-  if ((k.bits == 6 && g % 2) || ((k.bits < 4 || k.bits == 5) && g % 4 == 3)) {
+  if ((fmt.bits == 6 && g % 2) || ((fmt.bits < 4 || fmt.bits == 5) && g % 4 == 3)) {
     dot_flush(d, s);
-    d->acc16 = k.offset && k.bits != 6 && g == 3 ? vi_set32(start[1]) : vi_zero();
+    d->acc16 = fmt.offset && fmt.bits != 6 && g == 3 ? vi_set32(start[1]) : vi_zero();
   }
-  if (k.bits == 6 && g % 4 == 3) {   /* 63 * 127 * 4 leaves no room for the start in 16 bits */
+  if (fmt.bits == 6 && g % 4 == 3) {   /* 63 * 127 * 4 leaves no room for the start in 16 bits */
     d->acc16 = vi_set32(start[g / 4]);
     dot_flush(d, s);
     d->acc16 = vi_zero();
   }
 }
 
-INLINE vf dot_end(dot *d, form k, vs s) {
-  if (k.bits == 4) dot_flush(d, s);
+INLINE vf dot_end(dot *d, dot_format fmt, vs s) {
+  if (fmt.bits == 4) dot_flush(d, s);
   return vf_int(d->acc32);
 }
 

@@ -5,11 +5,11 @@ SW_TARGET("avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")
 #include <immintrin.h>
 
 #define TOKENS 8
-#define WIDE 2
+#define PASS_PANELS 2
 #define W8_BIAS 128
 #define LANES 16
-#define ABREAST 1
-#define PARTS 1
+#define INTERLEAVE 1
+#define PANEL_VECTORS 1
 #define PANEL_STREAMS 1
 #define AHEAD 0
 

@@ -22,10 +22,10 @@ typedef struct {
   vf first;   /* with `halves`: the first one, scaled */
 } dot;
 
-INLINE int starts_by_half(form k) { return k.halves; }
-INLINE int32_t dot_start(form k, int sum) { return -k.offset * sum; }
-INLINE dot dot_begin(form k, const int32_t *start) {
-  return (dot){vdupq_n_s16(0), vdupq_n_s16(0), vdupq_n_s32(k.offset ? start[0] : 0), vf_set(0)};
+INLINE int starts_by_half(dot_format fmt) { return fmt.halves; }
+INLINE int32_t dot_start(dot_format fmt, int sum) { return -fmt.offset * sum; }
+INLINE dot dot_begin(dot_format fmt, const int32_t *start) {
+  return (dot){vdupq_n_s16(0), vdupq_n_s16(0), vdupq_n_s32(fmt.offset ? start[0] : 0), vf_set(0)};
 }
 
 INLINE void dot_flush(dot *d) {
@@ -43,22 +43,22 @@ INLINE int8x8_t act_group(const act *a, int g) {
   }
 }
 
-INLINE void dot_add(dot *d, form k, vi w, const act *a, int g, vs s, const int32_t *start) {
+INLINE void dot_add(dot *d, dot_format fmt, vi w, const act *a, int g, vs s, const int32_t *start) {
   const int8x16_t v = vreinterpretq_s8_u8(w);
   const int8x8_t b = act_group(a, g);
   d->low = vmlal_s8(d->low, vget_low_s8(v), b);
   d->high = vmlal_s8(d->high, vget_high_s8(v), b);
-  if ((k.bits == 8 && g % 2) || (k.bits == 6 && g % 4 == 3) || (k.halves && g == 3) || g == 7) dot_flush(d);
-  if (k.halves && g == 3) {
+  if ((fmt.bits == 8 && g % 2) || (fmt.bits == 6 && g % 4 == 3) || (fmt.halves && g == 3) || g == 7) dot_flush(d);
+  if (fmt.halves && g == 3) {
     d->first = vf_mul(s, vf_int(d->acc));
-    d->acc = vdupq_n_s32(k.offset ? start[1] : 0);
+    d->acc = vdupq_n_s32(fmt.offset ? start[1] : 0);
   }
 }
 
-INLINE vf dot_end(const dot *d, form k, vs s) {
+INLINE vf dot_end(const dot *d, dot_format fmt, vs s) {
   const vf total = vf_int(d->acc);
-  if (k.halves) return vf_fma(s, total, d->first);
-  return k.scaled ? vf_mul(s, total) : total;
+  if (fmt.halves) return vf_fma(s, total, d->first);
+  return fmt.scaled ? vf_mul(s, total) : total;
 }
 
 #include "kernel.inc"

@@ -12,11 +12,11 @@ static inline int dot16(const int16_t *w, const int8_t *a) {
 /* The sums of a row over a super-block, before its d and dmin. */
 typedef struct {
   float dot, min;
-} sums;
+} partial_sums;
 
 /* One row's 32 columns times one token's. */
 static inline float block_row(const sw_quant *quant, const sw_clear *c, int r, const int8_t *a, float scale, const int16_t *sum, int first,
-                              int last, sums *s, float acc) {
+                              int last, partial_sums *s, float acc) {
   const int dot0 = dot16(c->q[r], a), dot1 = dot16(c->q[r] + 16, a + 16), all = sum[0] + sum[1];
   if (!sw_is_super(quant)) {
     acc = fmaf(c->d[r] * scale, (float)(dot0 + dot1), acc);
@@ -36,17 +36,17 @@ static inline float block_row(const sw_quant *quant, const sw_clear *c, int r, c
 static void quant_panel(const sw_mat *w, const sw_quant *quant, const sw_act *x, const sw_tile *tile, int panel, int t, float *y) {
   const uint8_t *p = tile->data + panel * tile->panel_bytes;
   const int n_rows = w->rows - panel * SW_PANEL < SW_PANEL ? w->rows - panel * SW_PANEL : SW_PANEL;
-  const int parts = quant->cols / SW_BLOCK;
-  sums s[SW_PANEL];
+  const int n_sub = quant->cols / SW_BLOCK;
+  partial_sums s[SW_PANEL];
   sw_clear clear;
-  for (int b = 0; b < tile->n_blocks * parts; b++) {
-    const ptrdiff_t at = (ptrdiff_t)tile->block0 * parts + b, sum = t * x->s_stride + at;
+  for (int b = 0; b < tile->n_blocks * n_sub; b++) {
+    const ptrdiff_t at = (ptrdiff_t)tile->block0 * n_sub + b, sum = t * x->s_stride + at;
     const int8_t *a = x->q + t * x->q_stride + at * SW_BLOCK;
-    sw_clear_block(w->type, p + (size_t)(b / parts) * SW_PANEL * quant->bytes, b % parts, &clear);
+    sw_clear_block(w->type, p + (size_t)(b / n_sub) * SW_PANEL * quant->bytes, b % n_sub, &clear);
     for (int r = 0; r < n_rows; r++) {
       float *out = y + panel * SW_PANEL + r;
-      *out = block_row(quant, &clear, r, a, x->scale[sum], x->sum + 2 * sum, b % parts == 0, b % parts == parts - 1, &s[r],
-                       at / parts ? *out : 0);
+      *out = block_row(quant, &clear, r, a, x->scale[sum], x->sum + 2 * sum, b % n_sub == 0, b % n_sub == n_sub - 1, &s[r],
+                       at / n_sub ? *out : 0);
     }
   }
 }

@@ -226,7 +226,7 @@ INLINE void block_move(int type, uint8_t *packed, uint8_t *plain, int row, int p
   }
   for (int j = 0; j < quant->cols / SW_BLOCK; j++) {
     uint32_t g[8] = {0};
-    uint8_t *panel = packed + quant->header + j * quant->sub + 4 * row;
+    uint8_t *panel = packed + quant->header_bytes + j * quant->sub_bytes + 4 * row;
     if (!pack) panel_move(quant, panel, g, 0);
     field_move(&quant->low, plain, g, j, 0, !pack);
     field_move(&quant->high, plain, g, j, quant->low.bits, !pack);
@@ -296,7 +296,7 @@ static inline uint16_t half_at(const uint8_t *block, int i, int row) {
   return h;
 }
 
-/* 6-bit scale and min of 32-column part j; s(i) is header byte i of the row. Q4_K, Q5_K. */
+/* 6-bit scale and min of sub-block j; s(i) is header byte i of the row. Q4_K, Q5_K. */
 static inline void k4_scales(const uint8_t *s, int j, int *scale, int *min) {
   if (j < 4) {
     *scale = s[16 * j] & 63;
@@ -351,7 +351,7 @@ static void clear_row(int type, const uint8_t *block, int j, int r, sw_clear *ou
   const sw_quant *quant = &sw_quants[type];
   uint32_t g[8] = {0};
   uint8_t q[SW_BLOCK];
-  panel_move(quant, (uint8_t *)block + quant->header + j * quant->sub + 4 * r, g, 0);   /* only reads */
+  panel_move(quant, (uint8_t *)block + quant->header_bytes + j * quant->sub_bytes + 4 * r, g, 0);   /* only reads */
   memcpy(q, g, SW_BLOCK);
   for (int c = 0; c < SW_BLOCK; c++) out->q[r][c] = (int16_t)value_of(quant, q[c]);
   clear_scales(type, block, j, r, out);
@@ -362,7 +362,7 @@ void sw_clear_block(int type, const uint8_t *block, int j, sw_clear *out) {
 }
 
 /* The order of roundings is the gguf package's. */
-static void dequant_part(int type, const sw_clear *c, int r, float *out) {
+static void dequant_sub_block(int type, const sw_clear *c, int r, float *out) {
   for (int k = 0; k < SW_BLOCK; k++) {
     const float q = c->q[r][k], d = c->d[r] * (float)c->scale[k / 16][r];   /* exact */
     switch (sw_quants[type].formula) {
@@ -398,7 +398,7 @@ void sw_dequant_row(const sw_mat *m, int row, float *out) {
     for (int b = 0; b < tile.n_blocks; b++, p += (size_t)SW_PANEL * quant->bytes) {
       for (int j = 0; j < quant->cols / SW_BLOCK; j++) {
         clear_row(m->type, p, j, r, &clear);
-        dequant_part(m->type, &clear, r, out + (size_t)(tile.block0 + b) * quant->cols + j * SW_BLOCK);
+        dequant_sub_block(m->type, &clear, r, out + (size_t)(tile.block0 + b) * quant->cols + j * SW_BLOCK);
       }
     }
   }

@@ -76,8 +76,8 @@ typedef struct {
   uint8_t bits;
 } sw_field;
 
-/* A row of the list, and what follows from it. A packed block is `header` bytes (16 x each f16, then 16 x each scale
- * byte) and, for every 32 columns, `sub` bytes (planes of high bits, then the low bits). */
+/* A row of the list, and what follows from it. A packed block is `header_bytes` bytes (16 x each f16, then 16 x each scale
+ * byte) and, for every 32 columns, `sub_bytes` bytes (planes of high bits, then the low bits). */
 typedef struct {
   uint8_t formula, scales, values, offset;
   uint16_t cols, bytes; /* of a GGUF block */
@@ -85,7 +85,7 @@ typedef struct {
   uint16_t half[2];
   uint16_t scale_at, n_scale_bytes;
   sw_field low, high;
-  uint16_t header, sub;
+  uint16_t header_bytes, sub_bytes;
 } sw_quant;
 
 #define SW_PANEL 16 /* rows interleaved in one panel */
@@ -113,8 +113,8 @@ typedef struct {
               .n_scale_bytes = SW_N_SCALE_BYTES scales_,                                            \
               .low = SW_FIELD low_,                                                                 \
               .high = SW_FIELD high_,                                                               \
-              .header = SW_HEADER(d, m, scales_),                                                   \
-              .sub = SW_SUB(low_, high_)},
+              .header_bytes = SW_HEADER(d, m, scales_),                                                   \
+              .sub_bytes = SW_SUB(low_, high_)},
 /* In the header, so that kernels made for one type see constants. */
 static const sw_quant sw_quants[SW_N_TYPES] = {SW_QUANTS(SW_ROW)};
 #undef SW_ROW
