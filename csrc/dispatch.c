@@ -24,8 +24,8 @@ static features detect(void) {
 }
 
 #define HAS(word, bits) ((f.word & (bits)) == (bits))
-#define XCR0_YMM 0x06u       /* the OS saves xmm and ymm */
-#define XCR0_ZMM 0xe6u       /* and zmm and masks */
+#define XCR0_YMM 0x06u /* the OS saves xmm and ymm */
+#define XCR0_ZMM 0xe6u /* and zmm and masks */
 #define C1_NEEDED (bit_FMA | bit_F16C | bit_AVX | bit_SSSE3)
 #define B7_AVX512 (bit_AVX512F | bit_AVX512BW | bit_AVX512VL | bit_AVX512DQ)
 #define C7_VNNI (1u << 11)

@@ -11,7 +11,7 @@ static inline float sw_half_to_float(uint16_t h) {
   } else if (e) {
     bits = sign | (e + 112) << 23 | m << 13;
   } else {
-    float f = (float)m * 5.9604644775390625e-8f;            /* 2^-24, exact */
+    float f = (float)m * 5.9604644775390625e-8f; /* 2^-24, exact */
     memcpy(&bits, &f, 4);
     bits |= sign;
   }
@@ -26,7 +26,7 @@ static inline uint16_t sw_float_to_half(float f) {
   const uint32_t sign = x >> 16 & 0x8000, a = x & 0x7fffffff;
   if (a >= 0x7f800000u) return (uint16_t)(sign | 0x7c00 | (a > 0x7f800000u ? 0x200 | (a >> 13 & 0x3ff) : 0));
   if (a >= 0x477ff000u) return (uint16_t)(sign | 0x7c00);
-  if (a < 0x38800000u) {                                    /* subnormal half: add 0.5 so that the low bits round */
+  if (a < 0x38800000u) { /* subnormal half: add 0.5 so that the low bits round */
     float t;
     uint32_t half_bits, magic = 0x3f000000u;
     memcpy(&t, &a, 4);

@@ -32,14 +32,14 @@ extern const sw_kernels sw_kernels_i8mm;
 
 /* What a type asks of a dot. All are constants once inlined. */
 typedef struct {
-  int bits;         /* unsigned quants below 2^bits; 8: all of int8, plus W8_BIAS */
-  int offset;       /* to subtract from the quants, folded in through the sums of the activations */
-  int scaled;       /* integer scales: one, or with `halves` one for each half of 16 columns */
+  int bits;   /* unsigned quants below 2^bits; 8: all of int8, plus W8_BIAS */
+  int offset; /* to subtract from the quants, folded in through the sums of the activations */
+  int scaled; /* integer scales: one, or with `halves` one for each half of 16 columns */
   int halves;
 } dot_format;
 
 /* Below this a block's largest activation counts as 0: 127 / amax must stay finite and scales must stay normal. */
-#define SW_ACT_TINY 0x0d800000u   /* 2^-100 */
+#define SW_ACT_TINY 0x0d800000u /* 2^-100 */
 #define SW_ACT_INF 0x7f800000u
 
 /* The scale of a block whose largest magnitude is `amax` (bits `top`), and the factor that turns floats into quants; 0

@@ -7,9 +7,9 @@
 
 /* The tile that holds a block, and where its panels start. */
 typedef struct {
-  const uint8_t *data;     /* panel 0 of the tile */
-  size_t panel_bytes;      /* from panel to panel */
-  int block0, n_blocks;    /* GGUF blocks of the row that the tile covers */
+  const uint8_t *data;  /* panel 0 of the tile */
+  size_t panel_bytes;   /* from panel to panel */
+  int block0, n_blocks; /* GGUF blocks of the row that the tile covers */
 } sw_tile;
 
 static inline int sw_n_panels(const sw_mat *m) { return (m->rows + SW_PANEL - 1) / SW_PANEL; }

@@ -8,7 +8,7 @@ SW_TARGET("avx2,fma,f16c")
 #define W8_BIAS 0
 #include "x86_256.inc"
 
-typedef vi vs;   /* each row's scale twice, as int16 */
+typedef vi vs; /* each row's scale twice, as int16 */
 
 INLINE vs vs_one(void) { return _mm256_set1_epi16(1); }
 INLINE vs vs_load(const void *p) { return vi_load(p); }
@@ -41,7 +41,7 @@ INLINE void dot_flush(dot *d, vs s) { d->acc32 = vi_keep(_mm256_add_epi32(d->acc
 INLINE void dot_add(dot *d, dot_format fmt, vi w, const act *a, int g, vs s, const int32_t *start) {
   const vi b = act_group(a, g);
   if (fmt.bits == 8) {
-    d->acc16 = _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(b, w));   /* |-128| is 128 as unsigned */
+    d->acc16 = _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(b, w)); /* |-128| is 128 as unsigned */
     dot_flush(d, s);
     return;
   }
@@ -50,7 +50,7 @@ INLINE void dot_add(dot *d, dot_format fmt, vi w, const act *a, int g, vs s, con
     dot_flush(d, s);
     d->acc16 = fmt.offset && fmt.bits != 6 && g == 3 ? vi_set32(start[1]) : vi_zero();
   }
-  if (fmt.bits == 6 && g % 4 == 3) {   /* 63 * 127 * 4 leaves no room for the start in 16 bits */
+  if (fmt.bits == 6 && g % 4 == 3) { /* 63 * 127 * 4 leaves no room for the start in 16 bits */
     d->acc16 = vi_set32(start[g / 4]);
     dot_flush(d, s);
     d->acc16 = vi_zero();

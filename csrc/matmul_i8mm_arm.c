@@ -18,7 +18,7 @@ typedef struct {
 /* rows[0]: rows 0 and 1 times both tokens, row by row; rows[1]: rows 2 and 3. */
 typedef struct {
   int32x4_t rows[2];
-  vf first[2];   /* with `halves`: the first ones of both tokens, scaled */
+  vf first[2]; /* with `halves`: the first ones of both tokens, scaled */
 } mma;
 
 /* Two groups of 4 rows x 4 columns become 2 rows x 8 columns, twice. */
@@ -49,7 +49,7 @@ INLINE vf mma_rows(const mma *d, int which) {
 }
 
 INLINE void mma_add(mma *d, dot_format fmt, vi w, const mma_act *a, int g, vs s, const int32_t *start,
-                     const int32_t *second) {
+                    const int32_t *second) {
   d->rows[g % 2] = vmmlaq_s32(d->rows[g % 2], vreinterpretq_s8_u8(w), a->columns[g / 2]);
   if (fmt.halves && g == 3) {
     for (int i = 0; i < 2; i++) d->first[i] = vf_mul(s, mma_rows(d, i));

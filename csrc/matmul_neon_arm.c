@@ -6,7 +6,7 @@
 #define TOKENS 2
 #include "neon.inc"
 
-typedef vf vs;   /* integer scales as floats: their products with dots are exact (csrc/README.md, "Ranges") */
+typedef vf vs; /* integer scales as floats: their products with dots are exact (csrc/README.md, "Ranges") */
 
 INLINE vs vs_one(void) { return vf_set(1); }
 INLINE vs vs_load(const void *p) { return vf_load((const float *)p); }
@@ -19,7 +19,7 @@ INLINE vs vs_u8(const uint8_t *p) { return vf_u8(p); }
 typedef struct {
   int16x8_t low, high;
   int32x4_t acc;
-  vf first;   /* with `halves`: the first one, scaled */
+  vf first; /* with `halves`: the first one, scaled */
 } dot;
 
 INLINE int starts_by_half(dot_format fmt) { return fmt.halves; }

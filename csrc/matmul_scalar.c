@@ -15,8 +15,8 @@ typedef struct {
 } partial_sums;
 
 /* One row's 32 columns times one token's. */
-static inline float block_row(const sw_quant *quant, const sw_clear *c, int r, const int8_t *a, float scale, const int16_t *sum, int first,
-                              int last, partial_sums *s, float acc) {
+static inline float block_row(const sw_quant *quant, const sw_clear *c, int r, const int8_t *a, float scale,
+                              const int16_t *sum, int first, int last, partial_sums *s, float acc) {
   const int dot0 = dot16(c->q[r], a), dot1 = dot16(c->q[r] + 16, a + 16), all = sum[0] + sum[1];
   if (!sw_is_super(quant)) {
     acc = fmaf(c->d[r] * scale, (float)(dot0 + dot1), acc);
@@ -33,7 +33,8 @@ static inline float block_row(const sw_quant *quant, const sw_clear *c, int r, c
   return !sw_has_min(quant) ? acc : fmaf(-c->m[r], s->min, acc);
 }
 
-static void quant_panel(const sw_mat *w, const sw_quant *quant, const sw_act *x, const sw_tile *tile, int panel, int t, float *y) {
+static void quant_panel(const sw_mat *w, const sw_quant *quant, const sw_act *x, const sw_tile *tile, int panel, int t,
+                        float *y) {
   const uint8_t *p = tile->data + panel * tile->panel_bytes;
   const int n_rows = w->rows - panel * SW_PANEL < SW_PANEL ? w->rows - panel * SW_PANEL : SW_PANEL;
   const int n_sub = quant->cols / SW_BLOCK;
@@ -45,8 +46,8 @@ static void quant_panel(const sw_mat *w, const sw_quant *quant, const sw_act *x,
     sw_clear_block(w->type, p + (size_t)(b / n_sub) * SW_PANEL * quant->bytes, b % n_sub, &clear);
     for (int r = 0; r < n_rows; r++) {
       float *out = y + panel * SW_PANEL + r;
-      *out = block_row(quant, &clear, r, a, x->scale[sum], x->sum + 2 * sum, b % n_sub == 0, b % n_sub == n_sub - 1, &s[r],
-                       at / n_sub ? *out : 0);
+      *out = block_row(quant, &clear, r, a, x->scale[sum], x->sum + 2 * sum, b % n_sub == 0, b % n_sub == n_sub - 1,
+                       &s[r], at / n_sub ? *out : 0);
     }
   }
 }
@@ -62,7 +63,8 @@ static inline float float_at(int type, const uint8_t *p) {
   return type == SW_F16 ? sw_half_to_float(h) : sw_bf16_to_f32(h);
 }
 
-static void float_panel(const sw_mat *w, const sw_quant *quant, const sw_act *x, const sw_tile *tile, int panel, int t, float *y) {
+static void float_panel(const sw_mat *w, const sw_quant *quant, const sw_act *x, const sw_tile *tile, int panel, int t,
+                        float *y) {
   const uint8_t *p = tile->data + panel * tile->panel_bytes;
   const int n_rows = w->rows - panel * SW_PANEL < SW_PANEL ? w->rows - panel * SW_PANEL : SW_PANEL;
   const float *f = x->f + t * x->f_stride + tile->block0;

@@ -28,7 +28,7 @@ size_t sw_type_bytes(int type) {
 
 size_t sw_packed_bytes(int type, int rows, int cols, int tile_cols) {
   const sw_quant *quant = sw_quant_of(type);
-  (void)tile_cols;   /* tiles reorder the blocks; they add none */
+  (void)tile_cols; /* tiles reorder the blocks; they add none */
   if (!quant || rows < 0 || cols < 0) return 0;
   const size_t panels = ((size_t)rows + SW_PANEL - 1) / SW_PANEL;
   return panels * SW_PANEL * quant->bytes * (size_t)(cols / quant->cols);
@@ -51,7 +51,7 @@ static inline uint32_t extract4(uint32_t w) { return ((w & ONES) * 0x01020408u) 
 
 /* --- one row of one GGUF block: 32 quants to and from words ----------------------------------------------------- */
 
-static inline void nibbles_get(uint32_t g[8], const uint8_t *p) {           /* 16 bytes: low = columns 0..15 */
+static inline void nibbles_get(uint32_t g[8], const uint8_t *p) { /* 16 bytes: low = columns 0..15 */
   load_words(g, p, 4);
   for (int i = 0; i < 4; i++) {
     g[4 + i] = g[i] >> 4 & 15 * ONES;
@@ -165,8 +165,8 @@ static inline void panel_plane2_get(uint32_t g[8], const uint8_t *p, int at) {
   }
 }
 
-/* Vectors 0..2 hold groups 2v and 2v + 1 in bits 0..2 and 3..5. Groups 6 and 7 have their low bits at the top of vectors 0
- * and 1 and their high bits at the top of vector 2. */
+/* Vectors 0..2 hold groups 2v and 2v + 1 in bits 0..2 and 3..5. Groups 6 and 7 have their low bits at the top of
+ * vectors 0 and 1 and their high bits at the top of vector 2. */
 static inline void panel_three_put(uint8_t *p, const uint32_t g[8]) {
   const uint32_t top[3] = {g[6] & 3 * ONES, g[7] & 3 * ONES, (g[6] >> 2 & ONES) | (g[7] >> 2 & ONES) << 1};
   for (int v = 0; v < 3; v++) {
@@ -247,7 +247,8 @@ INLINE void row_move(int type, uint8_t *packed, uint8_t *plain, int n, int row, 
 
 static void row_any(int type, uint8_t *packed, uint8_t *plain, int n, int row, int pack) {
   switch (type) {
-#define SW_CASE(name, number, ...) case number: row_move(number, packed, plain, n, row, pack); break;
+#define SW_CASE(name, number, ...)                                                                                     \
+  case number: row_move(number, packed, plain, n, row, pack); break;
     SW_QUANTS(SW_CASE)
 #undef SW_CASE
   }
@@ -351,7 +352,7 @@ static void clear_row(int type, const uint8_t *block, int j, int r, sw_clear *ou
   const sw_quant *quant = &sw_quants[type];
   uint32_t g[8] = {0};
   uint8_t q[SW_BLOCK];
-  panel_move(quant, (uint8_t *)block + quant->header_bytes + j * quant->sub_bytes + 4 * r, g, 0);   /* only reads */
+  panel_move(quant, (uint8_t *)block + quant->header_bytes + j * quant->sub_bytes + 4 * r, g, 0); /* only reads */
   memcpy(q, g, SW_BLOCK);
   for (int c = 0; c < SW_BLOCK; c++) out->q[r][c] = (int16_t)value_of(quant, q[c]);
   clear_scales(type, block, j, r, out);
@@ -364,7 +365,7 @@ void sw_clear_block(int type, const uint8_t *block, int j, sw_clear *out) {
 /* The order of roundings is the gguf package's. */
 static void dequant_sub_block(int type, const sw_clear *c, int r, float *out) {
   for (int k = 0; k < SW_BLOCK; k++) {
-    const float q = c->q[r][k], d = c->d[r] * (float)c->scale[k / 16][r];   /* exact */
+    const float q = c->q[r][k], d = c->d[r] * (float)c->scale[k / 16][r]; /* exact */
     switch (sw_quants[type].formula) {
       case SW_FORMULA_BLOCK: out[k] = c->d[r] * q; break;
       case SW_FORMULA_BLOCK_MIN: out[k] = c->d[r] * q + c->m[r]; break;

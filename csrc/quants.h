@@ -76,8 +76,8 @@ typedef struct {
   uint8_t bits;
 } sw_field;
 
-/* A row of the list, and what follows from it. A packed block is `header_bytes` bytes (16 x each f16, then 16 x each scale
- * byte) and, for every 32 columns, `sub_bytes` bytes (planes of high bits, then the low bits). */
+/* A row of the list, and what follows from it. A packed block is `header_bytes` bytes (16 x each f16, then 16 x each
+ * scale byte) and, for every 32 columns, `sub_bytes` bytes (planes of high bits, then the low bits). */
 typedef struct {
   uint8_t formula, scales, values, offset;
   uint16_t cols, bytes; /* of a GGUF block */
@@ -100,20 +100,20 @@ typedef struct {
 #define SW_HEADER(d, m, scales) (2 * SW_PANEL * SW_N_HALF(d, m) + SW_PANEL * SW_N_SCALE_BYTES scales)
 #define SW_SUB(low, high) (SW_PANEL * SW_BLOCK / 8 * (SW_BITS low + SW_BITS high))
 
-#define SW_ROW(name, number, formula_, cols_, bytes_, d, m, scales_, low_, high_, values_, offset_) \
-  [number] = {.formula = SW_FORMULA_##formula_,                                                     \
-              .scales = SW_CODING scales_,                                                          \
-              .values = SW_VALUES_##values_,                                                        \
-              .offset = offset_,                                                                    \
-              .cols = cols_,                                                                        \
-              .bytes = bytes_,                                                                      \
-              .n_half = SW_N_HALF(d, m),                                                            \
-              .half = {d < 0 ? 0 : d, m < 0 ? 0 : m},                                               \
-              .scale_at = SW_SCALE_AT scales_,                                                      \
-              .n_scale_bytes = SW_N_SCALE_BYTES scales_,                                            \
-              .low = SW_FIELD low_,                                                                 \
-              .high = SW_FIELD high_,                                                               \
-              .header_bytes = SW_HEADER(d, m, scales_),                                                   \
+#define SW_ROW(name, number, formula_, cols_, bytes_, d, m, scales_, low_, high_, values_, offset_)                    \
+  [number] = {.formula = SW_FORMULA_##formula_,                                                                        \
+              .scales = SW_CODING scales_,                                                                             \
+              .values = SW_VALUES_##values_,                                                                           \
+              .offset = offset_,                                                                                       \
+              .cols = cols_,                                                                                           \
+              .bytes = bytes_,                                                                                         \
+              .n_half = SW_N_HALF(d, m),                                                                               \
+              .half = {d < 0 ? 0 : d, m < 0 ? 0 : m},                                                                  \
+              .scale_at = SW_SCALE_AT scales_,                                                                         \
+              .n_scale_bytes = SW_N_SCALE_BYTES scales_,                                                               \
+              .low = SW_FIELD low_,                                                                                    \
+              .high = SW_FIELD high_,                                                                                  \
+              .header_bytes = SW_HEADER(d, m, scales_),                                                                \
               .sub_bytes = SW_SUB(low_, high_)},
 /* In the header, so that kernels made for one type see constants. */
 static const sw_quant sw_quants[SW_N_TYPES] = {SW_QUANTS(SW_ROW)};

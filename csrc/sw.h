@@ -1,8 +1,8 @@
 /* The contract between the parts of the compiled engine. See csrc/README.md for the packed layout.
  *
  * Rules for every file in csrc/: the caller owns every buffer; no malloc, no mutable globals, no I/O. Every kernel
- * computes THE SAME BITS on every instruction set: rows (or elements) are lanes, each row's float operations come in one
- * fixed order, integer dots are exact, and multiply-adds are fused where, and only where, the source says sw_fma / fma.
+ * computes THE SAME BITS on every instruction set: rows (or elements) are lanes, each row's float operations come in
+ * one fixed order, integer dots are exact, and multiply-adds are fused where, and only where, the source says so.
  * (Compile with -ffp-contract=off; never -ffast-math, never -march=native.)  So a Pi and a laptop agree bit for bit,
  * and a row's result depends on neither the batch size nor the thread count.
  */
@@ -12,35 +12,37 @@
 #include <stdint.h>
 #include "quants.h"
 
-#define SW_ALIGN 64      /* alignment in bytes of every buffer that kernels read */
+#define SW_ALIGN 64 /* alignment in bytes of every buffer that kernels read */
 
 /* A packed matrix of `rows` x `cols`: panels of 16 rows, in tiles of `tile_cols` columns.
  * Memory order: [tile][panel][block][...]. tile_cols == cols (rounded up to the type's block) for matrices cut by rows;
  * a smaller tile for the down projections, which are cut by columns. */
 typedef struct {
   const uint8_t *data;
-  int32_t type;          /* enum sw_type */
-  int32_t rows;          /* real rows; the last panel is padded with zeros */
-  int32_t cols;          /* input width; a multiple of the type's block */
+  int32_t type; /* enum sw_type */
+  int32_t rows; /* real rows; the last panel is padded with zeros */
+  int32_t cols; /* input width; a multiple of the type's block */
   int32_t tile_cols;
 } sw_mat;
 
 /* The activations of n_tokens tokens, ready for a matmul. Float weights read `f`, quantised weights read the rest.
  * Blocks are 32 columns. With amax = max|f| and every operation rounded to f32: scale = amax / 127,
  * factor = 127 / amax, q = round-half-even(f * factor), in [-127, 127]. A block with amax < 2^-100 counts as zeros
- * (scale 0, q 0); one that holds a NaN or an infinity has q 0 and that scale, so the result shows it. The last block of a row is padded with zeros when cols is not a multiple of 32. */
+ * (scale 0, q 0); one that holds a NaN or an infinity has q 0 and that scale, so the result shows it. The last block
+ * of a row is padded with zeros when cols is not a multiple of 32. */
 typedef struct {
-  const float *f;        /* (n_tokens, f_stride) */
-  int8_t *q;             /* (n_tokens, q_stride)           q_stride = cols rounded up to 64 */
-  float *scale;          /* (n_tokens, s_stride)           one per 32 columns; s_stride = q_stride / 32 */
-  int16_t *sum;          /* (n_tokens, 2 * s_stride)       sum of q over each 16 columns */
+  const float *f; /* (n_tokens, f_stride) */
+  int8_t *q;      /* (n_tokens, q_stride)           q_stride = cols rounded up to 64 */
+  float *scale;   /* (n_tokens, s_stride)           one per 32 columns; s_stride = q_stride / 32 */
+  int16_t *sum;   /* (n_tokens, 2 * s_stride)       sum of q over each 16 columns */
   ptrdiff_t f_stride, q_stride, s_stride;
   int32_t n_tokens, cols;
 } sw_act;
 
 /* y[t * y_stride + r] = sum_k W[r, k] * x[t, k]  for the rows of panels [p0, p1) and the tokens [t0, t1).
  * Never writes past row `rows`. */
-typedef void (*sw_matmul_fn)(const sw_mat *w, const sw_act *x, int t0, int t1, int p0, int p1, float *y, ptrdiff_t y_stride);
+typedef void (*sw_matmul_fn)(const sw_mat *w, const sw_act *x, int t0, int t1, int p0, int p1, float *y,
+                             ptrdiff_t y_stride);
 
 /* Quantise `cols` floats into q, scale, sum as above (one token's row); writes whole blocks of 32 columns. */
 typedef void (*sw_quantize_fn)(const float *f, int cols, int8_t *q, float *scale, int16_t *sum);
@@ -48,25 +50,25 @@ typedef void (*sw_quantize_fn)(const float *f, int cols, int8_t *q, float *scale
 /* One instruction set. Entries of `matmul` are never NULL for a supported type: where a set has nothing better, its
  * table names the function of a slower one. */
 typedef struct {
-  const char *name;                         /* "scalar" "avx2" "avxvnni" "avx512vnni" "neon" "dotprod" "i8mm" */
+  const char *name; /* "scalar" "avx2" "avxvnni" "avx512vnni" "neon" "dotprod" "i8mm" */
   sw_matmul_fn matmul[SW_N_TYPES];
   sw_quantize_fn quantize;
 } sw_kernels;
 
 /* pack.c */
 size_t sw_packed_bytes(int type, int rows, int cols, int tile_cols);
-const char *sw_type_name(int type);         /* as in GGUF; NULL when not supported */
-int sw_type_block(int type);                /* columns per quantised block, 0 when not supported */
-size_t sw_type_bytes(int type);             /* bytes per quantised block in GGUF */
+const char *sw_type_name(int type); /* as in GGUF; NULL when not supported */
+int sw_type_block(int type);        /* columns per quantised block, 0 when not supported */
+size_t sw_type_bytes(int type);     /* bytes per quantised block in GGUF */
 /* Pack rows [row0, row1) (row0 a multiple of 16, row1 a multiple of 16 or rows) of the GGUF matrix `src` (rows x cols,
  * row-major blocks as in the file). */
 void sw_pack(const sw_mat *m, uint8_t *dst, const uint8_t *src, int row0, int row1);
-void sw_unpack(const sw_mat *m, uint8_t *dst, int row0, int row1);      /* the inverse, bit for bit */
-void sw_dequant_row(const sw_mat *m, int row, float *out);              /* (cols,) equal to the gguf package's */
+void sw_unpack(const sw_mat *m, uint8_t *dst, int row0, int row1); /* the inverse, bit for bit */
+void sw_dequant_row(const sw_mat *m, int row, float *out);         /* (cols,) equal to the gguf package's */
 
 /* dispatch.c: NULL when this CPU or OS cannot run it. */
 const sw_kernels *sw_kernels_by_name(const char *name);
 const sw_kernels *sw_kernels_best(void);
-int sw_kernels_list(const char **names, int max);                       /* usable here, slowest first */
+int sw_kernels_list(const char **names, int max); /* usable here, slowest first */
 
 #endif

@@ -1,6 +1,6 @@
-/* Runs every type of every kernel set that is usable here (or of the set ONLY alone) over odd sizes and prints "set type case hash": equal hashes
- * mean equal bits. Compiled for another processor family and run under emulation, it says whether that family agrees.
- * Exits with 1 when a kernel wrote outside its buffers. */
+/* Runs every type of every kernel set that is usable here (or of the set ONLY alone) over odd sizes and prints
+ * "set type case hash": equal hashes mean equal bits. Compiled for another processor family and run under emulation, it
+ * says whether that family agrees. Exits with 1 when a kernel wrote outside its buffers. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -10,11 +10,11 @@
 #define FILL 0xa5
 
 typedef struct {
-  int rows, blocks, tile_blocks, tokens;   /* blocks of the type, at least 32 columns each; tile_blocks 0: one tile */
+  int rows, blocks, tile_blocks, tokens; /* blocks of the type, at least 32 columns each; tile_blocks 0: one tile */
 } shape;
 
 static const shape shapes[] = {
-  {1, 1, 0, 1}, {16, 1, 0, 2}, {15, 2, 0, 3}, {33, 3, 0, 4}, {64, 2, 0, 5}, {70, 5, 0, 1}, {130, 3, 0, 9},
+  {1, 1, 0, 1},  {16, 1, 0, 2}, {15, 2, 0, 3}, {33, 3, 0, 4}, {64, 2, 0, 5},  {70, 5, 0, 1},  {130, 3, 0, 9},
   {50, 5, 1, 1}, {80, 9, 1, 6}, {41, 5, 2, 7}, {97, 9, 4, 8}, {20, 17, 0, 3}, {150, 2, 1, 1},
 };
 static uint64_t state;
@@ -93,7 +93,8 @@ static void run(const sw_kernels *k, int type, const shape *s, int number) {
     }
     k->matmul[type](&m, &x, 0, n, 0, (s->rows + 15) / 16, (float *)y, s->rows);
     h = hash(h, y, y_bytes);
-    check(src, n_blocks * quant->bytes, "blocks"), check(w, packed, "weights"), check(f, (size_t)n * cols * 4, "floats");
+    check(src, n_blocks * quant->bytes, "blocks"), check(w, packed, "weights"),
+        check(f, (size_t)n * cols * 4, "floats");
     check(q, (size_t)n * q_stride, "quants"), check(scale, (size_t)n * q_stride / 8, "scales");
     check(sum, (size_t)n * q_stride / 8, "sums"), check(y, y_bytes, "y");
   }
