@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from swarm.cli.machine import cpu_name
-from swarm.store import catalog
+from swarm.store.naming import resolve
 from tests.helpers.tmux import Terminal
 
 ROOT = Path(__file__).parents[1]
@@ -21,7 +21,7 @@ PASTED = "Put these in order of size:\na house\na mouse\na horse"
 
 
 def main() -> None:
-    model = catalog.resolve()
+    model = resolve()
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / model.name).symlink_to(model)
         env = {"HOME": folder, "SWARM_MODELS_DIR": folder, "PYTHONPATH": str(ROOT)}

@@ -26,7 +26,7 @@ from swarm.cli.remote import RemoteGeneration, RemoteModel
 from swarm.cli.terminal import BOLD, DIM, paint
 from swarm.engine.sampling import SamplingParams
 from swarm.node.home import Home
-from swarm.store import catalog
+from swarm.store.naming import resolve
 
 NAMES = ("pi-attic", "pi-kitchen", "pi-shed")
 MEMORY = "88MB"  # of each: the model takes 127 MB with both ends and a conversation, so two hold it and one does not
@@ -166,7 +166,7 @@ def play(devices: Sequence[Device], path: Path) -> int:
 def main() -> int:
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(143))
     with ProgressBar() as bar:
-        path = catalog.resolve(None, settings=config.load(), progress=bar)
+        path = resolve(None, settings=config.load(), progress=bar)
     folder = Path(tempfile.mkdtemp(prefix="swarm-demo-"))
     devices = [Device(folder, name, folder / "models") for name in NAMES]
     try:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from swarm.store import catalog
+from swarm.store.naming import resolve
 from tests.helpers.quality import GLM, LLAMA, NoLlama, Quality, glm_model, measure, random_ids, text_ids
 from tools.upcycle import upcycle
 
@@ -75,7 +75,7 @@ MIXED = [f"random {name}, {mix}" for name in GLM for mix in ("Q4_0", "Q4_K_M")]
 
 def models(folder: Path, tokens: int, random_tokens: int) -> Iterator[tuple[str, Path, list[int]]]:
     """Name, file and ids of every model of the table."""
-    dense = catalog.resolve(None)
+    dense = resolve(None)
     ids = text_ids(dense, tokens)
     yield "SmolLM2-135M, Q4_1", dense, ids
     upcycle(dense, folder / "mixture.gguf", copies=2)

@@ -17,7 +17,9 @@ from swarm.cli.finding import Finding
 from swarm.cli.terminal import GREEN, RED, YELLOW, paint
 from swarm.errors import NativeError, SwarmError
 from swarm.files import spare_bytes
-from swarm.store import catalog
+from swarm.store.fetching import DOWNLOADS, file_sha256
+from swarm.store.keeping import kept_models
+from swarm.store.naming import resolve
 from swarm.units import GIB, rate_text, size_text
 
 HELP = "Check this device: kernels, memory, disk, model, network. Says what is wrong and what to do; exits 1 if so."
@@ -117,11 +119,11 @@ def check_memory(settings: config.Settings) -> list[Finding]:
 
 def check_disk(settings: config.Settings) -> list[Finding]:
     folder = settings.models_path
-    model = catalog.CATALOG.get(settings.model)
-    kept = sum(path.stat().st_size for path in catalog.kept_models(folder))
+    model = DOWNLOADS.get(settings.model.lower())
+    kept = sum(path.stat().st_size for path in kept_models(folder))
     free = spare_bytes(folder)
     text = f"{size_text(free)} free for models in {folder} ({size_text(kept)} used)"
-    needed = 2 * model.size_bytes if model and not (folder / model.file_name).exists() else 0
+    needed = 2 * model.size_bytes if model and model.file_in(folder) is None else 0
     if free >= needed:
         return [Finding("disk", text)]
     return [Finding("disk", text, "problem", f"free {size_text(needed - free)}, or set models_dir to another disk")]
@@ -129,15 +131,15 @@ def check_disk(settings: config.Settings) -> list[Finding]:
 
 def check_model(settings: config.Settings) -> list[Finding]:
     """The default model is whole, or will be fetched."""
-    model = catalog.CATALOG.get(settings.model)
+    model = DOWNLOADS.get(settings.model.lower())
     if model is None:
-        return [Finding("model", str(catalog.resolve(settings=settings)))]
+        return [Finding("model", str(resolve(settings=settings)))]
     path = settings.models_path / model.file_name
     if not path.exists():
         return [
             Finding("model", f"{model.name} is not here yet; `swarm chat` fetches it ({size_text(model.size_bytes)})")
         ]
-    if catalog.file_sha256(path) == model.sha256:
+    if file_sha256(path) == model.sha256:
         return [Finding("model", f"{model.name} is here and whole")]
     advice = f"remove {path}; the next `swarm chat` fetches it again"
     return [Finding("model", f"{model.name} is damaged: its SHA-256 is wrong", "problem", advice)]

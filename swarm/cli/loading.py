@@ -12,7 +12,7 @@ from swarm import config
 from swarm.cli import local
 from swarm.cli.progress import ProgressBar
 from swarm.cli.terminal import DIM, LINE, note, paint
-from swarm.store import catalog
+from swarm.store.naming import resolve
 
 if TYPE_CHECKING:
     from swarm import Model
@@ -24,7 +24,7 @@ QUICK_S = 1.0  # loading that is over sooner needs no bar
 def find_model(name: str | None, settings: config.Settings) -> Path:
     """The file that MODEL means; the default model is fetched, with a progress bar, when it is not there yet."""
     with ProgressBar() as progress:
-        return catalog.resolve(name, settings=settings, progress=progress)
+        return resolve(name, settings=settings, progress=progress)
 
 
 def open_model(args: argparse.Namespace, settings: config.Settings) -> tuple[Model | RemoteModel, str]:

@@ -84,12 +84,10 @@ def need(settings: config.Settings) -> LocalNode:
 
 def name_of_model(node: LocalNode, model: str | None) -> str:
     """How the node calls what MODEL means on the command line: a file is offered to the swarm first."""
-    from pathlib import Path
+    from swarm.store.keeping import file_at
 
-    if not model or not Path(model).expanduser().is_file():
-        return model or ""
-    path = str(Path(model).expanduser().resolve())
-    return str(node.post("/swarm/models", {"path": path}, IMPORT_S)["id"])
+    path = file_at(model) if model else None
+    return str(node.post("/swarm/models", {"path": str(path.resolve())}, IMPORT_S)["id"]) if path else model or ""
 
 
 def error_text(value: object) -> str:

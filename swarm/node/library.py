@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import difflib
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,6 +21,7 @@ from swarm.node.model_cost import model_cost
 from swarm.parts import Part, all_parts
 from swarm.store.chunks import ChunkStore
 from swarm.store.manifest import Manifest
+from swarm.store.naming import closest, offered_model, slug
 from swarm.store.rectangles import Rectangle
 from swarm.store.stored_model import StoredModel
 from swarm.text.template import ChatTemplate
@@ -30,7 +29,6 @@ from swarm.text.tokenizer import Tokenizer
 from swarm.wire.ids import ModelId
 
 Bits = npt.NDArray[np.bool_]
-MIN_ID_DIGITS = 6  # of a model's id that a person may type instead of its name
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,26 +128,14 @@ class Library:
         return sorted(found.values(), key=lambda entry: (entry.name, entry.id))
 
     def find(self, text: str) -> ModelId | None:
-        """The model that somebody means: by name, a beginning of it, or id; None when none or several."""
-        entries = self.entries()
-        exact = [e for e in entries if text.lower() in (e.name, e.id)]
-        plain = _plain(text)
-        for candidates in (
-            exact,
-            [e for e in entries if _plain(e.name) == plain],
-            [e for e in entries if plain and _plain(e.name).startswith(plain)],
-            [e for e in entries if len(text) >= MIN_ID_DIGITS and e.id.startswith(text.lower())],
-        ):
-            if candidates:
-                whole = [e for e in candidates if e.n_whole] or candidates
-                return whole[0].id if len({e.id for e in whole}) == 1 else None
-        return None
+        """The model of the swarm that somebody means: by name, a beginning of it, or id; None when none or several."""
+        return offered_model(text, self.entries())
 
     def not_found(self, text: str) -> ModelNotFound:
         """The error for a name that nothing here has."""
         names = [entry.name for entry in self.entries()]
-        close = difflib.get_close_matches(text.lower(), names, n=1)
-        hint = f"did you mean {close[0]}?" if close else f"there is {', '.join(names)}" if names else "there is none"
+        close = closest(text, names)
+        hint = f"did you mean {close}?" if close else f"there is {', '.join(names)}" if names else "there is none"
         return ModelNotFound(f"no device here has a model called {text[:80]!r}; {hint}")
 
     async def _learn(self, model: ModelId) -> KnownModel:
@@ -166,12 +152,3 @@ class Library:
         self._learning.pop(model, None)
         if not task.cancelled() and task.exception() is None:
             self.known[model] = task.result()
-
-
-def slug(name: str) -> str:
-    """A model's name as one word that can be typed: SmolLM2 135M -> smollm2-135m."""
-    return re.sub(r"[^a-z0-9.]+", "-", name.lower()).strip("-.") or "model"
-
-
-def _plain(name: str) -> str:
-    return re.sub(r"[^a-z0-9]+", "", name.lower())

@@ -14,12 +14,12 @@ from swarm.errors import ConfigError
 from swarm.models.registry import spec_from_gguf
 from swarm.node import measure
 from swarm.node.home import Home
-from swarm.node.library import slug
 from swarm.node.model_cost import model_cost
 from swarm.node.plan import Json, default_plan_context, devices_with, plan_json
 from swarm.parts import all_parts
 from swarm.store.gguf import open_gguf
 from swarm.store.importing import model_name
+from swarm.store.naming import slug
 from swarm.wire.ids import PeerId
 
 

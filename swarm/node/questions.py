@@ -6,6 +6,7 @@ import asyncio
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from swarm.cluster.core import Core
 from swarm.cluster.effects import Emit, Ended, Notice
@@ -21,7 +22,9 @@ from swarm.node.event_log import EventLog
 from swarm.node.holdings import Holdings
 from swarm.node.library import KnownModel
 from swarm.node.model import DEFAULT_CONTEXT
-from swarm.store import catalog
+from swarm.store.fetching import Download, fetch
+from swarm.store.keeping import file_at
+from swarm.store.naming import meaning_of
 from swarm.units import size_text
 from swarm.wire.ids import ID_BYTES, ModelId, PeerId, SessionId
 from swarm.wire.records import Placement
@@ -84,24 +87,20 @@ class Questions:
 
     async def find(self, text: str) -> ModelId:
         """The model that `text` names ("" is the default one): of the swarm, or a file that this device can get."""
-        library, text = self._holdings.library, text or self._settings.model
-        model, known = library.find(text), catalog.CATALOG.get(text.lower())
-        if model is not None:
-            return model
-        names = {text, known.file_name} if known is not None else {text}
-        for path in catalog.kept_models(self._settings.models_path):
-            if {path.name, path.stem} & names:
-                return await self._holdings.add_file(path)
-        while model is None and self._is_settling():
+        library, folder = self._holdings.library, self._settings.models_path
+        # Only this device's user may name a path, in the settings: a client of the API must not have files opened.
+        path = None if text else file_at(self._settings.model)
+        text = text or self._settings.model
+        found = path or meaning_of(text, folder, library.entries())
+        while not isinstance(found, str | Path) and self._is_settling():
             await asyncio.sleep(0.1)  # the device that has it may be about to be found
-            model = library.find(text)
-        if model is not None:
-            return model
-        if known is None:
+            found = meaning_of(text, folder, library.entries())
+        if isinstance(found, Download):
+            self._events.note("downloading", model=found.name, size=size_text(found.size_bytes))
+            found = await self._background.run_io(fetch, found, folder)
+        if found is None:
             raise library.not_found(text)
-        self._events.note("downloading", model=known.name, size=size_text(known.size_bytes))
-        path = await self._background.run_io(catalog.fetch, known, self._settings.models_path)
-        return await self._holdings.add_file(path)
+        return await self._holdings.add_file(found) if isinstance(found, Path) else found
 
     def end_all(self) -> None:
         """End what is being answered."""

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from swarm import config
-from swarm.store.catalog import SMOLLM2
+from swarm.store.fetching import SMOLLM2
 
 
 def real_model() -> Path:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from swarm.store.catalog import SMOLLM2
+from swarm.store.fetching import SMOLLM2
 from tests.helpers.tmux import Terminal
 
 ROOT = Path(__file__).parents[2]

@@ -12,7 +12,7 @@ import pytest
 from swarm import config, cores
 from swarm.cli import doctor, doctor_network, machine
 from swarm.cli import main as cli
-from swarm.store.catalog import SMOLLM2
+from swarm.store.fetching import SMOLLM2
 
 
 @pytest.fixture(autouse=True)

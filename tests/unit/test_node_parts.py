@@ -29,7 +29,7 @@ from swarm.node import node as nodes
 from swarm.node.compute import ComputeWorker, params_of, sampling_of
 from swarm.node.fast_path import FastPath
 from swarm.node.home import Home, Running, write_json
-from swarm.node.library import Library, slug
+from swarm.node.library import Library
 from swarm.node.meters import Meters
 from swarm.node.model_cost import model_cost
 from swarm.node.questions import common_prefix, going_on
@@ -100,13 +100,6 @@ def test_a_whole_copy_is_meant_before_a_broken_one_of_the_same_name() -> None:
     books = library(holding("M", "a", 2), holding("M", "b", 4), holding("M", "c", 0))
     assert books.find("m") == "b" * 64
     assert [entry.n_whole for entry in books.entries()] == [0, 1]
-
-
-@pytest.mark.parametrize(
-    ("name", "word"), [("SmolLM2 135M", "smollm2-135m"), ("GLM-4.5 Air", "glm-4.5-air"), ("  ", "model"), ("../x", "x")]
-)
-def test_a_models_name_becomes_one_word(name: str, word: str) -> None:
-    assert slug(name) == word
 
 
 def test_the_quiet_line_names_who_is_gone_and_how_many_go_on() -> None:

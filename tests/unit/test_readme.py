@@ -13,7 +13,7 @@ import swarm
 from swarm.cli.main import COMMANDS
 from swarm.kernels.quants import QUANTS
 from swarm.models import FAMILIES
-from swarm.store.catalog import SMOLLM2
+from swarm.store.fetching import SMOLLM2
 
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]

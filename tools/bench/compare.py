@@ -224,9 +224,9 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 def resolve(name: str, directory: Path) -> str:
     if name == "smollm2":
-        from swarm.store import catalog
+        from swarm.store import naming
 
-        return str(catalog.resolve(None))
+        return str(naming.resolve(None))
     if ":" in name:
         from shapes import model_file
 

@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from swarm import kernels
 from swarm.node import measure
 from swarm.node.home import Home
-from swarm.store.catalog import resolve
+from swarm.store.naming import resolve
 from tests.helpers import nodes
 from tests.helpers.lan import Lan
 from tests.helpers.nodes import Swarm, cost_of, memories_for

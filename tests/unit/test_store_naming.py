@@ -1,0 +1,155 @@
+"""What a person calls a model, and what is meant."""
+
+from __future__ import annotations
+
+import socket
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from swarm import config
+from swarm.errors import ModelNotFound
+from swarm.store import naming
+from swarm.store.fetching import SMOLLM2
+from swarm.store.naming import meaning_of, slug
+from swarm.wire.ids import ModelId
+
+CONTENT = b"GGUF"
+
+
+def settings(tmp_path: Path, **values: Any) -> config.Settings:
+    return replace(config.defaults(), models_dir=str(tmp_path / "models"), **values)
+
+
+def test_a_path_is_itself_and_a_kept_file_is_found_by_name(tmp_path: Path) -> None:
+    kept = tmp_path / "models" / "My-Model.gguf"
+    kept.parent.mkdir()
+    kept.write_bytes(CONTENT)
+    for name in (str(kept), "My-Model.gguf", "My-Model"):
+        assert naming.resolve(name, settings=settings(tmp_path)) == kept
+    assert naming.resolve(None, settings=settings(tmp_path, model="My-Model")) == kept
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("smolm2-135m", "there is no model 'smolm2-135m' (did you mean smollm2-135m?)"),
+        ("zzz", "there is no model 'zzz'; give the path of a GGUF file, or one of: smollm2-135m"),
+        ("./none.gguf", "there is no file ./none.gguf"),
+        ("..", "is a directory; name one GGUF file"),
+        ("", "is a directory"),
+        ("../../etc/none.gguf", "there is no file"),
+        ("x" * 5000, "is not a path that can be read (File name too long)"),
+        ("~nobody-of-that-name/x.gguf", "is not a path that can be read"),
+    ],
+)
+def test_a_name_that_means_nothing_gives_one_line_that_helps(tmp_path: Path, name: str, says: str) -> None:
+    with pytest.raises(ModelNotFound) as caught:
+        naming.resolve(name, settings=settings(tmp_path))
+    assert says in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_with_the_default_model_on_disk_nothing_asks_the_network(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*args: object) -> None:
+        raise AssertionError("the network was asked")
+
+    target = tmp_path / "models" / SMOLLM2.file_name
+    target.parent.mkdir()
+    with target.open("wb") as file:
+        file.truncate(SMOLLM2.size_bytes)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    monkeypatch.setattr("subprocess.Popen.__init__", refuse)
+    assert naming.resolve(None, settings=settings(tmp_path)) == target
+
+
+@dataclass(frozen=True)
+class Offer:
+    """A model of the swarm."""
+
+    name: str
+    id: ModelId
+    n_whole: int = 1
+
+
+def offer(name: str, digit: str, n_whole: int = 1) -> Offer:
+    return Offer(name, ModelId(digit * 64), n_whole)
+
+
+def keep(tmp_path: Path, *names: str) -> Path:
+    folder = tmp_path / "models"
+    folder.mkdir(exist_ok=True)
+    for name in names:
+        (folder / name).write_bytes(CONTENT)
+    return folder
+
+
+def test_case_and_punctuation_do_not_matter_with_and_without_a_swarm(tmp_path: Path) -> None:
+    folder = keep(tmp_path, "GLM-4-9B.Q4_K_M.gguf")
+    for text in ("glm-4-9b.q4_k_m", "GLM 4 9B Q4 K M", "glm49b-q4km.gguf"):
+        assert meaning_of(text, folder) == folder / "GLM-4-9B.Q4_K_M.gguf", text
+    assert meaning_of("Glm 4 9b", tmp_path, [offer("glm-4-9b", "b")]) == "b" * 64
+
+
+def test_the_beginning_of_a_name_is_enough_when_it_is_the_beginning_of_one_only(tmp_path: Path) -> None:
+    folder = keep(tmp_path, "GLM-4-9B.gguf", "GLM-4-32B.gguf", "Qwen3.gguf")
+    assert meaning_of("qwen", folder) == folder / "Qwen3.gguf"
+    assert meaning_of("glm", folder) is None
+    assert meaning_of("glm", folder, [offer("glm-5", "5")]) == "5" * 64
+
+
+def test_of_two_names_the_one_that_was_written_exactly_is_meant(tmp_path: Path) -> None:
+    folder = keep(tmp_path, "GLM-4.gguf", "glm-4.gguf", "GLM-4-9B.gguf")
+    assert meaning_of("GLM-4", folder) == folder / "GLM-4.gguf"
+    assert meaning_of("glm-45", tmp_path, [offer("glm-4.5", "a"), offer("glm-45", "b")]) == "b" * 64
+
+
+def test_the_swarms_model_is_meant_before_a_file_of_that_name(tmp_path: Path) -> None:
+    folder = keep(tmp_path, "GLM-4-9B.gguf")
+    assert meaning_of("glm-4-9b", folder, [offer("glm-4-9b", "b")]) == "b" * 64
+
+
+def test_a_file_of_that_very_name_is_meant_before_another_that_begins_so(tmp_path: Path) -> None:
+    folder = keep(tmp_path, "GLM-4-9B.gguf")
+    assert meaning_of("GLM-4-9B", folder, [offer("glm-4-9b-chat", "c")]) == folder / "GLM-4-9B.gguf"
+
+
+def test_nothing_is_downloaded_that_is_here_or_in_the_swarm(tmp_path: Path) -> None:
+    assert meaning_of("SmolLM2-135M", tmp_path) is SMOLLM2
+    assert meaning_of(SMOLLM2.name, tmp_path, [offer("smollm2-135m-instruct", "a")]) == "a" * 64
+    folder = keep(tmp_path, "smollm2-135m.gguf")
+    assert meaning_of(SMOLLM2.name, folder) == folder / "smollm2-135m.gguf", "somebody's own file of that name"
+
+
+def test_a_download_that_was_cut_off_is_fetched_again(tmp_path: Path) -> None:
+    folder = keep(tmp_path, SMOLLM2.file_name)
+    assert meaning_of(SMOLLM2.name, folder) is SMOLLM2
+
+
+def test_a_path_is_no_name(tmp_path: Path) -> None:
+    folder = keep(tmp_path, "GLM-4-9B.gguf")
+    for text in ("./GLM-4-9B", "..", "", "../GLM-4-9B.gguf"):
+        assert meaning_of(text, folder, [offer("glm-4-9b", "b")]) is None
+
+
+def test_a_directory_that_happens_to_be_called_so_does_not_hide_a_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = keep(tmp_path, "glm-4.gguf")
+    (tmp_path / "glm-4").mkdir()
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert naming.resolve("glm-4", settings=settings(tmp_path)) == folder / "glm-4.gguf"
+    with pytest.raises(ModelNotFound, match="empty is a directory"):
+        naming.resolve("empty", settings=settings(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("name", "word"), [("SmolLM2 135M", "smollm2-135m"), ("GLM-4.5 Air", "glm-4.5-air"), ("  ", "model"), ("../x", "x")]
+)
+def test_a_models_name_becomes_one_word(name: str, word: str) -> None:
+    assert slug(name) == word
