@@ -45,13 +45,15 @@ class Live:
             note(f"swarm: starting anew: {why}" if why else "swarm: this device has left")
 
     async def _show_lines(self) -> None:
-        shown = 0.0
+        shown, changed = 0.0, asyncio.Event()
+        self._node.events.on_entry = lambda: self._node.background.post(changed.set)
         while True:
+            changed.clear()
             for at, event, fields in [entry for entry in list(self._node.events.entries) if entry[0] > shown]:
                 shown = at
                 words = " ".join(f"{name}={value}" for name, value in fields.items())
                 note(f"{time.strftime('%H:%M:%S', time.localtime(at))} {event} {words}".rstrip())
-            await asyncio.sleep(0.1)
+            await changed.wait()
 
     async def _show_table(self) -> None:
         from rich.console import Console, Group

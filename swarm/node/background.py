@@ -10,6 +10,7 @@ from typing import Protocol, TypeVar, TypeVarTuple
 
 Result = TypeVar("Result")
 Args = TypeVarTuple("Args")
+AFTER_BUG_S = 1.0  # a bug that comes again at once must not fill the log
 IO_THREADS = 3  # hash, write and read chunks; import files; build tokenizers
 
 
@@ -26,7 +27,7 @@ class Background:
         self.stopping = asyncio.Event()  # set by whoever wants the node to end
         self.starts_anew = ""  # after it has ended, and why
         self._loop = asyncio.get_running_loop()
-        self._on_bug = on_bug
+        self.on_bug = on_bug
         self._tasks: set[asyncio.Task[None]] = set()
         self._io = ThreadPoolExecutor(IO_THREADS, "swarm-io")
 
@@ -45,6 +46,14 @@ class Background:
         self._tasks.add(task)
         task.add_done_callback(self._on_task_done)
 
+    def call_at(self, at: float, function: Callable[[], object]) -> asyncio.TimerHandle:
+        """Call a function on the loop at a time of `time.monotonic`; on the loop."""
+        return self._loop.call_at(at, function)
+
+    def every(self, seconds: Callable[[], float], work: Callable[[], object]) -> None:
+        """Do something again and again, until the node stops; `seconds` says how long to wait each time."""
+        self.spawn(self._again_and_again(seconds, work))
+
     def start_anew(self, delay_s: float, why: str) -> None:
         """End the node in a moment, to be started again with what is on the disk by then."""
         self.starts_anew = why
@@ -60,8 +69,17 @@ class Background:
         """End the threads."""
         self._io.shutdown()
 
+    async def _again_and_again(self, seconds: Callable[[], float], work: Callable[[], object]) -> None:
+        while True:
+            try:
+                work()
+            except Exception as error:  # a bug in one turn must not end all later ones
+                self.on_bug(error)
+                await asyncio.sleep(AFTER_BUG_S)
+            await asyncio.sleep(seconds())
+
     def _on_task_done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         error = None if task.cancelled() else task.exception()
         if error is not None:
-            self._on_bug(error)
+            self.on_bug(error)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
+from collections.abc import Callable
 
 from swarm import limits
 from swarm.cluster.effects import Log
@@ -20,12 +21,14 @@ class EventLog:
 
     def __init__(self) -> None:
         self.entries: deque[tuple[float, str, Fields]] = deque(maxlen=limits.MAX_SHOWN_EVENTS)
+        self.on_entry: Callable[[], object] = lambda: None  # called after each, on the thread that it is on
         self.troubles: deque[NotLetIn | CloneSeen] = deque(maxlen=limits.MAX_SHOWN_EVENTS)
 
     def note(self, event: str, **fields: str | int | float) -> None:
         """Something happened that a person may want to know."""
         self.entries.append((time.time(), event, fields))
         log.info("%s %s", event, fields)
+        self.on_entry()
 
     def bug(self, error: BaseException) -> None:
         """Something of ours failed."""

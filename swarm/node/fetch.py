@@ -36,6 +36,7 @@ from swarm.wire.records import ModelHolding
 
 log = logging.getLogger(__name__)
 Bits = npt.NDArray[np.bool_]
+TICK_S = 0.1  # while something is fetched; the pull scheduler says what is due
 Result = TypeVar("Result")
 Args = TypeVarTuple("Args")
 
@@ -92,6 +93,7 @@ class Fetcher:
         self._pieces: dict[tuple[PeerId, ModelId, int], asyncio.Future[tuple[bytes, int]]] = {}
         self._rate: float | None = None
         self._banned: set[PeerId] = set()
+        self._ticking: asyncio.Task[None] | None = None
 
     # --- what the node asks
 
@@ -108,6 +110,8 @@ class Fetcher:
         fetch = self._fetches.get(model) or self._begin(model, here.manifest)
         wait = _Wait(missing, asyncio.get_running_loop().create_future())
         fetch.waits.append(wait)
+        if self._ticking is None or self._ticking.done():
+            self._ticking = _spawn(self._tick_while_fetching())
         self._do(fetch, fetch.pull.want(sorted(missing), time.monotonic()))
         self._settle(fetch, (chunk for chunk in missing if here.held[chunk]))  # what came while room was made
         await wait.future
@@ -141,6 +145,10 @@ class Fetcher:
             self._rate = bytes_per_s
             for fetch in list(self._fetches.values()):
                 self._do(fetch, fetch.pull.set_rate(bytes_per_s, time.monotonic()))
+
+    @property
+    def is_fetching(self) -> bool:
+        return bool(self._fetches)
 
     def tick(self) -> None:
         """Time has passed."""
@@ -205,6 +213,14 @@ class Fetcher:
             _spawn(self._keep(fetch, ask.request, ask.chunk, frame))
 
     # --- within
+
+    async def _tick_while_fetching(self) -> None:
+        while self._fetches:
+            try:
+                self.tick()
+            except Exception:  # a bug in one turn must not end all later ones
+                log.exception("a bug")
+            await asyncio.sleep(TICK_S)
 
     def _begin(self, model: ModelId, manifest: Manifest) -> _Fetch:
         pull = Pull(manifest.chunk_sizes, Random(self._rng.random()), manifest.name)
@@ -314,9 +330,10 @@ class Fetcher:
 _tasks: set[asyncio.Task[None]] = set()
 
 
-def _spawn(work: Awaitable[None]) -> None:
+def _spawn(work: Awaitable[None]) -> asyncio.Task[None]:
     """Run on the loop; the task is kept until it ends."""
     task = asyncio.ensure_future(work)
     assert isinstance(task, asyncio.Task)
     _tasks.add(task)
     task.add_done_callback(_tasks.discard)
+    return task

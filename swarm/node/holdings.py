@@ -57,7 +57,6 @@ class Holdings:
         self._events = events
         self._me = me
         self._threads = threads
-        self._told_at = driver.now
         self._missed: set[ModelId] = set()  # models that nobody gave when they were asked for: to be asked for again
         driver.carry_out(LookUp, lambda effect: self.look_up(effect.model), on_loop=True)
 
@@ -89,15 +88,8 @@ class Holdings:
     def tell_catalog(self) -> None:
         """Tell all peers what this device has."""
         catalog = self.catalog()
-        self._told_at = self._driver.now
         for peer in self._driver.read(lambda core: core.others()):
             self._outbox.send(peer, catalog)
-
-    def tick(self) -> None:
-        """Time has passed."""
-        if self._driver.now - self._told_at > limits.CATALOG_INTERVAL_S:
-            self.tell_catalog()
-        self.library.fetcher.tick()
 
     # --- what peers say
 

@@ -47,7 +47,7 @@ from swarm.wire.records import Capabilities
 
 TransportOf = Callable[[Inbox], Transport]
 Json = dict[str, object]
-TICK_S = 0.1
+BUSY_LOOK_S = 0.1  # while chunks come or go: an answer that begins gets the network within this
 RESTART_S = 5.0  # after a bug: should it come again at once, others are not bothered too often
 BUSY_SHARE = 0.25  # of the fastest link, for fetching while an answer runs: it adds at most a third to a message's way
 
@@ -86,7 +86,7 @@ class Node:
         self.peer = me.peer
         identity = Identity(me.peer, me.boot, options.name, first_epoch=int(time.time()))
         core = Core(identity, capabilities, Random(secrets.randbits(64)))
-        self._driver = driver = Driver(core, self.background.post)
+        self._driver = driver = Driver(core, self.background)
         self._began_at = driver.now
         self._meters = Meters()
         self._outbox = outbox = Outbox(self.transport, self.events)
@@ -147,7 +147,9 @@ class Node:
         threads = options.settings.threads or kernels.threads()
         capabilities = await loop.run_in_executor(None, measure.capabilities, options.home, options.settings, threads)
         node = cls(options, transport_of, capabilities)
-        node.background.spawn(node._tick_for_ever())
+        node._driver.start()
+        node.background.every(node._look_interval_s, node._look_around)
+        node.background.every(lambda: limits.CATALOG_INTERVAL_S, node.holdings.tell_catalog)
         node.background.spawn(node._measure_again())
         for holding in node.store.holdings():
             node.holdings.look_up(holding.model)
@@ -159,6 +161,7 @@ class Node:
         self._driver.act(lambda core, now: core.leave(now))
         self.questions.end_all()
         await self.peers.stop()
+        self._driver.stop()
         self._provider.stop()
         await self.background.end_tasks()
         loop = asyncio.get_running_loop()
@@ -312,22 +315,16 @@ class Node:
         """True for the first seconds, in which devices that take part may not have been found yet."""
         return self._driver.now - self._began_at < limits.SETTLE_S
 
-    async def _tick_for_ever(self) -> None:
-        while True:
-            try:
-                self._tick()
-            except Exception as error:  # a bug in one thing that is to be done must not end the time for all others
-                self.events.bug(error)
-                await asyncio.sleep(1.0)
-            await asyncio.sleep(TICK_S)
-
-    def _tick(self) -> None:
-        self._driver.act(lambda core, now: core.tick(now))
+    def _look_around(self) -> None:
+        """What our heartbeats say; and who is to have the network."""
         self._meters.tick(self._worker.busy_s, self._worker.positions, self._driver.now)
         self.transport.set_state(self.status.state())
         self._give_way_to_answers()
-        self.holdings.tick()
-        self.questions.tick()
+
+    def _look_interval_s(self) -> float:
+        return (
+            BUSY_LOOK_S if self.library.fetcher.is_fetching or self._provider.is_giving else limits.HEARTBEAT_INTERVAL_S
+        )
 
     def _give_way_to_answers(self) -> None:
         """While an answer passes through here, fetching and giving leave most of the network to it."""

@@ -80,6 +80,10 @@ class Provider:
         if task is not None:
             task.cancel()
 
+    @property
+    def is_giving(self) -> bool:
+        return bool(self._tasks)
+
     def set_rate(self, bytes_per_s: float | None) -> None:
         """Give no more than this: an answer in progress needs the network. None lets go."""
         self._limit.set_rate(bytes_per_s, self._clock())

@@ -29,6 +29,7 @@ from swarm.units import size_text
 from swarm.wire.ids import ID_BYTES, ModelId, PeerId, SessionId
 from swarm.wire.records import Placement
 
+WATCH_S = 0.1  # how late a reader hears what is not news of the core
 MIN_REUSE_TOKENS = 16  # that a question must have in common with a conversation to go on with it
 
 
@@ -83,6 +84,7 @@ class Questions:
         )
         answer.reused = reused
         self.answers[session] = answer
+        self._background.spawn(self._watch(answer))
         return answer
 
     async def find(self, text: str) -> ModelId:
@@ -107,17 +109,16 @@ class Questions:
         for answer in list(self.answers.values()):
             answer.cancel()
 
-    def tick(self) -> None:
-        """Tell every reader who still waits for the first word how far the prompt is read."""
-        for key, answer in self.answers.items():
-            session = self._driver.read(lambda core, key=key: _running(core, key))  # type: ignore[misc]
+    # --- within
+
+    async def _watch(self, answer: Answer) -> None:
+        """Tell a reader who still waits for the first word how far the prompt is read."""
+        while self.answers.get(answer.session) is answer:
+            session = self._driver.read(lambda core: _running(core, answer.session))
             if session is not None:
                 self._say_who_is_gone(answer, session)
                 self._tell_reading(answer, session)
-        self._placements = {key: at for key, at in self._placements.items() if key in self.answers}
-        self._read = {key: done for key, done in self._read.items() if key in self.answers}
-
-    # --- within
+            await asyncio.sleep(WATCH_S)
 
     def _deliver(self, effect: Emit | Ended | Notice) -> None:
         answer = self.answers.get(effect.session)
@@ -129,6 +130,8 @@ class Questions:
 
     def _forget(self, session: SessionId) -> None:
         self.answers.pop(session, None)
+        self._placements.pop(session, None)
+        self._read.pop(session, None)
 
     def _say_who_is_gone(self, answer: Answer, session: _Running) -> None:
         """When an answer goes on with other devices than before, its reader hears why."""

@@ -6,8 +6,10 @@ import ast
 import asyncio
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from random import Random
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,6 +20,7 @@ from swarm.cluster.core import Core, Identity
 from swarm.cluster.effects import Effect, Log, LookUp, Reason
 from swarm.node.driver import Driver, is_serving
 from swarm.wire.ids import BootId, ModelId, PeerId, SessionId
+from swarm.wire.messages import Goodbye
 from swarm.wire.records import Capabilities
 
 LOG, LOOK_UP = Log("joined"), LookUp(ModelId("m"))
@@ -29,19 +32,69 @@ def a_core() -> Core:
     return Core(Identity(PeerId("a" * 32), BootId("b" * 32), "one"), capabilities, Random(1))
 
 
-class Hands:
-    """Carries out effects, and remembers which and where."""
+@dataclass
+class FakeTimer:
+    at: float
+    function: Callable[[], object]
+    cancelled: bool = False
 
-    def __init__(self) -> None:
+    def cancel(self) -> None:
+        self.cancelled = True
+
+
+class FakeCore:
+    """A core that wants to be ticked at `due`; what a tick does is said by the test."""
+
+    def __init__(self, due: float) -> None:
+        self.due = due
+        self.ticks: list[float] = []
+        self.on_tick: Callable[[], object] = lambda: None
+
+    def get_timer(self) -> float:
+        return self.due
+
+    def tick(self, now: float) -> list[Effect]:
+        self.ticks.append(now)
+        self.on_tick()
+        self.due = now + 10.0
+        return []
+
+
+class Hands:
+    """Carries out effects, and remembers which and where; a loop that runs what was posted when it is told to."""
+
+    def __init__(self, core: Any = None) -> None:
         self.done: list[tuple[str, Effect, int]] = []
         self.posted: list[Callable[[], object]] = []
-        self.driver = Driver(a_core(), lambda function, *_: self.posted.append(function), lambda: 7.0)  # type: ignore[arg-type,misc]
+        self.timers: list[FakeTimer] = []
+        self.bugs: list[BaseException] = []
+        self.now = 7.0
+        background: Any = SimpleNamespace(post=self.posted.append, call_at=self.call_at, on_bug=self.bugs.append)
+        self.driver = Driver(core or a_core(), background, lambda: self.now)
         self.driver.carry_out(Log, lambda effect: self.note("at once", effect))
         self.driver.carry_out(LookUp, lambda effect: self.note("on the loop", effect), on_loop=True)
         self.driver.carry_out(fx.Ended, lambda effect: self.note("on the loop", effect), on_loop=True)
 
     def note(self, where: str, effect: Effect) -> None:
         self.done.append((where, effect, threading.get_ident()))
+
+    def call_at(self, at: float, function: Callable[[], object]) -> FakeTimer:
+        self.timers.append(FakeTimer(at, function))
+        return self.timers[-1]
+
+    def ring(self) -> None:
+        """The time of the one timer that is set comes."""
+        (timer,) = self.set_timers()
+        self.timers.clear()
+        self.now = timer.at
+        timer.function()
+
+    def set_timers(self) -> list[FakeTimer]:
+        return [timer for timer in self.timers if not timer.cancelled]
+
+    def run_posted(self) -> None:
+        while self.posted:
+            self.posted.pop(0)()
 
     @property
     def order(self) -> list[tuple[str, Effect]]:
@@ -73,8 +126,7 @@ def test_what_belongs_on_the_loop_waits_for_it_when_another_thread_acts() -> Non
     in_thread(lambda: hands.driver.act(lambda core, now: [LOOK_UP, LOG]))
     assert hands.order == [("at once", LOG)] and hands.done[0][2] != threading.get_ident()
     in_thread(lambda: hands.driver.act(lambda core, now: [ENDED]))
-    for function in hands.posted:
-        function()
+    hands.run_posted()
     assert hands.order[1:] == [("on the loop", LOOK_UP), ("on the loop", ENDED)]
     assert {ident for where, _, ident in hands.done if where == "on the loop"} == {threading.get_ident()}
 
@@ -124,6 +176,73 @@ def test_who_carries_out_an_effect_may_look_at_the_core_and_act() -> None:
 def test_an_effect_that_nobody_carries_out_is_a_bug() -> None:
     with pytest.raises(KeyError):
         Hands().driver.act(lambda core, now: [fx.DropKv(SessionId("s"))])
+
+
+def test_the_core_is_ticked_at_the_start_and_then_when_it_wants_it() -> None:
+    core = FakeCore(-1e9)
+    hands = Hands(core)
+    hands.driver.act(lambda core, now: [])
+    assert not hands.timers, "not before the start"
+    hands.driver.start()
+    assert core.ticks == [7.0]
+    hands.ring()
+    hands.ring()
+    assert core.ticks == [7.0, 17.0, 27.0] and [timer.at for timer in hands.set_timers()] == [37.0]
+    hands.driver.stop()
+    assert not hands.set_timers()
+
+
+@pytest.mark.parametrize("effect", [LOG, None])
+def test_a_timer_that_comes_nearer_wakes_the_loop_earlier(effect: Effect | None) -> None:
+    core = FakeCore(0.0)
+    hands = Hands(core)
+    hands.driver.start()
+
+    def nearer(_: Core, now: float) -> list[Effect]:
+        core.due = 9.0
+        return [effect] if effect is not None else []
+
+    if effect is None:
+        hands.driver.act(nearer)
+    else:
+        in_thread(lambda: hands.driver.act(nearer))
+        hands.run_posted()
+    assert [timer.at for timer in hands.set_timers()] == [9.0]
+
+
+def test_a_timer_that_was_put_off_rings_once_for_nothing() -> None:
+    core = FakeCore(0.0)
+    hands = Hands(core)
+    hands.driver.start()
+    core.due = 20.0
+    hands.driver.act(lambda core, now: [])
+    assert [timer.at for timer in hands.set_timers()] == [17.0], "nothing is set anew for it"
+
+
+def test_the_next_step_of_an_answer_does_not_wake_the_loop() -> None:
+    core = FakeCore(0.0)
+    hands = Hands(core)
+    hands.driver.carry_out(fx.Send, lambda effect: None)
+    hands.driver.start()
+    message = Goodbye("x")
+    in_thread(lambda: hands.driver.act_if_free(lambda core, now: [fx.Send(PeerId("b" * 32), message)]))
+    assert not hands.posted
+
+
+def test_a_bug_in_a_tick_does_not_end_the_time() -> None:
+    core = FakeCore(0.0)
+    hands = Hands(core)
+
+    def fail() -> None:
+        raise RuntimeError("oops")
+
+    core.on_tick = fail
+    hands.driver.start()
+    assert [str(bug) for bug in hands.bugs] == ["oops"]
+    hands.ring()
+    core.on_tick = lambda: None
+    hands.ring()
+    assert len(hands.bugs) == 2 and core.ticks == [7.0, 8.0, 9.0]
 
 
 @pytest.mark.parametrize("package", ["node", "api", "cli"])

@@ -26,6 +26,7 @@ from swarm.net.events import PeerDown, Received
 from swarm.net.transport import Transport
 from swarm.node import measure
 from swarm.node import node as nodes
+from swarm.node.background import Background
 from swarm.node.compute import ComputeWorker, params_of, sampling_of
 from swarm.node.fast_path import FastPath
 from swarm.node.home import Home, Running, write_json
@@ -174,13 +175,16 @@ def test_a_bug_does_not_end_the_ticks_or_the_worker(monkeypatch: pytest.MonkeyPa
         if len(sleeps) > 4:
             raise asyncio.CancelledError
 
+    async def play() -> None:
+        background = Background(lambda error: bugs.append(str(error)))
+        monkeypatch.setattr(asyncio, "sleep", no_time)
+        await background._again_and_again(lambda: 0.3, fail)
+
     sleeps: list[float] = []
     bugs: list[str] = []
-    node: Any = SimpleNamespace(_tick=fail, events=SimpleNamespace(bug=lambda error: bugs.append(str(error))))
-    monkeypatch.setattr(asyncio, "sleep", no_time)
     with pytest.raises(asyncio.CancelledError):
-        asyncio.run(nodes.Node._tick_for_ever(node))
-    assert bugs == ["oops"] * 3 and sleeps == [1.0, nodes.TICK_S] * 2 + [1.0]
+        asyncio.run(play())
+    assert bugs == ["oops"] * 3 and sleeps == [1.0, 0.3] * 2 + [1.0]
     worker = ComputeWorker(lambda function, *_: function(), fail, threads=1)
     called = threading.Event()
     worker.call_after(fail)
