@@ -12,14 +12,26 @@ from typing import TypeVar
 from swarm.net.events import Event, PeerUp, Received
 from swarm.net.inbox import Inbox
 from swarm.net.transport import Transport
-from swarm.wire.messages import Heartbeat, Message
+from swarm.wire.ids import ChunkId, SessionId
+from swarm.wire.messages import Activation, ChunkReply, Heartbeat, Message
 from swarm.wire.proof import Credentials
-from swarm.wire.records import Address
+from swarm.wire.records import Address, TensorInfo
 
 HOST = "127.0.0.1"
+PIECE = bytes(1024 * 1024)  # of a chunk
 WAIT_S = 15.0
 E = TypeVar("E")
 M = TypeVar("M", bound=Message)
+
+
+def activation(position: int, n_bytes: int = 64) -> Activation:
+    """A message of the fast lane; its frame has so many bytes."""
+    return Activation(SessionId("ab" * 16), 1, position, 1, TensorInfo("f16", (n_bytes // 2,)), False, ())
+
+
+def reply(number: int) -> ChunkReply:
+    """A message of the bulk lane; its frame may be anything."""
+    return ChunkReply(number, ChunkId("cd" * 32), 0, True)
 
 
 class Box:

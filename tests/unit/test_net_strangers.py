@@ -44,6 +44,7 @@ class Answer:
         self.n_tokens = 0
         self.longest_s = 0.0
         self._stop = threading.Event()
+        self._more = threading.Condition()
         self._thread = threading.Thread(target=self._run)
 
     def __enter__(self) -> Answer:
@@ -61,7 +62,7 @@ class Answer:
         self.wait_for_tokens(20)
         patience = time.monotonic() + 2.0
         while (grown := self._grown()) >= FLAT_BYTES and time.monotonic() < patience:
-            time.sleep(0.05)  # libzmq closes sockets on a thread of its own
+            self.wait_for_tokens(20)  # libzmq closes sockets on a thread of its own
         print(f"{self.n_tokens} tokens, longest gap {self.longest_s * 1e3:.0f} ms, memory grew {grown >> 10} KiB")
         lost = [event.peer for event in self.one.drain() if isinstance(event, PeerDown)]
         assert self.other.peer not in lost
@@ -74,10 +75,9 @@ class Answer:
 
     def wait_for_tokens(self, n: int) -> None:
         """Return when n more have come."""
-        wanted, deadline = self.n_tokens + n, time.monotonic() + 20
-        while self.n_tokens < wanted and time.monotonic() < deadline:
-            self._thread.join(0.01)
-        assert self.n_tokens >= wanted, "the answer has stopped"
+        with self._more:
+            wanted = self.n_tokens + n
+            assert self._more.wait_for(lambda: self.n_tokens >= wanted, timeout=20), "the answer has stopped"
 
     def _run(self) -> None:
         frame = bytes(8000)
@@ -89,7 +89,9 @@ class Answer:
             if self.other.receive(Activation)[0].position != position:
                 return
             self.longest_s = max(self.longest_s, time.monotonic() - start)
-            self.n_tokens += 1
+            with self._more:
+                self.n_tokens += 1
+                self._more.notify_all()
 
 
 @pytest.fixture
@@ -287,6 +289,7 @@ class Recorder:
         self._listener = socket.create_server((target.host, 0))
         self.address = Address(target.host, self._listener.getsockname()[1])
         self._connections: list[socket.socket] = []
+        self._more = threading.Condition()
         self._threads = [threading.Thread(target=self._accept)]
 
     def __enter__(self) -> Recorder:
@@ -305,10 +308,8 @@ class Recorder:
 
     def wait_for_bytes(self, n: int) -> None:
         """Return when so many were recorded."""
-        deadline = time.monotonic() + 10
-        while len(self.sent) < n and time.monotonic() < deadline:
-            self._threads[0].join(0.01)
-        assert len(self.sent) >= n
+        with self._more:
+            assert self._more.wait_for(lambda: len(self.sent) >= n, timeout=10)
 
     def _accept(self) -> None:
         with contextlib.suppress(OSError):
@@ -324,6 +325,8 @@ class Recorder:
         with contextlib.suppress(OSError):
             while data := source.recv(65536):
                 if keep:
-                    self.sent += data
+                    with self._more:
+                        self.sent += data
+                        self._more.notify_all()
                 sink.sendall(data)
             sink.shutdown(socket.SHUT_RDWR)

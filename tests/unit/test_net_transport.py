@@ -11,31 +11,18 @@ import pytest
 from swarm import limits
 from swarm.errors import LocalProtocolError, PeerBusy, PeerLost, SwarmNetworkError
 from swarm.net import transport as transports
-from swarm.net.events import Broken, CloneSeen, NotLetIn, PeerDown, PeerUp
-from swarm.net.link_effects import Effect
-from swarm.net.links import Link
-from swarm.net.reactor import Reactor
+from swarm.net.events import CloneSeen, NotLetIn, PeerDown, PeerUp
 from swarm.net.transport import DEFAULT_PORT, resolve
-from swarm.wire.ids import ChunkId, PeerId, SessionId
+from swarm.wire.ids import PeerId
 from swarm.wire.messages import Activation, ChunkReply, Goodbye, Heartbeat, Lane, LinkProbe, LinkProbed, StatusRequest
-from swarm.wire.records import Address, NodeState, TensorInfo
-from tests.helpers.transports import Boxes, boxes
-
-PIECE = bytes(1024 * 1024)
+from swarm.wire.records import Address, NodeState
+from tests.helpers.transports import PIECE, Boxes, activation, boxes, reply
 
 
 @pytest.fixture
 def maker() -> Iterator[Boxes]:
     with boxes() as made:
         yield made
-
-
-def activation(position: int, n_bytes: int = 64) -> Activation:
-    return Activation(SessionId("ab" * 16), 1, position, 1, TensorInfo("f16", (n_bytes // 2,)), False, ())
-
-
-def reply(number: int) -> ChunkReply:
-    return ChunkReply(number, ChunkId("cd" * 32), 0, True)
 
 
 def test_members_connect_and_messages_arrive_with_their_frames(maker: Boxes) -> None:
@@ -107,51 +94,6 @@ def test_both_calling_each_other_make_one_peer(maker: Boxes) -> None:
     for box in (one, other):
         assert [box.receive(Activation)[0].position for _ in range(50)] == list(range(50))
         assert len(box.transport.peers()) == 1
-
-
-def test_when_both_were_called_before_either_was_answered_both_lanes_come_up(maker: Boxes) -> None:
-    """Then both hold to the link that the other one made."""
-    pair = maker.make("one"), maker.make("other")
-
-    def hear_answers_after_being_called(reactor: Reactor) -> None:
-        read = reactor._read_call
-        reactor._read_call = lambda link: not reactor._policy.links.peers or read(link)  # type: ignore[method-assign]
-
-    for box in pair:
-        hear_answers_after_being_called(box.transport._reactor)
-    for box, other in (pair, pair[::-1]):
-        box.transport.call(str(other.address))
-    for box in pair:
-        box.wait(PeerUp)
-    deadline = time.monotonic() + 5
-    while not all(info.has_bulk for box in pair for info in box.transport.peers()):
-        assert time.monotonic() < deadline, "no bulk link"
-        time.sleep(0.01)
-    for box, other in (pair, pair[::-1]):
-        box.transport.send(other.peer, reply(1), PIECE)
-    for box in pair:
-        assert box.receive(ChunkReply)[1] == PIECE
-
-
-def test_an_address_that_is_named_and_remembered_becomes_one_link(maker: Boxes) -> None:
-    """With two, each side may choose another one, and what was said on the link that ends is lost."""
-    other, one = sorted([maker.make("one"), maker.make("other")], key=lambda box: box.peer)  # it calls at once
-    n_links = 0
-    up = one.transport._reactor._policy.up
-
-    def count(link: Link, now: float) -> list[Effect]:
-        nonlocal n_links
-        n_links += link.lane is Lane.FAST
-        return up(link, now)
-
-    one.transport._reactor._policy.up = count  # type: ignore[method-assign]
-    with other.transport._reactor._lock:
-        other.knows(one)
-        other.transport.call(str(one.address))
-    other.wait(PeerUp)
-    time.sleep(1.0)
-    assert n_links == 1
-    assert other.transport.unreached() == ()
 
 
 def test_gossip_connects_those_who_know_only_one(maker: Boxes) -> None:
@@ -268,21 +210,6 @@ def test_many_threads_may_send_at_once(maker: Boxes) -> None:
         thread.join()
     assert sorted(came) == sorted(1000 * i + j for i in range(4) for j in range(50))
     assert all([p for p in came if p // 1000 == i] == [1000 * i + j for j in range(50)] for i in range(4))
-
-
-def test_a_bug_ends_the_transport_and_is_told(maker: Boxes) -> None:
-    one, other = maker.pair()
-
-    def tick() -> None:
-        raise RuntimeError("oops")
-
-    one.transport._reactor._tick = tick  # type: ignore[method-assign]
-    assert one.wait(Broken).text == "RuntimeError: oops"
-    assert other.wait(PeerDown).peer == one.peer
-    one.transport.stop()
-    assert one.transport.peers() == ()
-    with pytest.raises(PeerLost, match="not connected"):
-        one.transport.send(other.peer, activation(1), bytes(64))
 
 
 def test_a_goodbye_sent_by_hand_takes_the_peer_down(maker: Boxes) -> None:
