@@ -53,7 +53,7 @@ class NetworkFacts:
     interfaces: tuple[Interface, ...] = ()
     discovery_problem: str = ""
     heard_own_multicast: bool | None = None
-    seen: tuple[Seen, ...] = ()
+    seen: tuple[Seen, ...] | None = None  # announcements that were heard
     peers: tuple[PeerInfo, ...] = ()
     unreached: tuple[Unreached, ...] = ()
     not_let_in: tuple[NotLetIn, ...] = ()
@@ -86,6 +86,8 @@ def _multicast(facts: NetworkFacts) -> Iterator[NetworkFinding]:
         yield NetworkFinding(Level.BAD, f"devices cannot be discovered: {facts.discovery_problem}", advice)
     elif facts.heard_own_multicast is False:
         yield NetworkFinding(Level.BAD, "multicast is blocked on this device", f"{OPEN_PORTS}, or {advice}")
+    elif facts.seen is None:
+        return
     elif not facts.seen and not facts.peers:
         isolated = "if there is another one, its network may separate devices (guest Wi-Fi, client isolation): "
         yield NetworkFinding(Level.NOTE, "no other device was heard", isolated + advice)
@@ -102,7 +104,7 @@ def _port(facts: NetworkFacts) -> Iterator[NetworkFinding]:
 
 
 def _versions(facts: NetworkFacts) -> Iterator[NetworkFinding]:
-    for seen in facts.seen:
+    for seen in facts.seen or ():
         if seen.version.major != PROTOCOL.major:
             text = f"the device at {_where(seen.addresses)} speaks protocol {seen.version}, this one {PROTOCOL}"
             yield NetworkFinding(Level.BAD, text, "update the older one")
@@ -112,7 +114,7 @@ def _versions(facts: NetworkFacts) -> Iterator[NetworkFinding]:
 
 
 def _keys(facts: NetworkFacts) -> Iterator[NetworkFinding]:
-    others = {seen.fingerprint: seen for seen in facts.seen if seen.fingerprint not in (facts.fingerprint, b"")}
+    others = {seen.fingerprint: seen for seen in facts.seen or () if seen.fingerprint not in (facts.fingerprint, b"")}
     for fingerprint, seen in others.items():
         text = f"another swarm ({fingerprint.hex()[:8]}) is on this network, at {_where(seen.addresses)}"
         yield NetworkFinding(Level.NOTE, text, "if it should be this one: swarm invite here, then swarm join there")

@@ -62,6 +62,10 @@ def test_nobody_heard_may_be_client_isolation() -> None:
     assert "client isolation" in the_line(seen=(), peers=())
 
 
+def test_nobody_is_missed_where_nobody_was_looked_for() -> None:
+    assert bad(seen=None, peers=()) == []
+
+
 def test_multicast_of_others_that_does_not_arrive() -> None:
     assert "found otherwise" in the_line(seen=())
 
