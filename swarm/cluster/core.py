@@ -260,10 +260,9 @@ class Core:
         return handler(sender, message, frame, now) if handler is not None else []
 
     def _table(self) -> dict[type[m.Message], Handler]:
-        """What happens on each message; those that are not here are the transport's and the store's."""
+        """What happens on each message that ends here (wire/routing.py)."""
         shards, stage, placer, sessions = self.shards, self.stage, self.placer, self.sessions
         return {
-            m.Goodbye: lambda p, x, f, t: self._changed(self.members.down(p, "it said goodbye", t, certain=True), t),
             m.Measured: self._on_measured,
             m.PlacementOffer: lambda p, x, f, t: shards.offer(x, t) if x.placement.author == p else [],
             m.PlacementReply: lambda p, x, f, t: placer.reply(p, x, t),

@@ -291,16 +291,19 @@ class LinkPolicy:
         return self._decided()
 
     def received(self, link: Link, message: Message, n_frame_bytes: int, now: float) -> list[Effect]:
-        """A Gossip, Goodbye or LinkProbe came."""
+        """A message came that ends in the transport (wire/routing.py)."""
         assert link.connection is not None
         peer = link.connection.remote.peer
-        if isinstance(message, Gossip):
-            for other, addresses in to_learn(message, self.me):
-                self._dialer.learn(other, addresses, now)
-        elif isinstance(message, Goodbye):
-            self._lose(peer, message.text or "it left", now, certain=True)
-        elif isinstance(message, LinkProbe):
-            self._say(peer, LinkProbed(message.sequence, n_frame_bytes))
+        match message:
+            case Refuse():
+                return self.refused(link, message, now)
+            case Goodbye(text):
+                self._lose(peer, text or "it left", now, certain=True)
+            case Gossip():
+                for other, addresses in to_learn(message, self.me):
+                    self._dialer.learn(other, addresses, now)
+            case LinkProbe(sequence):
+                self._say(peer, LinkProbed(sequence, n_frame_bytes))
         return self._decided()
 
     def closed(self, link: Link, now: float) -> list[Effect]:

@@ -31,10 +31,11 @@ from swarm.net.links import Link, Outgoing, PeerInfo
 from swarm.net.poll import Poll
 from swarm.net.sockets import NOT_LET_IN, Listener, Socket, close_call, open_call
 from swarm.net.zap import answer_zap
+from swarm.wire import routing
 from swarm.wire.codec import Buffer, encode
 from swarm.wire.connection import LinkRefused, LocalEnd, answer, answered, call
 from swarm.wire.ids import PeerId
-from swarm.wire.messages import Goodbye, Gossip, Lane, LinkProbe
+from swarm.wire.messages import Lane
 from swarm.wire.proof import NONCE_BYTES
 from swarm.wire.records import Address, NodeState
 
@@ -42,7 +43,6 @@ log = logging.getLogger(__name__)
 TICK_S = 0.1  # timers are looked at this often; the shortest that matters is 0.25 s
 READS_PER_TURN = {Lane.FAST: 64, Lane.BULK: 4}  # of one socket; then the others get a turn
 GOODBYE_LINGER_MS = 300
-OWN = frozenset((Gossip, Goodbye, LinkProbe))  # messages that end here
 
 
 @dataclass(frozen=True)
@@ -283,15 +283,13 @@ class Reactor:
         assert connection is not None
         try:
             result = connection.receive(frames, self._now, time.time())
-        except LinkRefused as refused:
-            self._do(self._policy.refused(link, refused.refuse, self._now))
         except RemoteProtocolError as error:
             self._do(self._policy.broke_protocol(link, str(error), self._now))
         else:
             if result is None:
                 return
             message, frame = result
-            if type(message) in OWN:
+            if type(message) in routing.TRANSPORT:
                 n_bytes = 0 if frame is None else len(frame)
                 self._do(self._policy.received(link, message, n_bytes, self._now))
             else:

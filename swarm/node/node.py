@@ -282,7 +282,7 @@ class Node:
         self._driver.act(lambda core, now: core.clone_seen(event.peer, core.members.name_of(event.peer), now))
 
     def _table(self) -> dict[type[m.Message], Callable[[PeerId, m.Message, memoryview], None]]:
-        """Messages that are not the core's alone."""
+        """What happens on each message that ends here (wire/routing.py)."""
         fetcher, provider = self.library.fetcher, self._provider
         handlers: dict[type[m.Message], Callable[[PeerId, m.Message, memoryview], None]] = {}
 

@@ -20,7 +20,6 @@ from swarm.wire.proof import Credentials
 from swarm.wire.records import NodeState, Version
 
 RTT_SAMPLES = 16  # eight seconds of heartbeats
-OWN = frozenset((Heartbeat, Refuse, Hello, Welcome))  # messages about the link itself
 UNKNOWN_REST = -1  # counts the types beyond MAX_UNKNOWN_TYPES
 
 
@@ -156,26 +155,20 @@ class Connection:
     def receive(self, frames: Sequence[Buffer], now: float, wall: float) -> tuple[Message, Buffer | None] | None:
         """Return the message and its raw frame, or None for a type of a newer version.
 
-        Raise LinkRefused when the peer hangs up with a reason, RemoteProtocolError when it broke a rule.
+        Raise RemoteProtocolError when the peer broke a rule.
         """
         try:
             message, frame = decode(frames, self)
         except UnknownType as unknown:
             self._count_unknown(unknown.number)
             return None
-        if message.LANE is not self.lane and not isinstance(message, Refuse):
-            raise RemoteProtocolError(
-                f"{self} broke the protocol: {type(message).__name__} on the {self.lane.value} lane"
-            )
+        if message.LANE is not self.lane and type(message) is not Refuse:
+            raise self._fault(message, f"on the {self.lane.value} lane")
+        if isinstance(message, (Hello, Welcome)):
+            raise self._fault(message, "on a link that is up")
         self.heard_at = now
-        if type(message) not in OWN:
-            return message, frame
-        if isinstance(message, Heartbeat):
+        if type(message) is Heartbeat:
             self._note_heartbeat(message, now, wall)
-        elif isinstance(message, Refuse):
-            raise LinkRefused(message)
-        elif isinstance(message, (Hello, Welcome)):
-            raise RemoteProtocolError(f"{self} broke the protocol: {type(message).__name__} on a link that is up")
         return message, frame
 
     def heartbeat(self, now: float, wall: float, state: NodeState) -> bytes:
@@ -186,6 +179,9 @@ class Connection:
     def is_silent(self, now: float) -> bool:
         """True when nothing came for PEER_SILENCE_S."""
         return now - self.heard_at > limits.PEER_SILENCE_S
+
+    def _fault(self, message: Message, where: str) -> RemoteProtocolError:
+        return RemoteProtocolError(f"{self} broke the protocol: {type(message).__name__} {where}")
 
     def _note_heartbeat(self, message: Heartbeat, now: float, wall: float) -> None:
         self._echo_us, self._echo_at = message.clock_us, now

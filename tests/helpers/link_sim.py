@@ -336,9 +336,7 @@ class Run:
         connection.heard_at = self.now
         peer = connection.remote.peer
         self.members.heard(peer, self.now)
-        if isinstance(item, Refuse):
-            self.do(self.policy.refused(link, item, self.now))
-        elif isinstance(item, Message):
+        if isinstance(item, Message):
             self.do(self.policy.received(link, item, 0, self.now))
         elif isinstance(item, Said):
             self.take(peer, item)

@@ -24,7 +24,7 @@ from swarm.cluster.session import Ask, Phase
 from swarm.parts import Part, all_parts
 from swarm.wire import codec
 from swarm.wire.ids import BootId, ModelId, PeerId, SessionId
-from swarm.wire.messages import Heartbeat, Message
+from swarm.wire.messages import Goodbye, Heartbeat, Message
 from swarm.wire.records import Capabilities, Sampling, TensorInfo
 from tests.helpers import toy
 
@@ -186,6 +186,8 @@ class Node:
         self.links[sender.id] = (boot, self.now)
         if isinstance(message, Heartbeat):
             self.do(self.core.heartbeat(sender.id, message.state, 0.0006, self.now))
+        elif isinstance(message, Goodbye):
+            self.link_down(sender.id, message.text, certain=True)
         else:
             self.do(self.core.received(sender.id, message, frame, self.now))
 

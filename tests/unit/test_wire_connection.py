@@ -142,6 +142,13 @@ def test_a_second_hello_breaks_the_protocol() -> None:
         at_bob.receive([call(ANN, Lane.FAST, NONCES[0])], 2.0, 0.0)
 
 
+def test_a_refusal_on_a_link_that_is_up_comes_through_on_either_lane() -> None:
+    for lane in Lane:
+        end = Connection(greet(ANN, BOB)[0].remote, lane, 1.0)
+        result = end.receive([encode(links.refusal("garbage", "no more", 30))], 2.0, 0.0)
+        assert result is not None and isinstance(result[0], Refuse) and result[0].retry_s == 30
+
+
 def test_heartbeats_give_round_trip_clock_offset_and_silence() -> None:
     at_bob, at_ann = greet(ANN, BOB)
     # Ann's clock and Bob's start anywhere; 10 ms each way; Bob's time of day is 5 s ahead.
