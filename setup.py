@@ -87,7 +87,7 @@ setup(
         ),
         *(
             Extension(name, [f"csrc/{name.rpartition('.')[2]}.pyx"], depends=["setup.py"], extra_compile_args=["-O2"])
-            for name in ("swarm.wire._records", "swarm.net._frames")
+            for name in ("swarm.net._frames",)
         ),
     ],
     cmdclass={"build_ext": Build},

@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from swarm.wire.codec import encode  # noqa: E402
-from swarm.wire.messages import MESSAGES, PROTOCOL  # noqa: E402
+from swarm.wire.messages import MESSAGES, PROTOCOL, number_of  # noqa: E402
 from tests.helpers.wire_values import frame_of, record  # noqa: E402
 
 GOLDEN = ROOT / "tests" / "golden" / "wire.json"
@@ -22,10 +22,10 @@ def golden() -> dict[str, object]:
     """Return the header and the raw frame of one seeded message of each type, as hex."""
     table: dict[str, object] = {"protocol": str(PROTOCOL)}
     for kind in MESSAGES:
-        rng = random.Random(kind.TYPE)
+        rng = random.Random(number_of(kind))
         message = record(kind, rng)
         frame = frame_of(message, rng)
-        table[kind.__name__] = [kind.TYPE, encode(message, frame).hex(), None if frame is None else frame.hex()]
+        table[kind.__name__] = [number_of(kind), encode(message, frame).hex(), None if frame is None else frame.hex()]
     return table
 
 

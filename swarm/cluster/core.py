@@ -18,6 +18,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
+from typing import Any
 
 from swarm import limits
 from swarm.cluster.cost import LAYER_S, STEP_S, Device, Link, ModelCost
@@ -33,7 +34,7 @@ from swarm.wire import messages as m
 from swarm.wire.ids import BootId, ModelId, PeerId, SessionId
 from swarm.wire.records import Capabilities, NodeState, TensorInfo
 
-Handler = Callable[[PeerId, m.Message, Buffer | None, float], list[Effect]]
+Handler = Callable[[PeerId, Any, Buffer | None, float], list[Effect]]  # each takes its own type of message
 
 
 @dataclass(frozen=True, slots=True)

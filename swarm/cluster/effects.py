@@ -11,7 +11,7 @@ from dataclasses import field
 from enum import StrEnum
 
 from swarm.parts import Part
-from swarm.value import value
+from swarm.value import Value
 from swarm.wire.ids import ModelId, PeerId, SessionId
 from swarm.wire.messages import Message
 from swarm.wire.records import Sampling
@@ -20,12 +20,10 @@ Buffer = bytes | bytearray | memoryview
 NEVER = float("inf")  # a timer that nothing waits for
 
 
-@value
-class Effect:
+class Effect(Value):
     """Base of all effects."""
 
 
-@value
 class Send(Effect):
     """A message, and its raw frame, to a peer."""
 
@@ -37,14 +35,12 @@ class Send(Effect):
 # --- weights
 
 
-@value
 class LookUp(Effect):
     """The manifest of a model is needed: get it and call `core.model_known()`."""
 
     model: ModelId
 
 
-@value
 class Load(Effect):
     """Bring these parts into memory: fetch what the disk lacks, then read it. `ticket` comes back with the answer."""
 
@@ -53,7 +49,6 @@ class Load(Effect):
     parts: frozenset[Part]
 
 
-@value
 class Unload(Effect):
     """Let go of these parts; where they are still being loaded, give that up (other parts of that `Load` go on)."""
 
@@ -64,7 +59,6 @@ class Unload(Effect):
 # --- KV and computing, in order on the compute worker
 
 
-@value
 class OpenKv(Effect):
     """KV for layers [first, end) with room for `context` tokens; what is there is cut to the first `keep` positions."""
 
@@ -76,14 +70,12 @@ class OpenKv(Effect):
     keep: int
 
 
-@value
 class DropKv(Effect):
     """Free the KV of a session."""
 
     session: SessionId
 
 
-@value
 class Compute(Effect):
     """Run the layers [first, end) over positions [position, position + len(ids)).
 
@@ -116,7 +108,6 @@ class Reason(StrEnum):
     FAILED = "failed"
 
 
-@value
 class Emit(Effect):
     """The next token of an answer. Never taken back, never repeated."""
 
@@ -125,7 +116,6 @@ class Emit(Effect):
     token: int
 
 
-@value
 class Ended(Effect):
     """The answer is over. `error` is one line for the user when it failed."""
 
@@ -135,7 +125,6 @@ class Ended(Effect):
     missing_bytes: int = 0  # of memory, when that is why
 
 
-@value
 class Notice(Effect):
     """One quiet line for the reader of an answer: why it waits, or what changed. Empty: it goes on."""
 
@@ -143,7 +132,6 @@ class Notice(Effect):
     text: str
 
 
-@value
 class Log(Effect):
     """An event with fields, for the log and the live view. Never keys, prompts or answers."""
 

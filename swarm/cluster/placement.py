@@ -34,11 +34,11 @@ from swarm.cluster.effects import NEVER, Effect, Log, LookUp, Send
 from swarm.cluster.planner import NoPlan, Plan, Wanted, plan
 from swarm.wire.ids import ModelId, PeerId
 from swarm.wire.messages import PlacementCommit, PlacementOffer, PlacementReply, ShardReady
-from swarm.wire.records import Placement, Shard
+from swarm.wire.records import KvFormat, Placement, Shard
 
 KEEP_SLACK = 1.10  # a new layout must be so much faster before the current one is given up
 ADOPT_SLACK = 1.25  # another author's layout may be so much slower than our best: sharing saves memory and loading
-KV_TYPE = "f16"
+KV_TYPE: KvFormat = "f16"
 
 
 class World(Protocol):

@@ -27,7 +27,7 @@ from swarm.cluster.effects import NEVER, Buffer, Compute, Effect, OpenKv, Send
 from swarm.cluster.memory import KvEntry, Ledger
 from swarm.cluster.shards import Claim, Shards
 from swarm.units import size_text
-from swarm.value import value
+from swarm.value import Value
 from swarm.wire.ids import ModelId, PeerId, SessionId
 from swarm.wire.messages import (
     Activation,
@@ -45,8 +45,7 @@ from swarm.wire.messages import (
 from swarm.wire.records import Sampling, TensorInfo
 
 
-@value
-class Step:
+class Step(Value):
     """Positions that wait to be computed here."""
 
     position: int
@@ -60,8 +59,7 @@ class Step:
         return self.position + len(self.ids)
 
 
-@value
-class Running:
+class Running(Value):
     """The step that is out at the compute worker."""
 
     job: int
@@ -88,8 +86,7 @@ class StageSession:
         return self.open.epoch
 
 
-@value
-class Place:
+class Place(Value):
     """Where this stage is in the pipeline."""
 
     model: ModelId

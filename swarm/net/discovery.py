@@ -22,7 +22,7 @@ from zeroconf.asyncio import AsyncServiceBrowser, AsyncServiceInfo, AsyncZerocon
 from swarm import limits
 from swarm.net import interfaces
 from swarm.net.interfaces import Interface
-from swarm.wire.ids import ID_BYTES, PeerId
+from swarm.wire.ids import PeerId
 from swarm.wire.proof import FINGERPRINT_BYTES
 from swarm.wire.records import Address, Version
 
@@ -197,7 +197,7 @@ def read_service(info: AsyncServiceInfo) -> Seen | None:
     peer = _txt(info, "id")
     fingerprint = _txt(info, "fp")
     version = VERSION.fullmatch(_txt(info, "v"))
-    if version is None or not info.port or len(peer) != 2 * ID_BYTES[PeerId] or not HEX.fullmatch(peer):
+    if version is None or not info.port or len(peer) != 2 * PeerId.N_BYTES or not HEX.fullmatch(peer):
         return None
     if fingerprint and (len(fingerprint) != 2 * FINGERPRINT_BYTES or not HEX.fullmatch(fingerprint)):
         return None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from swarm.value import value
+from swarm.value import Value
 from swarm.wire.ids import BootId, PeerId
 from swarm.wire.messages import Message
 from swarm.wire.records import Address, Version
@@ -10,8 +10,7 @@ from swarm.wire.records import Address, Version
 Frame = memoryview  # a raw frame; it keeps its bytes alive and is never changed
 
 
-@value
-class PeerUp:
+class PeerUp(Value):
     """A device is connected and proven: it is a member, and it is this device."""
 
     peer: PeerId
@@ -21,8 +20,7 @@ class PeerUp:
     address: Address
 
 
-@value
-class PeerDown:
+class PeerDown(Value):
     """The last link to a device is gone, or it was silent too long; `reason` is one line.
 
     `certain`: it said goodbye, or was shut out; otherwise it may be back in a moment.
@@ -34,8 +32,7 @@ class PeerDown:
     certain: bool = False
 
 
-@value
-class Received:
+class Received(Value):
     """A message from a connected device. Heartbeats come too: their state is news."""
 
     peer: PeerId
@@ -43,16 +40,14 @@ class Received:
     frame: Frame | None = None
 
 
-@value
-class Garbage:
+class Garbage(Value):
     """A device broke the protocol; it is cut off for a while. The text names it and the rule."""
 
     peer: PeerId | None
     text: str
 
 
-@value
-class NotLetIn:
+class NotLetIn(Value):
     """A call failed for a reason that trying again does not cure: another key, another version, a cloned id."""
 
     address: Address
@@ -60,16 +55,14 @@ class NotLetIn:
     text: str
 
 
-@value
-class CloneSeen:
+class CloneSeen(Value):
     """Two running devices have one id: somebody copied an SD card. The text says what to do."""
 
     peer: PeerId
     text: str
 
 
-@value
-class Broken:
+class Broken(Value):
     """The transport has ended, because of a bug: nothing comes or goes any more."""
 
     text: str

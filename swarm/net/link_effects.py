@@ -4,62 +4,54 @@ from __future__ import annotations
 
 from swarm.net.events import Event
 from swarm.net.links import Link
-from swarm.value import value
+from swarm.value import Value
 from swarm.wire.messages import Message
 
 
-@value
-class Call:
+class Call(Value):
     """Open a socket to the link's address. What comes of it: `handshake_done`, or `closed`."""
 
     link: Link
 
 
-@value
-class Greet:
+class Greet(Value):
     """Say Hello on a call. What comes of it: `welcomed`, `refused`, `broke_protocol` or `closed`."""
 
     link: Link
 
 
-@value
-class Admit:
+class Admit(Value):
     """Say Welcome to a caller; when that could be sent, the link is `up`."""
 
     link: Link
 
 
-@value
-class Beat:
+class Beat(Value):
     """Send a heartbeat."""
 
     link: Link
 
 
-@value
-class Say:
+class Say(Value):
     """Send a small message beside the queue; it is lost when libzmq is full."""
 
     link: Link
     message: Message
 
 
-@value
-class Flush:
+class Flush(Value):
     """Send what waits in the link's queue."""
 
     link: Link
 
 
-@value
-class Close:
+class Close(Value):
     """Nothing comes or goes on this link any more. A caller's connection stays, until the caller hangs up."""
 
     link: Link
 
 
-@value
-class Report:
+class Report(Value):
     """Tell the node."""
 
     event: Event

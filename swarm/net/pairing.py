@@ -18,9 +18,9 @@ import secrets
 from dataclasses import dataclass, field
 from typing import Annotated, TypeVar
 
-import msgpack
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
+from msgspec import Meta
 from spake2 import SPAKE2_A, SPAKE2_B
 
 from swarm import limits
@@ -29,19 +29,18 @@ from swarm.net.keys import SwarmKey
 from swarm.wire.ids import PeerId
 from swarm.wire.messages import PROTOCOL
 from swarm.wire.proof import KEY_BYTES, derive
-from swarm.wire.records import Name, Version
-from swarm.wire.schema import Int, Raw, Text, Violation, pack_record, unpack_record
+from swarm.wire.records import Version
+from swarm.wire.schema import Name, Record, Software, Violation, pack, unpack
 
 CODE_DIGITS = 6
 PLACES = 9  # invitations on one network told apart by the first digit; it is not secret
 HALF_BYTES = 33  # a side and a point of Ed25519
 SEAL_NONCE = bytes(12)  # each key seals one message
 
-Kind = TypeVar("Kind")
+Kind = TypeVar("Kind", bound=Record)
 
 
-@dataclass(frozen=True)
-class Greeting:
+class Greeting(Record):
     """Who invites."""
 
     version: Version
@@ -49,46 +48,44 @@ class Greeting:
     name: Name
 
 
-@dataclass(frozen=True)
-class JoinRequest:
+class JoinRequest(Record):
     """Who wants in."""
 
     version: Version
     peer: PeerId
     name: Name
-    half: Annotated[bytes, Raw(HALF_BYTES, HALF_BYTES)]
+    half: Annotated[bytes, Meta(min_length=HALF_BYTES, max_length=HALF_BYTES)]
 
 
-@dataclass(frozen=True)
-class Half:
+class Half(Record):
     """The inviter's half."""
 
-    half: Annotated[bytes, Raw(HALF_BYTES, HALF_BYTES)]
+    half: Annotated[bytes, Meta(min_length=HALF_BYTES, max_length=HALF_BYTES)]
 
 
-@dataclass(frozen=True)
-class Confirm:
+class Confirm(Record):
     """The joiner's guess."""
 
-    mac: Annotated[bytes, Raw(KEY_BYTES, KEY_BYTES)]
+    mac: Annotated[bytes, Meta(min_length=KEY_BYTES, max_length=KEY_BYTES)]
 
 
-@dataclass(frozen=True)
-class Sealed:
+class Sealed(Record):
     """The swarm key, encrypted; empty when the guess was wrong."""
 
-    box: Annotated[bytes, Raw(0, 256)]
-    guesses_left: Annotated[int, Int(0, limits.MAX_WRONG_GUESSES)]
+    box: Annotated[bytes, Meta(max_length=256)]
+    guesses_left: Annotated[int, Meta(ge=0, le=limits.MAX_WRONG_GUESSES)]
 
 
-@dataclass(frozen=True)
-class Secret:
+class Secret(Record):
     """What is sealed."""
 
-    swarm_key: Annotated[bytes, Raw(KEY_BYTES, KEY_BYTES)] = field(repr=False)
-    generation: Annotated[int, Int(0, 65535)]
-    port: Annotated[int, Int(1, 65535)]
-    software: Annotated[str, Text(32)] = ""
+    swarm_key: Annotated[bytes, Meta(min_length=KEY_BYTES, max_length=KEY_BYTES)]
+    generation: Annotated[int, Meta(ge=0, le=65535)]
+    port: Annotated[int, Meta(ge=1, le=65535)]
+    software: Software = ""
+
+    def __repr__(self) -> str:
+        return f"Secret(generation={self.generation})"  # the key never in a log
 
 
 @dataclass(frozen=True)
@@ -161,7 +158,7 @@ class Inviter:
 
     def greeting(self) -> bytes:
         """Return the first message."""
-        return _pack(Greeting(PROTOCOL, self._invitation.me.peer, self._invitation.me.name))
+        return pack(Greeting(PROTOCOL, self._invitation.me.peer, self._invitation.me.name))
 
     def answer_request(self, data: bytes) -> bytes:
         """Return our half."""
@@ -171,21 +168,21 @@ class Inviter:
         pake = SPAKE2_A(_password(self._invitation.code), *_ids(self._invitation.me, self._joiner))
         half: bytes = pake.start()
         self._key = _finish(pake, request.half, self._invitation.me, self._joiner, half + request.half)
-        return _pack(Half(half))
+        return pack(Half(half))
 
     def answer_confirm(self, data: bytes, now: float) -> bytes:
         """Return the sealed key, or that the guess was wrong, which counts."""
         confirm, invitation = _unpack(Confirm, data), self._invitation
         right = hmac.compare_digest(confirm.mac, derive(self._key, b"confirm"))
         if invitation.is_over(now):
-            return _pack(Sealed(b"", 0))
+            return pack(Sealed(b"", 0))
         if not right:
             invitation.wrong += 1
-            return _pack(Sealed(b"", limits.MAX_WRONG_GUESSES - invitation.wrong))
+            return pack(Sealed(b"", limits.MAX_WRONG_GUESSES - invitation.wrong))
         invitation.joined = self._joiner
-        plain: bytes = msgpack.packb(pack_record(invitation._secret))
+        plain = pack(invitation._secret)
         box = ChaCha20Poly1305(derive(self._key, b"seal")).encrypt(SEAL_NONCE, plain, None)
-        return _pack(Sealed(box, limits.MAX_WRONG_GUESSES - invitation.wrong))
+        return pack(Sealed(box, limits.MAX_WRONG_GUESSES - invitation.wrong))
 
 
 class Joiner:
@@ -205,14 +202,14 @@ class Joiner:
         self.inviter = Party(greeting.peer, greeting.name)
         self._pake = SPAKE2_B(_password(self._code), *_ids(self.inviter, self._me))
         self._half = self._pake.start()
-        return _pack(JoinRequest(PROTOCOL, self._me.peer, self._me.name, self._half))
+        return pack(JoinRequest(PROTOCOL, self._me.peer, self._me.name, self._half))
 
     def answer_half(self, data: bytes) -> bytes:
         """Return the proof that we know the code."""
         half = _unpack(Half, data)
         assert self.inviter is not None
         self._key = _finish(self._pake, half.half, self.inviter, self._me, half.half + self._half)
-        return _pack(Confirm(derive(self._key, b"confirm")))
+        return pack(Confirm(derive(self._key, b"confirm")))
 
     def open_sealed(self, data: bytes) -> tuple[SwarmKey, int]:
         """Return the swarm key and the port of the inviter's node; raise SwarmKeyError when the code was wrong."""
@@ -257,17 +254,10 @@ def _check_version(version: Version) -> None:
         )
 
 
-def _pack(message: object) -> bytes:
-    packed: bytes = msgpack.packb(pack_record(message))
-    return packed
-
-
 def _unpack(kind: type[Kind], data: bytes) -> Kind:
     if len(data) > limits.MAX_PAIRING_BYTES:
         raise RemoteProtocolError(f"a pairing message of {len(data)} bytes; {limits.MAX_PAIRING_BYTES} are allowed")
     try:
-        return unpack_record(kind, msgpack.unpackb(data, use_list=True, raw=False, strict_map_key=True))
+        return unpack(kind, data)
     except Violation as error:
         raise RemoteProtocolError(f"the other device broke the pairing protocol: {error}") from error
-    except Exception as error:  # msgpack raises a dozen kinds
-        raise RemoteProtocolError("the other device broke the pairing protocol: not msgpack") from error

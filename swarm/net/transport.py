@@ -26,7 +26,7 @@ from swarm.net.reactor import Reactor
 from swarm.net.sockets import Listener, open_listener
 from swarm.wire.codec import Buffer, encode
 from swarm.wire.connection import LocalEnd
-from swarm.wire.ids import ID_BYTES, BootId, PeerId
+from swarm.wire.ids import BootId, PeerId
 from swarm.wire.messages import Lane, Message
 from swarm.wire.proof import Credentials
 from swarm.wire.records import Address, NodeState
@@ -66,7 +66,7 @@ class Transport:
             for listener in listeners.values():
                 listener.close(0)
             raise
-        boot = BootId(os.urandom(ID_BYTES[BootId]).hex())
+        boot = BootId(os.urandom(BootId.N_BYTES).hex())
         me = LocalEnd(credentials, boot, name, listeners[Lane.FAST].port, listeners[Lane.BULK].port)
         transport = cls(me, Reactor(me, listeners, inbox))
         transport._thread.start()

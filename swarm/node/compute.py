@@ -27,7 +27,7 @@ from swarm.kernels import _native
 from swarm.models.spec import ModelSpec
 from swarm.node.background import Post
 from swarm.parts import Part, parts_of
-from swarm.value import value
+from swarm.value import Value
 from swarm.wire.ids import ModelId, SessionId
 from swarm.wire.records import Sampling, TensorInfo
 
@@ -37,8 +37,7 @@ Args = TypeVarTuple("Args")
 STEPS_KEPT = 256  # whose median tells how fast this device decodes now
 
 
-@value
-class Done:
+class Done(Value):
     """What a `Compute` gave: a frame for the next stage, or a token, or neither; or why it failed, in one line."""
 
     job: int

@@ -12,9 +12,11 @@ import asyncio
 import secrets
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from random import Random
+
+import msgspec
 
 from swarm import config, kernels, limits
 from swarm.cluster import effects as fx
@@ -350,4 +352,4 @@ class Node:
 
 def _limits_kept(new: Capabilities, old: Capabilities) -> Capabilities:
     """What may be used was decided at the start, before anything was loaded."""
-    return replace(new, memory_bytes=old.memory_bytes, disk_bytes=old.disk_bytes)
+    return msgspec.structs.replace(new, memory_bytes=old.memory_bytes, disk_bytes=old.disk_bytes)

@@ -26,7 +26,7 @@ from swarm.store.fetching import Download, fetch
 from swarm.store.keeping import file_at
 from swarm.store.naming import meaning_of
 from swarm.units import size_text
-from swarm.wire.ids import ID_BYTES, ModelId, PeerId, SessionId
+from swarm.wire.ids import ModelId, PeerId, SessionId
 from swarm.wire.records import Placement
 
 WATCH_S = 0.1  # how late a reader hears what is not news of the core
@@ -155,7 +155,7 @@ class Questions:
 
     def _session_for(self, model: ModelId, ids: list[int]) -> tuple[SessionId, int]:
         """The resting conversation that has most in common with `ids`, and how much; a new one when none has enough."""
-        best, most = SessionId(secrets.token_hex(ID_BYTES[SessionId])), 0
+        best, most = SessionId(secrets.token_hex(SessionId.N_BYTES)), 0
         for key, resting_ids in self._driver.read(lambda core: _resting(core, model)):
             common = common_prefix(resting_ids, ids) if key not in self.answers else 0
             if common >= max(MIN_REUSE_TOKENS, most + 1):

@@ -7,6 +7,8 @@ import statistics
 import time
 from dataclasses import asdict
 
+import msgspec
+
 import swarm
 from swarm import limits
 from swarm.cluster.core import Core
@@ -166,7 +168,7 @@ def _others(core: Core, replies: dict[PeerId, StatusReply], links: dict[PeerId, 
         reply, info = replies.get(peer.id), links.get(peer.id)
         row = _row(peer.id, str(peer.health), reply)
         if reply is None:
-            row |= {"state": asdict(peer.state), "shards": [], "capabilities": None}
+            row |= {"state": msgspec.structs.asdict(peer.state), "shards": [], "capabilities": None}
         row |= {
             "name": peer.name,
             "rtt_s": peer.rtt_s,
@@ -190,11 +192,11 @@ def _row(peer: PeerId, health: str, reply: StatusReply | None) -> Json:
         "name": reply.name,
         "software": reply.software,
         "uptime_s": reply.uptime_s,
-        "state": asdict(reply.state),
-        "capabilities": asdict(reply.capabilities) if reply.capabilities is not None else None,
+        "state": msgspec.structs.asdict(reply.state),
+        "capabilities": msgspec.structs.asdict(reply.capabilities) if reply.capabilities is not None else None,
         "shards": [_shard(shard) for shard in reply.shards],
-        "models": [asdict(holding) for holding in reply.models],
-        "sessions": [asdict(session) for session in reply.sessions],
+        "models": [msgspec.structs.asdict(holding) for holding in reply.models],
+        "sessions": [msgspec.structs.asdict(session) for session in reply.sessions],
     }
 
 

@@ -6,22 +6,48 @@ A message on the wire is one header frame, a msgpack array [type, fields...], an
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any, Union
 
-import msgpack
+from msgspec import DecodeError, Meta, ValidationError
 
 from swarm import limits
 from swarm.errors import LocalProtocolError, RemoteProtocolError
-from swarm.wire._records import Envelope
-from swarm.wire.messages import BY_TYPE, Hello, Message, Refuse, Welcome
-from swarm.wire.records import Version
-from swarm.wire.schema import Violation, record_of, unpack_record
+from swarm.wire import schema
+from swarm.wire.messages import BY_NUMBER, MESSAGES, Hello, Message, Refuse, Welcome, number_of
+from swarm.wire.records import TensorInfo, Version
+from swarm.wire.schema import Record, Violation, decoder_of, pack, unpack
 
 Buffer = bytes | bytearray | memoryview
-VERSION_PLACES = {Hello.TYPE: 1, Welcome.TYPE: 1, Refuse.TYPE: 3}  # index in the header
-_BY_NUMBER = {n: Envelope(kind, record_of(kind), n, kind.MAX_FRAME_BYTES) for n, kind in BY_TYPE.items()}
-_BY_KIND = {envelope.kind: envelope for envelope in _BY_NUMBER.values()}
-_pack = msgpack.Packer(buf_size=1024).pack  # it keeps the GIL; making one for each message takes longer than packing
+_decode = decoder_of(Union[MESSAGES]).decode  # noqa: UP007  # made of a tuple
+
+
+class _Header(Record):
+    """What every header begins with."""
+
+    number: Annotated[int, Meta(ge=0)]
+
+
+class _Greeting(Record):
+    """What Hello and Welcome of every protocol version begin with."""
+
+    number: int
+    version: Version
+
+
+class _Refusal(Record):
+    """What Refuse of every protocol version begins with."""
+
+    number: int
+    reason: Any
+    text: Any
+    version: Version
+
+
+_OF_ANY_VERSION: dict[int, type[_Greeting] | type[_Refusal]] = {
+    number_of(Hello): _Greeting,
+    number_of(Welcome): _Greeting,
+    number_of(Refuse): _Refusal,
+}
 
 
 class UnknownType(Exception):
@@ -35,14 +61,15 @@ class UnknownType(Exception):
 def encode(message: Message, frame: Buffer | None = None) -> bytes:
     """Return the header frame of a message; raise LocalProtocolError when it breaks the rules."""
     try:
-        header: bytes = _pack(_BY_KIND[type(message)].pack(message, frame))
-    except (Violation, ValueError, TypeError, OverflowError) as error:
-        raise LocalProtocolError(f"this device tried to send a bad {type(message).__name__}: {error}") from error
-    if len(header) > limits.MAX_HEADER_BYTES:
-        raise LocalProtocolError(
-            f"this device tried to send a {type(message).__name__} of {len(header)} bytes; "
-            f"at most {limits.MAX_HEADER_BYTES} are allowed"
-        )
+        header = schema.encode(message)
+        # msgspec checks what it reads, not what it writes: so we send nothing that we would not take.
+        if _decode(header) != message:
+            raise Violation("it would not be read as it is")
+        _check_size(header)
+        _check_frame(message, frame)
+    except (ValueError, TypeError, OverflowError, RecursionError) as error:
+        fault = _fault(message, error)
+        raise LocalProtocolError(f"this device tried to send a bad {type(message).__name__}: {fault}") from error
     return header
 
 
@@ -52,14 +79,16 @@ def decode(frames: Sequence[Buffer], peer: object) -> tuple[Message, Buffer | No
     try:
         if not 1 <= n_frames <= limits.MAX_FRAMES:
             raise Violation(f"{n_frames} frames in one message; at most {limits.MAX_FRAMES} are allowed")
-        header = _header(frames[0])
-        envelope = _BY_NUMBER.get(header[0])
-        if envelope is None:
-            raise UnknownType(header[0])
+        _check_size(frames[0])
+        try:
+            message: Message = _decode(frames[0])
+        except (DecodeError, RecursionError):
+            message = _decode_by_number(frames[0])
         if n_frames > 2:
-            raise Violation(f"{envelope.kind.__name__} has {n_frames - 1} raw frames; it has at most one")
+            raise Violation(f"{type(message).__name__} has {n_frames - 1} raw frames; it has at most one")
         frame = frames[1] if n_frames == 2 else None
-        return envelope.unpack(header, frame), frame
+        _check_frame(message, frame)
+        return message, frame
     except Violation as error:
         raise RemoteProtocolError(f"{peer} broke the protocol: {error}") from error
 
@@ -70,20 +99,54 @@ def first_version(frames: Sequence[Buffer]) -> Version | None:
     These three keep their type number and the place of their version for ever, so that versions can tell each other.
     """
     try:
-        header = _header(frames[0])
-        return unpack_record(Version, header[VERSION_PLACES[header[0]]])
+        return unpack(_OF_ANY_VERSION[_number(frames[0])], frames[0]).version
     except (Violation, LookupError):
         return None
 
 
-def _header(data: Buffer) -> list[Any]:
-    """Return what a header frame says: the message type, then the fields."""
-    if len(data) > limits.MAX_HEADER_BYTES:
-        raise Violation(f"a header of {len(data)} bytes; at most {limits.MAX_HEADER_BYTES} are allowed")
+def _check_size(header: Buffer) -> None:
+    if len(header) > limits.MAX_HEADER_BYTES:
+        raise Violation(f"a header of {len(header)} bytes; at most {limits.MAX_HEADER_BYTES} are allowed")
+
+
+def _fault(message: Message, error: Exception) -> str:
+    """Say what is wrong with a message of ours: msgspec's error does not name the field."""
     try:
-        values = msgpack.unpackb(data, use_list=True, raw=False, strict_map_key=True)
-    except Exception as error:  # msgpack raises a dozen kinds, also its own stack and format errors
-        raise Violation(f"the header is not msgpack ({type(error).__name__})") from error
-    if type(values) is not list or not values or type(values[0]) is not int or values[0] < 0:
-        raise Violation("the header is not a list that begins with a message type")
-    return values
+        pack(message)
+    except Violation as fault:
+        return str(fault)
+    return str(error)
+
+
+def _decode_by_number(header: Buffer) -> Message:
+    """Say what is wrong with a header: raise Violation, or UnknownType."""
+    number = _number(header)
+    if number not in BY_NUMBER:
+        raise UnknownType(number)
+    return unpack(BY_NUMBER[number], header)
+
+
+def _number(header: Buffer) -> int:
+    try:
+        return unpack(_Header, header).number
+    except Violation as error:
+        if isinstance(error.__cause__, ValidationError):
+            raise Violation("the header is not a list that begins with a message type") from error
+        raise Violation(f"the header is {error}") from error
+
+
+def _check_frame(message: Message, frame: Buffer | None) -> None:
+    """Raise Violation when a raw frame is missing, not wanted, too long or not what the header says."""
+    limit = message.MAX_FRAME_BYTES
+    if frame is None:
+        if limit:
+            raise Violation(f"{type(message).__name__} has no raw frame; it has one")
+        return
+    if not limit:
+        raise Violation(f"{type(message).__name__} has a raw frame; it has none")
+    n_bytes = memoryview(frame).nbytes
+    if n_bytes > limit:
+        raise Violation(f"{type(message).__name__} has a raw frame of {n_bytes} bytes; at most {limit} are allowed")
+    tensor = getattr(message, "tensor", None)
+    if isinstance(tensor, TensorInfo) and tensor.n_bytes != n_bytes:
+        raise Violation(f"{type(message).__name__} has a raw frame of {n_bytes} bytes; its shape says {tensor.n_bytes}")

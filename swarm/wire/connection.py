@@ -15,7 +15,7 @@ from swarm.errors import RemoteProtocolError
 from swarm.wire import proof
 from swarm.wire.codec import Buffer, UnknownType, decode, encode, first_version
 from swarm.wire.ids import BootId, PeerId
-from swarm.wire.messages import PROTOCOL, Heartbeat, Hello, Lane, Message, Refuse, Welcome
+from swarm.wire.messages import PROTOCOL, Heartbeat, Hello, Lane, Message, Refusal, Refuse, Welcome
 from swarm.wire.proof import Credentials
 from swarm.wire.records import NodeState, Version
 
@@ -62,7 +62,7 @@ class LinkRefused(Exception):
         self.boot = boot
 
 
-def refusal(reason: str, text: str, retry_s: float) -> Refuse:
+def refusal(reason: Refusal, text: str, retry_s: float) -> Refuse:
     """Return a Refuse of this device."""
     return Refuse(reason, text, PROTOCOL, int(retry_s))
 

@@ -2,12 +2,46 @@
 
 from __future__ import annotations
 
-from typing import NewType
+from typing import ClassVar
 
-PeerId = NewType("PeerId", str)  # a device: hash of its public key, so nobody else can claim it
-BootId = NewType("BootId", str)  # one run of a node: random
-SessionId = NewType("SessionId", str)  # one generation: random, chosen by the entry node
-ModelId = NewType("ModelId", str)  # hash of a model's manifest
-ChunkId = NewType("ChunkId", str)  # hash of a chunk's bytes
 
-ID_BYTES: dict[object, int] = {PeerId: 16, BootId: 8, SessionId: 16, ModelId: 32, ChunkId: 32}
+class Id(str):
+    """Hex digits of a name of N_BYTES."""
+
+    __slots__ = ()
+    N_BYTES: ClassVar[int]
+
+
+class PeerId(Id):
+    """A device: hash of its public key, so nobody else can claim it."""
+
+    __slots__ = ()
+    N_BYTES = 16
+
+
+class BootId(Id):
+    """One run of a node: random."""
+
+    __slots__ = ()
+    N_BYTES = 8
+
+
+class SessionId(Id):
+    """One answer: random, chosen by the entry node."""
+
+    __slots__ = ()
+    N_BYTES = 16
+
+
+class ModelId(Id):
+    """Hash of a model's manifest."""
+
+    __slots__ = ()
+    N_BYTES = 32
+
+
+class ChunkId(Id):
+    """Hash of a chunk's bytes."""
+
+    __slots__ = ()
+    N_BYTES = 32

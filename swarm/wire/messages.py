@@ -6,12 +6,12 @@ default; new messages get new numbers: both are a new minor version.
 
 from __future__ import annotations
 
-from dataclasses import field
 from enum import Enum
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal, get_args
+
+from msgspec import Meta
 
 from swarm import limits
-from swarm.value import value
 from swarm.wire.ids import BootId, ChunkId, ModelId, PeerId, SessionId
 from swarm.wire.records import (
     WHOLE,
@@ -21,11 +21,9 @@ from swarm.wire.records import (
     Count,
     Epoch,
     Experts,
-    Line,
     LinkMeasurement,
     Micros,
     ModelHolding,
-    Name,
     NodeState,
     PeerAddresses,
     Placement,
@@ -39,7 +37,7 @@ from swarm.wire.records import (
     TokenId,
     Version,
 )
-from swarm.wire.schema import Int, Many, OneOf, Raw, Text
+from swarm.wire.schema import Line, Name, Record, Software
 
 PROTOCOL = Version(1, 0)
 
@@ -52,14 +50,12 @@ class Lane(Enum):
     __hash__ = object.__hash__  # Enum's own is Python, and lanes are looked up for every message
 
 
-LaneName = Annotated[str, OneOf(("fast", "bulk"))]
+LaneName = Literal["fast", "bulk"]
 
 
-@value
-class Message:
-    """Base of all messages."""
+class Message(Record):
+    """Base of all messages. Each has a tag, its number on the wire."""
 
-    TYPE: ClassVar[int] = 0
     LANE: ClassVar[Lane] = Lane.FAST
     MAX_FRAME_BYTES: ClassVar[int] = 0  # 0: no raw frame follows; otherwise exactly one does
 
@@ -67,57 +63,50 @@ class Message:
 # --- links
 
 
-@value
-class Hello(Message):
+class Hello(Message, tag=1):
     """The first message of the one that called."""
 
-    TYPE = 1
     version: Version
     peer: PeerId
     boot: BootId
     name: Name
     lane: LaneName
-    fingerprint: Annotated[bytes, Raw(8, 8)]
+    fingerprint: Annotated[bytes, Meta(min_length=8, max_length=8)]
     proof: Proof
-    port: Annotated[int, Int(0, 65535)]  # where the caller listens
-    bulk_port: Annotated[int, Int(0, 65535)]
+    port: Annotated[int, Meta(ge=0, le=65535)]  # where the caller listens
+    bulk_port: Annotated[int, Meta(ge=0, le=65535)]
 
 
-@value
-class Welcome(Message):
+class Welcome(Message, tag=2):
     """The answer to Hello: the link is up."""
 
-    TYPE = 2
     version: Version
     peer: PeerId
     boot: BootId
     name: Name
     lane: LaneName
-    fingerprint: Annotated[bytes, Raw(8, 8)]
+    fingerprint: Annotated[bytes, Meta(min_length=8, max_length=8)]
     proof: Proof
-    port: Annotated[int, Int(0, 65535)]
-    bulk_port: Annotated[int, Int(0, 65535)]
+    port: Annotated[int, Meta(ge=0, le=65535)]
+    bulk_port: Annotated[int, Meta(ge=0, le=65535)]
 
 
-REFUSALS = ("version", "proof", "clone", "hello", "garbage", "full", "forgotten", "self")
+Refusal = Literal["version", "proof", "clone", "hello", "garbage", "full", "forgotten", "self"]
+REFUSALS: tuple[Refusal, ...] = get_args(Refusal)
 
 
-@value
-class Refuse(Message):
+class Refuse(Message, tag=3):
     """The link is not, or no longer, accepted; the caller hangs up and tries again after retry_s."""
 
-    TYPE = 3
-    reason: Annotated[str, OneOf(REFUSALS)]
+    reason: Refusal
     text: Line
     version: Version
     retry_s: Count
 
 
-@value
-class Heartbeat(Message):
+class Heartbeat(Message, tag=4):
     """Every HEARTBEAT_INTERVAL_S on every fast link; echo and held give the round trip."""
 
-    TYPE = 4
     clock_us: Micros  # the sender's, monotonic
     echo_us: Micros  # clock_us of the last heartbeat heard from you; 0 for none
     held_us: Micros  # how long ago that came
@@ -125,63 +114,52 @@ class Heartbeat(Message):
     state: NodeState
 
 
-@value
-class Goodbye(Message):
+class Goodbye(Message, tag=5):
     """The sender leaves on purpose."""
 
-    TYPE = 5
     text: Line
 
 
-@value
-class Gossip(Message):
+class Gossip(Message, tag=6):
     """Devices that the sender can reach, and where."""
 
-    TYPE = 6
-    peers: Annotated[tuple[PeerAddresses, ...], Many(limits.MAX_PEERS)]
+    peers: Annotated[tuple[PeerAddresses, ...], Meta(max_length=limits.MAX_PEERS)]
 
 
-@value
-class Measured(Message):
+class Measured(Message, tag=7):
     """What the sender measured about itself and its links."""
 
-    TYPE = 7
     capabilities: Capabilities
-    links: Annotated[tuple[LinkMeasurement, ...], Many(limits.MAX_PEERS)]
+    links: Annotated[tuple[LinkMeasurement, ...], Meta(max_length=limits.MAX_PEERS)]
 
 
-@value
-class Rekey(Message):
+class Rekey(Message, tag=8):
     """The swarm gets a new key, from a member to a member whose device key was proven on this very link."""
 
-    TYPE = 8
     generation: Count
-    swarm_key: Annotated[bytes, Raw(32, 32)] = field(repr=False)  # never in a log
+    swarm_key: Annotated[bytes, Meta(min_length=32, max_length=32)]
+
+    def __repr__(self) -> str:
+        return f"Rekey(generation={self.generation})"  # the key never in a log
 
 
-@value
-class RekeyDone(Message):
+class RekeyDone(Message, tag=9):
     """The new key is on the sender's disk."""
 
-    TYPE = 9
     generation: Count
 
 
-@value
-class LinkProbe(Message):
+class LinkProbe(Message, tag=10):
     """A frame to measure throughput with; the receiver answers LinkProbed when all bytes are there."""
 
-    TYPE = 10
     LANE = Lane.BULK
     MAX_FRAME_BYTES = limits.MAX_BULK_FRAME_BYTES
     sequence: Count
 
 
-@value
-class LinkProbed(Message):
+class LinkProbed(Message, tag=11):
     """The frame of that probe has come."""
 
-    TYPE = 11
     sequence: Count
     n_bytes: ByteCount
 
@@ -189,19 +167,15 @@ class LinkProbed(Message):
 # --- placement
 
 
-@value
-class PlacementOffer(Message):
+class PlacementOffer(Message, tag=20):
     """The author asks the receiver to hold its shard of this placement."""
 
-    TYPE = 20
     placement: Placement
 
 
-@value
-class PlacementReply(Message):
+class PlacementReply(Message, tag=21):
     """The receiver takes its shard of that epoch, or says why not (also later, when it cannot load it)."""
 
-    TYPE = 21
     model: ModelId
     epoch: Epoch
     accepted: bool
@@ -209,19 +183,15 @@ class PlacementReply(Message):
     missing_bytes: ByteCount = 0  # of memory, when that is why
 
 
-@value
-class PlacementCommit(Message):
+class PlacementCommit(Message, tag=22):
     """All took it: load it, and let go of older placements of this author and model. Goes to all devices of both."""
 
-    TYPE = 22
     placement: Placement
 
 
-@value
-class ShardReady(Message):
+class ShardReady(Message, tag=23):
     """The sender's shard is in memory."""
 
-    TYPE = 23
     model: ModelId
     epoch: Epoch
     shard: Shard
@@ -230,28 +200,22 @@ class ShardReady(Message):
 # --- the store
 
 
-@value
-class Catalog(Message):
+class Catalog(Message, tag=30):
     """Models that the sender has chunks of."""
 
-    TYPE = 30
-    models: Annotated[tuple[ModelHolding, ...], Many(limits.MAX_MODELS)]
+    models: Annotated[tuple[ModelHolding, ...], Meta(max_length=limits.MAX_MODELS)]
 
 
-@value
-class ManifestRequest(Message):
+class ManifestRequest(Message, tag=31):
     """Asks for the bytes of a manifest from `offset`."""
 
-    TYPE = 31
     model: ModelId
     offset: ByteCount
 
 
-@value
-class ManifestReply(Message):
+class ManifestReply(Message, tag=32):
     """A piece of a manifest in the raw frame; total_bytes 0 means: not here."""
 
-    TYPE = 32
     LANE = Lane.BULK
     MAX_FRAME_BYTES = limits.MAX_BULK_FRAME_BYTES
     model: ModelId
@@ -259,42 +223,34 @@ class ManifestReply(Message):
     total_bytes: ByteCount
 
 
-@value
-class HaveRequest(Message):
+class HaveRequest(Message, tag=33):
     """Asks which chunks of a model the receiver has, from chunk number `start`."""
 
-    TYPE = 33
     model: ModelId
     start: Count
 
 
-@value
-class Have(Message):
+class Have(Message, tag=34):
     """One bit a chunk in the raw frame, least significant first, in the order of the manifest, from `start`."""
 
-    TYPE = 34
     MAX_FRAME_BYTES = 128 * 1024
     model: ModelId
     start: Count
     n_chunks: Count
 
 
-@value
-class ChunkRequest(Message):
+class ChunkRequest(Message, tag=35):
     """Asks for bytes [offset, offset + n_bytes) of a chunk."""
 
-    TYPE = 35
     request: Count  # chosen by the asker; comes back in the reply
     chunk: ChunkId
     offset: ByteCount
-    n_bytes: Annotated[int, Int(1, limits.MAX_BULK_FRAME_BYTES)]
+    n_bytes: Annotated[int, Meta(ge=1, le=limits.MAX_BULK_FRAME_BYTES)]
 
 
-@value
-class ChunkReply(Message):
+class ChunkReply(Message, tag=36):
     """Those bytes in the raw frame; an empty frame and found=False: not here (any more)."""
 
-    TYPE = 36
     LANE = Lane.BULK
     MAX_FRAME_BYTES = limits.MAX_BULK_FRAME_BYTES
     request: Count
@@ -303,26 +259,22 @@ class ChunkReply(Message):
     found: bool
 
 
-@value
-class ChunkCancel(Message):
+class ChunkCancel(Message, tag=37):
     """The asker does not need that request any more."""
 
-    TYPE = 37
     request: Count
 
 
 # --- answering
 
 
-@value
-class SessionOpen(Message):
+class SessionOpen(Message, tag=40):
     """The entry node opens a session on every stage of its placement, or opens it again.
 
     `epoch` grows with every opening of the session; from then on messages of older epochs are stale. KV of the first
     `keep` positions stays where the stage has it from an earlier opening; all other KV is forgotten.
     """
 
-    TYPE = 40
     session: SessionId
     model: ModelId
     epoch: Epoch
@@ -331,14 +283,12 @@ class SessionOpen(Message):
     context: Position  # tokens of KV to keep room for; nothing is sampled for this position or a later one
     keep: Position
     sampling: Sampling
-    end_ids: Annotated[tuple[TokenId, ...], Many(limits.MAX_END_IDS)]
+    end_ids: Annotated[tuple[TokenId, ...], Meta(max_length=limits.MAX_END_IDS)]
 
 
-@value
-class SessionReply(Message):
+class SessionReply(Message, tag=41):
     """The stage opened the session, or says why not."""
 
-    TYPE = 41
     session: SessionId
     epoch: Epoch
     accepted: bool
@@ -347,14 +297,12 @@ class SessionReply(Message):
     missing_bytes: ByteCount = 0  # of memory, when that is why
 
 
-@value
-class Tokens(Message):
+class Tokens(Message, tag=42):
     """Token ids (i32) for positions [position, position + n): the entry node feeds the first stage, or replays.
 
     A stage takes every position of an epoch once and in order. `sample` asks the last stage to sample after the last.
     """
 
-    TYPE = 42
     MAX_FRAME_BYTES = limits.MAX_FAST_FRAME_BYTES
     session: SessionId
     epoch: Epoch
@@ -363,31 +311,29 @@ class Tokens(Message):
     sample: bool
 
 
-@value
-class Activation(Message):
+class Activation(Message, tag=43):
     """The residual stream after layer `layer` for positions [position, position + n), to the next stage.
 
     `slice` and `experts` say which part of the sum this is when a stage is several devices; whole and empty otherwise.
     """
 
-    TYPE = 43
     MAX_FRAME_BYTES = limits.MAX_FAST_FRAME_BYTES
     session: SessionId
     epoch: Epoch
     position: Position
-    layer: Annotated[int, Int(0, limits.MAX_LAYERS)]
+    layer: Annotated[int, Meta(ge=0, le=limits.MAX_LAYERS)]
     tensor: TensorInfo
     sample: bool
-    ids: Annotated[tuple[TokenId, ...], Many(limits.MAX_CHUNK_TOKENS)]  # of these positions, for the penalties
+    ids: Annotated[
+        tuple[TokenId, ...], Meta(max_length=limits.MAX_CHUNK_TOKENS)
+    ]  # of these positions, for the penalties
     slice: Slice = WHOLE
     experts: Experts = ()
 
 
-@value
-class Token(Message):
+class Token(Message, tag=44):
     """The last stage sampled `token` for `position`: to the first stage (the next step) and to the entry node."""
 
-    TYPE = 44
     session: SessionId
     epoch: Epoch
     position: Position
@@ -395,54 +341,44 @@ class Token(Message):
     compute_us: Micros = 0  # spent in all stages for this step, for the tok/s line
 
 
-@value
-class SessionClose(Message):
+class SessionClose(Message, tag=45):
     """The entry node is done (or `keep`: KV may stay for the next turn)."""
 
-    TYPE = 45
     session: SessionId
     epoch: Epoch
     keep: bool
 
 
-SESSION_FAULTS = ("unknown", "failed")
+SessionFault = Literal["unknown", "failed"]
 
 
-@value
-class SessionError(Message):
+class SessionError(Message, tag=46):
     """A stage cannot go on with this session; the entry node decides what to do."""
 
-    TYPE = 46
     session: SessionId
     epoch: Epoch
-    fault: Annotated[str, OneOf(SESSION_FAULTS)]
+    fault: SessionFault
     text: Line
 
 
-@value
-class Prefilled(Message):
+class Prefilled(Message, tag=47):
     """The last stage to the entry node: all positions before `position` are done; the next chunk may come."""
 
-    TYPE = 47
     session: SessionId
     epoch: Epoch
     position: Position
 
 
-@value
-class SessionProbe(Message):
+class SessionProbe(Message, tag=48):
     """The entry node asks every stage of a session that makes no progress."""
 
-    TYPE = 48
     session: SessionId
     epoch: Epoch
 
 
-@value
-class SessionProbed(Message):
+class SessionProbed(Message, tag=49):
     """How far the stage is: positions before `position` have come in; `busy` while some of them are not computed."""
 
-    TYPE = 49
     session: SessionId
     epoch: Epoch
     position: Position
@@ -452,30 +388,26 @@ class SessionProbed(Message):
 # --- seeing
 
 
-@value
-class StatusRequest(Message):
+class StatusRequest(Message, tag=50):
     """Asks for a StatusReply."""
 
-    TYPE = 50
     request: Count
 
 
-@value
-class StatusReply(Message):
+class StatusReply(Message, tag=51):
     """What `swarm status` shows about the sender."""
 
-    TYPE = 51
     request: Count
     name: Name
-    software: Annotated[str, Text(32)]
+    software: Software
     uptime_s: Count
     state: NodeState
     capabilities: Capabilities | None
-    shards: Annotated[tuple[Shard, ...], Many(limits.MAX_MODELS)]
-    links: Annotated[tuple[LinkMeasurement, ...], Many(limits.MAX_PEERS)]
-    models: Annotated[tuple[ModelHolding, ...], Many(limits.MAX_MODELS)]
-    sessions: Annotated[tuple[SessionState, ...], Many(limits.MAX_SESSIONS_SHOWN)]
-    addresses: Annotated[tuple[Address, ...], Many(limits.MAX_ADDRESSES)]
+    shards: Annotated[tuple[Shard, ...], Meta(max_length=limits.MAX_MODELS)]
+    links: Annotated[tuple[LinkMeasurement, ...], Meta(max_length=limits.MAX_PEERS)]
+    models: Annotated[tuple[ModelHolding, ...], Meta(max_length=limits.MAX_MODELS)]
+    sessions: Annotated[tuple[SessionState, ...], Meta(max_length=limits.MAX_SESSIONS_SHOWN)]
+    addresses: Annotated[tuple[Address, ...], Meta(max_length=limits.MAX_ADDRESSES)]
 
 
 MESSAGES: tuple[type[Message], ...] = (
@@ -515,4 +447,13 @@ MESSAGES: tuple[type[Message], ...] = (
     StatusRequest,
     StatusReply,
 )
-BY_TYPE: dict[int, type[Message]] = {kind.TYPE: kind for kind in MESSAGES}
+
+
+def number_of(kind: type[Message]) -> int:
+    """Return a type's number on the wire."""
+    number = kind.__struct_config__.tag
+    assert isinstance(number, int)
+    return number
+
+
+BY_NUMBER: dict[int, type[Message]] = {number_of(kind): kind for kind in MESSAGES}

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 
-from swarm.wire.ids import ID_BYTES, BootId, PeerId
+from swarm.wire.ids import BootId, PeerId
 from swarm.wire.messages import Hello, Welcome
 from swarm.wire.records import Proof
 
@@ -56,7 +56,7 @@ def derive(key: bytes, label: bytes) -> bytes:
 
 def peer_id_of(device_key: bytes) -> PeerId:
     """Return the id that belongs to a device's public key."""
-    return PeerId(hashlib.blake2b(device_key, digest_size=ID_BYTES[PeerId], person=b"swarm peer").hexdigest())
+    return PeerId(hashlib.blake2b(device_key, digest_size=PeerId.N_BYTES, person=b"swarm peer").hexdigest())
 
 
 def hello_proof(me: Credentials, boot: BootId, lane: str, nonce: bytes) -> Proof:

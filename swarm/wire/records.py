@@ -5,13 +5,13 @@ Units are in the names. All records are values: compare, hash and replace them f
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
+
+from msgspec import Meta
 
 from swarm import limits
-from swarm.value import value
 from swarm.wire.ids import BootId, ChunkId, ModelId, PeerId, SessionId
-from swarm.wire.schema import Int, Many, OneOf, Raw, Real, Text
+from swarm.wire.schema import Host, Machine, Name, Record
 
 __all__ = [
     "Address",
@@ -19,6 +19,7 @@ __all__ = [
     "Capabilities",
     "ChunkId",
     "ExpertRange",
+    "KvFormat",
     "LinkMeasurement",
     "ModelId",
     "NodeState",
@@ -33,58 +34,53 @@ __all__ = [
     "Version",
 ]
 
-Name = Annotated[str, Text(limits.MAX_NAME_BYTES)]
-Line = Annotated[str, Text(limits.MAX_TEXT_BYTES)]
-Count = Annotated[int, Int(0, 2**31 - 1)]
-ByteCount = Annotated[int, Int(0, 2**53)]
-Rate = Annotated[float, Real(0.0, 1e18)]
-Seconds = Annotated[float, Real(0.0, 1e9)]
-Micros = Annotated[int, Int(0, 2**63 - 1)]
-Epoch = Annotated[int, Int(0, limits.MAX_EPOCH)]
-Position = Annotated[int, Int(0, limits.MAX_POSITION)]
-TokenId = Annotated[int, Int(0, limits.MAX_TOKEN_ID)]
-LayerIndex = Annotated[int, Int(0, limits.MAX_LAYERS)]
+Count = Annotated[int, Meta(ge=0, le=2**31 - 1)]
+ByteCount = Annotated[int, Meta(ge=0, le=2**53)]
+Rate = Annotated[float, Meta(ge=0.0, le=1e18)]
+Seconds = Annotated[float, Meta(ge=0.0, le=1e9)]
+Micros = Annotated[int, Meta(ge=0, le=2**63 - 1)]
+Epoch = Annotated[int, Meta(ge=0, le=limits.MAX_EPOCH)]
+Position = Annotated[int, Meta(ge=0, le=limits.MAX_POSITION)]
+TokenId = Annotated[int, Meta(ge=0, le=limits.MAX_TOKEN_ID)]
+KvFormat = Literal["f16", "q8_0"]  # how keys and values are kept
+LayerIndex = Annotated[int, Meta(ge=0, le=limits.MAX_LAYERS)]
 
 
-@value
-class Version:
+class Version(Record):
     """Of the protocol. Different majors do not talk; a newer minor only adds."""
 
-    major: Annotated[int, Int(0, 65535)]
-    minor: Annotated[int, Int(0, 65535)]
+    major: Annotated[int, Meta(ge=0, le=65535)]
+    minor: Annotated[int, Meta(ge=0, le=65535)]
 
     def __str__(self) -> str:
         return f"{self.major}.{self.minor}"
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Address:
+class Address(Record, order=True):
     """Where a device listens: an IPv4 or IPv6 address (with %zone where link-local) or a host name, and a TCP port."""
 
-    host: Annotated[str, Text(limits.MAX_HOST_BYTES)]
-    port: Annotated[int, Int(1, 65535)]
+    host: Host
+    port: Annotated[int, Meta(ge=1, le=65535)]
 
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
-@value
-class PeerAddresses:
+class PeerAddresses(Record):
     """Gossip: where a device was reached, and how long ago it was last heard."""
 
     peer: PeerId
     name: Name
-    addresses: Annotated[tuple[Address, ...], Many(limits.MAX_ADDRESSES)]
+    addresses: Annotated[tuple[Address, ...], Meta(max_length=limits.MAX_ADDRESSES)]
     heard_s: Seconds
 
 
-@value
-class Capabilities:
+class Capabilities(Record):
     """What a device measured about itself, once."""
 
-    machine: Annotated[str, Text(16)]  # x86_64, aarch64
-    kernels: Annotated[str, Text(16)]  # the instruction set in use: avx2, dotprod, ...
-    threads: Annotated[int, Int(1, 1024)]
+    machine: Machine  # x86_64, aarch64
+    kernels: Machine  # the instruction set in use: avx2, dotprod, ...
+    threads: Annotated[int, Meta(ge=1, le=1024)]
     memory_bytes: ByteCount  # that Swarm may use here, weights and KV together
     disk_bytes: ByteCount  # that the chunk store may use
     read_bytes_per_s: Rate  # weights through the decode kernel, all threads
@@ -94,8 +90,7 @@ class Capabilities:
     step_s: Seconds = 0.0  # fixed cost of a step; 0 when not measured
 
 
-@value
-class LinkMeasurement:
+class LinkMeasurement(Record):
     """One direction between the sender and a peer."""
 
     peer: PeerId
@@ -103,8 +98,7 @@ class LinkMeasurement:
     bytes_per_s: Rate  # of bulk; 0 when not measured yet
 
 
-@value
-class Slice:
+class Slice(Record):
     """A share of every layer of a shard, as ranges [start, end). Ends of 0 mean all: a whole layer."""
 
     kv_start: Count = 0  # KV groups of attention
@@ -123,8 +117,7 @@ class Slice:
 WHOLE = Slice()
 
 
-@value
-class ExpertRange:
+class ExpertRange(Record):
     """Experts [start, end) of the layers [layer_start, layer_end) that a device holds."""
 
     layer_start: LayerIndex
@@ -133,11 +126,10 @@ class ExpertRange:
     end: Count
 
 
-Experts = Annotated[tuple[ExpertRange, ...], Many(limits.MAX_EXPERT_RANGES)]
+Experts = Annotated[tuple[ExpertRange, ...], Meta(max_length=limits.MAX_EXPERT_RANGES)]
 
 
-@value
-class Shard:
+class Shard(Record):
     """What one device holds of a model. Shards with the same layers and different slices are one stage."""
 
     peer: PeerId
@@ -150,39 +142,36 @@ class Shard:
     experts: Experts = ()  # empty: all of them
 
 
-@value
-class Placement:
+class Placement(Record):
     """All shards of one model, in the order of the pipeline, with its epoch. `author` planned it."""
 
     model: ModelId
     epoch: Epoch
     author: PeerId
     context: Position  # tokens of KV that each shard reserves in all
-    kv: Annotated[str, OneOf(("f16", "q8_0"))]
-    shards: Annotated[tuple[Shard, ...], Many(limits.MAX_SHARDS)]
+    kv: KvFormat
+    shards: Annotated[tuple[Shard, ...], Meta(max_length=limits.MAX_SHARDS)]
 
 
-@value
-class Sampling:
+class Sampling(Record):
     """How tokens are chosen: with the seed and the position, a pure function of the logits."""
 
-    temperature: Annotated[float, Real(0.0, 100.0)] = 0.0
+    temperature: Annotated[float, Meta(ge=0.0, le=100.0)] = 0.0
     top_k: Count = 0
-    top_p: Annotated[float, Real(0.0, 1.0)] = 1.0
-    min_p: Annotated[float, Real(0.0, 1.0)] = 0.0
-    repetition_penalty: Annotated[float, Real(0.0, 100.0)] = 1.0
-    frequency_penalty: Annotated[float, Real(-100.0, 100.0)] = 0.0
-    presence_penalty: Annotated[float, Real(-100.0, 100.0)] = 0.0
+    top_p: Annotated[float, Meta(ge=0.0, le=1.0)] = 1.0
+    min_p: Annotated[float, Meta(ge=0.0, le=1.0)] = 0.0
+    repetition_penalty: Annotated[float, Meta(ge=0.0, le=100.0)] = 1.0
+    frequency_penalty: Annotated[float, Meta(ge=-100.0, le=100.0)] = 0.0
+    presence_penalty: Annotated[float, Meta(ge=-100.0, le=100.0)] = 0.0
     penalty_window: Count = 0
-    seed: Annotated[int, Int(0, 2**64 - 1)] = 0
+    seed: Annotated[int, Meta(ge=0)] = 0  # msgpack ends at 2**64 - 1
 
 
-@value
-class TensorInfo:
+class TensorInfo(Record):
     """The raw frame that follows: little-endian, row-major."""
 
-    dtype: Annotated[str, OneOf(("f32", "f16", "i32"))]
-    shape: Annotated[tuple[Count, ...], Many(limits.MAX_TENSOR_DIMS)]
+    dtype: Literal["f32", "f16", "i32"]
+    shape: Annotated[tuple[Count, ...], Meta(max_length=limits.MAX_TENSOR_DIMS)]
 
     @property
     def n_bytes(self) -> int:
@@ -193,21 +182,19 @@ class TensorInfo:
         return size
 
 
-@value
-class NodeState:
+class NodeState(Record):
     """What a heartbeat says about its sender."""
 
     epoch: Epoch = 0  # of the newest placement it knows
-    busy: Annotated[float, Real(0.0, 1.0)] = 0.0  # share of the last second spent computing
+    busy: Annotated[float, Meta(ge=0.0, le=1.0)] = 0.0  # share of the last second spent computing
     memory_free_bytes: ByteCount = 0  # that Swarm may still take
     n_sessions: Count = 0  # with KV here
     tokens_per_s: Rate = 0.0  # that passed through here in the last seconds
     shard_ready: bool = False  # its shard of that placement is loaded
-    fetching: Annotated[float, Real(0.0, 1.0)] = 1.0  # share of that shard's bytes that are here
+    fetching: Annotated[float, Meta(ge=0.0, le=1.0)] = 1.0  # share of that shard's bytes that are here
 
 
-@value
-class ModelHolding:
+class ModelHolding(Record):
     """A model that a device has chunks of."""
 
     model: ModelId
@@ -217,8 +204,7 @@ class ModelHolding:
     total_bytes: ByteCount
 
 
-@value
-class SessionState:
+class SessionState(Record):
     """A session with KV on the sender."""
 
     session: SessionId
@@ -226,11 +212,10 @@ class SessionState:
     kv_bytes: ByteCount
 
 
-@value
-class Proof:
+class Proof(Record):
     """Membership and identity in one: MACs that PROTOCOL.md describes."""
 
-    device_key: Annotated[bytes, Raw(32, 32)]
-    nonce: Annotated[bytes, Raw(16, 16)]
-    member_mac: Annotated[bytes, Raw(32, 32)]
-    device_mac: Annotated[bytes, Raw(0, 32)]
+    device_key: Annotated[bytes, Meta(min_length=32, max_length=32)]
+    nonce: Annotated[bytes, Meta(min_length=16, max_length=16)]
+    member_mac: Annotated[bytes, Meta(min_length=32, max_length=32)]
+    device_mac: Annotated[bytes, Meta(min_length=0, max_length=32)]

@@ -1,145 +1,159 @@
-"""How a dataclass becomes a msgpack array and back, with every value checked: the kinds of fields that may travel.
+"""A record becomes a msgpack array and an array the record, with every value checked.
 
-A record or message is a value (value.py); its fields travel in their order. A field's annotation says what is legal:
-`Annotated[int, Int(0, 9)]`, `Annotated[str, Text(64)]`, `Annotated[tuple[Address, ...], Many(16)]`, another record,
-one of the id types of ids.py, or any of these `| None`. A peer may send more fields than we know (a newer minor
-version); those are ignored. A field with a default may be missing (an older one). Everything else is a Violation.
+msgspec does it; the annotation of a field says what is legal: `Annotated[int, Meta(ge=0, le=9)]`, `Literal["a", "b"]`,
+`Annotated[tuple[Address, ...], Meta(max_length=16)]`, another record, any of these `| None`. What msgspec has not is
+here: ids, texts of so many bytes that can be printed, and errors that name the field. A peer may send more fields than
+we know (a newer minor version); those are skipped. A field with a default may be missing (an older one). Everything
+else is a Violation.
 """
 
 from __future__ import annotations
 
-import types
-from collections.abc import Callable
-from dataclasses import MISSING, dataclass, fields, is_dataclass
+import re
 from functools import cache
-from typing import Annotated, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+from types import UnionType
+from typing import (
+    TYPE_CHECKING,
+    Annotated,
+    Any,
+    ClassVar,
+    Literal,
+    TypeAlias,
+    TypeVar,
+    Union,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
-from swarm.wire._records import Field, Record, Violation
-from swarm.wire.ids import ID_BYTES
+import msgspec
 
-__all__ = [
-    "MAX_EXTRA_FIELDS",
-    "Hex",
-    "Int",
-    "Many",
-    "OneOf",
-    "Raw",
-    "Real",
-    "Text",
-    "Violation",
-    "pack_record",
-    "record_of",
-    "unpack_record",
-]
-
-T = TypeVar("T")
-
-MAX_EXTRA_FIELDS = 16  # of a newer minor version
+from swarm import limits
+from swarm.value import Value
+from swarm.wire.ids import Id
 
 
-@dataclass(frozen=True, slots=True)
-class Int:
-    """A whole number in [low, high]."""
-
-    low: int
-    high: int
+class Violation(ValueError):
+    """A value that may not travel; the text names the field and the rule."""
 
 
-@dataclass(frozen=True, slots=True)
-class Real:
-    """A finite number in [low, high]."""
-
-    low: float
-    high: float
+class Record(Value, array_like=True, gc=False):
+    """Base of all that travels: its fields in their order. None can be in a cycle, so no collector looks at them."""
 
 
-@dataclass(frozen=True, slots=True)
-class Text:
-    """UTF-8 of at most max_bytes, without control characters."""
-
-    max_bytes: int
+T = TypeVar("T", bound=Record)
 
 
-@dataclass(frozen=True, slots=True)
-class Raw:
-    """Bytes of a length in [min_bytes, max_bytes]."""
-
-    min_bytes: int
-    max_bytes: int
+class _AnyText(type):
+    def __instancecheck__(cls, value: object) -> bool:
+        return isinstance(value, str)
 
 
-@dataclass(frozen=True, slots=True)
-class Hex:
-    """An id: `n_bytes` on the wire, lower-case hex in Python."""
+class Text(metaclass=_AnyText):
+    """UTF-8 of at most MAX_BYTES that can be printed: it reaches terminals and logs, so no escape sequences in it."""
 
-    n_bytes: int
-
-
-@dataclass(frozen=True, slots=True)
-class Many:
-    """A tuple of at most max_items."""
-
-    max_items: int
+    MAX_BYTES: ClassVar[int]
 
 
-@dataclass(frozen=True, slots=True)
-class OneOf:
-    """One of these texts."""
+if TYPE_CHECKING:  # plain texts; msgspec is told their bounds
+    Name: TypeAlias = str
+    Line: TypeAlias = str
+    Host: TypeAlias = str
+    Machine: TypeAlias = str
+    Software: TypeAlias = str
+else:
 
-    choices: tuple[str, ...]
+    class Name(Text):
+        """Of a device or a model."""
 
+        MAX_BYTES = limits.MAX_NAME_BYTES
 
-def pack_record(value: object) -> list[object]:
-    """Return the fields of a record as a list that msgpack can write; raise Violation."""
-    return record_of(type(value)).write(value, [])
+    class Line(Text):
+        """A reason or an error."""
 
+        MAX_BYTES = limits.MAX_TEXT_BYTES
 
-def unpack_record(kind: type[T], value: object) -> T:
-    """Return the record that a list of values stands for; raise Violation."""
-    if type(value) is not list:
-        raise Violation(f"{kind.__name__} is not a list of fields")
-    return cast(T, record_of(kind).read(value))
+    class Host(Text):
+        """An address or a host name."""
 
+        MAX_BYTES = limits.MAX_HOST_BYTES
 
-def _record(kind: type) -> Record:
-    assert is_dataclass(kind)
-    hints = get_type_hints(kind, include_extras=True)
-    members = fields(kind)
-    defaults = [f.default for f in members if f.default is not MISSING]
-    return Record(kind, [f.name for f in members], [_field(hints[f.name]) for f in members], defaults, MAX_EXTRA_FIELDS)
+    class Machine(Text):
+        """A kind of processor, or an instruction set."""
 
+        MAX_BYTES = limits.MAX_MACHINE_BYTES
 
-record_of: Callable[[type], Record] = cache(_record)  # the checks of a record or message, both ways
+    class Software(Text):
+        """A version of Swarm."""
 
-
-def _field(hint: object) -> Field:
-    origin = get_origin(hint)
-    if origin is Annotated:
-        base, kind = get_args(hint)
-        return Field("many", 0, kind.max_items, _field(get_args(base)[0])) if isinstance(kind, Many) else _leaf(kind)
-    if origin in (Union, types.UnionType):
-        (inner,) = [arg for arg in get_args(hint) if arg is not type(None)]
-        return _field(inner).or_none()
-    if hint is bool:
-        return Field("bool")
-    if hint in ID_BYTES:
-        return _leaf(Hex(ID_BYTES[hint]))
-    assert isinstance(hint, type), hint
-    return Field("record", detail=record_of(hint))
+        MAX_BYTES = limits.MAX_SOFTWARE_BYTES
 
 
-def _leaf(kind: object) -> Field:
-    match kind:
-        case Int(low, high):
-            return Field("int", low, high)
-        case Real(low, high):
-            return Field("real", low, high)
-        case Text(max_bytes):
-            return Field("text", 0, max_bytes)
-        case Raw(low, high):
-            return Field("raw", low, high)
-        case Hex(n_bytes):
-            return Field("hex", n_bytes)
-        case OneOf(choices):
-            return Field("one_of", detail=choices)
-    raise AssertionError(f"no kind of field: {kind!r}")
+encode = msgspec.msgpack.Encoder(enc_hook=bytes.fromhex).encode  # ids are the only values that it does not know
+
+
+def pack(record: Record) -> bytes:
+    """Return the bytes of a record; raise Violation when `unpack` would not give the same again."""
+    try:
+        data = encode(record)
+    except (ValueError, TypeError, OverflowError) as error:
+        raise Violation(f"{type(record).__name__}: {error}") from error
+    if unpack(type(record), data) != record:
+        raise Violation(f"{type(record).__name__} would not be read as it is")
+    return data
+
+
+def unpack(kind: type[T], data: bytes | bytearray | memoryview) -> T:
+    """Return the record that the bytes stand for; raise Violation."""
+    try:
+        record: T = decoder_of(kind).decode(data)
+        return record
+    except msgspec.ValidationError as error:
+        raise Violation(_named(kind, str(error))) from error
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise Violation(f"not msgpack: {error}") from error
+
+
+@cache
+def decoder_of(kind: Any) -> msgspec.msgpack.Decoder[Any]:
+    """Return what makes records of a class, or of a union of classes with tags, out of bytes."""
+    return msgspec.msgpack.Decoder(kind, dec_hook=_from_wire)
+
+
+def _from_wire(kind: type[Id] | type[Text], value: object) -> str:
+    """An id or a text out of what came for it."""
+    if issubclass(kind, Id):
+        if type(value) is not bytes or len(value) != kind.N_BYTES:
+            raise ValueError(f"expected {kind.N_BYTES} bytes")
+        return kind(value.hex())
+    if type(value) is not str:
+        raise ValueError("expected text")
+    if len(value.encode()) > kind.MAX_BYTES:
+        raise ValueError(f"expected text of at most {kind.MAX_BYTES} bytes")
+    if not value.isprintable():
+        raise ValueError("it has characters that cannot be printed")
+    return value
+
+
+def _named(kind: type[Record], error: str) -> str:
+    """What msgspec says about a place like `$[2][0]`, with the name of the field there."""
+    rule, _, place = error.rpartition(" - at `$") if " - at `$" in error else (error, "", "")
+    name, hint = kind.__name__, kind
+    for index in map(int, re.findall(r"\[(\d+)\]", place)):
+        if isinstance(hint, type) and issubclass(hint, Record):
+            field = hint.__struct_fields__[index - (hint.__struct_config__.tag is not None)]
+            name, hint = f"{hint.__name__}.{field}", _bare(get_type_hints(hint, include_extras=True)[field])
+        else:
+            hint = _bare(get_args(hint)[0])  # of a tuple
+    if get_origin(hint) is Literal:
+        rule = f"expected one of {', '.join(get_args(hint))}"  # msgspec repeats what came, which may be anything
+    return f"{name}: {rule[0].lower()}{rule[1:]}"
+
+
+def _bare(hint: Any) -> Any:
+    """A type without its bounds, and without None."""
+    if get_origin(hint) is Annotated:
+        return _bare(get_args(hint)[0])
+    if get_origin(hint) in (Union, UnionType):
+        return _bare(next(arg for arg in get_args(hint) if arg is not type(None)))
+    return hint

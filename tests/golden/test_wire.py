@@ -8,7 +8,7 @@ import random
 import pytest
 
 from swarm.wire.codec import decode, encode
-from swarm.wire.messages import BY_TYPE, MESSAGES, PROTOCOL
+from swarm.wire.messages import BY_NUMBER, MESSAGES, PROTOCOL
 from tests.helpers.wire_values import frame_of, record
 from tools.golden_wire import GOLDEN, golden
 
@@ -29,7 +29,7 @@ def test_each_message_has_its_golden_bytes(name: str) -> None:
 def test_golden_bytes_become_the_message_again(name: str) -> None:
     number, header, frame = TABLE[name]
     rng = random.Random(number)
-    wanted = record(BY_TYPE[number], rng)
+    wanted = record(BY_NUMBER[number], rng)
     raw = frame_of(wanted, rng)
     frames = [bytes.fromhex(header)] if frame is None else [bytes.fromhex(header), bytes.fromhex(frame)]
     assert decode(frames, "peer") == (wanted, raw)
@@ -37,4 +37,4 @@ def test_golden_bytes_become_the_message_again(name: str) -> None:
 
 
 def test_numbers_of_messages_are_used_once() -> None:
-    assert len(BY_TYPE) == len(MESSAGES)
+    assert len(BY_NUMBER) == len(MESSAGES)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 from random import Random
 
+import msgspec
 import pytest
 
 from swarm.cluster.effects import Reason
@@ -35,7 +35,7 @@ def plausible(message: object, sim: Sim, node: Node, rng: Random) -> object:
         "layer_end": [2, 3, 6, 7],
     }
     changes: dict[str, object] = {}
-    for field in dataclasses.fields(message):  # type: ignore[arg-type]
+    for field in msgspec.structs.fields(message):
         value = getattr(message, field.name)
         if field.name in known and rng.random() < 0.8:
             changes[field.name] = (
@@ -45,7 +45,7 @@ def plausible(message: object, sim: Sim, node: Node, rng: Random) -> object:
             changes[field.name] = plausible(value, sim, node, rng)
         elif isinstance(value, tuple) and value and isinstance(value[0], Shard):
             changes[field.name] = tuple(plausible(shard, sim, node, rng) for shard in value)
-    return dataclasses.replace(message, **changes)  # type: ignore[type-var]
+    return msgspec.structs.replace(message, **changes)
 
 
 @pytest.mark.parametrize("seed", range(4))

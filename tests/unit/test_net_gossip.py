@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
-
+import msgspec
 import pytest
 
 from swarm.net.gossip import is_told, news_of, tell, to_learn
@@ -41,4 +40,4 @@ def test_an_address_of_no_use_is_not_learnt(host: str) -> None:
 
 def test_nothing_is_learnt_about_ourselves_or_without_an_address() -> None:
     mine = PeerAddresses(ME, "me", (ADDRESS,), 0.0)
-    assert list(to_learn(Gossip((mine, dataclasses.replace(mine, peer=ANN, addresses=()))), ME)) == []
+    assert list(to_learn(Gossip((mine, msgspec.structs.replace(mine, peer=ANN, addresses=()))), ME)) == []

@@ -26,7 +26,7 @@ from swarm.net.sockets import open_call
 from swarm.wire.codec import decode
 from swarm.wire.connection import LocalEnd, call
 from swarm.wire.ids import BootId, SessionId
-from swarm.wire.messages import PROTOCOL, Activation, Hello, Lane, Refuse
+from swarm.wire.messages import PROTOCOL, Activation, Hello, Lane, Refuse, number_of
 from swarm.wire.proof import Credentials
 from swarm.wire.records import Address, TensorInfo
 from tests.helpers.transports import Box, Boxes, boxes
@@ -230,7 +230,7 @@ def test_a_member_whose_first_frames_are_random_is_cut_off(answer: Answer) -> No
 def test_a_member_of_another_version_is_told_and_named(answer: Answer) -> None:
     with bad_member(answer.one, hello=False) as (node, bad):
         hello = msgpack.unpackb(call(node, Lane.FAST, bytes(16)))
-        bad.send(msgpack.packb([Hello.TYPE, [9, 0], *hello[2:]]))
+        bad.send(msgpack.packb([number_of(Hello), [9, 0], *hello[2:]]))
         assert bad.poll(5000)
         refuse, _ = decode(bad.recv_multipart(), "node")
         assert isinstance(refuse, Refuse) and refuse.reason == "version" and refuse.version == PROTOCOL

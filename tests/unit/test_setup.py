@@ -27,7 +27,7 @@ def small_tree(tmp_path: Path) -> Path:
         (tmp_path / "swarm" / package).mkdir(parents=True)
     (tmp_path / "swarm/__init__.py").touch()
     (tmp_path / "csrc").mkdir()
-    for name in ("_native", "_records", "_frames"):
+    for name in ("_native", "_frames"):
         (tmp_path / f"csrc/{name}.pyx").write_text(PYX)
     (tmp_path / "csrc/a.c").write_text("int a(void) { return 1; }\n")
     return tmp_path

@@ -12,8 +12,8 @@ from swarm.errors import RemoteProtocolError
 from swarm.wire import connection as links
 from swarm.wire.codec import encode
 from swarm.wire.connection import RTT_SAMPLES, Connection, LinkRefused, LocalEnd, answer, answered, call
-from swarm.wire.ids import BootId
-from swarm.wire.messages import ChunkReply, Goodbye, Heartbeat, Hello, Lane, Refuse, Welcome
+from swarm.wire.ids import BootId, ChunkId
+from swarm.wire.messages import ChunkReply, Goodbye, Heartbeat, Hello, Lane, Refuse, Welcome, number_of
 from swarm.wire.proof import Credentials, derive, peer_id_of
 from swarm.wire.records import NodeState, Version
 
@@ -97,7 +97,7 @@ def test_a_key_of_small_order_is_refused() -> None:
 @pytest.mark.parametrize("kind", [Hello, Welcome, Refuse])
 def test_another_major_version_is_told_not_failed(kind: type) -> None:
     place = {Hello: 1, Welcome: 1, Refuse: 3}[kind]
-    values: list[object] = [kind.TYPE, "x", "y", "z"]
+    values: list[object] = [number_of(kind), "x", "y", "z"]
     values[place] = [9, 1]
     with pytest.raises(LinkRefused, match=r"speaks protocol 9\.1, this device 1\.\d+: update the older one") as raised:
         if kind is Hello:
@@ -131,7 +131,7 @@ def test_unknown_types_are_counted_and_bounded() -> None:
 
 def test_a_message_on_the_wrong_lane_breaks_the_protocol() -> None:
     at_bob, _ = greet(ANN, BOB)
-    reply = encode(ChunkReply(1, "cd" * 32, 0, True), b"data")  # type: ignore[arg-type]
+    reply = encode(ChunkReply(1, ChunkId("cd" * 32), 0, True), b"data")
     with pytest.raises(RemoteProtocolError, match="on the fast lane"):
         at_bob.receive([reply, b"data"], 2.0, 0.0)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from swarm import limits
 from swarm.wire import messages
-from swarm.wire.messages import MESSAGES, PROTOCOL, Hello, Refuse, Welcome
+from swarm.wire.messages import MESSAGES, PROTOCOL, Hello, Refuse, Welcome, number_of
 
 TEXT = (Path(messages.__file__).parent / "PROTOCOL.md").read_text()
 BOTH_LANES = (Hello, Welcome, Refuse)
@@ -16,7 +16,12 @@ BOTH_LANES = (Hello, Welcome, Refuse)
 def test_the_table_has_every_message_with_its_number_lane_and_frame() -> None:
     rows = re.findall(r"^\| (\d+) \| (\w+) \| (\w+) \| ([^|]*?) ?\|", TEXT, re.MULTILINE)
     wanted = [
-        (str(kind.TYPE), kind.__name__, "both" if kind in BOTH_LANES else kind.LANE.value, bool(kind.MAX_FRAME_BYTES))
+        (
+            str(number_of(kind)),
+            kind.__name__,
+            "both" if kind in BOTH_LANES else kind.LANE.value,
+            bool(kind.MAX_FRAME_BYTES),
+        )
         for kind in MESSAGES
     ]
     assert [(number, name, lane, bool(frame)) for number, name, lane, frame in rows] == wanted
