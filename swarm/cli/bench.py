@@ -31,7 +31,7 @@ SEED = 20240607  # of the made-up prompts: the speed does not depend on the word
 
 
 @dataclass(frozen=True)
-class Result:
+class BenchResult:
     """What `bench` prints: medians over the repetitions."""
 
     model: str
@@ -68,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def measure(path: Path, settings: config.Settings, n_prompt: int, n_gen: int, n_repeat: int) -> Result:
+def measure(path: Path, settings: config.Settings, n_prompt: int, n_gen: int, n_repeat: int) -> BenchResult:
     """Load the model and time it; the memory is timed before and after, and the faster reading counts."""
     from swarm import kernels
     from swarm.engine.decoder import Decoder
@@ -97,7 +97,7 @@ def measure(path: Path, settings: config.Settings, n_prompt: int, n_gen: int, n_
     bandwidth = max(bandwidth, kernels.read_bandwidth(threads))
     first_token_s, decode_s = (statistics.median(column) for column in zip(*times, strict=True))
     per_token = weight_bytes + (n_prompt + n_gen // 2) * kv_bytes_per_token(spec, settings.kv.upper())
-    return Result(
+    return BenchResult(
         model=path.name,
         cpu=machine.cpu_name(),
         isa=isa,
@@ -128,7 +128,7 @@ def time_once(decoder: Decoder, n_prompt: int, n_gen: int, vocab: int, seed: int
     return prefilled - started, time.perf_counter() - prefilled
 
 
-def lines(result: Result) -> list[str]:
+def lines(result: BenchResult) -> list[str]:
     """The result as a person reads it."""
     return [
         f"{result.model} on {result.cpu} ({result.isa}, {result.threads} threads, {result.kv} KV)",

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 from swarm.cli import answers, last_chat, loading, options, prompt, slash
 from swarm.cli.conversation import Conversation
-from swarm.cli.last_chat import Keep, LastChat, Pending
-from swarm.cli.terminal import DIM, RED, Line, columns, note, paint
+from swarm.cli.last_chat import KeepChat, LastChat, Pending
+from swarm.cli.terminal import DIM, RED, WrappedLine, columns, note, paint
 from swarm.errors import SwarmError
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class Chat:
         max_tokens: int | None = None,
         system: str = "",
         interactive: bool = False,
-        keep: Keep = last_chat.keep_nothing,
+        keep: KeepChat = last_chat.keep_nothing,
     ) -> None:
         self.model = model
         self.model_name = model_name
@@ -134,7 +134,7 @@ class Chat:
 
     def say(self, text: str) -> None:
         """A word of the chat itself, not of the model."""
-        print(paint(Line().fit(text, columns(sys.stdout)), DIM))
+        print(paint(WrappedLine().fit(text, columns(sys.stdout)), DIM))
 
     def complain(self, text: str) -> None:
         """One line about what went wrong in this turn."""

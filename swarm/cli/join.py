@@ -87,10 +87,10 @@ def get_key(keys: KeyStore, name: str, args: argparse.Namespace) -> list[str]:
     code = args.code or args.invite
     if code and args.key:
         raise ConfigError("give a code or a key, not both")
-    known = keys.swarm_key()
+    current = keys.swarm_key()
     given = keys_of.from_written(sys.stdin.readline() if args.key == "-" else args.key) if args.key else None
-    if known is not None:
-        if code or given not in (None, known):
+    if current is not None:
+        if code or given not in (None, current):
             raise ConfigError("this device is in a swarm already; `swarm forget` first, to join another one")
         return []
     if given is not None:

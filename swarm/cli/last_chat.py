@@ -42,7 +42,7 @@ class LastChat:
     pending: Pending | None
 
 
-Keep = Callable[[Conversation, str, Pending | None], None]
+KeepChat = Callable[[Conversation, str, Pending | None], None]
 
 
 def file() -> Path:

@@ -26,7 +26,7 @@ ARM_PARTS = {
 
 
 @dataclass(frozen=True)
-class Memory:
+class SystemMemory:
     """Bytes of RAM that this process may use in all, and that are free for it now."""
 
     total: int
@@ -34,13 +34,13 @@ class Memory:
     limited_by_group: bool  # a container or service limit is below what the machine has
 
 
-def memory() -> Memory:
+def memory() -> SystemMemory:
     """RAM, within the limit of the cgroup this process is in."""
     machine = psutil.virtual_memory()
     limit, used = cores.cgroup_memory()
     if limit is None or limit >= machine.total:
-        return Memory(machine.total, machine.available, False)
-    return Memory(limit, min(machine.available, max(0, limit - used)), True)
+        return SystemMemory(machine.total, machine.available, False)
+    return SystemMemory(limit, min(machine.available, max(0, limit - used)), True)
 
 
 def cpu_name(cpuinfo: Path = CPUINFO, device_tree: Path = DEVICE_TREE_MODEL) -> str:

@@ -68,8 +68,8 @@ def system(chat: Chat, argument: str) -> None:
 def set_parameter(chat: Chat, argument: str) -> None:
     name, _, text = argument.replace("=", " ").partition(" ")
     if not name:
-        for known, value in _parameters(chat).items():
-            chat.say(f"  {known:<20} {'not set' if value is None else value}")
+        for parameter, value in _parameters(chat).items():
+            chat.say(f"  {parameter:<20} {'not set' if value is None else value}")
         return
     if name == "max_tokens":
         chat.max_tokens = None if text.strip() in ("", "off") else _number(name, text.strip(), int)

@@ -47,7 +47,7 @@ def note(text: str) -> None:
     LINE.begin()
 
 
-class Line:
+class WrappedLine:
     """The line of the terminal that is being written: breaks it between words, though they come in pieces.
 
     What was written of a word that turns out not to fit is erased and begun again on the next line. Code between fences
@@ -107,7 +107,7 @@ class Line:
         return f"\x1b[{cells}D\x1b[K\n{self._word}"
 
 
-LINE = Line()  # of this process' terminal
+LINE = WrappedLine()  # of this process' terminal
 
 
 def columns(stream: TextIO) -> int:

@@ -20,7 +20,7 @@ from swarm import limits
 from swarm.errors import ModelNotFound, RemoteProtocolError, SwarmError
 from swarm.store.chunks import ChunkStore
 from swarm.store.manifest import Manifest
-from swarm.store.pull import Ask, AskHave, Ban, Cancel, Effect, Pull
+from swarm.store.pull import AskChunk, AskHave, Ban, Cancel, Pull, PullEffect
 from swarm.wire.ids import ModelId, PeerId
 from swarm.wire.messages import (
     ChunkCancel,
@@ -88,7 +88,7 @@ class Fetcher:
         self._around = around
         self._rng = rng
         self._fetches: dict[ModelId, _Fetch] = {}
-        self._requests: dict[int, tuple[_Fetch, Ask]] = {}  # by the number that travels
+        self._requests: dict[int, tuple[_Fetch, AskChunk]] = {}  # by the number that travels
         self._next_number = 1
         self._pieces: dict[tuple[PeerId, ModelId, int], asyncio.Future[tuple[bytes, int]]] = {}
         self._rate: float | None = None
@@ -140,7 +140,7 @@ class Fetcher:
         return sum(pull.bytes_done for pull in pulls), sum(pull.bytes_wanted for pull in pulls)
 
     def set_rate(self, bytes_per_s: float | None) -> None:
-        """Ask for no more than this: an answer in progress needs the network. None lets go."""
+        """AskChunk for no more than this: an answer in progress needs the network. None lets go."""
         if bytes_per_s != self._rate:
             self._rate = bytes_per_s
             for fetch in list(self._fetches.values()):
@@ -191,7 +191,7 @@ class Fetcher:
             self._do(fetch, fetch.pull.peer_has(peer, bytes(frame), 0, time.monotonic()))
 
     def ask_have(self, peer: PeerId, model: ModelId) -> None:
-        """Ask a peer which chunks of a model it has."""
+        """AskChunk a peer which chunks of a model it has."""
         self._around.send(peer, HaveRequest(model, 0))
 
     def manifest_piece(self, peer: PeerId, message: ManifestReply, frame: memoryview) -> None:
@@ -231,10 +231,10 @@ class Fetcher:
             self._do(fetch, pull.add_peer(peer, now))
         return fetch
 
-    def _do(self, fetch: _Fetch, effects: list[Effect]) -> None:
+    def _do(self, fetch: _Fetch, effects: list[PullEffect]) -> None:
         for effect in effects:
             match effect:
-                case Ask(peer, request, chunk, n_bytes):
+                case AskChunk(peer, request, chunk, n_bytes):
                     number, self._next_number = self._next_number, self._next_number % (2**31 - 1) + 1
                     self._requests[number] = (fetch, effect)
                     fetch.numbers[request] = number

@@ -12,6 +12,7 @@ from swarm.errors import PeerBusy, SwarmError
 from swarm.node.fetch import RunIo
 from swarm.store.chunks import ChunkStore
 from swarm.store.pacing import RateLimit
+from swarm.wire.codec import Buffer
 from swarm.wire.ids import PeerId
 from swarm.wire.messages import (
     ChunkCancel,
@@ -23,8 +24,6 @@ from swarm.wire.messages import (
     ManifestRequest,
     Message,
 )
-
-Buffer = bytes | memoryview
 
 
 class Sender(Protocol):

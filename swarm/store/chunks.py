@@ -26,11 +26,13 @@ from swarm.errors import DiskFull, ModelError, ModelNotFound, RemoteProtocolErro
 from swarm.files import check_space, disk_errors, open_locked, replace_file
 from swarm.limits import MAX_GGUF_PARTS, MAX_MANIFEST_BYTES, MAX_MODELS, SYNC_BYTES
 from swarm.store.gguf import GGUF, open_gguf, part_paths
-from swarm.store.importing import Progress, manifest_of
-from swarm.store.manifest import Manifest, decode_manifest
-from swarm.store.model_chunks import Buffer, ModelChunks
+from swarm.store.importing import HashProgress, manifest_of
+from swarm.store.manifest import Manifest
+from swarm.store.manifest_decoding import decode_manifest
+from swarm.store.model_chunks import ModelChunks
 from swarm.store.stored_model import StoredModel
 from swarm.units import size_text
+from swarm.wire.codec import Buffer
 from swarm.wire.ids import ChunkId, ModelId
 from swarm.wire.records import ModelHolding
 
@@ -59,12 +61,13 @@ class ChunkStore:
 
     # ---- models
 
-    def import_gguf(self, path: Path, *, threads: int = 1, progress: Progress | None = None) -> Manifest:
+    def import_gguf(self, path: Path, *, threads: int = 1, progress: HashProgress | None = None) -> Manifest:
         """Offer a GGUF file to peers. It stays where it is; it is hashed unless that was done before."""
         stamp = _stamp(path)
-        known = next((m for m in list(self._models.values()) if _read_stamp(m.directory) == stamp and m.source), None)
-        if known is not None:
-            return known.manifest
+        models = list(self._models.values())
+        imported = next((m for m in models if _read_stamp(m.directory) == stamp and m.source), None)
+        if imported is not None:
+            return imported.manifest
         source = open_gguf(path)
         manifest = manifest_of(source, threads=threads, progress=progress)
         with self._lock:

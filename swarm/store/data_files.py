@@ -20,6 +20,7 @@ import numpy.typing as npt
 from swarm.files import sync
 from swarm.limits import MAX_OPEN_DATA_FILES, MAX_STORE_FILES
 from swarm.store.manifest import HEADER_STEP, Manifest
+from swarm.wire.codec import Buffer
 
 HEADER, OUTSIDE = "header", "outside"  # the files of what belongs to no layer
 _LAYER = re.compile(r"blk\.(\d{1,4})\.")
@@ -44,7 +45,7 @@ class DataFiles:
         self._open: OrderedDict[str, int] = OrderedDict()
         self._dirty: set[str] = set()
 
-    def write(self, chunk: int, data: bytes | memoryview) -> None:
+    def write(self, chunk: int, data: Buffer) -> None:
         group, offset = self.position(chunk)
         fd = self._descriptor(group)
         view = memoryview(data)

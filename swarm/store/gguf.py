@@ -14,7 +14,7 @@ import numpy as np
 
 from swarm.errors import BadModelFile, ModelNotFound
 from swarm.limits import MAX_GGUF_PARTS
-from swarm.store.gguf_header import Header, TensorInfo, parse_header
+from swarm.store.gguf_header import GGUFHeader, GGUFTensor, parse_header
 from swarm.store.gguf_metadata import Metadata
 from swarm.store.rectangles import U8, Rows, cut
 
@@ -24,12 +24,12 @@ _PART_NAME = re.compile(r"(?P<prefix>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.
 class GGUF:
     """An open model: metadata, tensor table, and zero-copy views of the tensors' bytes. Made by open_gguf."""
 
-    def __init__(self, paths: list[Path], maps: list[mmap.mmap], headers: list[Header]) -> None:
+    def __init__(self, paths: list[Path], maps: list[mmap.mmap], headers: list[GGUFHeader]) -> None:
         self.path = paths[0]
         self.parts = tuple(paths)
         self.size_bytes = sum(len(part) for part in maps)
         self.metadata: Metadata = headers[0].metadata
-        self.tensors: Mapping[str, TensorInfo] = _merged_tensors(paths, headers)
+        self.tensors: Mapping[str, GGUFTensor] = _merged_tensors(paths, headers)
         self.header_bytes = headers[0].metadata_end
         self._maps = maps
 
@@ -147,7 +147,7 @@ def _files_hint(directory: Path) -> str:
     return f"; there is {', '.join(names[:3])}" if names else ""
 
 
-def _check_split(paths: list[Path], headers: list[Header]) -> None:
+def _check_split(paths: list[Path], headers: list[GGUFHeader]) -> None:
     """The split.* keys of each part agree with its name; the first part holds the metadata of all."""
     for number, (path, header) in enumerate(zip(paths, headers, strict=True)):
         _check_key(path, header, "split.no", number, len(paths) == 1)
@@ -160,7 +160,7 @@ def _check_split(paths: list[Path], headers: list[Header]) -> None:
         )
 
 
-def _check_key(path: Path, header: Header, key: str, expected: int, single: bool) -> None:
+def _check_key(path: Path, header: GGUFHeader, key: str, expected: int, single: bool) -> None:
     """A file that is alone may say nothing, or that it is part 0 of 0 or 1."""
     value = header.metadata.get(key, expected if single else None)
     if isinstance(value, int) and (value == expected or (single and value == 0)):
@@ -172,8 +172,8 @@ def _check_key(path: Path, header: Header, key: str, expected: int, single: bool
     raise BadModelFile(f"{path}: {key}: it does not say {expected}, as the file's name does; fetch the parts again")
 
 
-def _merged_tensors(paths: list[Path], headers: list[Header]) -> dict[str, TensorInfo]:
-    tensors: dict[str, TensorInfo] = {}
+def _merged_tensors(paths: list[Path], headers: list[GGUFHeader]) -> dict[str, GGUFTensor]:
+    tensors: dict[str, GGUFTensor] = {}
     for header in headers:
         for tensor in header.tensors:
             if tensor.name in tensors:

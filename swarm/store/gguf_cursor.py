@@ -9,7 +9,7 @@ from typing import NoReturn
 from swarm.errors import BadModelFile
 from swarm.limits import MAX_GGUF_HEADER_BYTES, MAX_GGUF_NAME_BYTES
 
-Buffer = bytes | mmap.mmap
+FileBytes = bytes | mmap.mmap
 
 MAX_SHOWN_CHARS = 120  # of a name, in an error
 
@@ -19,7 +19,7 @@ U32, U64 = struct.Struct("<I"), struct.Struct("<Q")
 class Cursor:
     """A position in the header that never passes its end; every read names what it reads."""
 
-    def __init__(self, data: Buffer, where: str) -> None:
+    def __init__(self, data: FileBytes, where: str) -> None:
         self.data = data
         self.where = where
         self.position = 0

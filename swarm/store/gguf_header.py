@@ -1,6 +1,6 @@
 """The header of a GGUF file: metadata and tensor table, checked before use.
 
-Bytes in, a Header out; no files here. Format (little endian), from ggml's docs/gguf.md:
+Bytes in, a GGUFHeader out; no files here. Format (little endian), from ggml's docs/gguf.md:
 
     "GGUF"  u32 version  u64 n_tensors  u64 n_keys
     n_keys    x  string key, u32 value type, value     (array: u32 item type, u64 count, items)
@@ -19,7 +19,7 @@ from itertools import pairwise
 from swarm.errors import BadModelFile, UnsupportedQuant
 from swarm.kernels.quants import QUANTS, Quant, quant_names, type_name
 from swarm.limits import MAX_GGUF_METADATA, MAX_GGUF_TENSORS, MAX_TENSOR_DIMENSION
-from swarm.store.gguf_cursor import Buffer, Cursor, printable
+from swarm.store.gguf_cursor import Cursor, FileBytes, printable
 from swarm.store.gguf_metadata import Metadata, read_metadata
 
 MAX_DIMS = 4
@@ -44,7 +44,7 @@ _OTHER_FILES = (
 
 
 @dataclass(frozen=True)
-class TensorInfo:
+class GGUFTensor:
     """A tensor of the file: shape in NumPy order (rows ..., columns), `offset` from the start of its part."""
 
     name: str
@@ -56,19 +56,19 @@ class TensorInfo:
 
 
 @dataclass(frozen=True)
-class Header:
+class GGUFHeader:
     """What one GGUF file says about itself."""
 
     version: int
     alignment: int
     metadata: Metadata
-    tensors: tuple[TensorInfo, ...]
+    tensors: tuple[GGUFTensor, ...]
     metadata_end: int
     data_start: int
 
 
 @dataclass(frozen=True)
-class _Entry:
+class _TableRow:
     """A line of the tensor table, as the file has it; offset from the start of the data."""
 
     name: str
@@ -77,7 +77,7 @@ class _Entry:
     offset: int
 
 
-def parse_header(data: Buffer, where: str, part: int = 0) -> Header:
+def parse_header(data: FileBytes, where: str, part: int = 0) -> GGUFHeader:
     """Read the header at the start of `data`, the whole file; `where` names the file in errors.
 
     Raise BadModelFile naming the field that is wrong, UnsupportedQuant naming the tensor.
@@ -93,10 +93,10 @@ def parse_header(data: Buffer, where: str, part: int = 0) -> Header:
     data_start = -(-cursor.position // alignment) * alignment
     tensors = tuple(_tensor(cursor, entry, data_start, alignment, part) for entry in entries)
     _check_table(cursor, tensors)
-    return Header(version, alignment, metadata, tensors, metadata_end, data_start)
+    return GGUFHeader(version, alignment, metadata, tensors, metadata_end, data_start)
 
 
-def parse_metadata(data: Buffer, where: str) -> Metadata:
+def parse_metadata(data: FileBytes, where: str) -> Metadata:
     """Read the metadata alone, from a file of which only the first `metadata_end` bytes are there."""
     cursor = Cursor(data, where)
     _read_version(cursor)
@@ -137,16 +137,16 @@ def _alignment(cursor: Cursor, metadata: Metadata) -> int:
     return value
 
 
-def _read_entry(cursor: Cursor, number: int) -> _Entry:
+def _read_entry(cursor: Cursor, number: int) -> _TableRow:
     name = cursor.name(f"name of tensor {number}")
     n_dims = cursor.u32(f"number of dimensions of tensor {name!r}")
     if not 1 <= n_dims <= MAX_DIMS:
         cursor.fail(f"number of dimensions of tensor {name!r}", f"{n_dims} is not 1 to {MAX_DIMS}")
     dims = tuple(cursor.u64(f"dimensions of tensor {name!r}") for _ in range(n_dims))
-    return _Entry(name, dims[::-1], cursor.u32(f"type of tensor {name!r}"), cursor.u64(f"offset of tensor {name!r}"))
+    return _TableRow(name, dims[::-1], cursor.u32(f"type of tensor {name!r}"), cursor.u64(f"offset of tensor {name!r}"))
 
 
-def _tensor(cursor: Cursor, entry: _Entry, data_start: int, alignment: int, part: int) -> TensorInfo:
+def _tensor(cursor: Cursor, entry: _TableRow, data_start: int, alignment: int, part: int) -> GGUFTensor:
     """Check one line of the table on its own."""
     quant = QUANTS.get(entry.type_id)
     if quant is None:
@@ -164,10 +164,10 @@ def _tensor(cursor: Cursor, entry: _Entry, data_start: int, alignment: int, part
         cursor.fail(
             f"data of tensor {entry.name!r}", f"it ends at byte {start + n_bytes}, the file at {len(cursor.data)}"
         )
-    return TensorInfo(entry.name, entry.shape, quant, part, start, n_bytes)
+    return GGUFTensor(entry.name, entry.shape, quant, part, start, n_bytes)
 
 
-def _checked_bytes(cursor: Cursor, entry: _Entry, quant: Quant) -> int:
+def _checked_bytes(cursor: Cursor, entry: _TableRow, quant: Quant) -> int:
     """The size that the dimensions give. Python's integers do not overflow."""
     field = f"dimensions of tensor {entry.name!r}"
     for size in entry.shape:
@@ -182,7 +182,7 @@ def _checked_bytes(cursor: Cursor, entry: _Entry, quant: Quant) -> int:
     return n_bytes
 
 
-def _check_table(cursor: Cursor, tensors: tuple[TensorInfo, ...]) -> None:
+def _check_table(cursor: Cursor, tensors: tuple[GGUFTensor, ...]) -> None:
     """Names are unique and no two tensors share bytes."""
     names: set[str] = set()
     for tensor in tensors:

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from swarm.limits import MAX_GGUF_ARRAY_ITEMS, MAX_GGUF_STRING_BYTES
-from swarm.store.gguf_cursor import U64, Buffer, Cursor, decode_text
+from swarm.store.gguf_cursor import U64, Cursor, FileBytes, decode_text
 
 Value = bool | int | float | str | list[str] | npt.NDArray[Any]
 
@@ -47,7 +47,7 @@ class Metadata(Mapping[str, Value]):
     Arrays of strings come as lists, arrays of numbers as NumPy arrays.
     """
 
-    def __init__(self, data: Buffer, fields: dict[str, _Field], where: str) -> None:
+    def __init__(self, data: FileBytes, fields: dict[str, _Field], where: str) -> None:
         self._data = data
         self._fields = fields
         self._where = where

@@ -13,10 +13,10 @@ from swarm.store.gguf import GGUF
 from swarm.store.manifest import DIGEST_BYTES, HEADER_STEP, ChunkedTensor, Manifest, plan_chunks
 from swarm.store.model_chunks import chunk_of_gguf
 
-Progress = Callable[[int, int], None]  # bytes done, bytes in all
+HashProgress = Callable[[int, int], None]  # bytes done, bytes in all
 
 
-def manifest_of(source: GGUF, *, threads: int = 1, progress: Progress | None = None) -> Manifest:
+def manifest_of(source: GGUF, *, threads: int = 1, progress: HashProgress | None = None) -> Manifest:
     """Cut and hash a model. Two devices with the same file get the same manifest."""
     tensors: list[ChunkedTensor] = []
     n_chunks = n_header = -(-source.header_bytes // HEADER_STEP)

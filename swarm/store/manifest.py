@@ -28,27 +28,19 @@ from enum import IntEnum
 from functools import cached_property
 from itertools import chain
 from math import prod
-from typing import NamedTuple, NoReturn
+from typing import NamedTuple
 
 import msgpack
 import numpy as np
 import numpy.typing as npt
 from blake3 import blake3
 
-from swarm.errors import BadModelFile, RemoteProtocolError
-from swarm.kernels.quants import QUANTS, Quant
+from swarm.errors import BadModelFile
+from swarm.kernels.quants import Quant
 from swarm.limits import (
     CHUNK_BYTES,
     EXPERT_CHUNK_BYTES,
     MAX_CHUNK_BYTES,
-    MAX_GGUF_HEADER_BYTES,
-    MAX_GGUF_NAME_BYTES,
-    MAX_GGUF_TENSORS,
-    MAX_MANIFEST_BYTES,
-    MAX_MANIFEST_CHUNKS,
-    MAX_MANIFEST_NAMES_BYTES,
-    MAX_NAME_BYTES,
-    MAX_TENSOR_DIMENSION,
 )
 from swarm.store.rectangles import Rectangle, Rows
 from swarm.wire.ids import ChunkId, ModelId
@@ -58,7 +50,7 @@ HEADER_STEP = 1024 * 1024
 DIGEST_BYTES = 32
 SLICE_UNIT = 32  # rows or columns: slices of layers begin and end at multiples of it
 _CUT_BY_COLUMNS = re.compile(r"(attn_output|ffn_down|ffn_down_exps|ffn_down_shexp)\.weight$")
-_ROW = struct.Struct("<8Q")
+ROW = struct.Struct("<8Q")
 
 
 class Cut(IntEnum):
@@ -68,7 +60,7 @@ class Cut(IntEnum):
     COLUMNS = 1
 
 
-class Place(NamedTuple):
+class ChunkPlace(NamedTuple):
     """The rectangle of a chunk: rows [row0, row1) and bytes [byte0, byte1) of each row, in one slab."""
 
     slab: int
@@ -128,14 +120,14 @@ class ChunkedTensor:
             start = self.first_chunk + slab * self.chunks_per_slab
             yield from (start + number for number in numbers)
 
-    def place(self, chunk: int) -> Place:
+    def place(self, chunk: int) -> ChunkPlace:
         """Where the chunk lies in the tensor."""
         slab, number = divmod(chunk - self.first_chunk, self.chunks_per_slab)
         start = number * self.step
         if self.cut is Cut.ROWS:
-            return Place(slab, start, min(start + self.step, self.rows), 0, self.row_bytes)
+            return ChunkPlace(slab, start, min(start + self.step, self.rows), 0, self.row_bytes)
         end = min(start + self.step, self.shape[-1])
-        return Place(slab, 0, self.rows, self.quant.row_bytes(start), self.quant.row_bytes(end))
+        return ChunkPlace(slab, 0, self.rows, self.quant.row_bytes(start), self.quant.row_bytes(end))
 
     def offset(self, chunk: int) -> int:
         """Where the chunk begins when the chunks lie one after the other, as they do on disk."""
@@ -155,7 +147,7 @@ class Manifest:
     @cached_property
     def encoded(self) -> bytes:
         names = "\0".join(tensor.name for tensor in self.tensors)
-        table = b"".join(_ROW.pack(*_row(tensor)) for tensor in self.tensors)
+        table = b"".join(ROW.pack(*_row(tensor)) for tensor in self.tensors)
         return bytes(msgpack.packb([FORMAT, self.name, self.header_bytes, names, table, self.digests]))
 
     @cached_property
@@ -182,7 +174,7 @@ class Manifest:
         if self.header_bytes:
             sizes[self.header_chunks[-1]] = self.header_bytes - self.header_chunks[-1] * HEADER_STEP
         for tensor in self.tensors:
-            per_slab = [_place_bytes(tensor.place(tensor.chunks[i])) for i in range(tensor.chunks_per_slab)]
+            per_slab = [place_bytes(tensor.place(tensor.chunks[i])) for i in range(tensor.chunks_per_slab)]
             sizes[tensor.chunks.start : tensor.chunks.stop] = np.tile(per_slab, tensor.n_slabs)
         return sizes
 
@@ -246,95 +238,11 @@ def plan_chunks(name: str, quant: Quant, shape: tuple[int, ...], first_chunk: in
     return ChunkedTensor(name, quant, shape, Cut.ROWS, step, first_chunk)
 
 
-def decode_manifest(data: bytes) -> Manifest:
-    """Read a manifest that a peer sent; RemoteProtocolError for anything but a canonical one within the limits."""
-    if len(data) > MAX_MANIFEST_BYTES:
-        _fail(f"it has {len(data)} bytes, more than {MAX_MANIFEST_BYTES}")
-    name, header_bytes, names, table, digests = _fields(data)
-    if len(digests) % DIGEST_BYTES or len(digests) > MAX_MANIFEST_CHUNKS * DIGEST_BYTES:
-        _fail(f"its digests take {len(digests)} bytes")
-    tensor_names = names.split("\0") if names else []
-    if len(tensor_names) > MAX_GGUF_TENSORS or len(table) != len(tensor_names) * _ROW.size:
-        _fail(f"it has {len(tensor_names)} names and a table of {len(table)} bytes")
-    if len(set(tensor_names)) != len(tensor_names):
-        _fail("a tensor occurs twice")
-    n_chunks, tensors = -(-header_bytes // HEADER_STEP), []
-    for tensor_name, row in zip(tensor_names, _ROW.iter_unpack(table), strict=True):
-        tensor = _checked_tensor(tensor_name, row, n_chunks)
-        n_chunks += tensor.n_slabs * tensor.chunks_per_slab
-        tensors.append(tensor)
-    if n_chunks * DIGEST_BYTES != len(digests):
-        _fail(f"it has {len(digests) // DIGEST_BYTES} digests for {n_chunks} chunks")
-    manifest = Manifest(name, header_bytes, tuple(tensors), digests)
-    if manifest.encoded != data:
-        _fail("it is not in the canonical form")
-    return manifest
-
-
-def _fail(problem: str) -> NoReturn:
-    raise RemoteProtocolError(f"a manifest is broken: {problem}")
-
-
 def _row(tensor: ChunkedTensor) -> tuple[int, ...]:
     dims = tensor.shape + (0,) * (4 - len(tensor.shape))
     return (tensor.quant.id, tensor.cut, tensor.step, len(tensor.shape), *dims)
 
 
-def _place_bytes(place: Place) -> int:
+def place_bytes(place: ChunkPlace) -> int:
+    """Bytes of a chunk."""
     return (place.row1 - place.row0) * (place.byte1 - place.byte0)
-
-
-def _fields(data: bytes) -> tuple[str, int, str, bytes, bytes]:
-    """The five values after the format. Nested arrays, which could cost much memory, are not even looked at."""
-    unpacker = msgpack.Unpacker(max_buffer_size=MAX_MANIFEST_BYTES, max_str_len=MAX_MANIFEST_NAMES_BYTES)
-    unpacker.feed(data)
-    try:
-        if unpacker.read_array_header() != 6:
-            _fail("it is not a list of six")
-        values = [_scalar(unpacker, data) for _ in range(6)]
-    except (ValueError, TypeError, msgpack.UnpackException) as error:
-        _fail(f"{type(error).__name__}")
-    if unpacker.tell() != len(data) or [type(value) for value in values] != [int, str, int, str, bytes, bytes]:
-        _fail("its values have the wrong types")
-    form, name, header_bytes, names, table, digests = values
-    assert isinstance(form, int) and isinstance(name, str) and isinstance(header_bytes, int)
-    assert isinstance(names, str) and isinstance(table, bytes) and isinstance(digests, bytes)
-    if form != FORMAT:
-        _fail(f"its format is {form}, and this version of Swarm reads {FORMAT}")
-    if len(name.encode()) > MAX_NAME_BYTES or not name.isprintable():
-        _fail("its name is not one short line")
-    if not 0 <= header_bytes <= MAX_GGUF_HEADER_BYTES:
-        _fail(f"it has a header of {header_bytes} bytes")
-    return name, header_bytes, names, table, digests
-
-
-def _scalar(unpacker: msgpack.Unpacker, data: bytes) -> object:
-    position = unpacker.tell()
-    lead = data[position] if position < len(data) else 0xC1
-    # msgpack's positive integers, texts and byte strings; not maps, arrays, floats, nil and extensions.
-    if not (
-        lead < 0x80 or 0xA0 <= lead <= 0xBF or 0xC4 <= lead <= 0xC6 or 0xCC <= lead <= 0xCF or 0xD9 <= lead <= 0xDB
-    ):
-        _fail(f"a value begins with {lead:#x}")
-    return unpacker.unpack()
-
-
-def _checked_tensor(name: str, row: tuple[int, ...], first_chunk: int) -> ChunkedTensor:
-    type_id, cut, step, n_dims, *dims = row
-    shape, rest = tuple(dims[:n_dims]), dims[n_dims:]
-    if not name or len(name.encode()) > MAX_GGUF_NAME_BYTES:
-        _fail("a tensor name is empty or too long")
-    if type_id not in QUANTS or cut not in (Cut.ROWS, Cut.COLUMNS) or not 1 <= n_dims <= 4 or any(rest):
-        _fail(f"tensor {name!r} has a bad type, cut or number of dimensions")
-    quant = QUANTS[type_id]
-    if not all(1 <= size <= MAX_TENSOR_DIMENSION for size in shape) or shape[-1] % quant.block_cols:
-        _fail(f"tensor {name!r} has bad dimensions")
-    tensor = ChunkedTensor(name, quant, shape, Cut(cut), step, first_chunk)
-    longest = tensor.rows if tensor.cut is Cut.ROWS else shape[-1]
-    if not 1 <= step <= longest or (tensor.cut is Cut.COLUMNS and step % quant.block_cols):
-        _fail(f"tensor {name!r} is cut every {step}")
-    if _place_bytes(tensor.place(first_chunk)) > MAX_CHUNK_BYTES:
-        _fail(f"tensor {name!r} has chunks of more than {MAX_CHUNK_BYTES} bytes")
-    if first_chunk + tensor.n_slabs * tensor.chunks_per_slab > MAX_MANIFEST_CHUNKS:
-        _fail(f"it has more than {MAX_MANIFEST_CHUNKS} chunks")
-    return tensor

@@ -16,8 +16,8 @@ from swarm.store.data_files import DataFiles, flush
 from swarm.store.gguf import GGUF
 from swarm.store.journal import Journal
 from swarm.store.manifest import HEADER_STEP, Manifest
+from swarm.wire.codec import Buffer
 
-Buffer = bytes | memoryview
 Bits = npt.NDArray[np.bool_]
 
 
@@ -74,12 +74,12 @@ class ModelChunks:
         wrong = []
         with self._lock:
             self._checked[:] = False
-        here = np.flatnonzero(self.held)
-        for number, chunk in enumerate(here):
+        held = np.flatnonzero(self.held)
+        for number, chunk in enumerate(held):
             if self.read(int(chunk), 0, 0) is None:
                 wrong.append(int(chunk))
             if progress:
-                progress(number + 1, len(here))
+                progress(number + 1, len(held))
         return wrong
 
     def trim(self, keep: Iterable[int]) -> int:

@@ -13,20 +13,20 @@
 from __future__ import annotations
 
 import random
-from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from swarm import limits
 from swarm.store.pacing import RateLimit
+from swarm.store.pull_peer import ChunkRequest, PullPeer
 from swarm.wire.ids import PeerId
 
 
 @dataclass(frozen=True, slots=True)
-class Ask:
+class AskChunk:
     """Request a whole chunk."""
 
     peer: PeerId
@@ -45,7 +45,7 @@ class Cancel:
 
 @dataclass(frozen=True, slots=True)
 class AskHave:
-    """Ask a peer which chunks it has now; the answer comes in by `peer_has`."""
+    """AskChunk a peer which chunks it has now; the answer comes in by `peer_has`."""
 
     peer: PeerId
 
@@ -58,44 +58,9 @@ class Ban:
     reason: str
 
 
-Effect = Ask | Cancel | AskHave | Ban
+PullEffect = AskChunk | Cancel | AskHave | Ban
 
 _IDLE, _NEEDED, _ASKED, _ARRIVED = 0, 1, 2, 3  # what is the matter with a chunk
-
-
-@dataclass(slots=True)
-class _Request:
-    peer: PeerId
-    chunk: int
-    n_bytes: int
-    asked_at: float
-
-
-@dataclass(slots=True)
-class _Peer:
-    have: npt.NDArray[np.bool_]
-    requests: dict[int, _Request] = field(default_factory=dict)  # in the order of asking
-    asked_bytes: int = 0
-    run: deque[int] = field(default_factory=deque)  # what to ask next
-    bytes_per_s: float = 0.0
-    heard_at: float = 0.0
-    counted_at: float = 0.0
-    counted_bytes: int = 0
-    n_failures: int = 0
-    resume_at: float = 0.0
-    asked_have_at: float = -1e9
-
-    @property
-    def window_bytes(self) -> int:
-        wanted = int(self.bytes_per_s * limits.PULL_WINDOW_S)
-        return min(max(wanted, limits.PULL_WINDOW_MIN_BYTES), limits.PULL_WINDOW_MAX_BYTES)
-
-    def deadline(self) -> float:
-        """When to lose patience: some chunk of the oldest requests should have come by then."""
-        oldest = next(iter(self.requests.values()))
-        expected_s = 8 * oldest.n_bytes / self.bytes_per_s if self.bytes_per_s else 0.0
-        patience_s = min(max(limits.PULL_PATIENCE_S * 2.0**self.n_failures, expected_s), limits.PULL_PATIENCE_MAX_S)
-        return max(oldest.asked_at, self.heard_at) + patience_s
 
 
 class Pull:
@@ -111,10 +76,10 @@ class Pull:
         self._state = np.full(len(sizes), _IDLE, np.uint8)
         self._n_holders = np.zeros(len(sizes), np.int32)
         self._n_open = 0  # chunks that are wanted and not verified
-        self._peers: dict[PeerId, _Peer] = {}
-        self._requests: dict[int, _Request] = {}
+        self._peers: dict[PeerId, PullPeer] = {}
+        self._requests: dict[int, ChunkRequest] = {}
         self._copies: dict[int, set[int]] = {}  # chunk -> its requests
-        self._arrived: dict[int, _Request] = {}  # not verified yet
+        self._arrived: dict[int, ChunkRequest] = {}  # not verified yet
         self._bytes_out = 0  # asked, or arrived and not verified
         self._next_request = 1
         self._limit = RateLimit()
@@ -132,10 +97,6 @@ class Pull:
         missing = ((self._state == _NEEDED) | (self._state == _ASKED)) & (self._n_holders == 0)
         return [int(chunk) for chunk in np.flatnonzero(missing)]
 
-    def rates(self) -> dict[PeerId, float]:
-        """Bytes per second that each peer lately delivered."""
-        return {peer_id: peer.bytes_per_s for peer_id, peer in self._peers.items()}
-
     def next_tick(self, now: float) -> float | None:
         """When to call `tick`, should no event come before; None: never."""
         if self.done or not self._peers:
@@ -146,7 +107,7 @@ class Pull:
 
     # ---- events
 
-    def want(self, chunks: Iterable[int], now: float) -> list[Effect]:
+    def want(self, chunks: Iterable[int], now: float) -> list[PullEffect]:
         """Fetch these chunks too."""
         wanted = np.zeros(len(self._sizes), np.bool_)
         wanted[np.fromiter(chunks, np.int64)] = True
@@ -156,14 +117,14 @@ class Pull:
         self.bytes_wanted += int(self._sizes[new].sum())
         return self._fill(now)
 
-    def add_peer(self, peer: PeerId, now: float) -> list[Effect]:
+    def add_peer(self, peer: PeerId, now: float) -> list[PullEffect]:
         """A peer that may have chunks of this model."""
         if peer in self._peers or peer in self.banned or len(self._peers) >= limits.MAX_PULL_PEERS:
             return []
-        self._peers[peer] = _Peer(np.zeros(len(self._sizes), np.bool_), asked_have_at=now)
+        self._peers[peer] = PullPeer(np.zeros(len(self._sizes), np.bool_), asked_have_at=now)
         return [AskHave(peer)]
 
-    def peer_has(self, peer: PeerId, bits: bytes, start: int, now: float) -> list[Effect]:
+    def peer_has(self, peer: PeerId, bits: bytes, start: int, now: float) -> list[PullEffect]:
         """The peer says which chunks it has from number `start` on: one bit each, least significant first."""
         state = self._peers.get(peer)
         if state is None or not 0 <= start <= len(self._sizes):
@@ -176,20 +137,20 @@ class Pull:
         state.have[part] = told
         return self._fill(now)
 
-    def peer_gone(self, peer: PeerId, now: float) -> list[Effect]:
+    def peer_gone(self, peer: PeerId, now: float) -> list[PullEffect]:
         """The peer is not there any more; it may come back by `add_peer`."""
         self._remove(peer)
         return self._fill(now)
 
-    def arrived(self, request: int, found: bool, now: float) -> list[Effect]:
+    def arrived(self, request: int, found: bool, now: float) -> list[PullEffect]:
         """The answer to a request: the bytes, which go to be verified and stored, or that the chunk is not there."""
         held = self._requests.get(request)
         if held is None:
             return []
         peer = self._peers[held.peer]
-        peer.heard_at, peer.n_failures = now, 0
+        peer.heard(now)
         if found:
-            self._count(peer, held.n_bytes, now)
+            peer.count(held.n_bytes, now)
             self._close(request)
             self._arrived[request] = held
             self._bytes_out += held.n_bytes
@@ -205,7 +166,7 @@ class Pull:
         """True when the bytes of this answer are worth verifying."""
         return request in self._requests or request in self._arrived
 
-    def verified(self, request: int, right: bool, now: float) -> list[Effect]:
+    def verified(self, request: int, right: bool, now: float) -> list[PullEffect]:
         """The bytes of an answer were verified, and stored if they are right."""
         held = self._arrived.pop(request, None)
         if held is None:
@@ -215,7 +176,7 @@ class Pull:
         if not right:
             self._reopen(held.chunk)
             return [*self._ban(held), *self._fill(now)]
-        effects: list[Effect] = []
+        effects: list[PullEffect] = []
         if self._state[held.chunk] != _IDLE:
             self._state[held.chunk] = _IDLE
             self._n_open -= 1
@@ -223,7 +184,7 @@ class Pull:
             effects += [self._cancel(other) for other in sorted(self._copies.get(held.chunk, ()))]
         return effects + self._fill(now) if was_full or effects else []
 
-    def not_kept(self, request: int, now: float) -> list[Effect]:
+    def not_kept(self, request: int, now: float) -> list[PullEffect]:
         """The bytes could not be stored (the disk is full): nobody's fault, the chunk is still wanted."""
         held = self._arrived.pop(request, None)
         if held is not None:
@@ -231,33 +192,30 @@ class Pull:
             self._reopen(held.chunk)
         return self._fill(now)
 
-    def set_rate(self, bytes_per_s: float | None, now: float) -> list[Effect]:
-        """Ask for no more than this; 0 pauses, None lets go."""
+    def set_rate(self, bytes_per_s: float | None, now: float) -> list[PullEffect]:
+        """AskChunk for no more than this; 0 pauses, None lets go."""
         self._limit.set_rate(bytes_per_s, now)
         return self._fill(now)
 
-    def tick(self, now: float) -> list[Effect]:
+    def tick(self, now: float) -> list[PullEffect]:
         """Time has passed: lose patience, try again, help."""
         self._ticked_at = now
-        effects: list[Effect] = []
+        effects: list[PullEffect] = []
         for peer in self._peers.values():
             if peer.requests and now >= peer.deadline():
-                peer.n_failures += 1
-                peer.resume_at = now + min(2.0 ** (peer.n_failures - 1), limits.PULL_BACKOFF_MAX_S)
-                peer.bytes_per_s = 0.0
-                peer.run.clear()
+                peer.give_up(now)
                 effects += [self._cancel(request) for request in list(peer.requests)]
         return effects + self._fill(now)
 
     # ---- deciding
 
-    def _fill(self, now: float, peers: list[PeerId] | None = None) -> list[Effect]:
-        """Ask these peers (None: all) in turns, until windows, memory or the rate limit are used up."""
-        effects: list[Effect] = []
+    def _fill(self, now: float, peers: list[PeerId] | None = None) -> list[PullEffect]:
+        """AskChunk these peers (None: all) in turns, until windows, memory or the rate limit are used up."""
+        effects: list[PullEffect] = []
         if peers is None:
             peers = list(self._peers)
             self._rng.shuffle(peers)
-        ready = [peer_id for peer_id in peers if self._is_ready(self._peers[peer_id], now)] if self._n_open else []
+        ready = [peer_id for peer_id in peers if self._peers[peer_id].is_ready(now)] if self._n_open else []
         while ready:
             still_ready = []
             for peer_id in ready:
@@ -267,7 +225,7 @@ class Pull:
                 chunk = self._choose(peer_id, peer, now)
                 if chunk is not None:
                     effects.append(self._ask(peer_id, peer, chunk, now))
-                    if self._is_ready(peer, now):
+                    if peer.is_ready(now):
                         still_ready.append(peer_id)
                 elif now - peer.asked_have_at >= limits.PULL_HAVE_INTERVAL_S:
                     peer.asked_have_at = now
@@ -275,11 +233,7 @@ class Pull:
             ready = still_ready
         return effects
 
-    def _is_ready(self, peer: _Peer, now: float) -> bool:
-        in_window = peer.asked_bytes < peer.window_bytes and len(peer.requests) < limits.MAX_PULL_REQUESTS
-        return in_window and now >= peer.resume_at
-
-    def _choose(self, peer_id: PeerId, peer: _Peer, now: float) -> int | None:
+    def _choose(self, peer_id: PeerId, peer: PullPeer, now: float) -> int | None:
         """The next chunk for a peer: of its run, of a new run, or one that is slow to come from another."""
         while True:
             while peer.run:
@@ -302,7 +256,7 @@ class Pull:
         n_fitting = int(np.searchsorted(np.cumsum(self._sizes[run]), limits.PULL_RUN_BYTES))
         return [int(chunk) for chunk in run[: n_fitting + 1]]
 
-    def _slow_elsewhere(self, peer_id: PeerId, peer: _Peer, now: float) -> int | None:
+    def _slow_elsewhere(self, peer_id: PeerId, peer: PullPeer, now: float) -> int | None:
         for request in self._requests.values():
             if now - request.asked_at < limits.PULL_HELP_AFTER_S:
                 return None  # they are in the order of asking
@@ -313,39 +267,24 @@ class Pull:
     def _is_alone(self, chunk: int) -> bool:
         return len(self._copies[chunk]) == 1 and self._state[chunk] == _ASKED
 
-    def _ask(self, peer_id: PeerId, peer: _Peer, chunk: int, now: float) -> Ask:
+    def _ask(self, peer_id: PeerId, peer: PullPeer, chunk: int, now: float) -> AskChunk:
         number, n_bytes = self._next_request, int(self._sizes[chunk])
         self._next_request += 1
-        if not peer.requests:
-            peer.heard_at = peer.counted_at = now
-            peer.counted_bytes = 0
-        request = _Request(peer_id, chunk, n_bytes, now)
-        self._requests[number] = peer.requests[number] = request
+        request = self._requests[number] = ChunkRequest(peer_id, chunk, n_bytes, now)
+        peer.asked(number, request)
         self._copies.setdefault(chunk, set()).add(number)
-        peer.asked_bytes += n_bytes
         self._bytes_out += n_bytes
         self._state[chunk] = _ASKED
         self._limit.take(n_bytes)
-        return Ask(peer_id, number, chunk, n_bytes)
-
-    def _count(self, peer: _Peer, n_bytes: int, now: float) -> None:
-        """Update a peer's rate, over a tenth of a second or more at a time."""
-        peer.counted_bytes += n_bytes
-        elapsed = now - peer.counted_at
-        if elapsed >= 0.1:
-            rate = peer.counted_bytes / elapsed
-            peer.bytes_per_s = rate if peer.bytes_per_s == 0 else 0.5 * (peer.bytes_per_s + rate)
-            peer.counted_at, peer.counted_bytes = now, 0
+        return AskChunk(peer_id, number, chunk, n_bytes)
 
     def _close(self, number: int) -> None:
         """A request is over, one way or another."""
         request = self._requests.pop(number)
-        peer = self._peers[request.peer]
-        del peer.requests[number]
+        self._peers[request.peer].answered(number)
         self._copies[request.chunk].discard(number)
         if not self._copies[request.chunk]:
             del self._copies[request.chunk]
-        peer.asked_bytes -= request.n_bytes
         self._bytes_out -= request.n_bytes
 
     def _cancel(self, number: int) -> Cancel:
@@ -363,12 +302,13 @@ class Pull:
         else:
             self._state[chunk] = _ASKED if chunk in self._copies else _NEEDED
 
-    def _ban(self, liar: _Request) -> list[Effect]:
-        if liar.peer in self.banned:
+    def _ban(self, wrong: ChunkRequest) -> list[PullEffect]:
+        if wrong.peer in self.banned:
             return []
-        self.banned.add(liar.peer)
-        self._remove(liar.peer)
-        return [Ban(liar.peer, f"it sent a wrong chunk {liar.chunk} of {self.name}: its hash is not the promised one")]
+        self.banned.add(wrong.peer)
+        self._remove(wrong.peer)
+        reason = f"it sent a wrong chunk {wrong.chunk} of {self.name}: its hash is not the promised one"
+        return [Ban(wrong.peer, reason)]
 
     def _remove(self, peer_id: PeerId) -> None:
         peer = self._peers.get(peer_id)

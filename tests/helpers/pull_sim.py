@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from swarm import limits
-from swarm.store.pull import Ask, AskHave, Ban, Cancel, Effect, Pull
+from swarm.store.pull import AskChunk, AskHave, Ban, Cancel, Pull, PullEffect
 from swarm.wire.ids import PeerId
 
 GIGABIT = 112e6  # bytes per second of payload
@@ -96,10 +96,10 @@ class Lan:
 
     # ---- effects of a pull
 
-    def apply(self, name: PeerId, effects: list[Effect]) -> None:
+    def apply(self, name: PeerId, effects: list[PullEffect]) -> None:
         pull = self.devices[name].pull
         for effect in effects:
-            if isinstance(effect, Ask):
+            if isinstance(effect, AskChunk):
                 assert effect.peer not in pull.banned and effect.n_bytes == self.sizes[effect.chunk]
                 peer = pull._peers[effect.peer]
                 assert peer.asked_bytes < peer.window_bytes + limits.MAX_CHUNK_BYTES
@@ -114,7 +114,7 @@ class Lan:
         if pull.done and self.devices[name].done_at is None:
             self.devices[name].done_at = self.now
 
-    def _event(self, name: PeerId, pull: Pull, call: Callable[[], list[Effect]]) -> None:
+    def _event(self, name: PeerId, pull: Pull, call: Callable[[], list[PullEffect]]) -> None:
         if self.devices[name].pull is pull and self.devices[name].alive:
             self.apply(name, call())
 
@@ -131,7 +131,7 @@ class Lan:
             later = self.now + self.rtt_s / 2
             self.at(later, lambda: self._event(name, pull, lambda: pull.peer_has(peer, bits, 0, self.now)))
 
-    def _serve(self, name: PeerId, pull: Pull, ask: Ask) -> None:
+    def _serve(self, name: PeerId, pull: Pull, ask: AskChunk) -> None:
         server, asker = self.devices[ask.peer], self.devices[name]
         if not server.alive or server.frozen or self.rng.random() < server.loses or ask.request in asker.cancelled:
             return
@@ -152,7 +152,7 @@ class Lan:
 
         self.at(max(self.now, server.up_free_at - ask.n_bytes / asker.bytes_per_s), receive)
 
-    def _deliver(self, name: PeerId, pull: Pull, ask: Ask, right: bool) -> None:
+    def _deliver(self, name: PeerId, pull: Pull, ask: AskChunk, right: bool) -> None:
         device = self.devices[name]
         if not self.devices[ask.peer].alive or device.pull is not pull or not pull.is_wanted(ask.request):
             return

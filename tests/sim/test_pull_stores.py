@@ -14,12 +14,12 @@ from swarm.errors import DiskFull
 from swarm.store.chunks import ChunkStore
 from swarm.store.gguf import open_gguf
 from swarm.store.manifest import Manifest
-from swarm.store.pull import Ask, AskHave, Ban, Effect, Pull
+from swarm.store.pull import AskChunk, AskHave, Ban, Pull, PullEffect
 from swarm.store.rectangles import Rectangle
 from swarm.wire.ids import PeerId
 from tests.helpers.chunked import write_model
 
-Serve = Callable[[Ask], bytes | None]
+Serve = Callable[[AskChunk], bytes | None]
 
 
 class Fetch:
@@ -35,7 +35,7 @@ class Fetch:
         self.now = 0.0
         store.add_manifest(manifest.encoded, manifest.id)
         self.pull = Pull(manifest.chunk_sizes, random.Random(seed), manifest.name)
-        self.queue: list[Effect] = []
+        self.queue: list[PullEffect] = []
 
     def run(self, chunks: list[int], max_asks: int | None = None) -> None:
         held = self.store.model(self.manifest.id).held
@@ -46,7 +46,7 @@ class Fetch:
         while self.queue and n_asks != max_asks:
             effect = self.queue.pop(0)
             self.now += 0.001
-            if isinstance(effect, Ask):
+            if isinstance(effect, AskChunk):
                 n_asks += 1
                 self.queue += self._fetch(effect)
             elif isinstance(effect, AskHave):
@@ -55,7 +55,7 @@ class Fetch:
             elif isinstance(effect, Ban):
                 self.bans.append(effect)
 
-    def _fetch(self, ask: Ask) -> list[Effect]:
+    def _fetch(self, ask: AskChunk) -> list[PullEffect]:
         if not self.pull.is_wanted(ask.request):
             return []
         data = self.peers[ask.peer].read(self.manifest.chunk_id(ask.chunk), 0, ask.n_bytes)

@@ -93,7 +93,7 @@ def test_slow_memory_is_remarked(settings: config.Settings, monkeypatch: pytest.
 
 
 def test_little_memory_is_remarked(settings: config.Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machine, "memory", lambda: machine.Memory(8 * 10**9, 4 * 10**8, True))
+    monkeypatch.setattr(machine, "memory", lambda: machine.SystemMemory(8 * 10**9, 4 * 10**8, True))
     found = finding(settings, "memory")
     assert found.level == "warning"
     assert found.text == "7.45 GiB (limited by its container or service), 381 MiB free"

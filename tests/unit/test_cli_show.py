@@ -83,7 +83,7 @@ def test_bench_measures_and_reports(mixture: Path, own_home: Path, capsys: pytes
     assert data["read_bandwidth"] > 1e8
     share = data["bytes_per_token"] * data["decode_tokens_per_s"] / data["read_bandwidth"]
     assert data["bandwidth_share"] == pytest.approx(share)
-    assert "decode" in "\n".join(bench.lines(bench.Result(**data)))
+    assert "decode" in "\n".join(bench.lines(bench.BenchResult(**data)))
 
 
 def test_bench_refuses_more_tokens_than_the_context(

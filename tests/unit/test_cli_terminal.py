@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from swarm.cli.terminal import Line
+from swarm.cli.terminal import WrappedLine
 
 WIDTH = 24
 WORDS = st.lists(
@@ -36,7 +36,7 @@ def shown(output: str) -> list[str]:
 
 
 def fitted(pieces: list[str], width: int = WIDTH) -> list[str]:
-    line = Line()
+    line = WrappedLine()
     return shown("".join(line.fit(piece, width) for piece in pieces))
 
 
@@ -66,7 +66,7 @@ def test_code_is_left_as_it_is() -> None:
 
 def test_without_a_width_nothing_is_changed() -> None:
     text = "word " * 50 + "\n\tend"
-    assert Line().fit(text, 0) == text
+    assert WrappedLine().fit(text, 0) == text
 
 
 def test_an_accent_of_its_own_takes_no_cell() -> None:
@@ -75,12 +75,12 @@ def test_an_accent_of_its_own_takes_no_cell() -> None:
 
 
 def test_a_note_in_between_begins_a_line() -> None:
-    line = Line()
+    line = WrappedLine()
     line.fit("half of a wo", WIDTH)
     line.begin()
     assert "\x1b" not in line.fit("rd and more text", WIDTH)
 
 
 def test_a_remark_in_passing_makes_way() -> None:
-    line = Line()
+    line = WrappedLine()
     assert shown(line.pass_by("[reading]") + line.fit("text", WIDTH) + line.fit(" goes on", WIDTH)) == ["text goes on"]

@@ -9,7 +9,7 @@ import pytest
 
 from swarm import limits
 from swarm.store.pacing import RateLimit
-from swarm.store.pull import Ask, AskHave, Ban, Cancel, Pull
+from swarm.store.pull import AskChunk, AskHave, Ban, Cancel, Pull
 from swarm.wire.ids import PeerId
 
 A, B = PeerId("a"), PeerId("b")
@@ -26,8 +26,8 @@ def pull_of(n: int = 8, size: int = MIB) -> Pull:
     return Pull(np.full(n, size, np.int64), random.Random(1), "SmolLM2")
 
 
-def asks(effects: list) -> list[Ask]:
-    return [effect for effect in effects if isinstance(effect, Ask)]
+def asks(effects: list) -> list[AskChunk]:
+    return [effect for effect in effects if isinstance(effect, AskChunk)]
 
 
 def test_a_new_peer_is_asked_what_it_has_and_then_for_that() -> None:
@@ -73,7 +73,6 @@ def test_a_window_bounds_what_is_asked_and_grows_with_the_rate() -> None:
         open_requests += asks(pull.arrived(ask.request, True, now))
         open_requests += asks(pull.verified(ask.request, True, now))
     assert 20 <= len(open_requests) <= 28
-    assert pull.rates()[A] == pytest.approx(100 * MIB, rel=0.1)
 
 
 def test_small_chunks_are_bounded_by_their_number() -> None:
@@ -140,7 +139,7 @@ def test_wrong_bytes_ban_the_peer_and_the_chunk_comes_from_another() -> None:
     pull.arrived(ask.request, True, 0.1)
     ban, again = pull.verified(ask.request, False, 0.1)
     assert ban == Ban(A, "it sent a wrong chunk 0 of SmolLM2: its hash is not the promised one")
-    assert isinstance(again, Ask) and again.peer == B
+    assert isinstance(again, AskChunk) and again.peer == B
     assert pull.add_peer(A, 0.2) == [] and pull.peer_has(A, bits(0), 0, 0.2) == []
 
 

@@ -20,7 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from swarm.errors import ModelError
-from swarm.store.gguf_cursor import Buffer
+from swarm.store.gguf_cursor import FileBytes
 from swarm.store.gguf_header import parse_header
 from tests.helpers.gguf_bytes import ARCHITECTURE, ARRAY, STRING, U8, File, array, pair, string, tensor, u32, u64
 from tests.helpers.gguf_writer import write_gguf
@@ -32,7 +32,7 @@ NUMBERS = (0, 1, 2, 8, 9, 255, 2**16, 2**31 - 1, 2**31, 2**32 - 1, 2**32, 2**48,
 FAILED = (("hand_made", 19), ("hand_made", 28), ("hand_made", 663))
 
 
-def check(data: Buffer) -> bool:
+def check(data: FileBytes) -> bool:
     """Parse and use `data`; True when it was taken for a good file. Whatever is wrong must be a ModelError."""
     try:
         header = parse_header(data, "fuzzed")
