@@ -9,6 +9,8 @@ from contextlib import suppress
 
 import numpy as np
 
+from swarm.errors import ExpertAbsent
+
 from cython.parallel cimport parallel, threadid
 from libc.stdint cimport int8_t, int16_t, int32_t, uint8_t, uint16_t, uint32_t, uintptr_t
 from libc.stdlib cimport calloc, free

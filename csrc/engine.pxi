@@ -27,6 +27,8 @@ cdef extern from "layer.h" nogil:
         int32_t *start
         int32_t *pair_token
         float *pair_weight
+        int n_active
+        const sw_ffn *absent
         uint8_t *scratch
         size_t scratch_bytes
     ctypedef struct sw_fold:
@@ -45,7 +47,8 @@ cdef extern from "layer.h" nogil:
     size_t sw_scratch_bytes(const sw_dims *, int, int)
     void sw_attention(sw_step *, const sw_attn *, const sw_kv *, sw_fold) noexcept
     void sw_keys(sw_step *, const sw_attn *, const sw_kv *, sw_fold) noexcept
-    void sw_ffn_half(sw_step *, const sw_ffn *, sw_fold) noexcept
+    void sw_ffn_route(sw_step *, const sw_ffn *, sw_fold) noexcept
+    void sw_ffn_experts(sw_step *, const sw_ffn *) noexcept
     void sw_head(sw_step *, const float *, const sw_mat *, sw_fold, int, float *) noexcept
     void sw_finish(sw_step *, sw_fold) noexcept
     void sw_embed(sw_step *, const sw_mat *, const int32_t *) noexcept
@@ -231,11 +234,18 @@ cdef class Engine:
         cdef sw_step s = self._step(n_tokens, 0)
         with nogil, parallel(num_threads=self.threads):
             run_ffn(s, threadid(), &layer.w, self.fold)
+        if self.ws.absent != NULL:
+            self._raise_absent(layer)
         self.fold = sw_fold(1, layer.w.post_norm)
 
     cdef _check_dims(self, Dims dims):
         if dims is not self.dims:
             raise ValueError("a layer of other dims")
+
+    cdef _raise_absent(self, Ffn layer):
+        absent = layer._absent(self.ws.active, self.ws.n_active)
+        self.ws.absent = NULL
+        raise ExpertAbsent(layer.w.layer, absent)
 
     cdef _check_kv(self, KvCache kv, int first, int n_layers, int position, int n_tokens):
         if position < 0 or position + n_tokens > kv.capacity or first < 0 or first + n_layers > kv.n_layers:
@@ -264,6 +274,8 @@ cdef class Engine:
             r.head, r.norm, r.logits = &head.m, floats(owners, norm, self.dims.d.hidden, "output_norm"), &out[0]
         with nogil, parallel(num_threads=self.threads):
             run_step(s, threadid(), &r, self.fold)
+        if self.ws.absent != NULL:
+            self._raise_absent(stack.ffn_of(self.ws.absent))
         if head is not None:
             self.fold = sw_fold(0, NULL)
             return np.asarray(out)
@@ -312,7 +324,9 @@ cdef void run_keys(sw_step s, int thread, const sw_attn *w, const sw_kv *kv, sw_
 
 cdef void run_ffn(sw_step s, int thread, const sw_ffn *w, sw_fold fold) noexcept nogil:
     s.thread = thread
-    sw_ffn_half(&s, w, fold)
+    sw_ffn_route(&s, w, fold)
+    if s.ws.absent == NULL:
+        sw_ffn_experts(&s, w)
 
 
 cdef void run_head(sw_step s, int thread, const float *norm, const sw_mat *table, sw_fold fold, int first, float *logits) noexcept nogil:
@@ -340,7 +354,10 @@ cdef void run_step(sw_step s, int thread, const run *r, sw_fold fold) noexcept n
     for i in range(r.n):
         sw_attention(&s, r.attn[i], &r.kv[i], fold)
         fold = sw_fold(1, r.attn[i].post_norm)
-        sw_ffn_half(&s, r.ffn[i], fold)
+        sw_ffn_route(&s, r.ffn[i], fold)
+        if s.ws.absent != NULL:      # once set it stays, so a thread that was put aside ends as well, only earlier
+            return
+        sw_ffn_experts(&s, r.ffn[i])
         fold = sw_fold(1, r.ffn[i].post_norm)
     if r.head != NULL:
         sw_head(&s, r.norm, r.head, fold, s.n_tokens - 1, r.logits)

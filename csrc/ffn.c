@@ -2,7 +2,7 @@
 #include <string.h>
 #include "team.h"
 
-void sw_route(const sw_ffn *w, const sw_ops *ops, float *logits, int32_t *id, float *weight);
+void sw_choose_experts(const sw_ffn *w, const sw_ops *ops, float *logits, int32_t *id, float *weight);
 void sw_group_pairs(const sw_ffn *w, sw_ws *ws, int n_tokens);
 
 typedef struct { float *gate, *up, *out, *down; sw_act rows; } ffn_scratch;
@@ -98,7 +98,7 @@ static void down_experts(sw_step *s, const ffn_scratch *f, const sw_ffn *w, cons
 static sw_act shape_inner(sw_step *s, const sw_ffn *w) {
   sw_act a = s->ws->act_inner;
   const int width = w->expert_gate.rows > w->gate.rows ? w->expert_gate.rows : w->gate.rows;
-  const int keep_float = (w->down.rows && is_float(w->down.type)) || (w->n_experts && is_float(w->expert_down.type));
+  const int keep_float = (w->down.rows && is_float(w->down.type)) || (w->expert_down.rows && is_float(w->expert_down.type));
   a.cols = width;
   a.f = keep_float ? s->ws->inner : NULL;
   a.f_stride = width;
@@ -126,29 +126,41 @@ static void ffn_dense(sw_step *s, const sw_ffn *w) {
   sw_join(s);
 }
 
-/* Router logits, and meanwhile the shared expert's first half. */
-static void route(sw_step *s, const ffn_scratch *f, const sw_ffn *w, sw_act *inner) {
+/* One thread, when it is known which experts run and before any thread reads their tables: whoever keeps experts elsewhere
+ * finds slots for them and queues reads here. */
+static void need_experts(sw_ws *ws, const sw_ffn *w) {
+  for (int a = 0; a < ws->n_active; a++) {
+    const int e = ws->active[a];
+    if (!w->gate_data[e] || !w->up_data[e] || !w->down_data[e]) atomic_store(&ws->absent, w);
+  }
+}
+
+static void route_experts(sw_step *s, const sw_ffn *w) {
   sw_ws *ws = s->ws;
+  const ffn_scratch f = split_scratch(s);
+  sw_act inner = shape_inner(s, w);
   const int panels = sw_panels(&w->router), shared = w->gate.rows ? chunks(&w->gate) : 0;
   SW_SHARE(s, i, panels + shared) {
     if (i < panels)
       s->kernels->matmul[w->router.type](&w->router, &ws->act_hidden, 0, s->n_tokens, i, i + 1, ws->router, w->n_experts);
     else
-      gate_up_dense(s, f, w, i - panels, inner, s->n_tokens * w->top_k);
+      gate_up_dense(s, &f, w, i - panels, &inner, s->n_tokens * w->top_k);
   }
   sw_join(s);
   SW_SHARE(s, t, s->n_tokens)
-    sw_route(w, s->ops, ws->router + (size_t)t * w->n_experts, ws->pick + t * w->top_k, ws->pick_weight + t * w->top_k);
+    sw_choose_experts(w, s->ops, ws->router + (size_t)t * w->n_experts, ws->pick + t * w->top_k, ws->pick_weight + t * w->top_k);
   sw_join(s);
-  SW_SHARE(s, once, 1) sw_group_pairs(w, ws, s->n_tokens);
+  SW_SHARE(s, once, 1) {
+    sw_group_pairs(w, ws, s->n_tokens);
+    need_experts(ws, w);
+  }
   sw_join(s);
 }
 
-static void ffn_moe(sw_step *s, const sw_ffn *w) {
+static void run_experts(sw_step *s, const sw_ffn *w) {
   ffn_scratch f = split_scratch(s);
   sw_act inner = shape_inner(s, w);
   const int h = s->dims->hidden, per_expert = chunks(&w->expert_gate);
-  route(s, &f, w, &inner);
   const sw_split up = sw_split_of(s, s->n_tokens, s->ws->n_active * per_expert, 1);
   SW_SHARE(s, i, up.n) {
     const sw_range r = sw_item(&up, i);
@@ -168,9 +180,13 @@ static void ffn_moe(sw_step *s, const sw_ffn *w) {
   sw_join(s);
 }
 
-void sw_ffn_half(sw_step *s, const sw_ffn *w, sw_fold fold) {
+void sw_ffn_route(sw_step *s, const sw_ffn *w, sw_fold fold) {
   sw_fold_norm(s, w->norm, fold, 0);
-  if (w->n_experts) ffn_moe(s, w); else ffn_dense(s, w);
+  if (w->n_experts) route_experts(s, w);
+}
+
+void sw_ffn_experts(sw_step *s, const sw_ffn *w) {
+  if (w->n_experts) run_experts(s, w); else ffn_dense(s, w);
 }
 
 void sw_finish(sw_step *s, sw_fold fold) { sw_fold_norm(s, NULL, fold, 0); }

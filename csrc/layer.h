@@ -33,6 +33,7 @@ typedef struct {
 } sw_attn;
 
 typedef struct {
+  int layer;                                           /* its number in the model, for messages */
   const float *norm, *post_norm;
   sw_mat gate, up, down;                               /* dense FFN or shared expert; rows == 0 when there is none */
   int n_experts, top_k, n_group, top_group, sigmoid, normalise;   /* n_experts == 0: dense */
@@ -40,7 +41,7 @@ typedef struct {
   sw_mat router;                                       /* (n_experts, hidden) */
   const float *router_bias;                            /* (n_experts,) added to the choice only, or NULL */
   sw_mat expert_gate, expert_up, expert_down;          /* shapes of one expert; data comes from the tables */
-  const uint8_t **gate_data, **up_data, **down_data;
+  const uint8_t **gate_data, **up_data, **down_data;   /* (n_experts,) each; NULL where an expert is absent */
 } sw_ffn;
 
 /* Buffers for max_tokens tokens; made by the caller. Strides are exact widths. */
@@ -59,6 +60,7 @@ typedef struct {
   int32_t *active, *start, *pair_token;                /* experts in use; their first pair; the token of each pair */
   float *pair_weight;
   int n_active;
+  _Atomic(const sw_ffn *) absent;                      /* the mixture that needed experts which were absent; NULL: none */
   uint8_t *scratch;                                    /* (threads, scratch_bytes) */
   size_t scratch_bytes;
 } sw_ws;
@@ -86,7 +88,10 @@ size_t sw_scratch_bytes(const sw_dims *d, int max_cols, int max_segments);
 /* Every thread of the team calls these in the same order; delta is complete when they return. */
 void sw_attention(sw_step *s, const sw_attn *w, const sw_kv *kv, sw_fold fold);
 void sw_keys(sw_step *s, const sw_attn *w, const sw_kv *kv, sw_fold fold);      /* only fold, and store keys and values */
-void sw_ffn_half(sw_step *s, const sw_ffn *w, sw_fold fold);
+/* The feed-forward half in two steps. Route ends when it is known which experts run: fold, norm, router, and meanwhile the
+ * shared expert's first half. If it finds one absent it says so in ws->absent and the step is over: no thread may go on. */
+void sw_ffn_route(sw_step *s, const sw_ffn *w, sw_fold fold);
+void sw_ffn_experts(sw_step *s, const sw_ffn *w);        /* or the dense feed-forward */
 /* x of the tokens [first, n_tokens) through the last norm and the head: logits (n_tokens - first, head->rows). */
 void sw_head(sw_step *s, const float *norm, const sw_mat *head, sw_fold fold, int first, float *logits);
 void sw_finish(sw_step *s, sw_fold fold);                /* only fold */

@@ -41,7 +41,7 @@ static void sort_by_id(int32_t *id, float *weight, int n) {
     }
 }
 
-void sw_route(const sw_ffn *w, const sw_ops *ops, float *logits, int32_t *id, float *weight) {
+void sw_choose_experts(const sw_ffn *w, const sw_ops *ops, float *logits, int32_t *id, float *weight) {
   const int n = w->n_experts, k = w->top_k;
   float choice[MAX_EXPERTS];
   if (w->sigmoid) ops->sigmoid(logits, n); else ops->softmax(logits, n);

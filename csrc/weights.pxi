@@ -15,6 +15,7 @@ cdef extern from "layer.h" nogil:
         const float *q_norm
         const float *k_norm
     ctypedef struct sw_ffn:
+        int layer
         const float *norm
         const float *post_norm
         sw_mat gate, up, down
@@ -166,25 +167,31 @@ cdef class Attention:
 
 
 cdef class Ffn:
-    """Weights of the feed-forward half of a layer: dense, or a mixture of experts."""
+    """Weights of the feed-forward half of a layer: dense, or a mixture of experts, some of which may be absent.
+
+    Not while a step runs: `set_expert`.
+    """
 
     cdef sw_ffn w
     cdef Dims dims
-    cdef list owners
+    cdef list owners, experts
 
     def __cinit__(self):
         memset(&self.w, 0, sizeof(sw_ffn))
 
-    def __init__(self, Dims dims not None, *, norm, post_norm=None, Mat gate=None, Mat up=None, Mat down=None, Mat router=None,
-                 router_bias=None, list expert_gate=None, list expert_up=None, list expert_down=None, int top_k=0,
-                 bint sigmoid=False, bint normalise=True, float scale=1.0, int n_group=1, int top_group=1):
-        cdef int h = dims.d.hidden, n, i
+    def __init__(self, Dims dims not None, *, norm, int layer=0, post_norm=None, Mat gate=None, Mat up=None, Mat down=None,
+                 Mat router=None, router_bias=None, experts=(), int top_k=0, bint sigmoid=False, bint normalise=True,
+                 float scale=1.0, int n_group=1, int top_group=1):
+        """`experts` are (gate, up, down) for each row of the router, or None for one that is absent."""
+        cdef int h = dims.d.hidden, n
         self.dims, self.owners = dims, []
         o_ = self.owners
+        self.w.layer = layer
         self.w.norm = floats(o_, norm, h, "ffn_norm")
         self.w.post_norm = floats(o_, post_norm, h, "ffn_post_norm")
         if gate is not None:
             n = gate.m.rows
+            self._check_width(n, dims.ffn if router is None else dims.expert_ffn)
             self.w.gate = mat(o_, gate, n, h, "gate")
             self.w.up = mat(o_, up, n, h, "up")
             self.w.down = mat(o_, down, h, n, "down")
@@ -193,25 +200,59 @@ cdef class Ffn:
         n = router.m.rows
         if not 0 < top_k <= min(n, dims.top_k) or n > dims.n_experts or n_group < 1 or n % n_group or not 0 < top_group <= n_group:
             raise ValueError(f"{n} experts, top {top_k}, {n_group} groups, top {top_group}: impossible or more than planned for")
-        if not len(expert_gate) == len(expert_up) == len(expert_down) == n:
-            raise ValueError(f"the router knows {n} experts, the lists hold {len(expert_gate)}")
+        if len(experts) != n:
+            raise ValueError(f"the router knows {n} experts, the list holds {len(experts)}")
         self.w.n_experts, self.w.top_k, self.w.n_group, self.w.top_group = n, top_k, n_group, top_group
         self.w.sigmoid, self.w.normalise, self.w.scale = sigmoid, normalise, scale
         self.w.router = mat(o_, router, n, h, "router")
         self.w.router_bias = floats(o_, router_bias, n, "router_bias")
-        cdef int inner = (<Mat>expert_gate[0]).m.rows
         self.w.gate_data = <const uint8_t **>calloc(3 * n, sizeof(void *))
         if self.w.gate_data == NULL:
             raise MemoryError()
         self.w.up_data, self.w.down_data = self.w.gate_data + n, self.w.gate_data + 2 * n
-        for i in range(n):
-            self.w.expert_gate = mat(o_, expert_gate[i], inner, h, "expert_gate")
-            self.w.expert_up = mat(o_, expert_up[i], inner, h, "expert_up")
-            self.w.expert_down = mat(o_, expert_down[i], h, inner, "expert_down")
-            self.w.gate_data[i], self.w.up_data[i], self.w.down_data[i] = self.w.expert_gate.data, self.w.expert_up.data, self.w.expert_down.data
+        self.experts = [None] * n
+        for i, expert in enumerate(experts):
+            self.set_expert(i, *(expert or (None, None, None)))
 
     def __dealloc__(self):
         free(<void *>self.w.gate_data)
+
+    cdef _check_width(self, int width, int planned):
+        if width > planned:
+            raise ValueError(f"a feed-forward of {width} columns, {planned} were planned for")
+
+    def set_expert(self, int i, Mat gate, Mat up, Mat down):
+        """Give expert i its matrices, or with None take them away: until then a step that needs it raises ExpertAbsent.
+
+        All experts of a layer have the shapes and types of the first one.
+        """
+        if not 0 <= i < self.w.n_experts:
+            raise IndexError(i)
+        w = &self.w
+        if gate is None or up is None or down is None:
+            if gate is not None or up is not None or down is not None:
+                raise ValueError(f"expert {i} has some of its matrices only")
+            w.gate_data[i], w.up_data[i], w.down_data[i], self.experts[i] = NULL, NULL, NULL, None
+            return
+        cdef int h = self.dims.d.hidden, width = w.expert_gate.rows or gate.m.rows
+        self._check_width(width, self.dims.expert_ffn)
+        set_shape(&w.expert_gate, gate, width, h, "expert_gate")
+        set_shape(&w.expert_up, up, width, h, "expert_up")
+        set_shape(&w.expert_down, down, h, width, "expert_down")
+        w.gate_data[i], w.up_data[i], w.down_data[i], self.experts[i] = gate.m.data, up.m.data, down.m.data, (gate, up, down)
+
+    cdef list _absent(self, const int32_t *needed, int n):
+        return [needed[i] for i in range(n) if self.experts[needed[i]] is None]
+
+
+cdef int set_shape(sw_mat *shape, Mat m, int rows, int cols, str what) except -1:
+    """Take the shape and type of the first expert, and check that the others have the same."""
+    cdef sw_mat checked = mat([], m, rows, cols, what)
+    if shape.rows and (shape.type != checked.type or shape.tile_cols != checked.tile_cols):
+        raise ValueError(f"{what} is of type {checked.type}, the other experts of {shape.type}")
+    checked.data = NULL
+    shape[0] = checked
+    return 0
 
 
 cdef class Layers:
@@ -239,3 +280,8 @@ cdef class Layers:
 
     def __dealloc__(self):
         free(self.attn)
+
+    cdef Ffn ffn_of(self, const sw_ffn *w):
+        for _, f in self.owners:
+            if &(<Ffn>f).w == w:
+                return f

@@ -11,7 +11,8 @@
     ├── ConfigError             a setting, flag or environment variable
     ├── ResourceError           memory, disk, cores
     │   ├── OutOfMemory
-    │   └── DiskFull
+    │   ├── DiskFull
+    │   └── ExpertAbsent        a step needs experts that are not in memory
     ├── DownloadError           no source answered, or what came was wrong
     ├── NativeError             the compiled part is missing or unusable here
     └── SwarmNetworkError       anything about other devices
@@ -28,6 +29,8 @@ in one line. The command line prints it and exits with `exit_code`.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 
 class SwarmError(Exception):
@@ -80,6 +83,15 @@ class OutOfMemory(ResourceError):
 
 class DiskFull(ResourceError):
     """The disk is full, or the quota is used up; the text says what to free."""
+
+
+class ExpertAbsent(ResourceError):
+    """A step needs experts that are not in memory; it has stored nothing and may be repeated when they are there."""
+
+    def __init__(self, layer: int, experts: Sequence[int]) -> None:
+        self.layer, self.experts = layer, tuple(experts)
+        numbers = ", ".join(map(str, self.experts))
+        super().__init__(f"layer {layer} needs experts that are not in memory ({numbers}); load them, then try again")
 
 
 class DownloadError(SwarmError):

@@ -49,8 +49,8 @@ class Decoder:
         )
         self.threads: int = self.engine.threads
         self.rope = Rope(spec.rope, weights.vectors.get((OUTSIDE_LAYERS, Role.ROPE_FREQS)))
-        self._pairs = [self._layer(i) for i in weights.layers]
-        self._stack = _native.Layers(self.dims, self._pairs)
+        self.layers = [self._layer(i) for i in weights.layers]
+        self._stack = _native.Layers(self.dims, self.layers)
         self._embedding = weights.matrices.get((OUTSIDE_LAYERS, Role.EMBED))
         self._output = weights.matrices.get((OUTSIDE_LAYERS, Role.OUTPUT))
         self._output_norm = weights.vectors.get((OUTSIDE_LAYERS, Role.OUTPUT_NORM))
@@ -130,15 +130,15 @@ class Decoder:
         position, n_tokens = kv.length, len(tokens)
         cos, sin = self.rope.at(position, n_tokens)
         # Back to Python between halves, so that Ctrl-C is heard; a prefill step can take long.
-        for i, (attention, ffn) in enumerate(self._pairs if keep is Keep.ALL else self._pairs[:-1]):
+        for i, (attention, ffn) in enumerate(self.layers if keep is Keep.ALL else self.layers[:-1]):
             self.engine.attention(attention, kv, i, position, n_tokens, cos, sin)
             self.engine.ffn(ffn, n_tokens)
         if keep is not Keep.ALL:
-            attention, ffn = self._pairs[-1]
-            self.engine.keys(attention, kv, len(self._pairs) - 1, position, n_tokens, cos, sin)
+            attention, ffn = self.layers[-1]
+            self.engine.keys(attention, kv, len(self.layers) - 1, position, n_tokens, cos, sin)
         if keep is Keep.LAST:
             last = position + n_tokens - 1
-            self.engine.attention(attention, kv, len(self._pairs) - 1, last, 1, *self.rope.at(last, 1))
+            self.engine.attention(attention, kv, len(self.layers) - 1, last, 1, *self.rope.at(last, 1))
             self.engine.ffn(ffn, 1)
         self.engine.commit(kv, position, n_tokens)
 
@@ -190,19 +190,19 @@ class Decoder:
         norm, post_norm = v[i, Role.FFN_NORM], v.get((i, Role.FFN_POST_NORM))
         if moe is None:
             gate, up, down = (m[i, role] for role in (Role.GATE, Role.UP, Role.DOWN))
-            return _native.Ffn(self.dims, norm=norm, post_norm=post_norm, gate=gate, up=up, down=down)
+            return _native.Ffn(self.dims, norm=norm, layer=i, post_norm=post_norm, gate=gate, up=up, down=down)
+        matrices = (experts[i, role] for role in (Role.EXPERT_GATE, Role.EXPERT_UP, Role.EXPERT_DOWN))
         return _native.Ffn(
             self.dims,
             norm=norm,
+            layer=i,
             post_norm=post_norm,
             gate=m.get((i, Role.SHARED_GATE)),
             up=m.get((i, Role.SHARED_UP)),
             down=m.get((i, Role.SHARED_DOWN)),
             router=m[i, Role.ROUTER],
             router_bias=v.get((i, Role.ROUTER_BIAS)),
-            expert_gate=experts[i, Role.EXPERT_GATE],
-            expert_up=experts[i, Role.EXPERT_UP],
-            expert_down=experts[i, Role.EXPERT_DOWN],
+            experts=list(zip(*matrices, strict=True)),
             top_k=moe.top_k,
             sigmoid=moe.gating == "sigmoid",
             normalise=moe.normalise,

@@ -1,6 +1,6 @@
 """Types of the compiled module; its docstrings are in csrc/*.pxi."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -76,15 +76,14 @@ class Ffn:
         dims: Dims,
         *,
         norm: F32,
+        layer: int = 0,
         post_norm: F32 | None = None,
         gate: Mat | None = None,
         up: Mat | None = None,
         down: Mat | None = None,
         router: Mat | None = None,
         router_bias: F32 | None = None,
-        expert_gate: list[Mat] | None = None,
-        expert_up: list[Mat] | None = None,
-        expert_down: list[Mat] | None = None,
+        experts: Sequence[tuple[Mat, Mat, Mat] | None] = (),
         top_k: int = 0,
         sigmoid: bool = False,
         normalise: bool = True,
@@ -92,6 +91,7 @@ class Ffn:
         n_group: int = 1,
         top_group: int = 1,
     ) -> None: ...
+    def set_expert(self, i: int, gate: Mat | None, up: Mat | None, down: Mat | None) -> None: ...
 
 class Layers:
     n: int

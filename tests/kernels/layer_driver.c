@@ -122,7 +122,8 @@ static uint64_t run(const sw_kernels *kernels, const sw_ops *ops, int type, int 
   for (int step = 0; step < 4; step++) {
     for (int i = 0; i < s.n_tokens * HIDDEN; i++) ws.x[i] = noise(1.0f);
     sw_attention(&s, &a, &kv, (sw_fold){0, NULL});
-    sw_ffn_half(&s, &f, (sw_fold){1, a.post_norm});
+    sw_ffn_route(&s, &f, (sw_fold){1, a.post_norm});
+    sw_ffn_experts(&s, &f);
     sw_finish(&s, (sw_fold){1, f.post_norm});
     h = hash(h, ws.x, (size_t)s.n_tokens * HIDDEN * 4);
     s.position += s.n_tokens;

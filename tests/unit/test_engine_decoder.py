@@ -12,8 +12,10 @@ from swarm import kernels
 from swarm.engine import weights as loading
 from swarm.engine.decoder import Decoder
 from swarm.engine.weights import join_weights, load_weights
-from swarm.errors import ContextFull, OutOfMemory
+from swarm.errors import ContextFull, ExpertAbsent, OutOfMemory
+from swarm.kernels import _native
 from swarm.models import spec_from_gguf
+from swarm.models.spec import Role
 from swarm.parts import all_parts, parts_of
 from swarm.store.gguf import GGUF, open_gguf
 from tests.helpers.numpy_decoder import NumpyDecoder
@@ -226,3 +228,108 @@ def test_weights_of_single_layers_join_into_a_shard(tmp_path: Path) -> None:
         parts = [load_weights(model, spec, [part]) for part in all_parts(n)]
     joined = Decoder(spec, join_weights(parts, range(n)), context=512, threads=1, kv="f32")
     assert np.array_equal(joined.logits(IDS), decoder(path).logits(IDS))
+
+
+MIXTURES = (("air", "Q4_K"), ("qwen3moe", "Q4_0"), ("glm-groups", "Q8_0"))
+Expert = tuple[_native.Mat, _native.Mat, _native.Mat]
+
+
+def experts_of(d: Decoder) -> list[tuple[_native.Ffn, int, Expert]]:
+    """Every expert of every layer: the half it belongs to, its number, its matrices."""
+    found = []
+    for (_, ffn), layer in zip(d.layers, d.weights.layers, strict=True):
+        lists = [
+            d.weights.experts.get((layer, role), []) for role in (Role.EXPERT_GATE, Role.EXPERT_UP, Role.EXPERT_DOWN)
+        ]
+        found += [(ffn, i, expert) for i, expert in enumerate(zip(*lists, strict=True))]
+    return found
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize(("name", "mix"), MIXTURES)
+def test_experts_that_come_later_in_any_order_give_the_same_bits(
+    tmp_path: Path, name: str, mix: str, threads: int
+) -> None:
+    d = decoder(write(tmp_path, name, mix), threads=threads)
+    whole = d.logits(IDS)
+    experts = experts_of(d)
+    for ffn, i, _ in experts:
+        ffn.set_expert(i, None, None, None)
+    for place in np.random.default_rng(1).permutation(len(experts)):
+        ffn, i, expert = experts[place]
+        ffn.set_expert(i, *expert)
+    assert np.array_equal(in_pieces(d, [1, 2, 40, 41]), whole)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize(("name", "mix"), MIXTURES)
+def test_a_step_fails_only_when_it_needs_an_absent_expert_and_can_be_repeated(
+    tmp_path: Path, name: str, mix: str, threads: int
+) -> None:
+    d = decoder(write(tmp_path, name, mix), threads=threads)
+    layer_of = {id(ffn): layer for (_, ffn), layer in zip(d.layers, d.weights.layers, strict=True)}
+    for ids in (IDS[40:41], IDS[40:43]):  # inside one parallel region, and half by half
+        kv = d.new_kv()
+        d.forward(IDS[:40], kv)
+        want = d.forward(ids, kv)
+        kv.truncate(40)
+        needed = 0
+        for ffn, i, expert in experts_of(d):
+            ffn.set_expert(i, None, None, None)
+            try:
+                assert np.array_equal(d.forward(ids, kv), want), "an expert that nothing needs made a difference"
+            except ExpertAbsent as absent:
+                needed += 1
+                assert (absent.layer, absent.experts) == (layer_of[id(ffn)], (i,))
+                assert str(absent).startswith(f"layer {absent.layer} needs experts that are not in memory ({i})")
+                assert kv.length == 40, "a step that failed stored nothing"
+                ffn.set_expert(i, *expert)
+                assert np.array_equal(d.forward(ids, kv), want)
+            ffn.set_expert(i, *expert)
+            kv.truncate(40)
+        assert 0 < needed < len(experts_of(d))
+
+
+def test_all_experts_of_a_layer_may_be_absent_when_it_is_made(tmp_path: Path) -> None:
+    d = decoder(write(tmp_path, "glm-groups", "Q8_0"))
+    want = d.logits(IDS)
+    layer = max(d.weights.layers)
+    moe = d.spec.layers[layer].moe
+    assert moe is not None
+    m, v = d.weights.matrices, d.weights.vectors
+    ffn = _native.Ffn(
+        d.dims,
+        norm=v[layer, Role.FFN_NORM],
+        layer=layer,
+        post_norm=v.get((layer, Role.FFN_POST_NORM)),
+        gate=m.get((layer, Role.SHARED_GATE)),
+        up=m.get((layer, Role.SHARED_UP)),
+        down=m.get((layer, Role.SHARED_DOWN)),
+        router=m[layer, Role.ROUTER],
+        router_bias=v.get((layer, Role.ROUTER_BIAS)),
+        experts=[None] * moe.n_experts,
+        top_k=moe.top_k,
+        sigmoid=moe.gating == "sigmoid",
+        normalise=moe.normalise,
+        scale=moe.scale,
+        n_group=moe.n_group,
+        top_group=moe.top_group,
+    )
+    experts = [(i, expert) for owner, i, expert in experts_of(d) if owner is d.layers[-1][1]]
+    d.layers[-1] = (d.layers[-1][0], ffn)
+    with pytest.raises(ExpertAbsent):
+        d.logits(IDS)
+    for i, expert in reversed(experts):
+        ffn.set_expert(i, *expert)
+    assert np.array_equal(d.logits(IDS), want)
+
+
+def test_an_expert_that_does_not_fit_the_others_is_refused(tmp_path: Path) -> None:
+    d = decoder(write(tmp_path, "glm-groups", "Q8_0"))
+    ffn, i, (gate, up, down) = experts_of(d)[0]
+    with pytest.raises(ValueError, match="expert_gate is"):
+        ffn.set_expert(i, down, up, gate)
+    with pytest.raises(ValueError, match="some of its matrices only"):
+        ffn.set_expert(i, gate, None, down)
+    with pytest.raises(IndexError):
+        ffn.set_expert(len(experts_of(d)), gate, up, down)
