@@ -8,7 +8,7 @@ static void quantize_row(sw_step *s, sw_act *a, int token, const float *row, int
 }
 
 /* x += what is pending; normed = rmsnorm(x); quantise it. */
-void sw_fold_norm(sw_step *s, const float *norm, sw_fold fold, int first) {
+void sw_fold_norm(sw_step *s, const float *norm, sw_fold fold) {
   const int h = s->dims->hidden;
   sw_ws *ws = s->ws;
   SW_SHARE(s, t, s->n_tokens) {
@@ -17,7 +17,7 @@ void sw_fold_norm(sw_step *s, const float *norm, sw_fold fold, int first) {
       if (fold.norm) s->ops->rmsnorm(d, fold.norm, s->dims->eps, h, d);
       s->ops->add(x, d, h);
     }
-    if (norm && t >= first) {
+    if (norm) {
       s->ops->rmsnorm(x, norm, s->dims->eps, h, n);
       quantize_row(s, &ws->act_hidden, t, n, 0, h);
     }
@@ -26,10 +26,9 @@ void sw_fold_norm(sw_step *s, const float *norm, sw_fold fold, int first) {
 }
 
 /* Item i of a matrix's panels, for all tokens. */
-static sw_range matmul_item(sw_step *s, const sw_mat *w, const sw_act *a, const sw_split *p, int i, float *y, ptrdiff_t stride) {
+static void matmul_item(sw_step *s, const sw_mat *w, const sw_act *a, const sw_split *p, int i, float *y, ptrdiff_t stride) {
   const sw_range r = sw_item_panels(p, i, w);
   s->kernels->matmul[w->type](w, a, 0, s->n_tokens, r.from, r.to, y, stride);
-  return r;
 }
 
 enum { QUERIES, KEYS, VALUES };
@@ -57,11 +56,12 @@ static void finish_head(sw_step *s, float *x, int head, int token, const float *
 }
 
 /* Bias, norm and rotation of one token's key head and, from QUERIES on, of the query heads that read it; store key and value. */
-static void rotate_and_store(sw_step *s, const sw_attn *w, const sw_kv *kv, int from) {
+static void rotate_and_store(sw_step *s, const sw_attn *w, int layer, int from) {
   const sw_dims *d = s->dims;
   const int hd = d->head_dim, group = d->n_heads / d->n_kv_heads;
   SW_SHARE(s, i, s->n_tokens * d->n_kv_heads) {
     const int t = i / d->n_kv_heads, h = i % d->n_kv_heads;
+    const sw_kv *kv = s->ws->rows[t].kv + layer;
     float *k = s->ws->k + ((size_t)t * d->n_kv_heads + h) * hd, *v = s->ws->v + ((size_t)t * d->n_kv_heads + h) * hd;
     finish_head(s, k, h, t, w->k_bias, w->k_norm);
     if (w->v_bias) s->ops->add(v, w->v_bias + h * hd, hd);
@@ -69,7 +69,7 @@ static void rotate_and_store(sw_step *s, const sw_attn *w, const sw_kv *kv, int 
       s->ops->spread(k, hd);
       s->ops->spread(v, hd);
     }
-    s->ops->kv_store(kv, h, s->position + t, k, v);
+    s->ops->kv_store(kv, h, s->ws->rows[t].position, k, v);
     for (int j = h * group; from == QUERIES && j < (h + 1) * group; j++) {
       float *q = s->ws->q + ((size_t)t * d->n_heads + j) * hd;
       finish_head(s, q, j, t, w->q_bias, w->q_norm);
@@ -110,78 +110,121 @@ static tile_scratch split_scratch(sw_step *s) {
   return t;
 }
 
-/* Query rows [first, first + rows) of kv head h; row r is token r / group, query head h * group + r % group. */
-static void gather_rows(sw_step *s, tile_scratch *t, int h, int first, int rows) {
+static int segments_of(int end) { return (end + SW_KV_SEGMENT - 1) / SW_KV_SEGMENT; }
+
+/* How many tokens from t on follow each other in one KV cache. */
+static int run_length(const sw_row *rows, int t, int n_tokens) {
+  int n = 1;
+  while (t + n < n_tokens && rows[t + n].kv == rows[t].kv && rows[t + n].position == rows[t].position + n) n++;
+  return n;
+}
+
+/* Tiles of n tokens that follow each other, the longest first; each over all its positions. */
+static void cut_run(sw_ws *ws, int group, int token, int n) {
+  const int total = n * group;
+  for (int first = (total - 1) / SW_TILE_ROWS * SW_TILE_ROWS; first >= 0; first -= SW_TILE_ROWS) {
+    const int rows = sw_min(SW_TILE_ROWS, total - first), last = token + (first + rows - 1) / group;
+    ws->tiles[ws->n_tiles++] = (sw_tile){token, first, rows, 0, ws->rows[last].position + 1, -1};
+  }
+}
+
+static void cut_lone(sw_ws *ws, int group, int rows, sw_lone lone) {
+  const int end = ws->rows[lone.token].position + 1, segments = lone.part < 0 ? 1 : segments_of(end);
+  for (int first = 0; first < group; first += rows)
+    for (int g = 0; g < segments; g++)
+      ws->tiles[ws->n_tiles++] = (sw_tile){lone.token, first, sw_min(rows, group - first), g * SW_KV_SEGMENT,
+                                           lone.part < 0 ? end : sw_min(end, (g + 1) * SW_KV_SEGMENT),
+                                           lone.part < 0 ? -1 : lone.part + g};
+}
+
+/* Tokens that stand alone are cut by segment, so that long contexts use every thread, while there is room for parts. */
+void sw_plan_attention(const sw_step *s) {
+  const sw_dims *d = s->dims;
+  sw_ws *ws = s->ws;
+  const int group = d->n_heads / d->n_kv_heads;
+  ws->n_tiles = ws->n_lone = ws->n_parts = 0;
+  int units = 0;
+  for (int t = 0, n; t < s->n_tokens; t += n) {
+    n = run_length(ws->rows, t, s->n_tokens);
+    if (n > 1) {
+      cut_run(ws, group, t, n);
+      continue;
+    }
+    const int segments = segments_of(ws->rows[t].position + 1), is_cut = segments > 1 && ws->n_parts + segments <= ws->max_parts;
+    ws->lone[ws->n_lone++] = (sw_lone){t, is_cut ? ws->n_parts : -1};
+    if (is_cut) ws->n_parts += segments;
+    units += is_cut ? segments : 1;
+  }
+  int rows = sw_min(group, SW_TILE_ROWS);
+  while (rows > 4 && d->n_kv_heads * (ws->n_tiles + units * ((group + rows - 1) / rows)) < 2 * s->team->n_threads) rows = (rows + 1) / 2;
+  for (int i = 0; i < ws->n_lone; i++) cut_lone(ws, group, rows, ws->lone[i]);
+}
+
+/* Runs: one tile for 32 rows and a started one for each. Lone tokens: those of a group for each part; or, when rows are
+ * halved because there are too few for the threads, twice as many as that. */
+int sw_max_tiles(const sw_dims *d, int max_tokens, int max_parts, int n_threads) {
+  const int group_tiles = (d->n_heads / d->n_kv_heads) / SW_TILE_ROWS + 2;
+  return (2 * max_tokens + max_parts) * group_tiles + 4 * n_threads;
+}
+
+static void gather_rows(sw_step *s, tile_scratch *t, const sw_tile *tile, int h) {
   const sw_dims *d = s->dims;
   const int group = d->n_heads / d->n_kv_heads;
-  for (int r = 0; r < rows; r++) {
-    const int token = (first + r) / group, head = h * group + (first + r) % group;
+  for (int r = 0; r < tile->rows; r++) {
+    const int token = tile->token + (tile->first + r) / group, head = h * group + (tile->first + r) % group;
     memcpy(t->q + r * d->head_dim, s->ws->q + ((size_t)token * d->n_heads + head) * d->head_dim, d->head_dim * sizeof(float));
-    t->limit[r] = s->position + token + 1;
+    t->limit[r] = s->ws->rows[token].position + 1;
   }
 }
 
-/* Many tokens: an item is a tile of rows of one kv head over all its positions. */
-static void attend_tiles(sw_step *s, const sw_kv *kv) {
+/* One segment of a lone token's heads. */
+static void attend_part(sw_step *s, tile_scratch *t, const sw_tile *tile, const sw_kv *kv, int h) {
   const sw_dims *d = s->dims;
-  const int hd = d->head_dim, group = d->n_heads / d->n_kv_heads, total = s->n_tokens * group;
-  const int tiles = (total + SW_TILE_ROWS - 1) / SW_TILE_ROWS;
-  tile_scratch t = split_scratch(s);
-  SW_SHARE(s, i, tiles * d->n_kv_heads) {
-    const int tile = tiles - 1 - i / d->n_kv_heads, h = i % d->n_kv_heads;      /* the longest tiles first */
-    const int first = tile * SW_TILE_ROWS, rows = sw_min(SW_TILE_ROWS, total - first);
-    gather_rows(s, &t, h, first, rows);
-    const int end = t.limit[rows - 1], segments = (end + SW_KV_SEGMENT - 1) / SW_KV_SEGMENT;
-    for (int g = 0; g < segments; g++)
-      s->ops->attend(kv, h, t.q, t.limit, rows, g * SW_KV_SEGMENT, sw_min(end, (g + 1) * SW_KV_SEGMENT), t.m + g * SW_TILE_ROWS,
-                     t.l + g * SW_TILE_ROWS, t.acc + (size_t)g * SW_TILE_ROWS * hd, t.attend);
-    for (int r = 0; r < rows; r++) {
-      const int own = (t.limit[r] + SW_KV_SEGMENT - 1) / SW_KV_SEGMENT;
-      emit_head(s, kv, (first + r) / group, h * group + (first + r) % group, t.m + r, t.l + r, t.acc + (size_t)r * hd, SW_TILE_ROWS,
-                (ptrdiff_t)SW_TILE_ROWS * hd, own);
-    }
-  }
-  sw_join(s);
+  const size_t at = (size_t)tile->part * d->n_heads + h * (d->n_heads / d->n_kv_heads) + tile->first;
+  s->ops->attend(kv, h, t->q, t->limit, tile->rows, tile->begin, tile->end, s->ws->part_m + at, s->ws->part_l + at,
+                 s->ws->part_acc + at * d->head_dim, t->attend);
 }
 
-/* One token: an item is some heads of one kv head over one segment, so that long contexts use every thread. */
-static void attend_segments(sw_step *s, const sw_kv *kv) {
+/* Segment by segment, then the result of each row, of the segments that it sees. */
+static void attend_whole(sw_step *s, tile_scratch *t, const sw_tile *tile, const sw_kv *kv, int h) {
   const sw_dims *d = s->dims;
-  const int hd = d->head_dim, group = d->n_heads / d->n_kv_heads, end = s->position + 1;
-  const int segments = (end + SW_KV_SEGMENT - 1) / SW_KV_SEGMENT;
-  int rows = sw_min(group, SW_TILE_ROWS);
-  while (rows > 4 && d->n_kv_heads * segments * ((group + rows - 1) / rows) < 2 * s->team->n_threads) rows = (rows + 1) / 2;
-  const int tiles = (group + rows - 1) / rows;
+  const int hd = d->head_dim, group = d->n_heads / d->n_kv_heads, segments = segments_of(tile->end);
+  for (int g = 0; g < segments; g++)
+    s->ops->attend(kv, h, t->q, t->limit, tile->rows, g * SW_KV_SEGMENT, sw_min(tile->end, (g + 1) * SW_KV_SEGMENT),
+                   t->m + g * SW_TILE_ROWS, t->l + g * SW_TILE_ROWS, t->acc + (size_t)g * SW_TILE_ROWS * hd, t->attend);
+  for (int r = 0; r < tile->rows; r++)
+    emit_head(s, kv, tile->token + (tile->first + r) / group, h * group + (tile->first + r) % group, t->m + r, t->l + r,
+              t->acc + (size_t)r * hd, SW_TILE_ROWS, (ptrdiff_t)SW_TILE_ROWS * hd, segments_of(t->limit[r]));
+}
+
+static void attend(sw_step *s, int layer) {
+  const sw_dims *d = s->dims;
+  const sw_ws *ws = s->ws;
   tile_scratch t = split_scratch(s);
-  SW_SHARE(s, i, d->n_kv_heads * tiles * segments) {
-    const int g = i % segments, tile = i / segments % tiles, h = i / segments / tiles;
-    const int n = sw_min(rows, group - tile * rows), head = h * group + tile * rows;
-    gather_rows(s, &t, h, tile * rows, n);
-    s->ops->attend(kv, h, t.q, t.limit, n, g * SW_KV_SEGMENT, sw_min(end, (g + 1) * SW_KV_SEGMENT), t.m, t.l, t.acc, t.attend);
-    for (int r = 0; r < n; r++) {
-      const size_t at = (size_t)(head + r) * s->ws->max_segments + g;
-      s->ws->part_m[at] = t.m[r];
-      s->ws->part_l[at] = t.l[r];
-      memcpy(s->ws->part_acc + at * hd, t.acc + (size_t)r * hd, hd * sizeof(float));
-    }
+  SW_SHARE(s, i, ws->n_tiles * d->n_kv_heads) {
+    const sw_tile *tile = &ws->tiles[i / d->n_kv_heads];
+    const sw_kv *kv = ws->rows[tile->token].kv + layer;
+    gather_rows(s, &t, tile, i % d->n_kv_heads);
+    if (tile->part < 0) attend_whole(s, &t, tile, kv, i % d->n_kv_heads);
+    else attend_part(s, &t, tile, kv, i % d->n_kv_heads);
   }
   sw_join(s);
-  SW_SHARE(s, head, d->n_heads) {
-    const size_t at = (size_t)head * s->ws->max_segments;
-    emit_head(s, kv, 0, head, s->ws->part_m + at, s->ws->part_l + at, s->ws->part_acc + at * hd, 1, hd, segments);
+  if (!ws->n_parts) return;
+  SW_SHARE(s, i, ws->n_lone * d->n_heads) {
+    const sw_lone *lone = &ws->lone[i / d->n_heads];
+    const sw_row *row = &ws->rows[lone->token];
+    const size_t at = (size_t)lone->part * d->n_heads + i % d->n_heads;
+    if (lone->part >= 0)
+      emit_head(s, row->kv + layer, lone->token, i % d->n_heads, ws->part_m + at, ws->part_l + at, ws->part_acc + at * d->head_dim,
+                d->n_heads, (ptrdiff_t)d->n_heads * d->head_dim, segments_of(row->position + 1));
   }
   sw_join(s);
 }
 
-/* delta = W_o mixed (+ bias) */
+/* delta = W_o mixed */
 static void project_out(sw_step *s, const sw_attn *w) {
   const sw_split p = sw_split_panels(s, s->n_tokens, &w->o);
-  const int h = s->dims->hidden;
-  SW_SHARE(s, i, p.n) {
-    const sw_range r = matmul_item(s, &w->o, &s->ws->act_mixed, &p, i, s->ws->delta, h);
-    const int r0 = r.from * SW_PANEL, n = sw_min(r.to * SW_PANEL, h) - r0;
-    for (int t = 0; w->o_bias && t < s->n_tokens; t++) s->ops->add(s->ws->delta + (size_t)t * h + r0, w->o_bias + r0, n);
-  }
+  SW_SHARE(s, i, p.n) matmul_item(s, &w->o, &s->ws->act_mixed, &p, i, s->ws->delta, s->dims->hidden);
   sw_join(s);
 }
 
@@ -196,20 +239,17 @@ size_t sw_scratch_bytes(const sw_dims *d, int max_cols, int max_segments) {
   return (floats * sizeof(float) + 4095) / 4096 * 4096;
 }
 
-void sw_attention(sw_step *s, const sw_attn *w, const sw_kv *kv, sw_fold fold) {
-  sw_fold_norm(s, w->norm, fold, 0);
+void sw_attention(sw_step *s, const sw_attn *w, int layer, sw_fold fold) {
+  sw_fold_norm(s, w->norm, fold);
   project_qkv(s, w, QUERIES);
-  rotate_and_store(s, w, kv, QUERIES);
-  if (s->n_tokens == 1)
-    attend_segments(s, kv);
-  else
-    attend_tiles(s, kv);
+  rotate_and_store(s, w, layer, QUERIES);
+  attend(s, layer);
   if (s->dims->head_dim % SW_BLOCK) quantize_mixed(s);
   project_out(s, w);
 }
 
-void sw_keys(sw_step *s, const sw_attn *w, const sw_kv *kv, sw_fold fold) {
-  sw_fold_norm(s, w->norm, fold, 0);
+void sw_keys(sw_step *s, const sw_attn *w, int layer, sw_fold fold) {
+  sw_fold_norm(s, w->norm, fold);
   project_qkv(s, w, KEYS);
-  rotate_and_store(s, w, kv, KEYS);
+  rotate_and_store(s, w, layer, KEYS);
 }

@@ -4,8 +4,15 @@ cdef extern from "layer.h" nogil:
     ctypedef struct sw_team:
         int n_threads
         uint32_t phase
+    ctypedef struct sw_row:
+        const sw_kv *kv
+        int32_t position
+    ctypedef struct sw_tile:
+        int32_t token
+    ctypedef struct sw_lone:
+        int32_t token
     ctypedef struct sw_ws:
-        int max_tokens, max_segments
+        int max_tokens, max_segments, max_parts
         float *x
         float *delta
         float *normed
@@ -18,6 +25,9 @@ cdef extern from "layer.h" nogil:
         const float *cos
         const float *sin
         sw_act act_hidden, act_mixed, act_inner
+        sw_row *rows
+        sw_tile *tiles
+        sw_lone *lone
         float *part_m
         float *part_l
         float *part_acc
@@ -40,18 +50,23 @@ cdef extern from "layer.h" nogil:
         sw_team *team
         const sw_dims *dims
         sw_ws *ws
-        int n_tokens, position, thread
+        int n_tokens, thread
         uint32_t phase
     int SW_KV_SEGMENT
     void sw_team_init(sw_team *, int)
     size_t sw_scratch_bytes(const sw_dims *, int, int)
-    void sw_attention(sw_step *, const sw_attn *, const sw_kv *, sw_fold) noexcept
-    void sw_keys(sw_step *, const sw_attn *, const sw_kv *, sw_fold) noexcept
+    int sw_max_tiles(const sw_dims *, int, int, int)
+    void sw_plan_attention(const sw_step *) noexcept
+    void sw_attention(sw_step *, const sw_attn *, int, sw_fold) noexcept
+    void sw_keys(sw_step *, const sw_attn *, int, sw_fold) noexcept
     void sw_ffn_route(sw_step *, const sw_ffn *, sw_fold) noexcept
     void sw_ffn_experts(sw_step *, const sw_ffn *) noexcept
-    void sw_head(sw_step *, const float *, const sw_mat *, sw_fold, int, float *) noexcept
+    void sw_lm_head(sw_step *, const float *, const sw_mat *, sw_fold, float *) noexcept
     void sw_finish(sw_step *, sw_fold) noexcept
     void sw_embed(sw_step *, const sw_mat *, const int32_t *) noexcept
+
+
+cdef int MORE_PARTS = 64  # segments of long contexts, besides those of one session, that a step of several can cut
 
 
 cdef class Workspace:
@@ -67,7 +82,7 @@ cdef class Workspace:
         cdef size_t inner = max(n * width, n * (k + 1) * expert)
         self.buffers = {}
         w = &self.ws
-        w.max_tokens, w.max_segments = max_tokens, segments
+        w.max_tokens, w.max_segments, w.max_parts = max_tokens, segments, segments + MORE_PARTS
         w.x = <float *>self._buffer("x", n * h * 4)
         w.delta = <float *>self._buffer("delta", n * h * 4)
         w.normed = <float *>self._buffer("normed", n * h * 4)
@@ -80,9 +95,12 @@ cdef class Workspace:
         w.act_hidden = self._act("hidden", w.normed, n, h)
         w.act_mixed = self._act("mixed", w.mixed, n, qw)
         w.act_inner = self._act("inner", w.inner, 1, inner)
-        w.part_m = <float *>self._buffer("part_m", dims.d.n_heads * segments * 4)
-        w.part_l = <float *>self._buffer("part_l", dims.d.n_heads * segments * 4)
-        w.part_acc = <float *>self._buffer("part_acc", qw * segments * 4)
+        w.rows = <sw_row *>self._buffer("rows", n * sizeof(sw_row))
+        w.tiles = <sw_tile *>self._buffer("tiles", sw_max_tiles(&dims.d, n, w.max_parts, threads) * sizeof(sw_tile))
+        w.lone = <sw_lone *>self._buffer("lone", n * sizeof(sw_lone))
+        w.part_m = <float *>self._buffer("part_m", dims.d.n_heads * w.max_parts * 4)
+        w.part_l = <float *>self._buffer("part_l", dims.d.n_heads * w.max_parts * 4)
+        w.part_acc = <float *>self._buffer("part_acc", qw * w.max_parts * 4)
         w.pick = <int32_t *>self._buffer("pick", n * k * 4 + 64)
         w.pick_weight = <float *>self._buffer("pick_weight", n * k * 4 + 64)
         w.active = <int32_t *>self._buffer("active", n_experts * 4 + 64)
@@ -114,12 +132,30 @@ cdef class Workspace:
         return a
 
 
+cdef enum Next:
+    """What a step waits for."""
+    BEGIN
+    INPUT
+    ATTENTION
+    FFN
+
+
+ORDER = "a step is begin, embed or set_hidden, attention and ffn of each layer (or all of them in step), and hidden, lm_head or end"
+
+
 cdef class Engine:
     """Runs layers of `dims` over a workspace with a team of threads.
 
-    The residual stream is (x, delta): see ARCHITECTURE.md. `attention` and `ffn` are the two native calls of a layer;
-    `step` runs all of a step in one parallel region, for decode, where opening a region costs as much as a layer of a
-    small model.
+    A step goes over rows, each a token with its place in a session's KV cache:
+
+        begin           which caches, how many tokens of each
+        embed           or set_hidden: the input
+        attention, ffn  the halves of each layer in turn; or `keys` before the last layer, to drop rows that nobody wants;
+                        or `step`: all layers in one parallel region, for decode, where opening a region costs as much as a
+                        layer of a small model
+        hidden          or lm_head or end: the output; only now the positions count as filled
+
+    The residual stream is (x, delta): see ARCHITECTURE.md. A step that fails has stored nothing; `begin` starts anew.
     """
 
     cdef Dims dims
@@ -129,8 +165,10 @@ cdef class Engine:
     cdef void *team_memory
     cdef const sw_kernels *kernels
     cdef const sw_ops *ops
-    cdef object rope
     cdef sw_fold fold
+    cdef Next next
+    cdef int n_tokens, n_layers, layer
+    cdef tuple runs, rope
     cdef readonly int threads, max_tokens
     cdef readonly str isa
 
@@ -147,6 +185,7 @@ cdef class Engine:
         sw_team_init(self.team, self.threads)
         self.workspace = Workspace(dims, max_tokens, (context + SW_KV_SEGMENT - 1) // SW_KV_SEGMENT, self.threads, keep_float)
         self.ws = &self.workspace.ws
+        self.runs = ()
 
     def __dealloc__(self):
         free(self.team_memory)
@@ -156,87 +195,130 @@ cdef class Engine:
         """Memory of all buffers together; pages that no step has touched are not yet taken."""
         return self.workspace.n_bytes
 
-    cdef sw_step _step(self, int n_tokens, int position) except *:
-        if not 0 < n_tokens <= self.max_tokens:
-            raise ValueError(f"{n_tokens} tokens in a step of at most {self.max_tokens}")
-        return sw_step(self.kernels, self.ops, self.team, &self.dims.d, self.ws, n_tokens, position, 0, self.team.phase)
+    def begin(self, runs, cos, sin):
+        """A new step over (KvCache, n_tokens) of `runs`: each goes to the next positions of its cache.
 
-    cdef _rope(self, const float[:, ::1] cos, const float[:, ::1] sin, int n_tokens):
-        if cos.shape[0] < n_tokens or sin.shape[0] < n_tokens or cos.shape[1] != self.dims.d.rope_half or sin.shape[1] != cos.shape[1]:
+        cos and sin are those of all tokens, float32 (tokens, rope_dims / 2).
+        """
+        cdef KvCache kv
+        cdef int n, i, total = 0, n_layers = -1
+        self.abandon()
+        runs = tuple(runs)
+        if len({id(cache) for cache, _ in runs}) < len(runs):
+            raise ValueError("a step has two runs of one KV cache")
+        for kv, n in runs:
+            n_layers = kv.n_layers if n_layers < 0 else n_layers
+            self._check_kv(kv, n, n_layers)
+            if not 0 < n <= self.max_tokens - total:
+                raise ValueError(f"a run of {n} after {total} tokens in a step of at most {self.max_tokens}")
+            for i in range(n):
+                self.ws.rows[total + i] = sw_row(kv.layers, kv.filled + i)
+            total += n
+        self._place(total, cos, sin)
+        self.runs, self.n_layers, self.layer, self.next = runs, n_layers, 0, INPUT
+
+    def abandon(self):
+        """Forget a step that is under way; nothing of it counts."""
+        self.runs, self.next, self.ws.absent = (), BEGIN, NULL
+
+    cdef _check_kv(self, KvCache kv, int n_tokens, int n_layers):
+        cdef const sw_kv *k = kv.layers
+        if kv.n_layers != n_layers or (n_layers and (k.n_kv_heads != self.dims.d.n_kv_heads or k.head_dim != self.dims.d.head_dim)):
+            raise ValueError("a KV cache of other layers")
+        if kv.filled + n_tokens > min(kv.capacity, self.ws.max_segments * SW_KV_SEGMENT):
+            raise ValueError(f"positions {kv.filled}..{kv.filled + n_tokens} do not fit the KV cache")
+
+    cdef _place(self, int n_tokens, const float[:, ::1] cos, const float[:, ::1] sin):
+        if cos.shape[0] != n_tokens or sin.shape[0] != n_tokens or cos.shape[1] != self.dims.d.rope_half or sin.shape[1] != cos.shape[1]:
             raise ValueError("cos and sin must be (tokens, rope_dims / 2)")
         self.ws.cos, self.ws.sin = &cos[0, 0], &sin[0, 0]
         self.rope = cos, sin  # kept alive
+        self.n_tokens = n_tokens
+        cdef sw_step s = self._step()
+        sw_plan_attention(&s)
 
-    def embed(self, Mat table not None, const int32_t[::1] ids):
+    cdef sw_step _step(self):
+        return sw_step(self.kernels, self.ops, self.team, &self.dims.d, self.ws, self.n_tokens, 0, self.team.phase)
+
+    cdef int _expect(self, Next state, bint at_layer, str call) except -1:
+        if self.next != state or not at_layer:
+            raise RuntimeError(f"{call} out of order: {ORDER}")
+        return 0
+
+    def embed(self, Mat table not None, const int32_t[::1] ids not None):
         """x = rows `ids` of the embedding."""
-        cdef sw_step s = self._step(<int>ids.shape[0], 0)
-        self._check_ids(table, ids, <int>ids.shape[0])
-        self.fold = sw_fold(0, NULL)
+        self._expect(INPUT, True, "embed")
+        self._check_ids(table, ids)
+        cdef sw_step s = self._step()
         with nogil, parallel(num_threads=self.threads):
             run_embed(s, threadid(), &table.m, &ids[0])
+        self.fold, self.next = sw_fold(0, NULL), ATTENTION
 
-    cdef _check_ids(self, Mat table, const int32_t[::1] ids, int n_tokens):
-        if table.m.cols != self.dims.d.hidden or ids.shape[0] != n_tokens:
-            raise ValueError(f"embedding of width {table.m.cols} for {ids.shape[0]} ids, expected {self.dims.d.hidden} for {n_tokens}")
+    cdef _check_ids(self, Mat table, const int32_t[::1] ids):
+        if table.m.cols != self.dims.d.hidden or ids.shape[0] != self.n_tokens:
+            raise ValueError(f"embedding of width {table.m.cols} for {ids.shape[0]} ids, expected {self.dims.d.hidden} for {self.n_tokens}")
         cdef int i
-        for i in range(n_tokens):
+        for i in range(self.n_tokens):
             if not 0 <= ids[i] < table.m.rows:
                 raise ValueError(f"token id {ids[i]} is outside the vocabulary of {table.m.rows}")
 
-    cdef _check_head(self, Mat head, int n_tokens, int first):
-        if not 0 <= first < n_tokens or head.m.cols != self.dims.d.hidden:
-            raise ValueError(f"head of width {head.m.cols} for tokens {first}..{n_tokens}")
-
-    def set_hidden(self, const float[:, ::1] x):
+    def set_hidden(self, const float[:, ::1] x not None):
         """x = the hidden state (tokens, hidden) that came from the stage before."""
-        cdef sw_step s = self._step(<int>x.shape[0], 0)
-        if x.shape[1] != self.dims.d.hidden:
-            raise ValueError(f"hidden state of width {x.shape[1]}, expected {self.dims.d.hidden}")
+        self._expect(INPUT, True, "set_hidden")
+        if x.shape[0] != self.n_tokens or x.shape[1] != self.dims.d.hidden:
+            raise ValueError(f"a hidden state of {x.shape[0]} x {x.shape[1]}, expected {self.n_tokens} x {self.dims.d.hidden}")
         np.asarray(<float[:x.shape[0], :x.shape[1]]>self.ws.x)[...] = x
-        self.fold = sw_fold(0, NULL)
+        self.fold, self.next = sw_fold(0, NULL), ATTENTION
 
-    def hidden(self, int n_tokens):
-        """A copy of x (tokens, hidden) after folding what is pending: what travels to the next stage."""
-        cdef sw_step s = self._step(n_tokens, 0)
-        with nogil, parallel(num_threads=self.threads):
-            run_finish(s, threadid(), self.fold)
-        self.fold = sw_fold(0, NULL)
-        return np.array(<float[:n_tokens, :self.dims.d.hidden]>self.ws.x)
-
-    def delta(self, int n_tokens):
-        """A view of the last half's output (tokens, hidden), still to be folded in."""
-        return np.asarray(<float[:n_tokens, :self.dims.d.hidden]>self.ws.delta)
-
-    def attention(self, Attention layer, KvCache kv, int index, int position, int n_tokens, cos, sin):
-        """The attention half of one layer; `index` is the layer's place in `kv`."""
+    def attention(self, Attention layer not None):
+        """The attention half of the next layer."""
+        self._expect(ATTENTION, self.layer < self.n_layers, "attention")
         self._check_dims(layer.dims)
-        self._check_kv(kv, index, 1, position, n_tokens)
-        self._rope(cos, sin, n_tokens)
-        cdef sw_step s = self._step(n_tokens, position)
+        cdef sw_step s = self._step()
         with nogil, parallel(num_threads=self.threads):
-            run_attention(s, threadid(), &layer.w, &kv.layers[index], self.fold)
-        self.fold = sw_fold(1, layer.w.post_norm)
+            run_attention(s, threadid(), &layer.w, self.layer, self.fold)
+        self.fold, self.next = sw_fold(1, layer.w.post_norm), FFN
 
-    def keys(self, Attention layer, KvCache kv, int index, int position, int n_tokens, cos, sin):
-        """Of one layer only the keys and values. What is left is the x of the last token, as of a step over that one."""
+    def ffn(self, Ffn layer not None):
+        """The feed-forward half of the layer whose attention ran; ExpertAbsent when it lacks an expert that it needs."""
+        self._expect(FFN, True, "ffn")
         self._check_dims(layer.dims)
-        self._check_kv(kv, index, 1, position, n_tokens)
-        self._rope(cos, sin, n_tokens)
-        cdef sw_step s = self._step(n_tokens, position)
-        with nogil, parallel(num_threads=self.threads):
-            run_keys(s, threadid(), &layer.w, &kv.layers[index], self.fold)
-        self.fold = sw_fold(0, NULL)
-        memmove(self.ws.x, self.ws.x + <size_t>(n_tokens - 1) * self.dims.d.hidden, self.dims.d.hidden * sizeof(float))
-
-    def ffn(self, Ffn layer, int n_tokens):
-        """The feed-forward half of one layer."""
-        self._check_dims(layer.dims)
-        cdef sw_step s = self._step(n_tokens, 0)
+        cdef sw_step s = self._step()
         with nogil, parallel(num_threads=self.threads):
             run_ffn(s, threadid(), &layer.w, self.fold)
         if self.ws.absent != NULL:
             self._raise_absent(layer)
-        self.fold = sw_fold(1, layer.w.post_norm)
+        self.fold, self.next = sw_fold(1, layer.w.post_norm), ATTENTION
+        self.layer += 1
+
+    def keys(self, Attention layer not None, wanted):
+        """Before the last layer: store its keys and values of all rows, then keep only the rows `wanted` (ascending).
+
+        With none wanted the step is over, as after `end`.
+        """
+        self._expect(ATTENTION, self.layer == self.n_layers - 1, "keys")
+        self._check_dims(layer.dims)
+        cdef int n = len(wanted), i, row, h = self.dims.d.hidden
+        if any(not 0 <= row < self.n_tokens for row in wanted) or any(a >= b for a, b in zip(wanted, wanted[1:])):
+            raise ValueError(f"rows {wanted} of {self.n_tokens}")
+        cdef sw_step s = self._step()
+        with nogil, parallel(num_threads=self.threads):
+            run_keys(s, threadid(), &layer.w, self.layer, self.fold)
+        self.fold = sw_fold(0, NULL)
+        if not n:
+            self._commit()
+            return
+        for i, row in enumerate(wanted):
+            self.ws.rows[i] = self.ws.rows[row]
+            memmove(self.ws.x + <size_t>i * h, self.ws.x + <size_t>row * h, h * sizeof(float))
+        cos, sin = (np.asarray(table)[list(wanted)] for table in self.rope)
+        self._place(n, cos, sin)
+
+    def delta(self):
+        """A view of the last half's output (tokens, hidden), not yet added to x: what devices add up between halves."""
+        if not self.fold.pending or self.next < ATTENTION:
+            raise RuntimeError(f"delta out of order: {ORDER}")
+        return np.asarray(<float[:self.n_tokens, :self.dims.d.hidden]>self.ws.delta)
 
     cdef _check_dims(self, Dims dims):
         if dims is not self.dims:
@@ -244,60 +326,79 @@ cdef class Engine:
 
     cdef _raise_absent(self, Ffn layer):
         absent = layer._absent(self.ws.active, self.ws.n_active)
-        self.ws.absent = NULL
+        self.abandon()
         raise ExpertAbsent(layer.w.layer, absent)
 
-    cdef _check_kv(self, KvCache kv, int first, int n_layers, int position, int n_tokens):
-        if position < 0 or position + n_tokens > kv.capacity or first < 0 or first + n_layers > kv.n_layers:
-            raise ValueError(f"positions {position}..{position + n_tokens} or layers do not fit the KV cache")
+    def step(self, Layers stack not None, *, const int32_t[::1] ids=None, Mat table=None, norm=None, Mat lm_head=None):
+        """All layers in one parallel region, first `ids` through the embedding `table` unless x is set.
 
-    def step(self, Layers stack, KvCache kv, int position, int n_tokens, cos, sin, *, const int32_t[::1] ids=None, Mat table=None,
-             norm=None, Mat head=None):
-        """All of a step in one parallel region: embed `ids` through `table` (else x is set), run the layers, and return
-        the logits float32 (vocab,) of the last token when there is a `head`, else None (then ask for `hidden`)."""
+        With an `lm_head` the step ends, and returns the logits float32 (tokens, vocab) of all rows.
+        """
+        self._expect(INPUT if table is not None else ATTENTION, self.layer == 0 and stack.n == self.n_layers, "step")
         self._check_dims(stack.dims)
-        self._check_kv(kv, 0, stack.n, position, n_tokens)
-        self._rope(cos, sin, n_tokens)
-        cdef sw_step s = self._step(n_tokens, position)
+        cdef sw_step s = self._step()
         cdef list owners = []
         cdef run r
-        r.attn, r.ffn, r.kv, r.n = stack.attn, stack.ffn, kv.layers, stack.n
-        r.table, r.ids, r.head, r.norm, r.logits = NULL, NULL, NULL, NULL, NULL
+        cdef float[:, ::1] out
+        r.attn, r.ffn, r.n = stack.attn, stack.ffn, stack.n
+        r.table, r.ids, r.lm_head, r.norm, r.logits = NULL, NULL, NULL, NULL, NULL
         if table is not None:
-            self._check_ids(table, ids, n_tokens)
+            self._check_ids(table, ids)
             r.table, r.ids = &table.m, &ids[0]
             self.fold = sw_fold(0, NULL)
-        cdef float[::1] out
-        if head is not None:
-            self._check_head(head, n_tokens, 0)
-            out = np.empty(head.m.rows, np.float32)
-            r.head, r.norm, r.logits = &head.m, floats(owners, norm, self.dims.d.hidden, "output_norm"), &out[0]
+        if lm_head is not None:
+            self._check_lm_head(lm_head)
+            out = np.empty((self.n_tokens, lm_head.m.rows), np.float32)
+            r.lm_head, r.norm, r.logits = &lm_head.m, floats(owners, norm, self.dims.d.hidden, "output_norm"), &out[0, 0]
         with nogil, parallel(num_threads=self.threads):
             run_step(s, threadid(), &r, self.fold)
         if self.ws.absent != NULL:
             self._raise_absent(stack.ffn_of(self.ws.absent))
-        if head is not None:
-            self.fold = sw_fold(0, NULL)
+        if lm_head is not None:
+            self._commit()
             return np.asarray(out)
         if stack.n:
             self.fold = sw_fold(1, stack.ffn[stack.n - 1].post_norm)
+        self.layer, self.next = stack.n, ATTENTION
 
-    def commit(self, KvCache kv, int position, int n_tokens):
-        """All layers of the shard have stored these positions."""
-        kv.filled = position + n_tokens
+    cdef _check_lm_head(self, Mat table):
+        if table.m.cols != self.dims.d.hidden:
+            raise ValueError(f"an output head of width {table.m.cols}, expected {self.dims.d.hidden}")
 
-    def head(self, norm, Mat table not None, int n_tokens, int first):
-        """Logits float32 (n_tokens - first, vocab) of the tokens from `first` on."""
-        cdef sw_step s = self._step(n_tokens, 0)
+    def hidden(self):
+        """End the step: a copy of x (tokens, hidden) with what is pending added, which travels to the next stage."""
+        self._expect(ATTENTION, self.layer == self.n_layers, "hidden")
+        cdef sw_step s = self._step()
+        with nogil, parallel(num_threads=self.threads):
+            run_finish(s, threadid(), self.fold)
+        self._commit()
+        return np.array(<float[:self.n_tokens, :self.dims.d.hidden]>self.ws.x)
+
+    def lm_head(self, norm, Mat table not None):
+        """End the step: the logits float32 (tokens, vocab) of all rows."""
+        self._expect(ATTENTION, self.layer == self.n_layers, "lm_head")
+        self._check_lm_head(table)
+        cdef sw_step s = self._step()
         cdef list owners = []
         cdef const float *w = floats(owners, norm, self.dims.d.hidden, "output_norm")
-        self._check_head(table, n_tokens, first)
-        cdef float[:, ::1] out = np.empty((n_tokens - first, table.m.rows), np.float32)
+        cdef float[:, ::1] out = np.empty((self.n_tokens, table.m.rows), np.float32)
         cdef float *logits = &out[0, 0]
         with nogil, parallel(num_threads=self.threads):
-            run_head(s, threadid(), w, &table.m, self.fold, first, logits)
-        self.fold = sw_fold(0, NULL)
+            run_lm_head(s, threadid(), w, &table.m, self.fold, logits)
+        self._commit()
         return np.asarray(out)
+
+    def end(self):
+        """End the step: nothing of it is wanted but the keys and values."""
+        self._expect(ATTENTION, self.layer == self.n_layers, "end")
+        self._commit()
+
+    cdef _commit(self):
+        cdef KvCache kv
+        cdef int n
+        for kv, n in self.runs:
+            kv.filled += n
+        self.runs, self.next = (), BEGIN
 
 
 # What each thread of a team runs, on its own copy of the step.
@@ -312,14 +413,14 @@ cdef void run_finish(sw_step s, int thread, sw_fold fold) noexcept nogil:
     sw_finish(&s, fold)
 
 
-cdef void run_attention(sw_step s, int thread, const sw_attn *w, const sw_kv *kv, sw_fold fold) noexcept nogil:
+cdef void run_attention(sw_step s, int thread, const sw_attn *w, int layer, sw_fold fold) noexcept nogil:
     s.thread = thread
-    sw_attention(&s, w, kv, fold)
+    sw_attention(&s, w, layer, fold)
 
 
-cdef void run_keys(sw_step s, int thread, const sw_attn *w, const sw_kv *kv, sw_fold fold) noexcept nogil:
+cdef void run_keys(sw_step s, int thread, const sw_attn *w, int layer, sw_fold fold) noexcept nogil:
     s.thread = thread
-    sw_keys(&s, w, kv, fold)
+    sw_keys(&s, w, layer, fold)
 
 
 cdef void run_ffn(sw_step s, int thread, const sw_ffn *w, sw_fold fold) noexcept nogil:
@@ -329,19 +430,18 @@ cdef void run_ffn(sw_step s, int thread, const sw_ffn *w, sw_fold fold) noexcept
         sw_ffn_experts(&s, w)
 
 
-cdef void run_head(sw_step s, int thread, const float *norm, const sw_mat *table, sw_fold fold, int first, float *logits) noexcept nogil:
+cdef void run_lm_head(sw_step s, int thread, const float *norm, const sw_mat *table, sw_fold fold, float *logits) noexcept nogil:
     s.thread = thread
-    sw_head(&s, norm, table, fold, first, logits)
+    sw_lm_head(&s, norm, table, fold, logits)
 
 
 ctypedef struct run:
     sw_attn **attn
     sw_ffn **ffn
-    sw_kv *kv
     int n
     const sw_mat *table
     const int32_t *ids
-    const sw_mat *head
+    const sw_mat *lm_head
     const float *norm
     float *logits
 
@@ -352,12 +452,12 @@ cdef void run_step(sw_step s, int thread, const run *r, sw_fold fold) noexcept n
     if r.table != NULL:
         sw_embed(&s, r.table, r.ids)
     for i in range(r.n):
-        sw_attention(&s, r.attn[i], &r.kv[i], fold)
+        sw_attention(&s, r.attn[i], i, fold)
         fold = sw_fold(1, r.attn[i].post_norm)
         sw_ffn_route(&s, r.ffn[i], fold)
         if s.ws.absent != NULL:      # once set it stays, so a thread that was put aside ends as well, only earlier
             return
         sw_ffn_experts(&s, r.ffn[i])
         fold = sw_fold(1, r.ffn[i].post_norm)
-    if r.head != NULL:
-        sw_head(&s, r.norm, r.head, fold, s.n_tokens - 1, r.logits)
+    if r.lm_head != NULL:
+        sw_lm_head(&s, r.norm, r.lm_head, fold, r.logits)

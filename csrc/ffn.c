@@ -181,7 +181,7 @@ static void run_experts(sw_step *s, const sw_ffn *w) {
 }
 
 void sw_ffn_route(sw_step *s, const sw_ffn *w, sw_fold fold) {
-  sw_fold_norm(s, w->norm, fold, 0);
+  sw_fold_norm(s, w->norm, fold);
   if (w->n_experts) route_experts(s, w);
 }
 
@@ -189,15 +189,14 @@ void sw_ffn_experts(sw_step *s, const sw_ffn *w) {
   if (w->n_experts) run_experts(s, w); else ffn_dense(s, w);
 }
 
-void sw_finish(sw_step *s, sw_fold fold) { sw_fold_norm(s, NULL, fold, 0); }
+void sw_finish(sw_step *s, sw_fold fold) { sw_fold_norm(s, NULL, fold); }
 
-void sw_head(sw_step *s, const float *norm, const sw_mat *head, sw_fold fold, int first, float *logits) {
-  const sw_split p = sw_split_panels(s, s->n_tokens - first, head);
-  sw_fold_norm(s, norm, fold, first);
+void sw_lm_head(sw_step *s, const float *norm, const sw_mat *table, sw_fold fold, float *logits) {
+  const sw_split p = sw_split_panels(s, s->n_tokens, table);
+  sw_fold_norm(s, norm, fold);
   SW_SHARE(s, i, p.n) {
-    const sw_range r = sw_item_panels(&p, i, head);
-    s->kernels->matmul[head->type](head, &s->ws->act_hidden, first, s->n_tokens, r.from, r.to,
-                                   logits - (ptrdiff_t)first * head->rows, head->rows);
+    const sw_range r = sw_item_panels(&p, i, table);
+    s->kernels->matmul[table->type](table, &s->ws->act_hidden, 0, s->n_tokens, r.from, r.to, logits, table->rows);
   }
   sw_join(s);
 }

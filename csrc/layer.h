@@ -28,7 +28,7 @@ typedef struct {
 typedef struct {
   const float *norm, *post_norm;                       /* post_norm NULL but in sandwich families */
   sw_mat q, k, v, o;
-  const float *q_bias, *k_bias, *v_bias, *o_bias;      /* each may be NULL */
+  const float *q_bias, *k_bias, *v_bias;               /* each may be NULL */
   const float *q_norm, *k_norm;                        /* (head_dim,) or NULL */
 } sw_attn;
 
@@ -44,9 +44,28 @@ typedef struct {
   const uint8_t **gate_data, **up_data, **down_data;   /* (n_experts,) each; NULL where an expert is absent */
 } sw_ffn;
 
+/* Where a token of a step stands: the layers of its session's KV cache, and its position. */
+typedef struct {
+  const sw_kv *kv;
+  int32_t position;
+} sw_row;
+
+/* Attention of some query rows over some positions: with each kv head an item of the phase. Tokens that follow each other
+ * in one cache share tiles. Query row r is of token `token` + r / group, query head r % group of the kv head. */
+typedef struct {
+  int32_t token, first, rows;                          /* query rows [first, first + rows) */
+  int32_t begin, end;                                  /* positions */
+  int32_t part;                                        /* where a partial result goes; -1: all positions, and final */
+} sw_tile;
+
+/* A token that no other of its session follows or precedes: its first part, or -1 when it is not cut by segment. */
+typedef struct {
+  int32_t token, part;
+} sw_lone;
+
 /* Buffers for max_tokens tokens; made by the caller. Strides are exact widths. */
 typedef struct {
-  int max_tokens, max_segments;
+  int max_tokens, max_segments, max_parts;
   float *x, *delta, *normed;                           /* (tokens, hidden) */
   float *q, *k, *v;                                    /* (tokens, heads * head_dim), (tokens, kv_heads * head_dim) twice */
   float *mixed;                                        /* (tokens, heads * head_dim) attention output */
@@ -54,7 +73,11 @@ typedef struct {
   float *router;                                       /* (tokens, n_experts) */
   const float *cos, *sin;                              /* (tokens, rope_half) of this step */
   sw_act act_hidden, act_mixed, act_inner;
-  float *part_m, *part_l, *part_acc;                   /* decode: (heads, segments), and times head_dim */
+  sw_row *rows;                                        /* (tokens,) */
+  sw_tile *tiles;                                      /* how attention is cut, the same in all layers */
+  sw_lone *lone;
+  int n_tiles, n_lone, n_parts;
+  float *part_m, *part_l, *part_acc;                   /* (max_parts, heads), and times head_dim */
   int32_t *pick;                                       /* (tokens, top_k) chosen experts, ascending */
   float *pick_weight;
   int32_t *active, *start, *pair_token;                /* experts in use; their first pair; the token of each pair */
@@ -78,22 +101,25 @@ typedef struct {
   sw_team *team;
   const sw_dims *dims;
   sw_ws *ws;
-  int n_tokens, position;                              /* tokens of this step; position of the first */
+  int n_tokens;
   int thread;
   uint32_t phase;                                      /* the phase this thread is in */
 } sw_step;
 
 void sw_team_init(sw_team *team, int n_threads);
 size_t sw_scratch_bytes(const sw_dims *d, int max_cols, int max_segments);
-/* Every thread of the team calls these in the same order; delta is complete when they return. */
-void sw_attention(sw_step *s, const sw_attn *w, const sw_kv *kv, sw_fold fold);
-void sw_keys(sw_step *s, const sw_attn *w, const sw_kv *kv, sw_fold fold);      /* only fold, and store keys and values */
+int sw_max_tiles(const sw_dims *d, int max_tokens, int max_parts, int n_threads);
+/* One thread, before a step, when ws->rows says where its tokens stand. */
+void sw_plan_attention(const sw_step *s);
+/* Every thread of the team calls these in the same order; delta is complete when they return. `layer` counts from the
+ * first layer of the KV caches. */
+void sw_attention(sw_step *s, const sw_attn *w, int layer, sw_fold fold);
+void sw_keys(sw_step *s, const sw_attn *w, int layer, sw_fold fold);            /* only fold, and store keys and values */
 /* The feed-forward half in two steps. Route ends when it is known which experts run: fold, norm, router, and meanwhile the
  * shared expert's first half. If it finds one absent it says so in ws->absent and the step is over: no thread may go on. */
 void sw_ffn_route(sw_step *s, const sw_ffn *w, sw_fold fold);
 void sw_ffn_experts(sw_step *s, const sw_ffn *w);        /* or the dense feed-forward */
-/* x of the tokens [first, n_tokens) through the last norm and the head: logits (n_tokens - first, head->rows). */
-void sw_head(sw_step *s, const float *norm, const sw_mat *head, sw_fold fold, int first, float *logits);
+void sw_lm_head(sw_step *s, const float *norm, const sw_mat *table, sw_fold fold, float *logits);   /* (n_tokens, vocab) */
 void sw_finish(sw_step *s, sw_fold fold);                /* only fold */
 void sw_embed(sw_step *s, const sw_mat *embed, const int32_t *ids);
 #endif

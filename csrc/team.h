@@ -4,8 +4,8 @@
 
 void sw_next_phase(sw_step *s);
 void sw_join(sw_step *s);         /* wait until every item of this phase is done */
-/* x += what the half before left; normed = rmsnorm(x) of the tokens from `first`, quantised; norm NULL: only fold. */
-void sw_fold_norm(sw_step *s, const float *norm, sw_fold fold, int first);
+/* x += what the half before left; normed = rmsnorm(x), quantised; norm NULL: only fold. */
+void sw_fold_norm(sw_step *s, const float *norm, sw_fold fold);
 
 /* The next of n items of this phase, or -1 when all are taken or the others are already past this phase. */
 static inline int sw_take(const sw_step *s, int n) {

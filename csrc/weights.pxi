@@ -11,7 +11,6 @@ cdef extern from "layer.h" nogil:
         const float *q_bias
         const float *k_bias
         const float *v_bias
-        const float *o_bias
         const float *q_norm
         const float *k_norm
     ctypedef struct sw_ffn:
@@ -148,7 +147,7 @@ cdef class Attention:
     cdef list owners
 
     def __init__(self, Dims dims not None, *, norm, Mat q, Mat k, Mat v, Mat o, post_norm=None, q_bias=None, k_bias=None, v_bias=None,
-                 o_bias=None, q_norm=None, k_norm=None):
+                 q_norm=None, k_norm=None):
         cdef int h = dims.d.hidden, qw = dims.d.n_heads * dims.d.head_dim, kw = dims.d.n_kv_heads * dims.d.head_dim
         self.dims, self.owners = dims, []
         o_ = self.owners
@@ -161,7 +160,6 @@ cdef class Attention:
         self.w.q_bias = floats(o_, q_bias, qw, "q_bias")
         self.w.k_bias = floats(o_, k_bias, kw, "k_bias")
         self.w.v_bias = floats(o_, v_bias, kw, "v_bias")
-        self.w.o_bias = floats(o_, o_bias, h, "o_bias")
         self.w.q_norm = floats(o_, q_norm, dims.d.head_dim, "q_norm")
         self.w.k_norm = floats(o_, k_norm, dims.d.head_dim, "k_norm")
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from enum import Enum
 
 import numpy as np
@@ -21,17 +23,30 @@ MAX_STEP_TOKENS = 512  # of one prefill step: enough to read each weight once fo
 
 
 class Keep(Enum):
-    """The tokens of a step whose hidden states are wanted."""
+    """The tokens after which logits are wanted."""
 
     ALL = 0
     LAST = 1
     NONE = 2
 
 
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Rows of a step that follow each other in one session: they go to the next positions of its KV cache.
+
+    tokens: ids int32 (tokens,), or hidden states float32 (tokens, hidden) of the stage before.
+    """
+
+    tokens: I32 | F32
+    kv: _native.KvCache
+    keep: Keep = Keep.LAST  # of a last stage
+
+
 class Decoder:
     """Runs the layers of `weights`, and the embedding and the head where the shard has them.
 
-    Not for two threads at once: a decoder has one set of buffers. Several sessions take turns, each with its KV cache.
+    Not for two threads at once: a decoder has one set of buffers. Sessions, each with its KV cache, take turns or share
+    a step: the bits of a row do not depend on the rows beside it.
     """
 
     def __init__(
@@ -74,94 +89,103 @@ class Decoder:
 
     def embed(self, ids: I32, kv: _native.KvCache) -> F32:
         """First stage: append at most MAX_STEP_TOKENS ids; return hidden states float32 (tokens, hidden)."""
-        self._advance(ids, kv)
-        return self.engine.hidden(len(ids))
+        return self.step_hidden([Rows(ids, kv)])
 
     def extend(self, hidden: F32, kv: _native.KvCache) -> F32:
         """Middle stage: append hidden states of the stage before; return this stage's."""
-        self._advance(hidden, kv)
-        return self.engine.hidden(len(hidden))
+        return self.step_hidden([Rows(hidden, kv)])
 
     def finish(self, hidden: F32, kv: _native.KvCache) -> F32:
         """Last stage: append hidden states; return the logits float32 (vocab,) after the last."""
-        return self._advance_to_logits(hidden, kv)
+        last: F32 = self.step_logits([Rows(hidden, kv)])[0]
+        return last
 
     def store(self, tokens: I32 | F32, kv: _native.KvCache) -> None:
         """Last stage: append ids (of a shard that is the first, too) or hidden states that nothing is sampled after."""
-        self._advance(tokens, kv, Keep.NONE)
+        self.step_logits([Rows(tokens, kv, Keep.NONE)])
+
+    def step_hidden(self, rows: Sequence[Rows]) -> F32:
+        """A step of a stage that is not the last: hidden states float32 (tokens, hidden) of all rows, in order.
+
+        At most MAX_STEP_TOKENS together (or the context of the decoder), each KV cache once.
+        """
+        with self._step(rows) as tokens:
+            if len(tokens) == len(rows):
+                self._one_call(tokens, None)
+            else:
+                self._halves(tokens, self.layers)
+            return self.engine.hidden()
+
+    def step_logits(self, rows: Sequence[Rows]) -> F32:
+        """A step of the last stage: logits float32 (wanted, vocab) after the tokens that `keep` says, in order of rows.
+
+        Of the last layer, all rows need keys and values; only those that are wanted need the rest of it.
+        """
+        wanted = _wanted(rows)
+        with self._step(rows) as tokens:
+            is_all = len(wanted) == len(tokens)
+            if is_all and len(tokens) == len(rows):
+                logits = self._one_call(tokens, self._output)
+                assert logits is not None
+                return logits
+            self._halves(tokens, self.layers if is_all else self.layers[:-1])
+            if not is_all:
+                attention, ffn = self.layers[-1]
+                self.engine.keys(attention, wanted)
+                if not wanted:
+                    return np.empty((0, self.spec.vocab), np.float32)
+                self.engine.attention(attention)
+                self.engine.ffn(ffn)
+            return self.engine.lm_head(self._output_norm, self._output)
 
     def _steps(self, ids: Sequence[int] | I32, kv: _native.KvCache, *, all_logits: bool) -> F32:
         array = np.ascontiguousarray(ids, np.int32)
-        self._check(array, kv)
-        steps = [array[start : start + MAX_STEP_TOKENS] for start in range(0, len(array), MAX_STEP_TOKENS)]
+        self._check([Rows(array, kv)])
+        pieces = [array[start : start + MAX_STEP_TOKENS] for start in range(0, len(array), MAX_STEP_TOKENS)]
         if all_logits:
-            return np.concatenate([self._advance_to_all_logits(step, kv) for step in steps])
-        for step in steps[:-1]:
-            self._advance(step, kv, Keep.NONE)
-        return self._advance_to_logits(steps[-1], kv)
-
-    def _advance_to_logits(self, tokens: I32 | F32, kv: _native.KvCache) -> F32:
-        """Append ids or hidden states; return the logits (vocab,) after the last."""
-        if len(tokens) == 1:
-            logits = self._one_call(tokens, kv, self._output)
-            assert logits is not None
-            return logits
-        self._advance(tokens, kv, Keep.LAST)
-        last: F32 = self.engine.head(self._output_norm, self._output, 1, 0)[0]
+            return np.concatenate([self.step_logits([Rows(piece, kv, Keep.ALL)]) for piece in pieces])
+        for piece in pieces[:-1]:
+            self.store(piece, kv)
+        last: F32 = self.step_logits([Rows(pieces[-1], kv)])[0]
         return last
 
-    def _advance_to_all_logits(self, ids: I32, kv: _native.KvCache) -> F32:
-        self._advance(ids, kv)
-        return self.engine.head(self._output_norm, self._output, len(ids), 0)
+    @contextmanager
+    def _step(self, rows: Sequence[Rows]) -> Iterator[I32 | F32]:
+        """Begin a step: the tokens of all rows. One that fails half-way is forgotten."""
+        self._check(rows)
+        tables = [self.rope.at(r.kv.length, len(r.tokens)) for r in rows]
+        cos, sin = tables[0] if len(rows) == 1 else (np.concatenate(part) for part in zip(*tables, strict=True))
+        self.engine.begin([(r.kv, len(r.tokens)) for r in rows], cos, sin)
+        try:
+            yield rows[0].tokens if len(rows) == 1 else np.concatenate([r.tokens for r in rows])
+        except BaseException:
+            self.engine.abandon()
+            raise
 
-    def _advance(self, tokens: I32 | F32, kv: _native.KvCache, keep: Keep = Keep.ALL) -> None:
-        """Append ids or hidden states; leave those hidden states in the engine that are wanted.
-
-        Of the last layer, all tokens need keys and values; only the tokens that are wanted need the rest of it.
-        """
-        self._check(tokens, kv)
-        if len(tokens) == 1:
-            self._one_call(tokens, kv, None)
-            return
+    def _halves(self, tokens: I32 | F32, layers: Sequence[tuple[_native.Attention, _native.Ffn]]) -> None:
+        """Half by half: back to Python between them, so that Ctrl-C is heard; a prefill step can take long."""
         if tokens.dtype == np.int32:
             self.engine.embed(self._embedding, tokens)
         else:
             self.engine.set_hidden(tokens)
-        position, n_tokens = kv.length, len(tokens)
-        cos, sin = self.rope.at(position, n_tokens)
-        # Back to Python between halves, so that Ctrl-C is heard; a prefill step can take long.
-        for i, (attention, ffn) in enumerate(self.layers if keep is Keep.ALL else self.layers[:-1]):
-            self.engine.attention(attention, kv, i, position, n_tokens, cos, sin)
-            self.engine.ffn(ffn, n_tokens)
-        if keep is not Keep.ALL:
-            attention, ffn = self.layers[-1]
-            self.engine.keys(attention, kv, len(self.layers) - 1, position, n_tokens, cos, sin)
-        if keep is Keep.LAST:
-            last = position + n_tokens - 1
-            self.engine.attention(attention, kv, len(self.layers) - 1, last, 1, *self.rope.at(last, 1))
-            self.engine.ffn(ffn, 1)
-        self.engine.commit(kv, position, n_tokens)
+        for attention, ffn in layers:
+            self.engine.attention(attention)
+            self.engine.ffn(ffn)
 
-    def _one_call(self, token: I32 | F32, kv: _native.KvCache, head: _native.Mat | None) -> F32 | None:
-        """A decode step, from one id or hidden state to logits where there is a head, in one native call."""
-        self._check(token, kv)
-        position = kv.length
-        cos, sin = self.rope.at(position, 1)
-        ids, table = (token, self._embedding) if token.dtype == np.int32 else (None, None)
+    def _one_call(self, tokens: I32 | F32, lm_head: _native.Mat | None) -> F32 | None:
+        """A decode step, from one token of each session to logits where there is a head, in one native call."""
+        ids, table = (tokens, self._embedding) if tokens.dtype == np.int32 else (None, None)
         if ids is None:
-            self.engine.set_hidden(token)
-        logits = self.engine.step(
-            self._stack, kv, position, 1, cos, sin, ids=ids, table=table, norm=self._output_norm, head=head
-        )
-        self.engine.commit(kv, position, 1)
-        return logits
+            self.engine.set_hidden(tokens)
+        return self.engine.step(self._stack, ids=ids, table=table, norm=self._output_norm, lm_head=lm_head)
 
-    def _check(self, tokens: npt.NDArray[np.generic], kv: _native.KvCache) -> None:
-        if kv.length + len(tokens) > kv.capacity:
-            raise ContextFull(
-                f"{kv.length + len(tokens)} tokens do not fit the context of {kv.capacity}; "
-                "start anew, or raise the context"
-            )
+    def _check(self, rows: Sequence[Rows]) -> None:
+        for r in rows:
+            if r.kv.length + len(r.tokens) > r.kv.capacity:
+                raise ContextFull(
+                    f"{r.kv.length + len(r.tokens)} tokens do not fit the context of {r.kv.capacity}; "
+                    "start anew, or raise the context"
+                )
 
     def _layer(self, i: int) -> tuple[_native.Attention, _native.Ffn]:
         m, v = self.weights.matrices, self.weights.vectors
@@ -210,6 +234,16 @@ class Decoder:
             n_group=moe.n_group,
             top_group=moe.top_group,
         )
+
+
+def _wanted(rows: Sequence[Rows]) -> list[int]:
+    """The places, among the tokens of all rows, of those after which logits are wanted."""
+    wanted: list[int] = []
+    end = 0
+    for r in rows:
+        first, end = end, end + len(r.tokens)
+        wanted += {Keep.ALL: range(first, end), Keep.LAST: range(end - 1, end), Keep.NONE: range(0)}[r.keep]
+    return wanted
 
 
 def _dims(spec: ModelSpec, weights: Weights) -> _native.Dims:
