@@ -21,14 +21,14 @@ from random import Random
 from typing import Any
 
 from swarm import limits
-from swarm.cluster.cost import LAYER_S, STEP_S, Device, Link, ModelCost
+from swarm.cluster.cost import LAYER_S, STEP_S, Device, LinkSpeed, ModelCost
 from swarm.cluster.effects import NEVER, Buffer, Effect, Log, Send
 from swarm.cluster.membership import Change, Joined, Lost, Membership, ReachChanged
 from swarm.cluster.memory import Ledger
 from swarm.cluster.placement import Placer
-from swarm.cluster.session import Ask, Sessions
+from swarm.cluster.session import AnswerRequest, Sessions
 from swarm.cluster.shards import Shards
-from swarm.cluster.stage import Stage
+from swarm.cluster.stage_sessions import StageSessions
 from swarm.parts import Part
 from swarm.wire import messages as m
 from swarm.wire.ids import BootId, ModelId, PeerId, SessionId
@@ -56,7 +56,7 @@ class Core:
         self.members = Membership(me.peer, me.boot, me.name)
         self.ledger = Ledger(capabilities.memory_bytes)
         self.shards = Shards(me.peer, self.ledger)
-        self.stage = Stage(me.peer, self.ledger, self.shards)
+        self.stage_sessions = StageSessions(me.peer, self.ledger, self.shards)
         self.placer = Placer(me.peer, self, rng, me.first_epoch)
         self.sessions = Sessions(me.peer, self.placer)
         self.held: dict[tuple[PeerId, ModelId], frozenset[Part]] = {}
@@ -101,7 +101,7 @@ class Core:
         """Time passed: what is due is done. A tick before `get_timer()` does nothing, a late one does it late."""
         effects = self._changed(self.members.tick(now), now)
         self.shards.tick(now)
-        self.stage.tick(now)
+        self.stage_sessions.tick(now)
         effects += self.placer.tick(now) + self._follow(now) + self.sessions.tick(now)
         if now >= self._advertised_at + limits.ADVERTISE_S:
             self._advertised_at = now
@@ -113,7 +113,7 @@ class Core:
 
         Ask again after every call of any method, for it may have moved either way: sleep until then, not longer.
         """
-        parts = (self.members, self.shards, self.stage, self.placer, self.sessions)
+        parts = (self.members, self.shards, self.stage_sessions, self.placer, self.sessions)
         return min(self._advertised_at + limits.ADVERTISE_S, *(part.timer() for part in parts))
 
     def leave(self, now: float) -> list[Effect]:
@@ -122,7 +122,7 @@ class Core:
 
     # --- the user
 
-    def ask(self, ask: Ask, now: float) -> list[Effect]:
+    def ask(self, ask: AnswerRequest, now: float) -> list[Effect]:
         """Start an answer."""
         return self._run(self.sessions.ask(ask, now), now)
 
@@ -172,11 +172,11 @@ class Core:
         token: int | None = None,
     ) -> list[Effect]:
         """A `Compute` is done: a frame for the next stage, or a token, or neither on the last stage of a chunk."""
-        return self._run(self.stage.computed(job, frame, info, token, now), now)
+        return self._run(self.stage_sessions.computed(job, frame, info, token, now), now)
 
     def compute_failed(self, job: int, text: str, now: float) -> list[Effect]:
         """A `Compute` cannot be done; `text` is one line."""
-        return self._run(self.stage.compute_failed(job, text, now), now)
+        return self._run(self.stage_sessions.compute_failed(job, text, now), now)
 
     # --- World: what the placer sees
 
@@ -190,7 +190,7 @@ class Core:
         ]
         return [mine, *others]
 
-    def link(self, a: PeerId, b: PeerId) -> Link | None:
+    def link(self, a: PeerId, b: PeerId) -> LinkSpeed | None:
         """The link from a to b, as far as we know."""
         return self.members.link(a, b)
 
@@ -229,7 +229,7 @@ class Core:
 
     def _run(self, effects: list[Effect], now: float) -> list[Effect]:
         """Messages to ourselves are handled here, in order; all other effects are the node's."""
-        self.stage.settle(now)
+        self.stage_sessions.settle(now)
         effects = effects + self._follow(now)
         for effect in effects:
             if isinstance(effect, Send) and effect.to == self.me:
@@ -250,7 +250,7 @@ class Core:
             effect = queue.popleft()
             if isinstance(effect, Send) and effect.to == self.me:
                 queue.extend(self._handle(self.me, effect.message, effect.frame, now))
-                self.stage.settle(now)
+                self.stage_sessions.settle(now)
                 queue.extend(self._follow(now))
             else:
                 out.append(effect)
@@ -262,22 +262,22 @@ class Core:
 
     def _table(self) -> dict[type[m.Message], Handler]:
         """What happens on each message that ends here (wire/routing.py)."""
-        shards, stage, placer, sessions = self.shards, self.stage, self.placer, self.sessions
+        shards, staged, placer, sessions = self.shards, self.stage_sessions, self.placer, self.sessions
         return {
             m.Measured: self._on_measured,
             m.PlacementOffer: lambda p, x, f, t: shards.offer(x, t) if x.placement.author == p else [],
             m.PlacementReply: lambda p, x, f, t: placer.reply(p, x, t),
             m.PlacementCommit: self._on_commit,
             m.ShardReady: lambda p, x, f, t: placer.shard_ready(p, x),
-            m.SessionOpen: lambda p, x, f, t: stage.open(p, x, t),
+            m.SessionOpen: lambda p, x, f, t: staged.open(p, x, t),
             m.SessionReply: lambda p, x, f, t: sessions.reply(p, x, t),
             m.Tokens: self._on_tokens,
-            m.Activation: stage.activation,
-            m.Token: lambda p, x, f, t: stage.token(p, x, t) + sessions.token(p, x, t),
-            m.SessionClose: lambda p, x, f, t: stage.close(p, x, t),
+            m.Activation: staged.activation,
+            m.Token: lambda p, x, f, t: staged.token(p, x, t) + sessions.token(p, x, t),
+            m.SessionClose: lambda p, x, f, t: staged.close(p, x, t),
             m.SessionError: lambda p, x, f, t: sessions.error(p, x, t),
             m.Prefilled: lambda p, x, f, t: sessions.prefilled(p, x, t),
-            m.SessionProbe: lambda p, x, f, t: stage.probe(p, x),
+            m.SessionProbe: lambda p, x, f, t: staged.probe(p, x),
             m.SessionProbed: lambda p, x, f, t: sessions.probed(p, x, t),
         }
 
@@ -301,7 +301,7 @@ class Core:
         if frame is None or message.tensor.dtype != "i32" or len(frame) != message.tensor.n_bytes:
             return []
         ids = array("i", bytes(frame))
-        return self.stage.tokens(sender, message, tuple(ids), now) if all(i >= 0 for i in ids) else []
+        return self.stage_sessions.tokens(sender, message, tuple(ids), now) if all(i >= 0 for i in ids) else []
 
     def _changed(self, changes: list[Change], now: float) -> list[Effect]:
         effects: list[Effect] = []
@@ -318,7 +318,7 @@ class Core:
 
     def _lost(self, peer: PeerId, now: float) -> list[Effect]:
         effects = self.shards.author_gone(peer, restarted=False)
-        effects += self.stage.entry_gone(peer, now, restarted=False)
+        effects += self.stage_sessions.entry_gone(peer, now, restarted=False)
         effects += self.placer.peer_lost(peer, now)
         return effects + self._advertise(self.others())
 
@@ -326,7 +326,7 @@ class Core:
         effects: list[Effect] = []
         if restarted:
             effects += self.shards.author_gone(peer, restarted=True)
-            effects += self.stage.entry_gone(peer, now, restarted=True)
+            effects += self.stage_sessions.entry_gone(peer, now, restarted=True)
         return effects + self._advertise(self.others()) + self.placer.devices_changed(now)
 
     def _advertise(self, peers: list[PeerId]) -> list[Effect]:

@@ -118,7 +118,7 @@ class Device:
 
 
 @dataclass(frozen=True, slots=True)
-class Link:
+class LinkSpeed:
     """One direction between two devices."""
 
     rtt_s: float
@@ -128,11 +128,11 @@ class Link:
         return self.rtt_s / 2 + n_bytes / self.bytes_per_s + MESSAGE_S
 
 
-GUESSED_LINK = Link(GUESSED_RTT_S, GUESSED_LINK_BYTES_PER_S)
+GUESSED_LINK = LinkSpeed(GUESSED_RTT_S, GUESSED_LINK_BYTES_PER_S)
 TOKEN_BYTES = 64  # a token message: ids, epoch, position
 
 # The link from one device to another; None where they do not reach each other.
-LinkOf = Callable[[PeerId, PeerId], Link | None]
+LinkOf = Callable[[PeerId, PeerId], LinkSpeed | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,7 +223,7 @@ def prefill_s(model: ModelCost, stages: Sequence[StageOf], link: LinkOf, prompt:
     return done[-1]
 
 
-def _link(link: LinkOf, a: StageOf, b: StageOf) -> Link:
+def _link(link: LinkOf, a: StageOf, b: StageOf) -> LinkSpeed:
     found = link(a.device.id, b.device.id)
     if found is None:
         raise ValueError(f"{a.device.name} does not reach {b.device.name}")

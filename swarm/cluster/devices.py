@@ -16,7 +16,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from swarm.cluster.cost import Device, Link
+from swarm.cluster.cost import Device, LinkSpeed
 from swarm.errors import ConfigError
 from swarm.units import GIB, parse_size
 from swarm.wire.ids import PeerId
@@ -45,8 +45,8 @@ CLASSES = {
         DeviceClass("minipc", "mini PC or laptop with two channels of DDR5", 32 * GIB, 0.92, 60e9, 500e9, 150e-6),
     )
 }
-WIRED = Link(rtt_s=0.5e-3, bytes_per_s=117e6)  # gigabit Ethernet through one switch
-WIFI = Link(rtt_s=4e-3, bytes_per_s=25e6)  # good Wi-Fi 5
+WIRED = LinkSpeed(rtt_s=0.5e-3, bytes_per_s=117e6)  # gigabit Ethernet through one switch
+WIFI = LinkSpeed(rtt_s=4e-3, bytes_per_s=25e6)  # good Wi-Fi 5
 FREE_DISK_BYTES = 64 * GIB  # of a device that nobody owns yet: a common SD card or SSD, minus its system
 MAX_ADDED = 64  # devices of one --add
 

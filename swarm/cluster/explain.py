@@ -12,14 +12,14 @@ def explain(result: Plan | NoPlan) -> list[str]:
 
 
 def _explain_plan(plan: Plan) -> list[str]:
-    wanted, prediction = plan.wanted, plan.prediction
-    model = wanted.model
-    chats = f" for each of {wanted.sessions} chats" if wanted.sessions > 1 else ""
+    demand, prediction = plan.demand, plan.prediction
+    model = demand.model
+    chats = f" for each of {demand.sessions} chats" if demand.sessions > 1 else ""
     first_token = f"first token after {_seconds(prediction.first_token_s)} for {prediction.prompt} tokens of prompt"
     several = f"with {len(plan.stages)} or more chats at once: {_rate(prediction.busy_tokens_per_s)} together"
     width = max(len(stage.name) for stage in plan.stages)
     return [
-        f"{model.name}: {model.n_layers} layers, {size_text(model.weight_bytes)}, context {wanted.context}{chats}",
+        f"{model.name}: {model.n_layers} layers, {size_text(model.weight_bytes)}, context {demand.context}{chats}",
         *(_stage_line(plan, i, stage, width) for i, stage in enumerate(plan.stages)),
         f"predicted: {_rate(prediction.tokens_per_s)}, {first_token}",
         *([several] if len(plan.stages) > 1 else []),
@@ -29,7 +29,7 @@ def _explain_plan(plan: Plan) -> list[str]:
 
 
 def _stage_line(plan: Plan, index: int, stage: StagePlan, width: int) -> str:
-    model = plan.wanted.model
+    model = plan.demand.model
     ends = [word for word, true in (("embedding", stage.first == 0), ("head", stage.end == model.n_layers)) if true]
     what = " + ".join([f"layers {stage.first}-{stage.end - 1}", *ends])
     fetch = f", {size_text(stage.fetch_bytes)} to fetch" if stage.fetch_bytes else ""
@@ -44,7 +44,7 @@ def _explain_no_plan(result: NoPlan) -> list[str]:
             f"add a device with {size_text(result.missing_bytes)} of free memory, or raise --memory on those there are"
         )
     if result.context_that_fits:
-        lines.append(f"with a context of {result.context_that_fits} instead of {result.wanted.context} tokens it fits")
+        lines.append(f"with a context of {result.context_that_fits} instead of {result.demand.context} tokens it fits")
     if result.missing_parts:
         lines.append("turn on the device that has the model, or pull it again")
     return lines + _left_out_lines(result.left_out)

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from swarm import limits
-from swarm.cluster.cost import GUESSED_LINK, Link
+from swarm.cluster.cost import GUESSED_LINK, LinkSpeed
 from swarm.cluster.effects import NEVER
 from swarm.wire.ids import BootId, PeerId
 from swarm.wire.messages import Measured
@@ -232,14 +232,14 @@ class Membership:
             return "it has not been heard for a moment"
         return f"it was lost {limits.MAX_FLAPS} times lately" if known.is_flapping(now) else ""
 
-    def link(self, a: PeerId, b: PeerId) -> Link | None:
+    def link(self, a: PeerId, b: PeerId) -> LinkSpeed | None:
         """The link from a to b as far as we know; None when one of them says that it does not reach the other."""
         if self.me in (a, b):
             other = self.peers.get(b if a == self.me else a)
             if other is None or other.health is Health.LOST or not self._says_it_reaches(other, self.me):
                 return None
             rtt = other.rtt_s if other.rtt_s is not None else GUESSED_LINK.rtt_s
-            return Link(rtt, other.bytes_per_s or GUESSED_LINK.bytes_per_s)
+            return LinkSpeed(rtt, other.bytes_per_s or GUESSED_LINK.bytes_per_s)
         return self._link_between(a, b)
 
     def measured_links(self) -> tuple[LinkMeasurement, ...]:
@@ -251,14 +251,14 @@ class Membership:
 
     # --- within
 
-    def _link_between(self, a: PeerId, b: PeerId) -> Link | None:
+    def _link_between(self, a: PeerId, b: PeerId) -> LinkSpeed | None:
         pa, pb = self.peers.get(a), self.peers.get(b)
         if pa is None or pb is None or not self._says_it_reaches(pa, b) or not self._says_it_reaches(pb, a):
             return None
         said = pa.reaches.get(b) if pa.reaches is not None else None
         if said is None:
             return GUESSED_LINK
-        return Link(said.rtt_s, said.bytes_per_s or GUESSED_LINK.bytes_per_s)
+        return LinkSpeed(said.rtt_s, said.bytes_per_s or GUESSED_LINK.bytes_per_s)
 
     @staticmethod
     def _says_it_reaches(peer: Peer, other: PeerId) -> bool:

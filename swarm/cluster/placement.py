@@ -29,9 +29,9 @@ from random import Random
 from typing import Protocol
 
 from swarm import limits
-from swarm.cluster.cost import Device, Link, ModelCost, StageOf, decode_s
+from swarm.cluster.cost import Device, LinkSpeed, ModelCost, StageOf, decode_s
 from swarm.cluster.effects import NEVER, Effect, Log, LookUp, Send
-from swarm.cluster.planner import NoPlan, Plan, Wanted, plan
+from swarm.cluster.planner import Demand, NoPlan, Plan, plan
 from swarm.wire.ids import ModelId, PeerId
 from swarm.wire.messages import PlacementCommit, PlacementOffer, PlacementReply, ShardReady
 from swarm.wire.records import KvFormat, Placement, Shard
@@ -47,7 +47,7 @@ class World(Protocol):
     def devices(self, model: ModelId, now: float) -> list[Device]:
         """All devices that are there, ourselves too; with `excluded` set where one may not be used."""
 
-    def link(self, a: PeerId, b: PeerId) -> Link | None:
+    def link(self, a: PeerId, b: PeerId) -> LinkSpeed | None:
         """The link from a to b; None when there is none."""
 
     def doubts(self, peer: PeerId, now: float) -> str:
@@ -276,48 +276,48 @@ class Placer:
         return tuple((d.id, d.memory_bytes, d.read_bytes_per_s, bool(d.excluded)) for d in devices)
 
     def _replan(self, here: ModelPlacement, now: float) -> list[Effect]:
-        wanted = Wanted(self.models[here.model], here.context, from_disks=True)
+        demand = Demand(self.models[here.model], here.context, from_disks=True)
         devices = self._devices(here.model, now, strict=True)
         here.planned_for = self._generation(here.model, now)
-        result = plan(wanted, devices, self.world.link)
+        result = plan(demand, devices, self.world.link)
         if isinstance(result, NoPlan):
             devices = self._devices(here.model, now, strict=False)
-            result = plan(wanted, devices, self.world.link)
+            result = plan(demand, devices, self.world.link)
             if isinstance(result, NoPlan):
                 self._enter(here, State.UNFIT)
                 here.no_plan, here.placement = result, None
                 return [Log("does_not_fit", (("model", here.model), ("missing_bytes", result.missing_bytes)))]
             if here.state is not State.BACKOFF:
                 return self._back_off(here, now)
-        shards = self._choose(here, wanted, devices, result)
+        shards = self._choose(here, demand, devices, result)
         if here.state is State.READY and here.placement is not None and shards == here.placement.shards:
             return []
         return self._offer(here, result, shards, now)
 
-    def _choose(self, here: ModelPlacement, wanted: Wanted, devices: Sequence[Device], best: Plan) -> tuple[Shard, ...]:
+    def _choose(self, here: ModelPlacement, demand: Demand, devices: Sequence[Device], best: Plan) -> tuple[Shard, ...]:
         """Our best layout, or one that is in use already and nearly as fast: ours first, then the lowest author's."""
         others = [p for key, p in sorted(self.seen.items()) if key[1] == here.model and here.refusals % 2 == 0]
         mine = [here.placement] if here.placement is not None else []
         for placement, slack in [(p, KEEP_SLACK) for p in mine] + [(p, ADOPT_SLACK) for p in others]:
-            seconds = self._token_s(wanted, devices, placement.shards)
+            seconds = self._token_s(demand, devices, placement.shards)
             if seconds is not None and seconds <= slack * best.prediction.token_s:
                 return placement.shards
-        n = wanted.model.n_layers
+        n = demand.model.n_layers
         return tuple(Shard(s.device, s.first, s.end, s.first == 0, s.end == n, s.memory_bytes) for s in best.stages)
 
-    def _token_s(self, wanted: Wanted, devices: Sequence[Device], shards: Sequence[Shard]) -> float | None:
+    def _token_s(self, demand: Demand, devices: Sequence[Device], shards: Sequence[Shard]) -> float | None:
         """The predicted time per token of a layout; None when it cannot be used."""
         by_id = {device.id: device for device in devices if not device.excluded}
         if not shards or any(shard.peer not in by_id for shard in shards):
             return None
-        if shards[-1].layer_end != wanted.model.n_layers or not self._is_connected([s.peer for s in shards]):
+        if shards[-1].layer_end != demand.model.n_layers or not self._is_connected([s.peer for s in shards]):
             return None
         stages = [StageOf(by_id[s.peer], s.layer_start, s.layer_end) for s in shards]
         for stage in stages:
-            kv = wanted.model.stage_kv_bytes(stage.first, stage.end, wanted.context)
-            if wanted.model.stage_weight_bytes(stage.first, stage.end) + kv > stage.device.memory_bytes:
+            kv = demand.model.stage_kv_bytes(stage.first, stage.end, demand.context)
+            if demand.model.stage_weight_bytes(stage.first, stage.end) + kv > stage.device.memory_bytes:
                 return None
-        return decode_s(wanted.model, stages, self.world.link, wanted.context)
+        return decode_s(demand.model, stages, self.world.link, demand.context)
 
     def _offer(self, here: ModelPlacement, best: Plan, shards: tuple[Shard, ...], now: float) -> list[Effect]:
         here.placement = Placement(here.model, self.next_epoch(), self.me, here.context, KV_TYPE, shards)

@@ -23,7 +23,7 @@ MAX_EXPLAINED = 16  # devices left out whose effect on the speed is computed; th
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class Demand:
     """What is to be placed: KV for `context` tokens is held for every one of `sessions` at once.
 
     `from_disks`: every part must be on the disk of some device; otherwise a model that nobody holds is still to be had.
@@ -61,7 +61,7 @@ class LeftOut:
 class Plan:
     """A placement: the stages in the order that a token passes them."""
 
-    wanted: Wanted
+    demand: Demand
     stages: tuple[StagePlan, ...]
     prediction: Prediction
     limits: str  # what sets the pace, in words
@@ -72,7 +72,7 @@ class Plan:
 class NoPlan:
     """No placement exists: what is missing, and what would help."""
 
-    wanted: Wanted
+    demand: Demand
     reason: str
     missing_bytes: int = 0  # of memory; 0 when memory is not what is missing
     missing_parts: tuple[Part, ...] = ()  # that no device has on its disk
@@ -80,39 +80,39 @@ class NoPlan:
     left_out: tuple[LeftOut, ...] = ()
 
 
-def plan(wanted: Wanted, devices: Sequence[Device], link: LinkOf) -> Plan | NoPlan:
+def plan(demand: Demand, devices: Sequence[Device], link: LinkOf) -> Plan | NoPlan:
     """The fastest placement, or what is missing for any."""
     usable = sorted((d for d in devices if not d.excluded), key=lambda d: d.id)
-    missing = missing_parts(wanted, usable)
+    missing = missing_parts(demand, usable)
     if missing:
-        return _no_source(wanted, devices, missing)
-    search = Search(wanted.model, usable, link, wanted.context, wanted.sessions)
+        return _no_source(demand, devices, missing)
+    search = Search(demand.model, usable, link, demand.context, demand.sessions)
     stages = search.best()
     if stages is None:
-        return _does_not_fit(wanted, devices, usable, link)
+        return _does_not_fit(demand, devices, usable, link)
     prediction = predict(
-        wanted.model, stages, link, context=wanted.context, prompt=PREDICTED_PROMPT, chunk=wanted.chunk
+        demand.model, stages, link, context=demand.context, prompt=PREDICTED_PROMPT, chunk=demand.chunk
     )
     return Plan(
-        wanted=wanted,
-        stages=tuple(_stage_plan(wanted, search, stage) for stage in stages),
+        demand=demand,
+        stages=tuple(_stage_plan(demand, search, stage) for stage in stages),
         prediction=prediction,
         limits=_what_limits(stages, prediction),
         left_out=_left_out(devices, search, stages, prediction),
     )
 
 
-def missing_parts(wanted: Wanted, devices: Sequence[Device]) -> tuple[Part, ...]:
+def missing_parts(demand: Demand, devices: Sequence[Device]) -> tuple[Part, ...]:
     """Parts that would have to come from a disk, and are on none."""
     held = frozenset[Part]().union(*(d.held for d in devices))
-    needed = all_parts(wanted.model.n_layers) if held or wanted.from_disks else ()
+    needed = all_parts(demand.model.n_layers) if held or demand.from_disks else ()
     return tuple(part for part in needed if part not in held)
 
 
-def _stage_plan(wanted: Wanted, search: Search, stage: StageOf) -> StagePlan:
-    model = wanted.model
+def _stage_plan(demand: Demand, search: Search, stage: StageOf) -> StagePlan:
+    model = demand.model
     memory = model.stage_weight_bytes(stage.first, stage.end)
-    memory += wanted.sessions * model.stage_kv_bytes(stage.first, stage.end, wanted.context)
+    memory += demand.sessions * model.stage_kv_bytes(stage.first, stage.end, demand.context)
     return StagePlan(
         device=stage.device.id,
         name=stage.device.name,
@@ -170,49 +170,49 @@ def _why(device: Device, search: Search, stages: Sequence[StageOf], prediction: 
 # --- when it does not fit
 
 
-def _no_source(wanted: Wanted, devices: Sequence[Device], missing: tuple[Part, ...]) -> NoPlan:
+def _no_source(demand: Demand, devices: Sequence[Device], missing: tuple[Part, ...]) -> NoPlan:
     shown = ", ".join(part.name for part in missing[:4])
     more = f" and {len(missing) - 4} more" if len(missing) > 4 else ""
-    is_all = len(missing) == len(all_parts(wanted.model.n_layers))
-    what = wanted.model.name if is_all else f"{shown}{more} of {wanted.model.name}"
+    is_all = len(missing) == len(all_parts(demand.model.n_layers))
+    what = demand.model.name if is_all else f"{shown}{more} of {demand.model.name}"
     reason = f"no device at hand has {what} on its disk"
-    return NoPlan(wanted, reason, missing_parts=missing, left_out=_excluded(devices))
+    return NoPlan(demand, reason, missing_parts=missing, left_out=_excluded(devices))
 
 
-def _does_not_fit(wanted: Wanted, devices: Sequence[Device], usable: Sequence[Device], link: LinkOf) -> NoPlan:
-    missing = _missing_memory(wanted, usable)
+def _does_not_fit(demand: Demand, devices: Sequence[Device], usable: Sequence[Device], link: LinkOf) -> NoPlan:
+    missing = _missing_memory(demand, usable)
     if missing == 0:
-        reason = f"{wanted.model.name} would fit, but the devices do not reach each other, or have too little disk"
-        return NoPlan(wanted, reason, left_out=_excluded(devices))
-    context = _context_that_fits(wanted, usable, link)
-    reason = f"{wanted.model.name} needs {size_text(missing)} more memory than the devices at hand have"
-    return NoPlan(wanted, reason, missing, context_that_fits=context, left_out=_excluded(devices))
+        reason = f"{demand.model.name} would fit, but the devices do not reach each other, or have too little disk"
+        return NoPlan(demand, reason, left_out=_excluded(devices))
+    context = _context_that_fits(demand, usable, link)
+    reason = f"{demand.model.name} needs {size_text(missing)} more memory than the devices at hand have"
+    return NoPlan(demand, reason, missing, context_that_fits=context, left_out=_excluded(devices))
 
 
-def _missing_memory(wanted: Wanted, usable: Sequence[Device]) -> int:
+def _missing_memory(demand: Demand, usable: Sequence[Device]) -> int:
     """Bytes of the layers that find no place when the largest devices take all they can, one after the other."""
-    model = wanted.model
+    model = demand.model
     first = 0
     for device in sorted(usable, key=lambda d: (-d.memory_bytes, d.id)):
         end = first
-        while end < model.n_layers and _stage_bytes(wanted, first, end + 1) <= device.memory_bytes:
+        while end < model.n_layers and _stage_bytes(demand, first, end + 1) <= device.memory_bytes:
             end += 1
         first = end
-    return _stage_bytes(wanted, first, model.n_layers) if first < model.n_layers else 0
+    return _stage_bytes(demand, first, model.n_layers) if first < model.n_layers else 0
 
 
-def _stage_bytes(wanted: Wanted, first: int, end: int) -> int:
-    kv = wanted.model.stage_kv_bytes(first, end, wanted.context)
-    return wanted.model.stage_weight_bytes(first, end) + wanted.sessions * kv
+def _stage_bytes(demand: Demand, first: int, end: int) -> int:
+    kv = demand.model.stage_kv_bytes(first, end, demand.context)
+    return demand.model.stage_weight_bytes(first, end) + demand.sessions * kv
 
 
-def _context_that_fits(wanted: Wanted, usable: Sequence[Device], link: LinkOf) -> int:
+def _context_that_fits(demand: Demand, usable: Sequence[Device], link: LinkOf) -> int:
     """The largest context of those halved from the wanted one; 0 when not even MIN_CONTEXT fits."""
-    context = wanted.context // 2
+    context = demand.context // 2
     while context >= MIN_CONTEXT:
-        smaller = replace(wanted, context=context)
+        smaller = replace(demand, context=context)
         if _missing_memory(smaller, usable) == 0:
-            search = Search(wanted.model, usable, link, context, wanted.sessions)
+            search = Search(demand.model, usable, link, context, demand.sessions)
             return context if search.best() is not None else 0
         context //= 2
     return 0

@@ -58,7 +58,7 @@ EVERYTHING = 1 << 62  # a prefix that covers all ids
 
 
 @dataclass(frozen=True, slots=True)
-class Ask:
+class AnswerRequest:
     """What a user wants: an answer of at most `max_tokens` to the prompt `ids`. `end_ids` end it."""
 
     session: SessionId
@@ -94,7 +94,7 @@ NEXT_PHASES: Mapping[Phase, frozenset[Phase]] = {
 class Session:
     """One generation, as its owner knows it."""
 
-    ask: Ask
+    ask: AnswerRequest
     ids: list[int]
     phase: Phase
     since: float  # in this phase
@@ -131,7 +131,7 @@ class Session:
     def stages(self) -> list[PeerId]:
         return [shard.peer for shard in self.placement.shards] if self.placement else []
 
-    def next_turn(self, ask: Ask, now: float) -> Session:
+    def next_turn(self, ask: AnswerRequest, now: float) -> Session:
         """The same session with other ids: KV of what the two have in common stays true."""
         same = 0
         for old, new in zip(self.ids, ask.ids, strict=False):
@@ -156,7 +156,7 @@ class Sessions:
 
     # --- the user
 
-    def ask(self, ask: Ask, now: float) -> list[Effect]:
+    def ask(self, ask: AnswerRequest, now: float) -> list[Effect]:
         """Start an answer, or the next turn of a session that rests. Ends at once with an error where it cannot."""
         known = self.sessions.get(ask.session)
         if known is not None and known.phase is not Phase.RESTING:

@@ -12,7 +12,7 @@ from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequenc
 from dataclasses import dataclass, field
 
 from swarm.cluster.effects import Effect, Emit, Ended, Notice, Reason
-from swarm.cluster.session import Ask
+from swarm.cluster.session import AnswerRequest
 from swarm.engine.sampling import SamplingParams
 from swarm.errors import DoesNotFit, SwarmError, SwarmNetworkError
 from swarm.node.answer_text import AnswerText
@@ -66,7 +66,7 @@ class Pulse:
 class Port:
     """What an answer needs of the node; called on its loop."""
 
-    ask: Callable[[Ask], None]
+    ask: Callable[[AnswerRequest], None]
     cancel: Callable[[SessionId], None]
     closed: Callable[[SessionId], None]
     is_settling: Callable[[], bool]  # the node has just started: devices that it knows may not be there yet
@@ -160,7 +160,7 @@ class Answer:
             most = min(most, self.question.max_tokens - len(self.tokens))
         room = min(most, leg_end(len(ids)) - len(ids))
         ends = tuple(sorted(self.model.tokenizer.end_tokens))
-        self._port.ask(Ask(self.session, self.model.id, ids, room, sampling_of(self._params), ends))
+        self._port.ask(AnswerRequest(self.session, self.model.id, ids, room, sampling_of(self._params), ends))
 
     def _on_token(self, token: int) -> Iterator[Piece]:
         if self._cancelled:

@@ -9,7 +9,7 @@ from pathlib import Path
 from swarm import config, kernels
 from swarm.cluster.cost import Device
 from swarm.cluster.devices import WIRED
-from swarm.cluster.planner import Wanted, plan
+from swarm.cluster.planner import Demand, plan
 from swarm.errors import ConfigError
 from swarm.models.registry import spec_from_gguf
 from swarm.node import measure
@@ -48,5 +48,5 @@ def _plan(path: Path, settings: config.Settings, add: Sequence[str], context: in
         step_s=capabilities.step_s,
         held=frozenset(all_parts(spec.n_layers)),
     )
-    wanted = Wanted(cost, context or default_plan_context(spec.context_length, settings.context))
-    return plan_json(plan(wanted, devices_with(mine, add), lambda a, b: WIRED))
+    demand = Demand(cost, context or default_plan_context(spec.context_length, settings.context))
+    return plan_json(plan(demand, devices_with(mine, add), lambda a, b: WIRED))

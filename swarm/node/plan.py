@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict
 
-from swarm.cluster.cost import Device, Link
+from swarm.cluster.cost import Device, LinkSpeed
 from swarm.cluster.devices import WIRED, typical_devices
 from swarm.cluster.explain import explain
-from swarm.cluster.planner import NoPlan, Plan, Wanted, plan
+from swarm.cluster.planner import Demand, NoPlan, Plan, plan
 from swarm.node.driver import Driver
 from swarm.node.fetch import RunIo
 from swarm.node.library import KnownModel
@@ -25,10 +25,10 @@ async def plan_model(driver: Driver, known: KnownModel, add: Sequence[str], cont
     for text in add:
         devices += typical_devices(text, start=len(devices))
 
-    def link(a: PeerId, b: PeerId) -> Link | None:
+    def link(a: PeerId, b: PeerId) -> LinkSpeed | None:
         return driver.read(lambda core: core.link(a, b)) if a in real and b in real else WIRED
 
-    return plan_json(await run_io(plan, Wanted(known.cost, context), devices, link))
+    return plan_json(await run_io(plan, Demand(known.cost, context), devices, link))
 
 
 def default_plan_context(context_length: int, wanted: int) -> int:

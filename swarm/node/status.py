@@ -92,7 +92,7 @@ class StatusReports:
         now, worker = self._driver.now, self._worker
         ours = _row(self._transport.me.peer, "here", self.reply(0))
         others, chats, dropped = self._driver.read(
-            lambda core: (_others(core, replies, links, now), _chats(core), dict(core.stage.dropped))
+            lambda core: (_others(core, replies, links, now), _chats(core), dict(core.stage_sessions.dropped))
         )
         return {
             "software": swarm.__version__,
@@ -152,7 +152,9 @@ def _sessions(core: Core) -> tuple[SessionState, ...]:
     """The sessions whose keys and values are here."""
     kv = core.ledger.kv
     sessions = [
-        SessionState(key, stage.done, kv[key].n_bytes) for key, stage in core.stage.sessions.items() if key in kv
+        SessionState(key, stage.done, kv[key].n_bytes)
+        for key, stage in core.stage_sessions.sessions.items()
+        if key in kv
     ]
     return tuple(sessions[: limits.MAX_SESSIONS_SHOWN])
 

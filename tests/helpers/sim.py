@@ -20,7 +20,7 @@ from swarm import limits
 from swarm.cluster import effects as fx
 from swarm.cluster.core import Core, Identity
 from swarm.cluster.cost import ModelCost
-from swarm.cluster.session import Ask, Phase
+from swarm.cluster.session import AnswerRequest, Phase
 from swarm.parts import Part, all_parts
 from swarm.wire import codec
 from swarm.wire.ids import BootId, ModelId, PeerId, SessionId
@@ -77,7 +77,7 @@ class Engine:
 class Chat:
     """One answer that somebody asked for."""
 
-    ask: Ask
+    ask: AnswerRequest
     entry: PeerId
     boot: BootId
     expected: list[int]
@@ -278,7 +278,7 @@ class Node:
         if self.sim.rng.random() < self.sim.step_fails:
             self.do(self.core.compute_failed(job.job, "the step failed", self.now))
             return
-        running = self.core.stage.running
+        running = self.core.stage_sessions.running
         self.sim.require(running is not None and running.job == job.job, "the core forgot its step")
         self.count_positions(job, running.epoch)
         needed = set(self.sim.model.parts(job.first, job.end))
@@ -445,7 +445,7 @@ class Sim:
             return None
         key = session or SessionId(f"{self.rng.getrandbits(128):032x}")
         seed = self.rng.getrandbits(32)
-        ask = Ask(key, MODEL, prompt, max_tokens, Sampling(seed=seed), (toy.END_ID,))
+        ask = AnswerRequest(key, MODEL, prompt, max_tokens, Sampling(seed=seed), (toy.END_ID,))
         expected = toy.answer(self.model.n_layers, prompt, max_tokens, seed)
         chat = Chat(ask, node.id, node.boot, expected)
         self.chats.append(chat)
@@ -496,11 +496,11 @@ class Sim:
                 ends = [0, *(shard.layer_end for shard in session.placement.shards)]
                 starts = [shard.layer_start for shard in session.placement.shards]
                 self.require(starts == ends[:-1] and ends[-1] == self.model.n_layers, "stages leave a gap")
-        for key, staged in core.stage.sessions.items():
+        for key, staged in core.stage_sessions.sessions.items():
             self._grows(node, ("stage", key), staged.epoch)
             self.require(len(staged.steps) <= limits.MAX_SESSION_JOBS, f"{node.name} queues without a bound")
             self.require(staged.done <= staged.expected == len(staged.ids), f"{node.name} lost count of positions")
-        self.require(len(core.stage.sessions) <= limits.MAX_STAGE_SESSIONS + 1, "sessions without a bound")
+        self.require(len(core.stage_sessions.sessions) <= limits.MAX_STAGE_SESSIONS + 1, "sessions without a bound")
 
     def _grows(self, node: Node, what: object, epoch: int) -> None:
         self.require(epoch >= node.epochs.get(what, 0), f"{node.name}: the epoch of {what} shrank")

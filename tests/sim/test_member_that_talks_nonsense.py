@@ -28,9 +28,9 @@ def plausible(message: object, sim: Sim, node: Node, rng: Random) -> object:
         "author": [FOOL, FOOL, *(n.id for n in sim.nodes)],
         "entry": [FOOL, FOOL, *(n.id for n in sim.nodes)],
         "model": [MODEL, MODEL, ModelId("9" * 64)],
-        "session": [*node.core.sessions.sessions, *node.core.stage.sessions, SessionId("9" * 32)],
-        "epoch": [s.epoch + rng.randint(-1, 1) for s in node.core.stage.sessions.values()] or [1],
-        "position": [s.expected + rng.randint(-1, 1) for s in node.core.stage.sessions.values()] or [1],
+        "session": [*node.core.sessions.sessions, *node.core.stage_sessions.sessions, SessionId("9" * 32)],
+        "epoch": [s.epoch + rng.randint(-1, 1) for s in node.core.stage_sessions.sessions.values()] or [1],
+        "position": [s.expected + rng.randint(-1, 1) for s in node.core.stage_sessions.sessions.values()] or [1],
         "layer_start": [0, 1, 3],
         "layer_end": [2, 3, 6, 7],
     }

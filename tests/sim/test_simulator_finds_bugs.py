@@ -9,26 +9,34 @@ from swarm.cluster.memory import Ledger
 from swarm.cluster.placement import Placer
 from swarm.cluster.session import Session, Sessions
 from swarm.cluster.shards import Shards
-from swarm.cluster.stage import Stage
+from swarm.cluster.stage_sessions import StageSessions
 from tests.helpers.sabotage import Sabotage, shown_by
 from tests.helpers.sim import play
 
 SEEDS = range(0, 300)
 
 
-NOBODY_COUNTS = Sabotage(Ledger, "running_bytes", "return sum", "return 0 * sum", 6)
-
 SABOTAGE = {
-    "a stage takes data of any epoch": Sabotage(Stage, "_current", "if epoch != session.epoch:", "if False:", 1583),
-    "a stage takes any position": Sabotage(Stage, "_take", "if step.position != session.expected:", "if False:", 3),
-    "a stage takes what comes after a gap": Sabotage(Stage, "_take", "!= session.expected", "< session.expected", 10),
-    "a stage passes on results of old epochs": Sabotage(
-        Stage, "computed", "session.epoch != running.epoch or running.session not in self.ledger.kv", "False", 6
+    "a stage takes data of any epoch": Sabotage(
+        StageSessions, "_current", "if epoch != session.epoch:", "if False:", 1247
     ),
-    "a stage promises KV that is not computed yet": Sabotage(Stage, "_kept", "known.done", "known.expected", 7),
-    "a stage keeps all the KV it has": Sabotage(Stage, "_kept", "min(message.keep, known.done)", "known.done", 3),
-    "a stage opens sessions beyond its memory": Sabotage(Stage, "_reserve", "if missing > 0:", "if False:", 6),
-    "a stage obeys old openings": Sabotage(Stage, "open", "message.epoch <= known", "message.epoch == known", 56),
+    "a stage takes any position": Sabotage(
+        StageSessions, "_take", "if step.position != session.expected:", "if False:", 3
+    ),
+    "a stage takes what comes after a gap": Sabotage(
+        StageSessions, "_take", "!= session.expected", "< session.expected", 10
+    ),
+    "a stage passes on results of old epochs": Sabotage(
+        StageSessions, "computed", "session.epoch != running.epoch or running.session not in self.ledger.kv", "False", 6
+    ),
+    "a stage promises KV that is not computed yet": Sabotage(StageSessions, "_kept", "known.done", "known.expected", 7),
+    "a stage keeps all the KV it has": Sabotage(
+        StageSessions, "_kept", "min(message.keep, known.done)", "known.done", 3
+    ),
+    "a stage opens sessions beyond its memory": Sabotage(StageSessions, "_reserve", "if missing > 0:", "if False:", 6),
+    "a stage obeys old openings": Sabotage(
+        StageSessions, "open", "message.epoch <= known", "message.epoch == known", 56
+    ),
     "a device counts no KV": Sabotage(Ledger, "running_bytes", "return sum", "return 0 * sum", 6),
     "a device promises beyond its memory": Sabotage(Shards, "_missing_bytes", "return weights", "return -(10**9)", 370),
     "an entry node takes tokens after a gap": Sabotage(

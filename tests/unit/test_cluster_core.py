@@ -12,7 +12,7 @@ from swarm.cluster.cost import LayerCost, ModelCost
 from swarm.cluster.effects import Effect, Load, Send
 from swarm.cluster.membership import AWAKE_S
 from swarm.cluster.placement import NEXT_STATES, State
-from swarm.cluster.session import NEXT_PHASES, Ask, Phase, _enter
+from swarm.cluster.session import NEXT_PHASES, AnswerRequest, Phase, _enter
 from swarm.parts import all_parts
 from swarm.wire.ids import BootId, ModelId, PeerId, SessionId
 from swarm.wire.messages import Measured, PlacementOffer, SessionOpen
@@ -21,7 +21,7 @@ from swarm.wire.records import Capabilities, LinkMeasurement, NodeState
 ME, PEER = PeerId("1" * 32), PeerId("2" * 32)
 MODEL = ModelId("a" * 64)
 COST = ModelCost("m", (LayerCost(1000, 1, 1),) * 4, 100, 100, 8, 1)
-ASK = Ask(SessionId("b" * 32), MODEL, (1, 2, 3), 10)
+ASK = AnswerRequest(SessionId("b" * 32), MODEL, (1, 2, 3), 10)
 
 
 def core(memory: int = 10_000) -> Core:

@@ -9,7 +9,7 @@ from swarm.cluster.cost import (
     TOKEN_BYTES,
     Device,
     LayerCost,
-    Link,
+    LinkSpeed,
     ModelCost,
     StageOf,
     decode_s,
@@ -29,8 +29,8 @@ def device(name: str = "a", **figures: float) -> Device:
     return Device(PeerId(name), name, 10**12, 10**12, **figures)  # type: ignore[arg-type]
 
 
-def wire(a: PeerId, b: PeerId) -> Link:
-    return Link(rtt_s=0.001, bytes_per_s=100e6)
+def wire(a: PeerId, b: PeerId) -> LinkSpeed:
+    return LinkSpeed(rtt_s=0.001, bytes_per_s=100e6)
 
 
 def test_a_decode_step_reads_the_layers_once() -> None:
@@ -70,7 +70,7 @@ def test_one_token_reads_its_share_of_the_experts_and_many_read_nearly_all() -> 
 
 
 def test_a_hop_is_half_a_round_trip_the_bytes_and_the_message() -> None:
-    assert Link(0.001, 100e6).hop_s(16384) == pytest.approx(0.0005 + 16384 / 100e6 + MESSAGE_S)
+    assert LinkSpeed(0.001, 100e6).hop_s(16384) == pytest.approx(0.0005 + 16384 / 100e6 + MESSAGE_S)
 
 
 def test_a_token_goes_once_round_the_ring() -> None:

@@ -7,7 +7,7 @@ import pytest
 from swarm.cluster.cost import LayerCost, ModelCost
 from swarm.cluster.devices import CLASSES, WIFI, WIRED, typical_devices
 from swarm.cluster.explain import explain
-from swarm.cluster.planner import Wanted, plan
+from swarm.cluster.planner import Demand, plan
 from swarm.errors import ConfigError
 from swarm.units import GIB
 
@@ -18,7 +18,7 @@ GLM4 = ModelCost(
 
 def lines(*devices: str, context: int = 4096) -> list[str]:
     found = [d for i, text in enumerate(devices) for d in typical_devices(text, 10 * i)]
-    return explain(plan(Wanted(GLM4, context), found, lambda a, b: WIRED))
+    return explain(plan(Demand(GLM4, context), found, lambda a, b: WIRED))
 
 
 def test_a_plan_says_who_holds_what_how_fast_and_what_limits_it() -> None:

@@ -9,7 +9,7 @@ from typing import TypeVar
 import pytest
 
 from swarm import limits
-from swarm.cluster.cost import Device, LayerCost, Link, ModelCost
+from swarm.cluster.cost import Device, LayerCost, LinkSpeed, ModelCost
 from swarm.cluster.effects import Effect, LookUp, Send
 from swarm.cluster.placement import Placer, State
 from swarm.parts import all_parts
@@ -34,9 +34,9 @@ class FakeWorld:
     def devices(self, model: ModelId, now: float) -> list[Device]:
         return list(self.present.values())
 
-    def link(self, a: PeerId, b: PeerId) -> Link | None:
+    def link(self, a: PeerId, b: PeerId) -> LinkSpeed | None:
         gone = frozenset((a, b)) in self.cut or not {a, b} <= self.present.keys()
-        return None if gone else Link(0.0003, 1e8)
+        return None if gone else LinkSpeed(0.0003, 1e8)
 
     def doubts(self, peer: PeerId, now: float) -> str:
         return "it flaps" if peer in self.doubtful else ""

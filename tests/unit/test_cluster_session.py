@@ -12,7 +12,7 @@ from swarm.cluster.core import Core, Identity
 from swarm.cluster.cost import LayerCost, ModelCost
 from swarm.cluster.effects import Compute, Effect, Emit, Ended, Load, Notice, OpenKv, Reason, Send
 from swarm.cluster.planner import PREFILL_CHUNK
-from swarm.cluster.session import Ask, Phase
+from swarm.cluster.session import AnswerRequest, Phase
 from swarm.parts import all_parts
 from swarm.wire.ids import BootId, ModelId, PeerId, SessionId
 from swarm.wire.messages import (
@@ -69,8 +69,8 @@ def run(core: Core, effects: list[Effect], tokens: list[int], now: float = 0.0) 
     return out
 
 
-def ask(prompt: tuple[int, ...], n_tokens: int) -> Ask:
-    return Ask(S1, MODEL, prompt, n_tokens, end_ids=(END_ID,))
+def ask(prompt: tuple[int, ...], n_tokens: int) -> AnswerRequest:
+    return AnswerRequest(S1, MODEL, prompt, n_tokens, end_ids=(END_ID,))
 
 
 def emitted(effects: list[Effect]) -> list[tuple[int, int]]:
@@ -142,7 +142,7 @@ def test_old_conversations_are_forgotten() -> None:
     core = alone(10**6)
     for i in range(limits.MAX_KEPT_SESSIONS + 4):
         session = SessionId(f"{i:032x}")
-        run(core, core.ask(Ask(session, MODEL, (5, 6), 1), float(i)), [7])
+        run(core, core.ask(AnswerRequest(session, MODEL, (5, 6), 1), float(i)), [7])
     assert len(core.sessions.sessions) == limits.MAX_KEPT_SESSIONS == len(core.ledger.kv)
 
 
@@ -169,7 +169,7 @@ class Remote:
         return [e.message for e in effects if isinstance(e, Send) and e.to == OTHER and isinstance(e.message, kind)]
 
     def start(self, prompt: tuple[int, ...], n_tokens: int = 50) -> list[Effect]:
-        """Ask, place and open; return what follows when the stage has opened."""
+        """AnswerRequest, place and open; return what follows when the stage has opened."""
         (offer,) = self.sent(self.core.ask(ask(prompt, n_tokens), 0.0), PlacementOffer)
         epoch = offer.placement.epoch
         assert self.sent(self.hear(PlacementReply(MODEL, epoch, True, ""), 0.0), PlacementCommit)

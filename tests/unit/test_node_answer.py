@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from swarm.cluster.effects import Emit, Ended, Notice, Reason
-from swarm.cluster.session import Ask
+from swarm.cluster.session import AnswerRequest
 from swarm.engine.sampling import SamplingParams
 from swarm.errors import DoesNotFit, SwarmNetworkError
 from swarm.node.answer import LEGS, MIN_LEG, Answer, Note, Port, Question, leg_end
@@ -25,14 +25,14 @@ A = VOCAB.index("a")
 class FakeCore:
     """Answers every ask with the tokens a, b, c ... and ends as it is told to."""
 
-    def __init__(self, end: Callable[[Ask], Ended], tokens: int = 1000) -> None:
+    def __init__(self, end: Callable[[AnswerRequest], Ended], tokens: int = 1000) -> None:
         self.end, self.left = end, tokens
-        self.asks: list[Ask] = []
+        self.asks: list[AnswerRequest] = []
         self.cancelled = self.closed = 0
         self.answer: Answer | None = None
         self.settling = False
 
-    def ask(self, ask: Ask) -> None:
+    def ask(self, ask: AnswerRequest) -> None:
         self.asks.append(ask)
         assert self.answer is not None
         for i in range(min(ask.max_tokens, self.left)):
@@ -80,7 +80,7 @@ def heard(made: Answer) -> tuple[str, list[str]]:
     return asyncio.run(read())
 
 
-def length(ask: Ask) -> Ended:
+def length(ask: AnswerRequest) -> Ended:
     return Ended(SESSION, Reason.LENGTH)
 
 
@@ -139,7 +139,7 @@ def test_a_failure_is_an_error_with_its_line(missing: int, kind: type[Exception]
 def test_right_after_the_start_an_answer_waits_for_devices_that_may_come(monkeypatch: pytest.MonkeyPatch) -> None:
     ends = [Ended(SESSION, Reason.FAILED, "it needs more memory", 5), Ended(SESSION, Reason.STOP)]
 
-    def end(ask: Ask) -> Ended:
+    def end(ask: AnswerRequest) -> Ended:
         return ends.pop(0)
 
     core = FakeCore(end, tokens=0)

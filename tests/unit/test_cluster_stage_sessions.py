@@ -9,7 +9,7 @@ from swarm.cluster.cost import LayerCost, ModelCost
 from swarm.cluster.effects import Compute, DropKv, Effect, Load, OpenKv, Send
 from swarm.cluster.memory import Ledger
 from swarm.cluster.shards import Shards
-from swarm.cluster.stage import Stage
+from swarm.cluster.stage_sessions import StageSessions
 from swarm.wire.ids import ModelId, PeerId, SessionId
 from swarm.wire.messages import (
     Activation,
@@ -36,7 +36,7 @@ RING = (Shard(FIRST, 0, 2, True, False), Shard(MIDDLE, 2, 4, False, False), Shar
 END_ID = 9
 
 
-def stage_of(me: PeerId, memory: int = 5000) -> Stage:
+def stage_of(me: PeerId, memory: int = 5000) -> StageSessions:
     """A stage with its shard of the ring loaded for ENTRY."""
     ledger = Ledger(memory)
     shards = Shards(me, ledger)
@@ -46,7 +46,7 @@ def stage_of(me: PeerId, memory: int = 5000) -> Stage:
     for effect in shards.commit(PlacementCommit(placement), 0.0):
         if isinstance(effect, Load):
             shards.parts_loaded(effect.ticket, 0.0)
-    return Stage(me, ledger, shards)
+    return StageSessions(me, ledger, shards)
 
 
 def opening(
@@ -57,7 +57,7 @@ def opening(
     return SessionOpen(session, MODEL, epoch, 1, ENTRY, context, keep, sampling, (END_ID,))
 
 
-def opened(me: PeerId, **more: int) -> Stage:
+def opened(me: PeerId, **more: int) -> StageSessions:
     stage = stage_of(me)
     assert answer(stage.open(ENTRY, opening(**more), 0.0)).accepted
     return stage
@@ -77,7 +77,7 @@ def computes(effects: list[Effect]) -> list[Compute]:
 
 
 def ids(
-    stage: Stage, position: int, *tokens: int, epoch: int = 2, session: SessionId = S1, now: float = 0.0
+    stage: StageSessions, position: int, *tokens: int, epoch: int = 2, session: SessionId = S1, now: float = 0.0
 ) -> list[Effect]:
     message = Tokens(session, epoch, position, TensorInfo("i32", (len(tokens),)), True)
     return stage.tokens(ENTRY, message, tokens, now)

@@ -59,7 +59,7 @@ class Step(Value):
         return self.position + len(self.ids)
 
 
-class Running(Value):
+class RunningStep(Value):
     """The step that is out at the compute worker."""
 
     job: int
@@ -73,7 +73,7 @@ class StageSession:
     """One session on this stage."""
 
     open: SessionOpen
-    place: Place
+    place: RingPlace
     expected: int  # positions before this one have come in
     done: int  # positions before this one are in the KV cache
     ids: list[int]  # of the positions before `expected`
@@ -86,7 +86,7 @@ class StageSession:
         return self.open.epoch
 
 
-class Place(Value):
+class RingPlace(Value):
     """Where this stage is in the pipeline."""
 
     model: ModelId
@@ -98,7 +98,7 @@ class Place(Value):
     ring_last: PeerId
 
     @classmethod
-    def of(cls, claim: Claim) -> Place:
+    def of(cls, claim: Claim) -> RingPlace:
         peers = [shard.peer for shard in claim.placement.shards]
         at = peers.index(claim.shard.peer)
         return cls(
@@ -112,7 +112,7 @@ class Place(Value):
         )
 
 
-class Stage:
+class StageSessions:
     """All sessions that pass through this device."""
 
     def __init__(self, me: PeerId, ledger: Ledger, shards: Shards) -> None:
@@ -121,7 +121,7 @@ class Stage:
         self.shards = shards
         self.sessions: dict[SessionId, StageSession] = {}
         self.dropped: Counter[str] = Counter()  # messages of data by reason, for the status and the tests
-        self.running: Running | None = None
+        self.running: RunningStep | None = None
         self._turn: deque[SessionId] = deque()  # sessions with steps, the next one first
         self._next_job = 1
         self._settled = 0  # the number of changes of placements that the sessions have followed
@@ -147,7 +147,7 @@ class Stage:
     def _admit(
         self, known: StageSession | None, claim: Claim, message: SessionOpen, now: float
     ) -> tuple[list[Effect], SessionReply]:
-        place = Place.of(claim)
+        place = RingPlace.of(claim)
         have = self._kept(known, place, message)
         model = self.shards.models[message.model]
         n_bytes = model.stage_kv_bytes(place.first, place.end, message.context)
@@ -162,7 +162,7 @@ class Stage:
         opened = OpenKv(message.session, message.model, place.first, place.end, message.context, have)
         return [*room, opened], reply
 
-    def _kept(self, known: StageSession | None, place: Place, message: SessionOpen) -> int:
+    def _kept(self, known: StageSession | None, place: RingPlace, message: SessionOpen) -> int:
         """Positions of KV here that are still true for the new epoch."""
         entry = self.ledger.kv.get(message.session)
         if known is None or entry is None or (entry.first, entry.end) != (place.first, place.end):
@@ -333,7 +333,7 @@ class Stage:
 
     def _begin(self, session: StageSession, step: Step) -> Compute:
         job, self._next_job = self._next_job, self._next_job + 1
-        self.running = Running(job, session.open.session, session.open.epoch, step)
+        self.running = RunningStep(job, session.open.session, session.open.epoch, step)
         return self._compute(job, session, step)
 
     def _whose_turn(self, now: float) -> SessionId | None:
