@@ -13,7 +13,6 @@ and of a prefill in chunks of n tokens, where the stages work on different chunk
     prefill  = sum over stages (chunk_s) + hops + (n_chunks - 1) * slowest stage or hop
 
 A chunk of n tokens reads the share 1 - (1 - k/E)^n of the routed experts (n = 1 gives k/E, as a decode step does).
-A stage whose weights fit the last-level cache reads at the cache's rate: small models on large CPUs do.
 
 Layers cut into slices, and experts that stay on disk, fit the same sums: a slice reads a fraction of each layer and
 adds two collectives a layer, an expert cache adds the missed bytes over the disk's rate.
@@ -23,8 +22,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
 
+from swarm.cluster.pipeline import Stage, hops
 from swarm.parts import EMBED, Part, parts_of
 from swarm.wire.ids import PeerId
 
@@ -33,7 +32,6 @@ MESSAGE_S = 250e-6  # encode, encrypt, send, receive, decode, hand over to the c
 STEP_S = 150e-6  # Python around the native calls of one step of one stage
 LAYER_S = 25e-6  # two native calls and their barriers; a device measures its own
 FLOAT_BYTES = 4  # activations travel as float32, so that N nodes answer bit for bit what one node does
-CACHE_SHARE = 0.8  # of the last-level cache is ours: activations and the rest of the system use the remainder
 GUESSED_RTT_S = 2e-3  # of a link nobody has measured yet: between wired (0.3 ms) and Wi-Fi (3 ms)
 GUESSED_LINK_BYTES_PER_S = 12.5e6  # 100 Mbit/s
 
@@ -105,16 +103,8 @@ class Device:
     macs_per_s: float  # int8 multiply-adds in a prefill
     layer_s: float = LAYER_S
     step_s: float = STEP_S
-    cache_bytes: int = 0  # last-level cache; 0 when unknown
-    cached_bytes_per_s: float = 0.0
     held: frozenset[Part] = field(default_factory=frozenset)  # parts of the model on its disk
     excluded: str = ""  # why it cannot take part (another version, a cloned id); empty when it can
-
-    def read_s(self, n_bytes: float) -> float:
-        """Seconds to read `n_bytes` of weights once, step after step."""
-        if self.cached_bytes_per_s > self.read_bytes_per_s and n_bytes <= CACHE_SHARE * self.cache_bytes:
-            return n_bytes / self.cached_bytes_per_s
-        return n_bytes / self.read_bytes_per_s
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,26 +125,17 @@ TOKEN_BYTES = 64  # a token message: ids, epoch, position
 LinkOf = Callable[[PeerId, PeerId], LinkSpeed | None]
 
 
-@dataclass(frozen=True, slots=True)
-class StageOf:
-    """A device with the layers [first, end) that it runs."""
-
-    device: Device
-    first: int
-    end: int
-
-
-def step_s(model: ModelCost, stage: StageOf, context: int, n_tokens: int = 1) -> float:
+def step_s(model: ModelCost, stage: Stage[Device], context: int, n_tokens: int = 1) -> float:
     """Seconds that one stage computes in a step over `n_tokens` tokens of one sequence."""
-    device = stage.device
+    (device,) = stage.members  # what slices cost is not known yet: ValueError for several
     layers = model.layers[stage.first : stage.end]
     last = stage.end == model.n_layers
     weights = sum(layer.read_bytes(n_tokens) for layer in layers) + (model.head_bytes if last else 0)
     kv = context * sum(layer.kv_bytes for layer in layers)
     macs = n_tokens * sum(layer.macs + context * layer.context_macs for layer in layers)
     macs += model.head_macs if last else 0  # logits of the last token only
-    read = device.read_s(weights) + kv / device.read_bytes_per_s
-    return max(read, macs / device.macs_per_s) + len(layers) * device.layer_s + device.step_s
+    work_s = max((weights + kv) / device.read_bytes_per_s, macs / device.macs_per_s)
+    return work_s + len(layers) * device.layer_s + device.step_s
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,52 +160,51 @@ class Prediction:
 
 
 def predict(
-    model: ModelCost, stages: Sequence[StageOf], link: LinkOf, *, context: int, prompt: int, chunk: int
+    model: ModelCost, stages: Sequence[Stage[Device]], link: LinkOf, *, context: int, prompt: int, chunk: int
 ) -> Prediction:
     """Predict a placement; every pair of neighbouring stages must reach each other (ValueError otherwise)."""
     decode = tuple(step_s(model, stage, context) for stage in stages)
-    hops = ring_s(model, stages, link, 1)
-    overhead = sum((stage.end - stage.first) * stage.device.layer_s + stage.device.step_s for stage in stages)
+    ring = ring_s(model, stages, link, 1)
+    overhead = sum(stage.n_layers * stage.leader.layer_s + stage.leader.step_s for stage in stages)
     return Prediction(
-        token_s=sum(decode) + sum(hops),
+        token_s=sum(decode) + sum(ring),
         first_token_s=prefill_s(model, stages, link, prompt, chunk),
         prompt=prompt,
         stage_s=decode,
-        hop_s=hops,
+        hop_s=ring,
         overhead_s=overhead,
     )
 
 
-def decode_s(model: ModelCost, stages: Sequence[StageOf], link: LinkOf, context: int) -> float:
+def decode_s(model: ModelCost, stages: Sequence[Stage[Device]], link: LinkOf, context: int) -> float:
     """Seconds of one decode step, round the ring."""
     return sum(step_s(model, stage, context) for stage in stages) + sum(ring_s(model, stages, link, 1))
 
 
-def ring_s(model: ModelCost, stages: Sequence[StageOf], link: LinkOf, n_tokens: int) -> tuple[float, ...]:
+def ring_s(model: ModelCost, stages: Sequence[Stage[Device]], link: LinkOf, n_tokens: int) -> tuple[float, ...]:
     """The hops of one step: activations forward, and the token from the last stage back to the first."""
-    if len(stages) == 1:
-        return ()
-    forward = [_link(link, a, b).hop_s(n_tokens * model.hidden * FLOAT_BYTES) for a, b in pairwise(stages)]
-    return (*forward, _link(link, stages[-1], stages[0]).hop_s(TOKEN_BYTES))
+    links = [_link(link, a, b) for a, b in hops(stages)]
+    forward = [way.hop_s(n_tokens * model.hidden * FLOAT_BYTES) for way in links[:-1]]
+    return (*forward, *(way.hop_s(TOKEN_BYTES) for way in links[-1:]))
 
 
-def prefill_s(model: ModelCost, stages: Sequence[StageOf], link: LinkOf, prompt: int, chunk: int) -> float:
+def prefill_s(model: ModelCost, stages: Sequence[Stage[Device]], link: LinkOf, prompt: int, chunk: int) -> float:
     """Seconds until the first token of a prompt: chunks flow through the stages one behind the other."""
     sizes = [chunk] * (prompt // chunk) + ([prompt % chunk] if prompt % chunk else [])
-    done = [0.0] * len(stages)  # when each stage finished the chunk before
+    done = [0.0 for _ in stages]  # when each stage finished the chunk before
     seen = 0
     for size in sizes:
         arrival = 0.0
-        hops = ring_s(model, stages, link, size)
+        ring = ring_s(model, stages, link, size)
         for i, stage in enumerate(stages):
             done[i] = max(arrival, done[i]) + step_s(model, stage, seen + size // 2, size)
-            arrival = done[i] + (hops[i] if hops else 0.0)
+            arrival = done[i] + (ring[i] if ring else 0.0)
         seen += size
     return done[-1]
 
 
-def _link(link: LinkOf, a: StageOf, b: StageOf) -> LinkSpeed:
-    found = link(a.device.id, b.device.id)
+def _link(link: LinkOf, a: Device, b: Device) -> LinkSpeed:
+    found = link(a.id, b.id)
     if found is None:
-        raise ValueError(f"{a.device.name} does not reach {b.device.name}")
+        raise ValueError(f"{a.name} does not reach {b.name}")
     return found

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from swarm.cluster.planner import LeftOut, NoPlan, Plan, StagePlan
+from swarm.cluster.cost import ModelCost
+from swarm.cluster.pipeline import Stage
+from swarm.cluster.planner import LeftOut, NoPlan, Plan, ShardPlan
 from swarm.units import size_text
 
 
@@ -16,25 +18,28 @@ def _explain_plan(plan: Plan) -> list[str]:
     model = demand.model
     chats = f" for each of {demand.sessions} chats" if demand.sessions > 1 else ""
     first_token = f"first token after {_seconds(prediction.first_token_s)} for {prediction.prompt} tokens of prompt"
-    several = f"with {len(plan.stages)} or more chats at once: {_rate(prediction.busy_tokens_per_s)} together"
-    width = max(len(stage.name) for stage in plan.stages)
+    n_stages = len(plan.stages)
+    several = f"with {n_stages} or more chats at once: {_rate(prediction.busy_tokens_per_s)} together"
+    width = max(len(shard.name) for stage in plan.stages for shard in stage.members)
     return [
         f"{model.name}: {model.n_layers} layers, {size_text(model.weight_bytes)}, context {demand.context}{chats}",
-        *(_stage_line(plan, i, stage, width) for i, stage in enumerate(plan.stages)),
+        *(
+            _shard_line(model, stage, shard, seconds, width)
+            for stage, seconds in zip(plan.stages, prediction.stage_s, strict=True)
+            for shard in stage.members
+        ),
         f"predicted: {_rate(prediction.tokens_per_s)}, {first_token}",
-        *([several] if len(plan.stages) > 1 else []),
+        *([several] if n_stages > 1 else []),
         f"limited by {plan.limits}",
         *_left_out_lines(plan.left_out),
     ]
 
 
-def _stage_line(plan: Plan, index: int, stage: StagePlan, width: int) -> str:
-    model = plan.demand.model
+def _shard_line(model: ModelCost, stage: Stage[ShardPlan], shard: ShardPlan, seconds: float, width: int) -> str:
     ends = [word for word, true in (("embedding", stage.first == 0), ("head", stage.end == model.n_layers)) if true]
     what = " + ".join([f"layers {stage.first}-{stage.end - 1}", *ends])
-    fetch = f", {size_text(stage.fetch_bytes)} to fetch" if stage.fetch_bytes else ""
-    milliseconds = 1e3 * plan.prediction.stage_s[index]
-    return f"  {stage.name:{width}}  {what}: {size_text(stage.memory_bytes)}{fetch}, {milliseconds:.1f} ms a token"
+    fetch = f", {size_text(shard.fetch_bytes)} to fetch" if shard.fetch_bytes else ""
+    return f"  {shard.name:{width}}  {what}: {size_text(shard.memory_bytes)}{fetch}, {1e3 * seconds:.1f} ms a token"
 
 
 def _explain_no_plan(result: NoPlan) -> list[str]:

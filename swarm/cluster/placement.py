@@ -29,9 +29,10 @@ from random import Random
 from typing import Protocol
 
 from swarm import limits
-from swarm.cluster.cost import Device, LinkSpeed, ModelCost, StageOf, decode_s
+from swarm.cluster.cost import Device, LinkSpeed, ModelCost, decode_s
 from swarm.cluster.effects import NEVER, Effect, Log, LookUp, Send
-from swarm.cluster.planner import Demand, NoPlan, Plan, plan
+from swarm.cluster.pipeline import Pipeline, Stage
+from swarm.cluster.planner import Demand, NoPlan, Plan, ShardPlan, plan
 from swarm.wire.ids import ModelId, PeerId
 from swarm.wire.messages import PlacementCommit, PlacementOffer, PlacementReply, ShardReady
 from swarm.wire.records import KvFormat, Placement, Shard
@@ -99,8 +100,12 @@ class ModelPlacement:
     planned_for: tuple[object, ...] = ()  # the devices that the last plan knew
 
     @property
-    def peers(self) -> list[PeerId]:
-        return [shard.peer for shard in self.placement.shards] if self.placement else []
+    def pipeline(self) -> Pipeline:
+        return Pipeline.of(self.placement)
+
+    @property
+    def peers(self) -> tuple[PeerId, ...]:
+        return self.pipeline.peers
 
 
 class Placer:
@@ -249,13 +254,12 @@ class Placer:
 
     def _check_links(self, now: float) -> list[Effect]:
         """Devices of a ring that do not reach each other any more (we may still reach both) break it."""
-        broken = [h for h in self.placements.values() if h.placement is not None and not self._is_connected(h.peers)]
+        broken = [h for h in self.placements.values() if h.placement is not None and not self._is_connected(h.pipeline)]
         return [effect for here in broken for effect in self._broke(here, now)]
 
-    def _is_connected(self, peers: Sequence[PeerId]) -> bool:
-        ring = zip(peers, [*peers[1:], peers[0]], strict=True) if len(peers) > 1 else ()
-        mine = all(self.world.link(self.me, peer) is not None for peer in peers if peer != self.me)
-        return mine and all(self.world.link(a, b) is not None for a, b in ring)
+    def _is_connected(self, pipeline: Pipeline) -> bool:
+        mine = all(self.world.link(self.me, peer) is not None for peer in pipeline.peers if peer != self.me)
+        return mine and all(self.world.link(a, b) is not None for a, b in pipeline.links())
 
     def _devices(self, model: ModelId, now: float, *, strict: bool) -> list[Device]:
         """The devices to plan with; `strict` leaves out and shrinks those that disappointed us lately."""
@@ -289,38 +293,39 @@ class Placer:
                 return [Log("does_not_fit", (("model", here.model), ("missing_bytes", result.missing_bytes)))]
             if here.state is not State.BACKOFF:
                 return self._back_off(here, now)
-        shards = self._choose(here, demand, devices, result)
-        if here.state is State.READY and here.placement is not None and shards == here.placement.shards:
+        pipeline = self._choose(here, demand, devices, result)
+        if here.state is State.READY and here.placement is not None and pipeline == here.pipeline:
             return []
-        return self._offer(here, result, shards, now)
+        return self._offer(here, result, pipeline, now)
 
-    def _choose(self, here: ModelPlacement, demand: Demand, devices: Sequence[Device], best: Plan) -> tuple[Shard, ...]:
+    def _choose(self, here: ModelPlacement, demand: Demand, devices: Sequence[Device], best: Plan) -> Pipeline:
         """Our best layout, or one that is in use already and nearly as fast: ours first, then the lowest author's."""
         others = [p for key, p in sorted(self.seen.items()) if key[1] == here.model and here.refusals % 2 == 0]
         mine = [here.placement] if here.placement is not None else []
         for placement, slack in [(p, KEEP_SLACK) for p in mine] + [(p, ADOPT_SLACK) for p in others]:
-            seconds = self._token_s(demand, devices, placement.shards)
+            pipeline = Pipeline.of(placement)
+            seconds = self._token_s(demand, devices, pipeline)
             if seconds is not None and seconds <= slack * best.prediction.token_s:
-                return placement.shards
-        n = demand.model.n_layers
-        return tuple(Shard(s.device, s.first, s.end, s.first == 0, s.end == n, s.memory_bytes) for s in best.stages)
+                return pipeline
+        return Pipeline(tuple(_shards(stage, demand.model.n_layers) for stage in best.stages))
 
-    def _token_s(self, demand: Demand, devices: Sequence[Device], shards: Sequence[Shard]) -> float | None:
+    def _token_s(self, demand: Demand, devices: Sequence[Device], pipeline: Pipeline) -> float | None:
         """The predicted time per token of a layout; None when it cannot be used."""
         by_id = {device.id: device for device in devices if not device.excluded}
-        if not shards or any(shard.peer not in by_id for shard in shards):
+        if any(peer not in by_id for peer in pipeline.peers):
             return None
-        if shards[-1].layer_end != demand.model.n_layers or not self._is_connected([s.peer for s in shards]):
+        if not pipeline.covers(demand.model.n_layers) or not self._is_connected(pipeline):
             return None
-        stages = [StageOf(by_id[s.peer], s.layer_start, s.layer_end) for s in shards]
+        stages = [stage.of(lambda shard: by_id[shard.peer]) for stage in pipeline.stages]
         for stage in stages:
             kv = demand.model.stage_kv_bytes(stage.first, stage.end, demand.context)
-            if demand.model.stage_weight_bytes(stage.first, stage.end) + kv > stage.device.memory_bytes:
+            need = demand.model.stage_weight_bytes(stage.first, stage.end) + kv
+            if any(need > device.memory_bytes for device in stage.members):
                 return None
         return decode_s(demand.model, stages, self.world.link, demand.context)
 
-    def _offer(self, here: ModelPlacement, best: Plan, shards: tuple[Shard, ...], now: float) -> list[Effect]:
-        here.placement = Placement(here.model, self.next_epoch(), self.me, here.context, KV_TYPE, shards)
+    def _offer(self, here: ModelPlacement, best: Plan, pipeline: Pipeline, now: float) -> list[Effect]:
+        here.placement = Placement(here.model, self.next_epoch(), self.me, here.context, KV_TYPE, pipeline.shards)
         self._enter(here, State.OFFERING)
         here.plan, here.no_plan, here.took, here.asked_at = best, None, set(), now
         return self._send(here, PlacementOffer, now)
@@ -351,7 +356,7 @@ class Placer:
     def _refused(self, here: ModelPlacement, sender: PeerId, message: PlacementReply, now: float) -> list[Effect]:
         here.trouble = message.text
         if message.missing_bytes:
-            shard = next(shard for shard in here.placement.shards if shard.peer == sender) if here.placement else None
+            shard = here.pipeline.shard_of(sender)
             memory = max(shard.memory_bytes - message.missing_bytes, 0) if shard else 0
             self.short[sender] = (now + limits.AVOID_S, memory)
         else:
@@ -367,6 +372,12 @@ class Placer:
         here.placement = None
         here.retry_at = now + wait * (0.5 + self.rng.random())
         return [Log("placement_waits", (("model", here.model), ("why", here.trouble)))]
+
+
+def _shards(stage: Stage[ShardPlan], n_layers: int) -> Stage[Shard]:
+    """What was planned, as it travels."""
+    first, end = stage.first, stage.end
+    return stage.of(lambda plan: Shard(plan.device, first, end, first == 0, end == n_layers, plan.memory_bytes))
 
 
 def _due(here: ModelPlacement) -> float:

@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from swarm.cluster.cost import Device, LinkOf, ModelCost, Prediction, StageOf, predict
+from swarm.cluster.cost import Device, LinkOf, ModelCost, Prediction, predict
+from swarm.cluster.pipeline import Stage
 from swarm.cluster.search import Search
 from swarm.parts import Part, all_parts
 from swarm.units import rate_text, size_text
@@ -37,13 +38,11 @@ class Demand:
 
 
 @dataclass(frozen=True, slots=True)
-class StagePlan:
-    """One device's share: the layers [first, end), the memory they take there and what must be fetched for them."""
+class ShardPlan:
+    """One device's share of a stage: the memory that it takes there and what must be fetched for it."""
 
     device: PeerId
     name: str
-    first: int
-    end: int
     memory_bytes: int
     fetch_bytes: int
 
@@ -62,7 +61,7 @@ class Plan:
     """A placement: the stages in the order that a token passes them."""
 
     demand: Demand
-    stages: tuple[StagePlan, ...]
+    stages: tuple[Stage[ShardPlan], ...]
     prediction: Prediction
     limits: str  # what sets the pace, in words
     left_out: tuple[LeftOut, ...] = ()
@@ -95,7 +94,7 @@ def plan(demand: Demand, devices: Sequence[Device], link: LinkOf) -> Plan | NoPl
     )
     return Plan(
         demand=demand,
-        stages=tuple(_stage_plan(demand, search, stage) for stage in stages),
+        stages=tuple(_planned(demand, search, stage) for stage in stages),
         prediction=prediction,
         limits=_what_limits(stages, prediction),
         left_out=_left_out(devices, search, stages, prediction),
@@ -109,24 +108,16 @@ def missing_parts(demand: Demand, devices: Sequence[Device]) -> tuple[Part, ...]
     return tuple(part for part in needed if part not in held)
 
 
-def _stage_plan(demand: Demand, search: Search, stage: StageOf) -> StagePlan:
-    model = demand.model
-    memory = model.stage_weight_bytes(stage.first, stage.end)
-    memory += demand.sessions * model.stage_kv_bytes(stage.first, stage.end, demand.context)
-    return StagePlan(
-        device=stage.device.id,
-        name=stage.device.name,
-        first=stage.first,
-        end=stage.end,
-        memory_bytes=memory,
-        fetch_bytes=search.fetch_bytes(stage),
-    )
+def _planned(demand: Demand, search: Search, stage: Stage[Device]) -> Stage[ShardPlan]:
+    first, end = stage.first, stage.end
+    memory = _stage_bytes(demand, first, end)
+    return stage.of(lambda d: ShardPlan(d.id, d.name, memory, search.fetch_bytes(first, end, d)))
 
 
-def _what_limits(stages: Sequence[StageOf], prediction: Prediction) -> str:
+def _what_limits(stages: Sequence[Stage[Device]], prediction: Prediction) -> str:
     """The largest part of a token's time, in words."""
     network = sum(prediction.hop_s)
-    slow = max(range(len(stages)), key=lambda i: (prediction.stage_s[i], -i))
+    slowest, slowest_s = max(zip(stages, prediction.stage_s, strict=True), key=lambda pair: pair[1])
     reading = sum(prediction.stage_s) - prediction.overhead_s
     shares = {"network": network, "overhead": prediction.overhead_s, "memory": reading}
     worst = max(sorted(shares), key=lambda key: shares[key])
@@ -135,15 +126,15 @@ def _what_limits(stages: Sequence[StageOf], prediction: Prediction) -> str:
         return f"the network: {share} passes between the devices"
     if worst == "overhead":
         return f"fixed costs per layer and step: {share}"
-    device = stages[slow].device
-    own = f"{100 * prediction.stage_s[slow] / prediction.token_s:.0f}% of a token is spent on {device.name}"
+    device = slowest.leader
+    own = f"{100 * slowest_s / prediction.token_s:.0f}% of a token is spent on {device.name}"
     return f"memory bandwidth: {own}, which reads {rate_text(device.read_bytes_per_s)}"
 
 
 def _left_out(
-    devices: Sequence[Device], search: Search, stages: Sequence[StageOf], prediction: Prediction
+    devices: Sequence[Device], search: Search, stages: Sequence[Stage[Device]], prediction: Prediction
 ) -> tuple[LeftOut, ...]:
-    taking_part = {stage.device.id for stage in stages}
+    taking_part = {device.id for stage in stages for device in stage.members}
     others = sorted((d for d in devices if d.id not in taking_part), key=lambda d: d.id)
     return tuple(
         LeftOut(d.id, d.name, _why(d, search, stages, prediction) if i < MAX_EXPLAINED else "not needed")
@@ -151,19 +142,19 @@ def _left_out(
     )
 
 
-def _why(device: Device, search: Search, stages: Sequence[StageOf], prediction: Prediction) -> str:
+def _why(device: Device, search: Search, stages: Sequence[Stage[Device]], prediction: Prediction) -> str:
     """Why the fastest placement is one without this device."""
     if device.excluded:
         return device.excluded
     ids = [d.id for d in search.devices]
-    order = tuple(ids.index(stage.device.id) for stage in stages)
+    order = tuple(ids.index(stage.leader.id) for stage in stages)
     new = ids.index(device.id)
     if not search.holds_a_layer(new):
         return search.why_no_layer(new)
     with_it = min(search.order_s((*order[:i], new, *order[i:])) for i in range(len(order) + 1))
     slower = with_it - search.order_s(order)
     if slower == float("inf"):
-        return "not needed" if len(stages) >= search.n else "it does not reach the devices that take part"
+        return "not needed" if len(order) >= search.n else "it does not reach the devices that take part"
     return f"a token would take {1e3 * slower:.1f} ms longer ({1 / (prediction.token_s + slower):.1f} tok/s)"
 
 

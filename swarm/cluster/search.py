@@ -17,7 +17,8 @@ from itertools import combinations, pairwise
 import numpy as np
 import numpy.typing as npt
 
-from swarm.cluster.cost import CACHE_SHARE, FLOAT_BYTES, TOKEN_BYTES, Device, LinkOf, ModelCost, StageOf
+from swarm.cluster.cost import FLOAT_BYTES, TOKEN_BYTES, Device, LinkOf, ModelCost
+from swarm.cluster.pipeline import Stage
 
 EXACT_DEVICES = 6  # 46 layers: some 60 ms; 8 devices would take a second
 SEARCH_WORK = 12_000  # (devices in the list) x (lists evaluated) of the local search; some 0.4 s
@@ -49,7 +50,7 @@ class Search:
         self.back = self._hops(link, TOKEN_BYTES)
         self.costs = [self._biased_cost(device) for device in self.devices]
 
-    def best(self) -> tuple[StageOf, ...] | None:
+    def best(self) -> tuple[Stage[Device], ...] | None:
         """The fastest placement; None when there is none."""
         if not self.devices:
             return None
@@ -57,7 +58,7 @@ class Search:
         _, order = self._exact(everyone) if len(everyone) <= EXACT_DEVICES else self._local_search()
         return self.cut(order) if order else None
 
-    def cut(self, order: Order) -> tuple[StageOf, ...] | None:
+    def cut(self, order: Order) -> tuple[Stage[Device], ...] | None:
         """The best layer ranges for this list of devices, at least one layer each; None when they do not fit."""
         done = self.costs[order[0]][0]
         came: list[Ints] = []
@@ -72,7 +73,7 @@ class Search:
             ends.append(int(at[ends[-1]]))
         ends.append(0)
         ends.reverse()
-        return tuple(StageOf(self.devices[d], a, b) for d, (a, b) in zip(order, pairwise(ends), strict=True))
+        return tuple(Stage(a, b, (self.devices[d],)) for d, (a, b) in zip(order, pairwise(ends), strict=True))
 
     def order_s(self, order: Order) -> float:
         """Seconds per token (with the bias for fetching) of the best cut over this list of devices."""
@@ -84,9 +85,9 @@ class Search:
             done = np.min(done[:, None] + self.costs[new], axis=0)
         return float(done[self.n]) + ring
 
-    def fetch_bytes(self, stage: StageOf) -> int:
-        parts = self.model.parts(stage.first, stage.end)
-        return sum(self.model.part_bytes(p) for p in parts if p not in stage.device.held)
+    def fetch_bytes(self, first: int, end: int, device: Device) -> int:
+        """Bytes of the layers [first, end) that are not on that device's disk."""
+        return sum(self.model.part_bytes(p) for p in self.model.parts(first, end) if p not in device.held)
 
     def holds_a_layer(self, index: int) -> bool:
         """True when some layer fits on this device."""
@@ -112,9 +113,7 @@ class Search:
         read, macs = _between(s.read), _between(s.macs + self.context * s.context_macs)
         read[:, self.n] += self.model.head_bytes
         macs[:, self.n] += self.model.head_macs
-        cached = (device.cached_bytes_per_s > device.read_bytes_per_s) & (read <= CACHE_SHARE * device.cache_bytes)
-        rate = np.where(cached, max(device.cached_bytes_per_s, device.read_bytes_per_s), device.read_bytes_per_s)
-        read_s = read / rate + _between(s.kv) * self.context / device.read_bytes_per_s
+        read_s = (read + _between(s.kv) * self.context) / device.read_bytes_per_s
         overhead = _between(np.arange(self.n + 1.0)) * device.layer_s + device.step_s
         return np.maximum(read_s, macs / device.macs_per_s) + overhead
 

@@ -37,6 +37,7 @@ from enum import Enum
 
 from swarm import limits
 from swarm.cluster.effects import NEVER, Effect, Emit, Ended, Log, Notice, Reason, Send
+from swarm.cluster.pipeline import NOBODY, Pipeline
 from swarm.cluster.placement import Placer, State
 from swarm.cluster.planner import PREFILL_CHUNK
 from swarm.units import size_text
@@ -100,6 +101,7 @@ class Session:
     since: float  # in this phase
     epoch: int = 0
     placement: Placement | None = None
+    pipeline: Pipeline = NOBODY  # of the placement
     # which stage accepted which epoch last, and how many ids of that epoch are still a prefix of ours
     acked: dict[PeerId, int] = field(default_factory=dict)
     true_prefix: dict[int, int] = field(default_factory=dict)
@@ -127,9 +129,9 @@ class Session:
         """No token is sampled for this position or a later one."""
         return len(self.ask.ids) + self.ask.max_tokens
 
-    @property
-    def stages(self) -> list[PeerId]:
-        return [shard.peer for shard in self.placement.shards] if self.placement else []
+    def run_on(self, placement: Placement | None) -> None:
+        """From now on, these devices work on it."""
+        self.placement, self.pipeline = placement, Pipeline.of(placement)
 
     def next_turn(self, ask: AnswerRequest, now: float) -> Session:
         """The same session with other ids: KV of what the two have in common stays true."""
@@ -207,7 +209,7 @@ class Sessions:
         if session.phase is Phase.PARKED:
             _enter(session, Phase.PLACING, now)
         if session.phase in (Phase.OPENING, Phase.RUNNING) and session.placement != here.placement:
-            session.placement = None
+            session.run_on(None)
             _enter(session, Phase.PLACING, now)
         if session.phase is not Phase.PLACING:
             return []
@@ -230,7 +232,7 @@ class Sessions:
         missing = no_plan.missing_bytes if no_plan is not None else 0
         if not session.begun:
             return self._fail(session, reason, now, missing)  # nobody has waited for anything yet
-        session.placement = None
+        session.run_on(None)
         if session.phase is not Phase.PARKED:
             _enter(session, Phase.PARKED, now)
         return self._say(session, f"{reason}; the answer goes on when a device comes back")
@@ -238,18 +240,20 @@ class Sessions:
     # --- opening
 
     def _open(self, session: Session, placement: Placement, now: float) -> list[Effect]:
-        """Open the session on every stage with a new epoch."""
-        session.placement = placement
+        """Open the session on every member of every stage, with a new epoch."""
+        session.run_on(placement)
         session.epoch = self.placer.next_epoch()
         session.true_prefix[session.epoch] = EVERYTHING
         session.haves, session.answers, session.quiet = {}, {}, None
-        session.heard = dict.fromkeys(session.stages, now)
+        session.heard = dict.fromkeys(session.pipeline.peers, now)
         _enter(session, Phase.OPENING, now)
         return self._send_opens(session, now)
 
     def _send_opens(self, session: Session, now: float) -> list[Effect]:
         session.opened_at = now
-        return [Send(peer, self._opening(session, peer)) for peer in session.stages if peer not in session.haves]
+        return [
+            Send(peer, self._opening(session, peer)) for peer in session.pipeline.peers if peer not in session.haves
+        ]
 
     def _opening(self, session: Session, peer: PeerId) -> SessionOpen:
         assert session.placement is not None
@@ -277,7 +281,7 @@ class Sessions:
             return self._not_opened(session, sender, message, now)
         session.haves[sender] = message.have
         session.acked[sender] = message.epoch
-        return self._begin(session, now) if len(session.haves) == len(session.stages) else []
+        return [] if any(peer not in session.haves for peer in session.pipeline.peers) else self._begin(session, now)
 
     def _not_opened(self, session: Session, sender: PeerId, message: SessionReply, now: float) -> list[Effect]:
         if message.missing_bytes:
@@ -309,14 +313,14 @@ class Sessions:
 
     def _feed(self, session: Session) -> list[Effect]:
         """Give the first stage chunks, so many that every stage has one."""
-        window = min(len(session.stages) + 1, limits.MAX_PREFILL_WINDOW) * PREFILL_CHUNK
+        window = min(session.pipeline.n_busy, limits.MAX_PREFILL_WINDOW) * PREFILL_CHUNK
         effects: list[Effect] = []
         while session.sent < session.goal and session.sent - session.passed < window:
             chunk = session.ids[session.sent : min(session.sent + PREFILL_CHUNK, session.goal)]
             sample = session.sent + len(chunk) == session.goal
             info = TensorInfo("i32", (len(chunk),))
             message = Tokens(session.id, session.epoch, session.sent, info, sample)
-            effects.append(Send(session.stages[0], message, array("i", chunk).tobytes()))
+            effects.append(Send(session.pipeline.first.leader.peer, message, array("i", chunk).tobytes()))
             session.sent += len(chunk)
         return effects
 
@@ -385,7 +389,7 @@ class Sessions:
         """When time alone moves a session on."""
         match session.phase:
             case Phase.OPENING:
-                silent_at = min(session.heard[peer] for peer in session.stages if peer not in session.haves)
+                silent_at = min(session.heard[peer] for peer in session.pipeline.peers if peer not in session.haves)
                 return min(session.opened_at + limits.OPEN_RETRY_S, silent_at + limits.OPEN_TIMEOUT_S)
             case Phase.RUNNING:
                 return _probe_due(session)
@@ -396,7 +400,7 @@ class Sessions:
         return NEVER
 
     def _await_opening(self, session: Session, now: float) -> list[Effect]:
-        missing = [peer for peer in session.stages if peer not in session.haves]
+        missing = [peer for peer in session.pipeline.peers if peer not in session.haves]
         silent = [peer for peer in missing if now >= session.heard[peer] + limits.OPEN_TIMEOUT_S]
         if silent:
             return self._avoid(silent[0], now)
@@ -405,25 +409,25 @@ class Sessions:
     def _await_progress(self, session: Session, now: float) -> list[Effect]:
         """Ask all stages; conclude from two rounds of answers."""
         if session.probed_at <= session.moved_at:  # the first probe since something moved
-            session.heard = dict.fromkeys(session.stages, now)
+            session.heard = dict.fromkeys(session.pipeline.peers, now)
         else:
             effects = self._conclude(session, now)
             if effects:
                 return effects
         session.probed_at, session.answers = now, {}
-        return [Send(peer, SessionProbe(session.id, session.epoch)) for peer in session.stages]
+        return [Send(peer, SessionProbe(session.id, session.epoch)) for peer in session.pipeline.peers]
 
     def _conclude(self, session: Session, now: float) -> list[Effect]:
-        silent = [p for p in session.stages if now - session.heard[p] > limits.OPEN_TIMEOUT_S]
+        silent = [peer for peer in session.pipeline.peers if now - session.heard[peer] > limits.OPEN_TIMEOUT_S]
         if silent:
             return self._avoid(silent[0], now)
-        if len(session.answers) < len(session.stages):
+        if any(peer not in session.answers for peer in session.pipeline.peers):
             return []
-        busy = [peer for peer in session.stages if session.answers[peer].busy]
+        busy = [peer for peer in session.pipeline.peers if session.answers[peer].busy]
         if busy:
             session.quiet = None
             return self._avoid(busy[0], now) if now - session.moved_at > limits.STUCK_S else []
-        positions = tuple(session.answers[peer].position for peer in session.stages)
+        positions = tuple(session.answers[peer].position for peer in session.pipeline.peers)
         if positions == session.quiet:
             return self._reopen(session, "a message was lost", now)
         session.quiet = positions
@@ -443,7 +447,7 @@ class Sessions:
 
     def _end(self, session: Session, reason: Reason, now: float, error: str = "", missing: int = 0) -> list[Effect]:
         effects = [*self._close(session, keep=True), Ended(session.id, reason, error, missing)]
-        session.placement = None
+        session.run_on(None)
         _enter(session, Phase.RESTING, now)
         if not any(s.is_active and s.ask.model == session.ask.model for s in self.sessions.values()):
             self.placer.rest(session.ask.model)
@@ -453,7 +457,7 @@ class Sessions:
         return self._end(session, Reason.FAILED, now, error, missing)
 
     def _close(self, session: Session, *, keep: bool) -> list[Effect]:
-        peers = dict.fromkeys([*session.stages, *session.acked])  # also those of an older placement
+        peers = dict.fromkeys([*session.pipeline.peers, *session.acked])  # also those of an older placement
         return [Send(peer, SessionClose(session.id, session.epoch, keep)) for peer in peers]
 
     def _forget_oldest(self) -> list[Effect]:
@@ -503,13 +507,18 @@ class Sessions:
 
     def _current(self, sender: PeerId, key: SessionId, epoch: int, phase: Phase) -> Session | None:
         session = self.sessions.get(key)
-        if session is None or session.epoch != epoch or session.phase is not phase or sender not in session.stages:
+        if (
+            session is None
+            or session.epoch != epoch
+            or session.phase is not phase
+            or sender not in session.pipeline.peers
+        ):
             return None
         return session
 
     def _from_last_stage(self, sender: PeerId, key: SessionId, epoch: int) -> Session | None:
         session = self._current(sender, key, epoch, Phase.RUNNING)
-        return session if session is not None and sender == session.stages[-1] else None
+        return session if session is not None and sender == session.pipeline.last.leader.peer else None
 
 
 def _forget_old_epochs(session: Session) -> None:

@@ -16,6 +16,7 @@ from swarm import limits
 from swarm.cluster.cost import ModelCost
 from swarm.cluster.effects import NEVER, Effect, Load, Log, LookUp, Send
 from swarm.cluster.memory import ClaimKey, Ledger, PartKey
+from swarm.cluster.pipeline import Pipeline
 from swarm.cluster.planner import MIN_CONTEXT
 from swarm.units import size_text
 from swarm.wire.ids import ModelId, PeerId
@@ -96,7 +97,7 @@ class Shards:
             if len(self._unknown) < limits.MAX_MODELS:
                 self._unknown[key] = placement
             return [LookUp(placement.model)]
-        shard = own_shard(placement, self.me)
+        shard = Pipeline.of(placement).shard_of(self.me)
         if shard is None or not _is_sane(shard, self.models[placement.model]):
             return [_refuse(placement, "the offer has no shard that this device can hold")]
         return self._consider(self._claim(placement, shard, now), now)
@@ -108,7 +109,7 @@ class Shards:
         if placement.epoch < self.newest.get(key, 0):
             return []
         self.newest[key] = placement.epoch
-        if own_shard(placement, self.me) is None:
+        if Pipeline.of(placement).shard_of(self.me) is None:
             return self._end(key)
         claim = self.offers.pop(key, None)
         if claim is None or claim.placement.epoch != placement.epoch:
@@ -243,11 +244,6 @@ class Shards:
         was = [self.live.pop(key, None), self.offers.pop(key, None)]
         self.n_changes += 1
         return [Log("placement_ended", (("author", key[0]), ("model", key[1])))] if any(was) else []
-
-
-def own_shard(placement: Placement, me: PeerId) -> Shard | None:
-    """Our shard of a placement."""
-    return next((shard for shard in placement.shards if shard.peer == me), None)
 
 
 def _is_sane(shard: Shard, model: ModelCost) -> bool:

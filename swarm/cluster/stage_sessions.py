@@ -25,6 +25,7 @@ from dataclasses import dataclass, field
 from swarm import limits
 from swarm.cluster.effects import NEVER, Buffer, Compute, Effect, OpenKv, Send
 from swarm.cluster.memory import KvEntry, Ledger
+from swarm.cluster.pipeline import Pipeline
 from swarm.cluster.shards import Claim, Shards
 from swarm.units import size_text
 from swarm.value import Value
@@ -87,11 +88,12 @@ class StageSession:
 
 
 class RingPlace(Value):
-    """Where this stage is in the pipeline."""
+    """Where this device is in the pipeline; peers are the leaders of their stages."""
 
     model: ModelId
     first: int
     end: int
+    leads: bool  # of a stage of several devices the others take nothing from other stages, and send them nothing
     before: PeerId | None  # None: this is the first stage
     after: PeerId | None  # None: this is the last stage
     ring_first: PeerId
@@ -99,17 +101,25 @@ class RingPlace(Value):
 
     @classmethod
     def of(cls, claim: Claim) -> RingPlace:
-        peers = [shard.peer for shard in claim.placement.shards]
-        at = peers.index(claim.shard.peer)
+        pipeline, me = Pipeline.of(claim.placement), claim.shard.peer
+        stage = pipeline.member_of(me)
+        assert stage is not None, "a claim is on a placement that we are part of"
+        before, after = pipeline.before(stage), pipeline.after(stage)
         return cls(
             model=claim.placement.model,
-            first=claim.shard.layer_start,
-            end=claim.shard.layer_end,
-            before=peers[at - 1] if at else None,
-            after=peers[at + 1] if at + 1 < len(peers) else None,
-            ring_first=peers[0],
-            ring_last=peers[-1],
+            first=stage.first,
+            end=stage.end,
+            leads=stage.leader.peer == me,
+            before=before.leader.peer if before is not None else None,
+            after=after.leader.peer if after is not None else None,
+            ring_first=pipeline.first.leader.peer,
+            ring_last=pipeline.last.leader.peer,
         )
+
+    @property
+    def takes_ids(self) -> bool:
+        """From the entry node, and those that the last stage samples."""
+        return self.leads and self.before is None
 
 
 class StageSessions:
@@ -255,7 +265,7 @@ class StageSessions:
         session = self._current(message.session, message.epoch)
         if session is None:
             return []
-        if sender != session.open.entry or session.place.before is not None:
+        if sender != session.open.entry or not session.place.takes_ids:
             return self._drop("stranger")
         return self._take(session, Step(message.position, ids, message.sample, None, now), now)
 
@@ -265,7 +275,8 @@ class StageSessions:
         session = self._current(message.session, message.epoch)
         if session is None:
             return []
-        if sender != session.place.before or message.layer != session.place.first:
+        place = session.place
+        if sender != place.before or not place.leads or message.layer != place.first:
             return self._drop("stranger")
         if frame is None or not message.ids or message.tensor.shape[:1] != (len(message.ids),):
             return self._drop("malformed")
@@ -274,7 +285,7 @@ class StageSessions:
     def token(self, sender: PeerId, message: Token, now: float) -> list[Effect]:
         """The last stage sampled: the first stage begins the next step. (The entry node hears it too: session.py.)"""
         here = self.sessions.get(message.session)
-        if here is None or here.place.before is not None or message.epoch > here.epoch:
+        if here is None or not here.place.takes_ids or message.epoch > here.epoch:
             return []
         session = self._current(message.session, message.epoch)
         if session is None:

@@ -47,7 +47,11 @@ def plan_json(result: Plan | NoPlan) -> Json:
     return {
         "lines": lines,
         "fits": True,
-        "stages": [asdict(stage) for stage in result.stages],
+        "stages": [
+            {"first": stage.first, "end": stage.end, **asdict(shard)}
+            for stage in result.stages
+            for shard in stage.members
+        ],
         "tokens_per_s": prediction.tokens_per_s,
         "busy_tokens_per_s": prediction.busy_tokens_per_s,
         "first_token_s": prediction.first_token_s,

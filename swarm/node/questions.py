@@ -11,6 +11,7 @@ from pathlib import Path
 from swarm.cluster.core import Core
 from swarm.cluster.effects import Emit, Ended, Notice
 from swarm.cluster.membership import Health
+from swarm.cluster.pipeline import Pipeline
 from swarm.cluster.session import Phase
 from swarm.config import Settings
 from swarm.engine.generate import check_fits
@@ -139,8 +140,8 @@ class Questions:
         if before is placement or placement is None:
             return
         self._placements[answer.session] = placement
-        peers = {shard.peer for shard in placement.shards}
-        used = [shard.peer for shard in before.shards] if before is not None else []
+        peers = Pipeline.of(placement).peers
+        used = Pipeline.of(before).peers
         names = self._driver.read(
             lambda core: [core.members.name_of(p) for p in used if p not in peers and not _is_well(core, p)]
         )

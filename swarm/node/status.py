@@ -219,7 +219,7 @@ def _chats(core: Core) -> list[Json]:
             "session": session.id,
             "phase": session.phase.value,
             "tokens": len(session.ids),
-            "devices": [names(peer) for peer in session.stages],
+            "devices": [names(peer) for peer in session.pipeline.peers],
             "epoch": session.epoch,
             "notice": session.notice,
         }

@@ -20,6 +20,7 @@ from swarm import limits
 from swarm.cluster import effects as fx
 from swarm.cluster.core import Core, Identity
 from swarm.cluster.cost import ModelCost
+from swarm.cluster.pipeline import Pipeline
 from swarm.cluster.session import AnswerRequest, Phase
 from swarm.parts import Part, all_parts
 from swarm.wire import codec
@@ -493,9 +494,8 @@ class Sim:
         for key, session in core.sessions.sessions.items():
             self._grows(node, ("owner", key), session.epoch)
             if session.phase is Phase.RUNNING and session.placement is not None:
-                ends = [0, *(shard.layer_end for shard in session.placement.shards)]
-                starts = [shard.layer_start for shard in session.placement.shards]
-                self.require(starts == ends[:-1] and ends[-1] == self.model.n_layers, "stages leave a gap")
+                self.require(session.pipeline.covers(self.model.n_layers), "stages leave a gap")
+                self.require(session.pipeline == Pipeline.of(session.placement), "a session works on other stages")
         for key, staged in core.stage_sessions.sessions.items():
             self._grows(node, ("stage", key), staged.epoch)
             self.require(len(staged.steps) <= limits.MAX_SESSION_JOBS, f"{node.name} queues without a bound")

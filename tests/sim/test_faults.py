@@ -8,6 +8,7 @@ import pytest
 
 from swarm import limits
 from swarm.cluster.effects import Reason
+from swarm.cluster.pipeline import Pipeline
 from swarm.cluster.session import Phase
 from swarm.wire.ids import BootId
 from tests.helpers import toy
@@ -69,7 +70,7 @@ def longest_gap(chat: Chat) -> float:
 def stages(sim: Sim, node: Node) -> list[Node]:
     placement = node.core.placer.ready(MODEL)
     assert placement is not None
-    return [sim.by_id[shard.peer] for shard in placement.shards]
+    return [sim.by_id[peer] for peer in Pipeline.of(placement).peers]
 
 
 def noticed_at(sim: Sim, by: Node, what: str = "lost") -> float:

@@ -48,7 +48,7 @@ SABOTAGE = {
         Sessions, "_begin", "min(session.haves", "max(session.haves", 19
     ),
     "an entry node begins before all stages are open": Sabotage(
-        Sessions, "reply", "len(session.haves) == len(session.stages)", "len(session.haves) >= 1", 3
+        Sessions, "reply", "any(peer not in session.haves for peer in session.pipeline.peers)", "False", 3
     ),
     "an entry node opens again with the same epoch": Sabotage(
         Sessions, "_open", "self.placer.next_epoch()", "max(session.epoch, 1)", 0

@@ -11,12 +11,12 @@ from swarm.cluster.cost import (
     LayerCost,
     LinkSpeed,
     ModelCost,
-    StageOf,
     decode_s,
     predict,
     prefill_s,
     step_s,
 )
+from swarm.cluster.pipeline import Stage
 from swarm.parts import EMBED, LM_HEAD, Part
 from swarm.wire.ids import PeerId
 
@@ -34,33 +34,26 @@ def wire(a: PeerId, b: PeerId) -> LinkSpeed:
 
 
 def test_a_decode_step_reads_the_layers_once() -> None:
-    assert step_s(MODEL, StageOf(device(), 0, 5), context=0) == pytest.approx(5 * 100e6 / 10e9)
+    assert step_s(MODEL, Stage(0, 5, (device(),)), context=0) == pytest.approx(5 * 100e6 / 10e9)
 
 
 def test_the_last_stage_also_reads_the_head() -> None:
-    assert step_s(MODEL, StageOf(device(), 5, 10), context=0) == pytest.approx((500e6 + 80e6) / 10e9)
+    assert step_s(MODEL, Stage(5, 10, (device(),)), context=0) == pytest.approx((500e6 + 80e6) / 10e9)
 
 
 def test_kv_of_the_context_is_read_too() -> None:
-    without, with_kv = (step_s(MODEL, StageOf(device(), 0, 5), context=c) for c in (0, 4000))
+    without, with_kv = (step_s(MODEL, Stage(0, 5, (device(),)), context=c) for c in (0, 4000))
     assert with_kv - without == pytest.approx(5 * 4000 * 1000 / 10e9)
 
 
 def test_overheads_are_per_layer_and_per_step() -> None:
     slow = device(layer_s=1e-3, step_s=2e-3)
-    extra = step_s(MODEL, StageOf(slow, 0, 5), 0) - step_s(MODEL, StageOf(device(), 0, 5), 0)
+    extra = step_s(MODEL, Stage(0, 5, (slow,)), 0) - step_s(MODEL, Stage(0, 5, (device(),)), 0)
     assert extra == pytest.approx(7e-3)
 
 
 def test_a_chunk_is_bound_by_arithmetic_where_that_takes_longer() -> None:
-    assert step_s(MODEL, StageOf(device(), 0, 5), 0, n_tokens=128) == pytest.approx(128 * 5 * 200e6 / 50e9)
-
-
-def test_weights_that_fit_the_cache_are_read_at_its_rate() -> None:
-    cached = device(cache_bytes=2_000_000_000, cached_bytes_per_s=40e9, macs_per_s=1e12)
-    assert step_s(MODEL, StageOf(cached, 0, 5), 0) == pytest.approx(500e6 / 40e9)
-    too_small = device(cache_bytes=500_000_000, cached_bytes_per_s=40e9)
-    assert step_s(MODEL, StageOf(too_small, 0, 5), 0) == pytest.approx(500e6 / 10e9)
+    assert step_s(MODEL, Stage(0, 5, (device(),)), 0, n_tokens=128) == pytest.approx(128 * 5 * 200e6 / 50e9)
 
 
 def test_one_token_reads_its_share_of_the_experts_and_many_read_nearly_all() -> None:
@@ -74,18 +67,18 @@ def test_a_hop_is_half_a_round_trip_the_bytes_and_the_message() -> None:
 
 
 def test_a_token_goes_once_round_the_ring() -> None:
-    stages = [StageOf(device("a"), 0, 5), StageOf(device("b"), 5, 10)]
+    stages = [Stage(0, 5, (device("a"),)), Stage(5, 10, (device("b"),))]
     hops = wire(PeerId("a"), PeerId("b")).hop_s(4096 * 4) + wire(PeerId("b"), PeerId("a")).hop_s(TOKEN_BYTES)
     assert decode_s(MODEL, stages, wire, 0) == pytest.approx(sum(step_s(MODEL, s, 0) for s in stages) + hops)
 
 
 def test_one_stage_has_no_hops() -> None:
-    prediction = predict(MODEL, [StageOf(device(), 0, 10)], wire, context=0, prompt=1, chunk=128)
+    prediction = predict(MODEL, [Stage(0, 10, (device(),))], wire, context=0, prompt=1, chunk=128)
     assert prediction.hop_s == () and prediction.tokens_per_s == pytest.approx(10e9 / 1080e6)
 
 
 def test_chunks_of_a_prefill_overlap_on_the_stages() -> None:
-    stages = [StageOf(device("a"), 0, 5), StageOf(device("b"), 5, 10)]
+    stages = [Stage(0, 5, (device("a"),)), Stage(5, 10, (device("b"),))]
     one, eight = (prefill_s(MODEL, stages, wire, n * 128, 128) for n in (1, 8))
     chunk = step_s(MODEL, stages[0], 0, 128)
     assert one > 2 * chunk
@@ -93,13 +86,13 @@ def test_chunks_of_a_prefill_overlap_on_the_stages() -> None:
 
 
 def test_with_as_many_chats_as_stages_the_slowest_sets_the_pace() -> None:
-    stages = [StageOf(device("a"), 0, 7), StageOf(device("b"), 7, 10)]
+    stages = [Stage(0, 7, (device("a"),)), Stage(7, 10, (device("b"),))]
     prediction = predict(MODEL, stages, wire, context=0, prompt=1, chunk=128)
     assert prediction.busy_tokens_per_s == pytest.approx(1 / step_s(MODEL, stages[0], 0))
 
 
 def test_devices_that_do_not_reach_each_other_are_an_error() -> None:
-    stages = [StageOf(device("a"), 0, 5), StageOf(device("b"), 5, 10)]
+    stages = [Stage(0, 5, (device("a"),)), Stage(5, 10, (device("b"),))]
     with pytest.raises(ValueError, match="a does not reach b"):
         decode_s(MODEL, stages, lambda a, b: None, 0)
 

@@ -8,7 +8,8 @@ from random import Random
 
 import pytest
 
-from swarm.cluster.cost import Device, LayerCost, LinkOf, LinkSpeed, ModelCost, StageOf, decode_s
+from swarm.cluster.cost import Device, LayerCost, LinkOf, LinkSpeed, ModelCost, decode_s
+from swarm.cluster.pipeline import Stage
 from swarm.cluster.planner import Demand, NoPlan, Plan, plan
 from swarm.cluster.search import EXACT_DEVICES, Search
 from swarm.parts import Part, all_parts
@@ -38,7 +39,7 @@ def planned(result: Plan | NoPlan) -> Plan:
 
 
 def holders(result: Plan | NoPlan) -> list[tuple[str, int, int]]:
-    return [(stage.name, stage.first, stage.end) for stage in planned(result).stages]
+    return [(stage.leader.name, stage.first, stage.end) for stage in planned(result).stages]
 
 
 def brute_force(demand: Demand, devices: list[Device], link: LinkOf) -> float:
@@ -49,7 +50,7 @@ def brute_force(demand: Demand, devices: list[Device], link: LinkOf) -> float:
         for order in permutations(devices, k):
             for inner in combinations(range(1, n), k - 1):
                 ends = [0, *inner, n]
-                stages = [StageOf(d, a, b) for d, a, b in zip(order, ends[:-1], ends[1:], strict=True)]
+                stages = [Stage(a, b, (d,)) for d, a, b in zip(order, ends[:-1], ends[1:], strict=True)]
                 if all(_fits(demand, stage) for stage in stages):
                     try:
                         best = min(best, decode_s(demand.model, stages, link, demand.context))
@@ -58,10 +59,10 @@ def brute_force(demand: Demand, devices: list[Device], link: LinkOf) -> float:
     return best
 
 
-def _fits(demand: Demand, stage: StageOf) -> bool:
+def _fits(demand: Demand, stage: Stage[Device]) -> bool:
     memory = demand.model.stage_weight_bytes(stage.first, stage.end)
     memory += demand.sessions * demand.model.stage_kv_bytes(stage.first, stage.end, demand.context)
-    return memory <= stage.device.memory_bytes
+    return memory <= stage.leader.memory_bytes
 
 
 @pytest.mark.parametrize("seed", range(30))
@@ -158,9 +159,9 @@ def test_devices_that_do_not_reach_each_other_are_not_neighbours() -> None:
 def test_ties_go_to_the_device_that_has_the_chunks() -> None:
     holder = device(2, 2000, 10, held=frozenset(all_parts(10)))
     result = planned(plan(Demand(model(), 0), [device(1, 2000, 10), holder], wired))
-    assert [stage.name for stage in result.stages] == ["d2"] and result.stages[0].fetch_bytes == 0
+    assert [stage.leader.name for stage in result.stages] == ["d2"] and result.stages[0].leader.fetch_bytes == 0
     faster = device(1, 2000, 12)
-    assert planned(plan(Demand(model(), 0), [faster, holder], wired)).stages[0].name == "d1"
+    assert planned(plan(Demand(model(), 0), [faster, holder], wired)).stages[0].leader.name == "d1"
 
 
 def test_memory_counts_kv_for_every_session() -> None:
@@ -172,7 +173,7 @@ def test_memory_counts_kv_for_every_session() -> None:
 def test_a_full_disk_takes_no_layer_that_is_not_there_yet() -> None:
     full = Device(PeerId("1" * 32), "full", 2000 * MB, 0, 50e9, 50e9)
     result = planned(plan(Demand(model(), 0), [full, device(2, 2000, 10)], wired))
-    assert [stage.name for stage in result.stages] == ["d2"]
+    assert [stage.leader.name for stage in result.stages] == ["d2"]
     assert result.left_out[0].reason == "its disk is full"
 
 
@@ -204,7 +205,7 @@ def test_a_model_that_nobody_has_can_be_planned_but_not_placed() -> None:
 def test_an_excluded_device_takes_no_part_and_says_its_reason() -> None:
     odd = device(1, 2000, 50, excluded="it runs another version")
     result = planned(plan(Demand(model(), 0), [odd, device(2, 2000)], wired))
-    assert [stage.name for stage in result.stages] == ["d2"]
+    assert [stage.leader.name for stage in result.stages] == ["d2"]
     assert result.left_out[0].reason == "it runs another version"
 
 
@@ -213,8 +214,8 @@ def test_no_device_at_all_is_no_plan() -> None:
 
 
 def test_the_search_counts_a_step_as_the_cost_model_does() -> None:
-    d = device(1, 5000, 20, cache_bytes=400 * MB, cached_bytes_per_s=80e9, layer_s=1e-4, held=frozenset(all_parts(10)))
+    d = device(1, 5000, 20, layer_s=1e-4, held=frozenset(all_parts(10)))
     search = Search(model(), [d], wired, 1024, 1)
     for first, end in ((0, 1), (0, 10), (3, 5), (7, 10)):
-        stage = StageOf(d, first, end)
+        stage = Stage(first, end, (d,))
         assert search.costs[0][first, end] == pytest.approx(decode_s(model(), [stage], wired, 1024))

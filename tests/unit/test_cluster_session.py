@@ -169,7 +169,7 @@ class Remote:
         return [e.message for e in effects if isinstance(e, Send) and e.to == OTHER and isinstance(e.message, kind)]
 
     def start(self, prompt: tuple[int, ...], n_tokens: int = 50) -> list[Effect]:
-        """AnswerRequest, place and open; return what follows when the stage has opened."""
+        """Ask, place and open; return what follows when the stage has opened."""
         (offer,) = self.sent(self.core.ask(ask(prompt, n_tokens), 0.0), PlacementOffer)
         epoch = offer.placement.epoch
         assert self.sent(self.hear(PlacementReply(MODEL, epoch, True, ""), 0.0), PlacementCommit)
