@@ -34,9 +34,9 @@ INLINE vi vi_bits(vi v, int from, int to, int mask) {
   return _mm512_and_si512(v, _mm512_set1_epi8((char)(mask << to)));
 }
 INLINE vi vi_byte(vi v) { return _mm512_xor_si512(v, _mm512_set1_epi8((char)0x80)); }
-INLINE vi vi_lookup(vi v) {
-  const vi table = _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)sw_iq4_values));
-  return _mm512_shuffle_epi8(vi_byte(table), v);
+INLINE vi vi_lookup(const int8_t *table, vi v) {
+  const vi values = _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)table));
+  return _mm512_shuffle_epi8(vi_byte(values), v);
 }
 
 INLINE vf vf_load(const float *p) { return _mm512_loadu_ps(p); }
