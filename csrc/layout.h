@@ -39,7 +39,15 @@ static inline float sw_bf16_to_f32(uint16_t h) {
   return f;
 }
 
-extern const int8_t sw_iq4_values[16];
+/* 2^(e - 128), also where that is subnormal: half the scale of MXFP4, whose values are therefore doubled. */
+static inline float sw_e8m0_to_float(uint8_t e) {
+  uint32_t u = e < 2 ? 0x00200000u << e : (uint32_t)(e - 1) << 23;
+  float f;
+  memcpy(&f, &u, 4);
+  return f;
+}
+
+extern const int8_t sw_iq4_values[16], sw_fp4_values[16];
 
 /* One 32-column block of a panel in the clear: the quants less their offset, d and m (or dmin), and in super-blocks the
  * integer scales and mins of both halves. */

@@ -52,6 +52,12 @@ INLINE vf vf_bf16(const uint8_t *p) {
 }
 INLINE vf vf_u8(const uint8_t *p) { return vf_int(_mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)p))); }
 INLINE vf vf_s8(const uint8_t *p) { return vf_int(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)p))); }
+INLINE vf vf_e8m0(const uint8_t *p) { /* e < 2: 2^21 << e, else (e - 1) << 23 */
+  const vi e = _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)p)), one = vi_set32(1 << 21);
+  const vi subnormal = _mm512_add_epi32(_mm512_min_epi32(_mm512_slli_epi32(e, 21), one), one);
+  const vi normal = _mm512_sub_epi32(_mm512_slli_epi32(e, 23), vi_set32(1 << 23));
+  return _mm512_castsi512_ps(_mm512_max_epi32(normal, subnormal));
+}
 
 typedef struct {
   const int8_t *q;

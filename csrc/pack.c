@@ -8,6 +8,7 @@
 #define ONES 0x01010101u
 
 const int8_t sw_iq4_values[16] = {-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113};
+const int8_t sw_fp4_values[16] = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12}; /* twice those of E2M1 */
 
 const char *sw_type_name(int type) {
 #define SW_NAME(name, number, ...) [number] = #name,
@@ -321,7 +322,7 @@ static inline int iq4xs_scale(const uint8_t *s, int j) {
 static void clear_scales(int type, const uint8_t *block, int j, int r, sw_clear *out) {
   const sw_quant *quant = &sw_quants[type];
   const uint8_t *s = block + 32 * quant->n_half + r;
-  out->d[r] = sw_half_to_float(half_at(block, 0, r));
+  out->d[r] = quant->scales == SW_SCALES_E8M0 ? sw_e8m0_to_float(*s) : sw_half_to_float(half_at(block, 0, r));
   out->m[r] = quant->n_half > 1 ? sw_half_to_float(half_at(block, 1, r)) : 0;
   for (int h = 0; h < 2; h++) {
     int scale = 1, min = 0;
@@ -344,6 +345,7 @@ static int value_of(const sw_quant *quant, uint8_t q) {
   switch (quant->values) {
     case SW_VALUES_INT8: return (int8_t)q;
     case SW_VALUES_IQ4: return sw_iq4_values[q];
+    case SW_VALUES_FP4: return sw_fp4_values[q];
     default: return q - quant->offset;
   }
 }

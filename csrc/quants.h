@@ -19,11 +19,12 @@ enum sw_formula {
 /* How the scale bytes of a block hold its integer scales and mins. */
 enum sw_scales {
   SW_SCALES_NONE = 0,
-  SW_SCALES_K4,  /* 8 scales and 8 mins of 6 bits in 12 bytes */
-  SW_SCALES_IQ4, /* 8 scales of 6 bits, less 32: 2 bytes of high bits, 4 of low nibbles */
-  SW_SCALES_Q3,  /* 16 scales of 6 bits, less 32: 8 bytes of low nibbles, 4 of high bits */
-  SW_SCALES_Q2,  /* 16 bytes: the scale in the low nibble, the min in the high one */
-  SW_SCALES_INT8 /* 16 signed bytes */
+  SW_SCALES_K4,   /* 8 scales and 8 mins of 6 bits in 12 bytes */
+  SW_SCALES_IQ4,  /* 8 scales of 6 bits, less 32: 2 bytes of high bits, 4 of low nibbles */
+  SW_SCALES_Q3,   /* 16 scales of 6 bits, less 32: 8 bytes of low nibbles, 4 of high bits */
+  SW_SCALES_Q2,   /* 16 bytes: the scale in the low nibble, the min in the high one */
+  SW_SCALES_INT8, /* 16 signed bytes */
+  SW_SCALES_E8M0  /* no integers: one byte that is d itself, a power of two */
 };
 
 /* How some bits of 32 columns (sub-block j) lie in a GGUF block. */
@@ -40,7 +41,8 @@ enum sw_order {
 enum sw_values {
   SW_VALUES_PLAIN = 0, /* itself, less the type's offset */
   SW_VALUES_INT8,      /* itself, a signed byte */
-  SW_VALUES_IQ4        /* an entry of sw_iq4_values */
+  SW_VALUES_IQ4,       /* an entry of sw_iq4_values */
+  SW_VALUES_FP4        /* an entry of sw_fp4_values */
 };
 
 /* A row a type, in the order of the numbers, which are those of the ggml_type enum in GGUF files. Places are bytes from
@@ -63,7 +65,8 @@ enum sw_values {
   X(Q6_K,    14, SUPER,     256, 210, 208, -1,  (INT8, 192, 16), (STRIPES_Q6, 0, 4), (STRIPES, 128, 2), PLAIN, 32)     \
   X(IQ4_NL,  20, BLOCK,      32,  18,   0, -1,  (NONE, 0, 0),   (NIBBLES, 2, 4),     (NONE, 0, 0),      IQ4,    0)     \
   X(IQ4_XS,  23, SUPER,     256, 136,   0, -1,  (IQ4, 2, 6),    (NIBBLES, 8, 4),     (NONE, 0, 0),      IQ4,    0)     \
-  X(BF16,    30, FLOAT,       1,   2,  -1, -1,  (NONE, 0, 0),   (NONE, 0, 0),        (NONE, 0, 0),      PLAIN,  0)
+  X(BF16,    30, FLOAT,       1,   2,  -1, -1,  (NONE, 0, 0),   (NONE, 0, 0),        (NONE, 0, 0),      PLAIN,  0)     \
+  X(MXFP4,   39, BLOCK,      32,  17,  -1, -1,  (E8M0, 0, 1),   (NIBBLES, 1, 4),     (NONE, 0, 0),      FP4,    0)
 /* clang-format on */
 
 #define SW_ENUM(name, number, ...) SW_##name = number,

@@ -184,6 +184,17 @@ def _iq4_xs(blocks: Blocks) -> F32:
     return _scale(blocks["d"]) * scales.astype(np.float32)[..., None] * _LEVELS[q]
 
 
+# The values of MXFP4, doubled (OCP Microscaling Formats, E2M1), for half of its scale (E8M0).
+_FP4_VALUES = np.array((0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12), dtype=np.float32)
+
+
+def _mxfp4(blocks: Blocks) -> F32:
+    e = blocks["e"].astype(np.uint32)
+    bits = np.where(e < 2, np.uint32(0x00200000) << e, (e - np.uint32(1)) << np.uint32(23))
+    half_scale = bits.astype(np.uint32).view(np.float32)[..., None, None]
+    return np.asarray(half_scale * _FP4_VALUES[_bit_fields(blocks["q"], 4, 2)], dtype=np.float32)
+
+
 Fields = list[tuple[str, str] | tuple[str, str, tuple[int]]]
 
 _READERS: dict[str, tuple[Fields, Callable[[Blocks], F32]]] = {
@@ -205,6 +216,7 @@ _READERS: dict[str, tuple[Fields, Callable[[Blocks], F32]]] = {
     "Q6_K": ([("q", "u1", (128,)), ("high", "u1", (64,)), ("scales", "i1", (16,)), ("d", "<f2")], _q6_k),
     "IQ4_NL": ([("d", "<f2"), ("q", "u1", (16,))], _iq4_nl),
     "IQ4_XS": ([("d", "<f2"), ("scales_high", "<u2"), ("scales_low", "u1", (4,)), ("q", "u1", (128,))], _iq4_xs),
+    "MXFP4": ([("e", "u1"), ("q", "u1", (16,))], _mxfp4),
 }
 
 QUANTS: dict[int, Quant] = {row[0]: Quant(*row) for row in _native.quant_types()}
@@ -237,7 +249,6 @@ _TYPE_NAMES = {
     36: "IQ4_NL_4_4",
     37: "IQ4_NL_4_8",
     38: "IQ4_NL_8_8",
-    39: "MXFP4",
     40: "NVFP4",
     41: "Q1_0",
 }

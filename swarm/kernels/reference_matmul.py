@@ -245,9 +245,17 @@ def iq4_xs(b: U8) -> Clear:
     return supers(q, half(b, 0), (low | high << 4).astype(np.int32) - 32)
 
 
+FP4_VALUES = np.array([0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12], np.int32)
+
+
+def mxfp4(b: U8) -> Clear:
+    return Clear(FP4_VALUES[nibbles(b[..., 1:])], np.ldexp(np.float32(1), b[..., 0].astype(np.int32) - 128))
+
+
 CLEAR = {
     "Q4_0": q4_0, "Q4_1": q4_1, "Q5_0": q5_0, "Q5_1": q5_1, "Q8_0": q8_0, "IQ4_NL": iq4_nl, "IQ4_XS": iq4_xs,
     "Q2_K": q2_k, "Q3_K": q3_k, "Q4_K": q4_k, "Q5_K": q5_k, "Q6_K": q6_k,
+    "MXFP4": mxfp4,
 }  # fmt: skip
 FLOATS = {
     "F32": lambda b: b.view(np.float32),

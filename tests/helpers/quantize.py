@@ -10,7 +10,7 @@ import numpy as np
 
 from swarm.kernels.quants import IQ4_LEVELS, Quant, quant_by_name
 
-BY_PACKAGE = ("F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1")
+BY_PACKAGE = ("F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "MXFP4")
 
 
 def quantize(quant: Quant | str, values: np.ndarray) -> np.ndarray:

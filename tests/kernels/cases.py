@@ -27,6 +27,8 @@ SCALES = {
     "Q4_K": (0, 2),
     "Q5_K": (0, 2),
 }
+# Where d is a power of two in one byte, which may not become infinite.
+EXPONENTS = {"MXFP4": 0}
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,9 @@ def random_blocks(name: str, rows: int, cols: int, rng: np.random.Generator) -> 
         return quantize(values, gguf.GGMLQuantizationType[name]).view(np.uint8).reshape(rows, -1)
     n = cols // BLOCK[name]
     blocks = rng.integers(0, 256, (rows, n, BYTES[name]), dtype=np.uint8)
+    if name in EXPONENTS:
+        blocks[:, :, EXPONENTS[name]] = rng.integers(110, 128, (rows, n))
+        return blocks.reshape(rows, -1)
     for at in SCALES.get(name, (0,)):
         half = (rng.standard_normal((rows, n, 1), dtype=np.float32) * 0.01).astype(np.float16)
         blocks[:, :, at : at + 2] = half.view(np.uint8)
@@ -79,7 +84,8 @@ def extreme_blocks(name: str, rows: int, cols: int, rng: np.random.Generator) ->
     blocks = random_blocks(name, rows, cols, rng).reshape(rows, cols // BLOCK[name], BYTES[name])
     if name in FLOATS:
         return blocks.reshape(rows, -1)
-    keep = [i for at in SCALES.get(name, (0,)) for i in (at, at + 1)]
+    halves = SCALES.get(name, (0,))
+    keep = [EXPONENTS[name]] if name in EXPONENTS else [i for at in halves for i in (at, at + 1)]
     scales = blocks[:, :, keep].copy()
     blocks[:] = rng.choice(np.array([0, 255, 128, 127], np.uint8), (rows, 1, 1))
     blocks[:, :, keep] = scales

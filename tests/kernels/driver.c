@@ -54,6 +54,7 @@ static void fill_blocks(int type, uint8_t *p, size_t n_blocks) {
     for (int i = 0; i < quant->bytes; i++) p[i] = (uint8_t)next();
     if (quant->formula == SW_FORMULA_FLOAT) p[quant->bytes - 1] &= 0xbf;
     for (int i = 0; i < quant->n_half; i++) p[quant->half[i] + 1] &= 0xbf;
+    if (quant->scales == SW_SCALES_E8M0) p[quant->scale_at] &= 0x7f;
   }
 }
 
@@ -82,6 +83,7 @@ static void run(const sw_kernels *k, int type, const shape *s, int number) {
     if (!extreme || quant->formula == SW_FORMULA_FLOAT) fill_blocks(type, src, n_blocks);
     for (size_t b = 0; extreme && b < n_blocks; b++) {
       for (int i = 0; i < quant->n_half; i++) src[b * quant->bytes + quant->half[i] + 1] = 0x3c;
+      if (quant->scales == SW_SCALES_E8M0) src[b * quant->bytes + quant->scale_at] = 0x7f;
     }
     sw_pack(&m, w, src, 0, s->rows);
     fill_floats((float *)f, (size_t)n * cols, extreme);
