@@ -3,19 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import sys
-import time
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from swarm.cli import answers, last_chat, loading, options, prompt, slash
-from swarm.cli.conversation import Conversation
-from swarm.cli.last_chat import KeepChat, LastChat, Pending
-from swarm.cli.terminal import DIM, RED, WrappedLine, columns, note, paint
-from swarm.errors import SwarmError
-
-if TYPE_CHECKING:
-    from swarm.engine.sampling import SamplingParams
+from swarm.cli.chat_loop import Chat
 
 HELP = "Talk with a model. Type a question and press Enter; /help lists what else there is."
 EXAMPLES = """\
@@ -25,120 +16,6 @@ EXAMPLES = """\
   swarm chat --temp 0 --seed 1            the same answers every time
   echo "Why is the sky blue?" | swarm chat
 """
-
-# What the line after an answer says when the model did not end it by itself.
-ENDINGS = {
-    "cancelled": "stopped; ",
-    "length": "cut short by --max-tokens; ",
-    "context": "the context is full, /clear starts anew; ",
-}
-
-
-class Chat:
-    """One conversation with one model; the commands of /help change it."""
-
-    def __init__(
-        self,
-        model: answers.ChatModel,
-        *,
-        model_name: str,
-        context: int,
-        params: SamplingParams,
-        max_tokens: int | None = None,
-        system: str = "",
-        interactive: bool = False,
-        keep: KeepChat = last_chat.keep_nothing,
-    ) -> None:
-        self.model = model
-        self.model_name = model_name
-        self.context = context
-        self.params = params
-        self.max_tokens = max_tokens
-        self.interactive = interactive
-        self.keep = keep
-        self.conversation = Conversation(system)
-        self.thinking: bool | None = None
-        self.last: answers.Answer | None = None
-        self.total_tokens = 0
-        self.total_s = 0.0
-
-    def loop(self, read: prompt.Reader) -> None:
-        """Read and answer until the end of input; an error of one turn does not end the chat."""
-        while True:
-            try:
-                line = read()
-            except KeyboardInterrupt:
-                self.say("(Ctrl-D or /exit leaves)")
-                continue
-            except EOFError:
-                return
-            try:
-                self.handle(line)
-            except EOFError:
-                return
-            except SwarmError as error:
-                self.complain(str(error))
-
-    def handle(self, line: str) -> None:
-        """Answer a question or perform a command; two slashes say one to the model."""
-        if not line.strip():
-            return
-        if line.startswith("/") and not line.startswith("//"):
-            slash.perform(self, line)
-        else:
-            self.answer(line.removeprefix("/") if line.startswith("//") else line, self.conversation)
-
-    def answer(self, question: str, before: Conversation) -> None:
-        """Ask `question` after `before`, show the answer, and take both into the conversation."""
-        started = time.monotonic()
-        # With its seed the same answer can be given again, should it be cut off.
-        params = self.params.seeded()
-        self.keep(before, self.model_name, Pending(question, params, self.max_tokens, self.thinking))
-        generation = self.model.chat(
-            before.messages(question),
-            max_tokens=self.max_tokens,
-            params=params,
-            thinking=self.thinking,
-            progress=answers.ReadingNote(sys.stdout) if self.interactive else None,
-        )
-        answer = answers.show_answer(generation, sys.stdout, stoppable=self.interactive)
-        self.conversation = before.answered(question, answer.text)
-        self.keep(self.conversation, self.model_name, None)
-        self.last = answer
-        self.total_tokens += answer.stats.generated_tokens
-        self.total_s += time.monotonic() - started
-        self.remark(answer)
-
-    def go_on(self, last: LastChat) -> None:
-        """Take up a conversation; an answer that was cut off is given again, the same text."""
-        self.conversation = last.conversation
-        if last.conversation.turns:
-            turn = last.conversation.turns[-1]
-            self.say(f"> {turn.user}\n{turn.answer}")
-        pending = last.pending
-        if pending is not None:
-            self.say(f"> {pending.question}")
-            usual = (self.params, self.max_tokens, self.thinking)
-            self.params, self.max_tokens, self.thinking = pending.params, pending.max_tokens, pending.thinking
-            try:
-                self.answer(pending.question, self.conversation)
-            finally:
-                self.params, self.max_tokens, self.thinking = usual
-
-    def remark(self, answer: answers.Answer) -> None:
-        """The dim line after an answer."""
-        ending = ENDINGS.get(answer.finish_reason or "", "")
-        note(f"[{ending}{answers.figures(answer)}]")
-        if self.interactive:
-            print()
-
-    def say(self, text: str) -> None:
-        """A word of the chat itself, not of the model."""
-        print(paint(WrappedLine().fit(text, columns(sys.stdout)), DIM))
-
-    def complain(self, text: str) -> None:
-        """One line about what went wrong in this turn."""
-        print(paint(f"swarm: {' '.join(text.split())}", RED, sys.stderr), file=sys.stderr, flush=True)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -166,10 +43,11 @@ def run(args: argparse.Namespace) -> int:
         system=args.system or "",
         interactive=interactive,
         keep=last_chat.keep,
+        perform=slash.perform,
     )
     if interactive:
         chat.say(f"{name}. Type a question; /help for more, Ctrl-D to leave.")
     if last is not None:
         chat.go_on(last)
-    chat.loop(prompt.terminal_reader() if interactive else prompt.pipe_reader())
+    chat.loop(prompt.terminal_reader(slash.COMMANDS) if interactive else prompt.pipe_reader())
     return 0

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from swarm import config
-from swarm.cli.slash import COMMANDS
 from swarm.limits import MAX_PIPED_PROMPT_BYTES
 
 if TYPE_CHECKING:
@@ -21,13 +20,13 @@ CONTINUED = ". "
 Reader = Callable[[], str]  # the next question; EOFError at the end
 
 
-def terminal_reader() -> Reader:
+def terminal_reader(commands: Iterable[str]) -> Reader:
     """A prompt with history, pasting of several lines, and completion of /commands."""
-    session = make_session(_history(config.user_data_dir() / "history"))
+    session = make_session(_history(config.user_data_dir() / "history"), commands)
     return session.prompt
 
 
-def make_session(history: History) -> PromptSession[str]:
+def make_session(history: History, commands: Iterable[str] = ()) -> PromptSession[str]:
     """The prompt itself; it takes the terminal's size anew whenever that changes."""
     from prompt_toolkit import PromptSession
     from prompt_toolkit.completion import WordCompleter
@@ -39,7 +38,7 @@ def make_session(history: History) -> PromptSession[str]:
         prompt_continuation=CONTINUED,
         history=history,
         key_bindings=_key_bindings(),
-        completer=WordCompleter([f"/{name}" for name in COMMANDS], sentence=True),
+        completer=WordCompleter([f"/{name}" for name in commands], sentence=True),
         complete_while_typing=False,
         complete_style=CompleteStyle.READLINE_LIKE,
     )

@@ -17,7 +17,7 @@ from swarm.files import PRIVATE, replace_file
 from swarm.limits import MAX_CHAT_FILE_BYTES
 
 if TYPE_CHECKING:
-    from swarm.cli.chat import Chat
+    from swarm.cli.chat_loop import Chat
     from swarm.engine.sampling import SamplingFields
 
 Number = TypeVar("Number", int, float)

@@ -119,8 +119,12 @@ def columns(stream: TextIO) -> int:
 
 
 def _cells(char: str) -> int:
-    """How many cells of a terminal a character takes (Unicode Standard Annex 11)."""
-    if char.isascii():
+    """How many cells of a terminal a character takes (Unicode Standard Annex 11).
+
+    Rather one too many: then a line breaks early, while one that is too long breaks in the middle of a word. So vowel
+    signs of Indic scripts count, which tmux shows in a cell of their own and the package wcwidth gives none.
+    """
+    if char.isascii() or char == "\xad":  # a soft hyphen shows
         return 1
     if unicodedata.category(char) in ("Mn", "Me", "Cf"):
         return 0

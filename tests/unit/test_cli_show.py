@@ -1,4 +1,4 @@
-"""`swarm show` and `swarm bench`: what they print, as text and as JSON."""
+"""`swarm show`: what it prints, as text and as JSON."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from swarm.cli import bench, machine, show
 from swarm.cli import main as cli
+from swarm.cli import show
 from tests.helpers.tiny import make_tiny
 
 ROOT = Path(__file__).parents[2]
@@ -72,39 +72,6 @@ def test_json_is_the_same_summary(mixture: Path, own_home: Path, capsys: pytest.
 def test_a_name_with_control_characters_does_not_reach_the_terminal(mixture: Path) -> None:
     summary = replace(show.summarise(mixture, "f16"), name="\x1b[2Jevil")
     assert show.lines(summary, "f16")[0].startswith("[2Jevil: glm4moe")
-
-
-def test_bench_measures_and_reports(mixture: Path, own_home: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    asked = ["bench", str(mixture), "--prompt", "16", "--gen", "4", "--repeat", "1", "--threads", "1", "--json"]
-    assert cli.main(asked) == 0
-    data = json.loads(capsys.readouterr().out)
-    assert (data["prompt_tokens"], data["generated_tokens"], data["threads"]) == (16, 4, 1)
-    assert data["prefill_tokens_per_s"] > 0 and data["decode_tokens_per_s"] > 0
-    assert data["read_bandwidth"] > 1e8
-    share = data["bytes_per_token"] * data["decode_tokens_per_s"] / data["read_bandwidth"]
-    assert data["bandwidth_share"] == pytest.approx(share)
-    assert "decode" in "\n".join(bench.lines(bench.BenchResult(**data)))
-
-
-def test_bench_refuses_more_tokens_than_the_context(
-    mixture: Path, own_home: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert cli.main(["bench", str(mixture), "--prompt", "512", "--gen", "4"]) == 2
-    assert "512 + 4 tokens are more than the model's context of 512" in capsys.readouterr().err
-
-
-def test_a_raspberry_pi_is_called_by_its_name(tmp_path: Path) -> None:
-    (tmp_path / "cpuinfo").write_text("processor\t: 0\nCPU part\t: 0xd0b\nRevision\t: d04170\n")
-    (tmp_path / "model").write_bytes(b"Raspberry Pi 5 Model B Rev 1.0\0")
-    named = machine.cpu_name(tmp_path / "cpuinfo", tmp_path / "model")
-    assert named == "Raspberry Pi 5 Model B Rev 1.0, Cortex-A76"
-
-
-def test_a_container_limit_counts_as_the_memory_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("swarm.cores.cgroup_memory", lambda: (500_000_000, 200_000_000))
-    memory = machine.memory()
-    assert (memory.total, memory.limited_by_group) == (500_000_000, True)
-    assert memory.available <= 300_000_000
 
 
 PEAK = """

@@ -74,6 +74,11 @@ def test_an_accent_of_its_own_takes_no_cell() -> None:
     assert fitted([text]) == [text]
 
 
+def test_a_soft_hyphen_and_the_vowel_signs_of_hindi_take_a_cell() -> None:
+    assert fitted(["\xad" * (WIDTH + 1)]) == ["\xad" * WIDTH, "\xad"]
+    assert fitted(["\u0915\u093e" * (WIDTH // 2) + "\u0915"]) == ["\u0915\u093e" * (WIDTH // 2), "\u0915"]
+
+
 def test_a_note_in_between_begins_a_line() -> None:
     line = WrappedLine()
     line.fit("half of a wo", WIDTH)

@@ -1,0 +1,179 @@
+"""The commands of a chat."""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from swarm.cli import slash
+from swarm.cli.chat_loop import Chat
+from swarm.engine.sampling import SamplingParams
+from swarm.errors import ConfigError, ContextFull
+from tests.helpers.chats import new_chat, reader
+from tests.helpers.fake_model import FakeModel, Piece
+
+NAMES = ["help", "clear", "system", "set", "undo", "regen", "save", "load", "stats", "think", "exit"]
+
+
+@pytest.fixture
+def talk(own_home: Path) -> Iterator[Callable[..., Chat]]:
+    """Run lines through a chat; return it."""
+
+    def go(*lines: str, model: FakeModel | None = None) -> Chat:
+        chat = new_chat(model)
+        chat.loop(reader(*lines))
+        return chat
+
+    yield go
+
+
+def test_help_lists_every_command(talk: Callable[..., Chat], capsys: pytest.CaptureFixture[str]) -> None:
+    talk("/help")
+    out = capsys.readouterr().out
+    assert list(slash.COMMANDS) == NAMES
+    for name in NAMES:
+        assert f"/{name}" in out
+
+
+def test_exit_ends_the_chat_before_what_follows(talk: Callable[..., Chat]) -> None:
+    model = FakeModel()
+    talk("/exit", "one", model=model)
+    talk("/quit", "one", model=model)
+    assert model.asked == []
+
+
+def test_clear_forgets_the_turns_and_keeps_the_system_text(talk: Callable[..., Chat]) -> None:
+    chat = talk("/system Be kind.", "one", "/clear")
+    assert chat.conversation.messages() == [{"role": "system", "content": "Be kind."}]
+
+
+def test_system_is_shown_set_and_taken_away(talk: Callable[..., Chat], capsys: pytest.CaptureFixture[str]) -> None:
+    chat = talk("/system", "/system Be kind.", "/system", "/system off")
+    assert capsys.readouterr().out.splitlines() == [
+        "no system text; /system TEXT sets one",
+        "the system text is set",
+        "Be kind.",
+        "no system text any more",
+    ]
+    assert chat.conversation.system == ""
+
+
+def test_undo_takes_back_the_last_turn(talk: Callable[..., Chat], capsys: pytest.CaptureFixture[str]) -> None:
+    chat = talk("one", "two", "/undo")
+    assert [turn.user for turn in chat.conversation.turns] == ["one"]
+    talk("/undo")
+    assert "there is nothing to undo" in capsys.readouterr().err
+
+
+def test_regen_answers_the_last_question_again(talk: Callable[..., Chat]) -> None:
+    model = FakeModel([[Piece("first")], [Piece("second")]])
+    chat = talk("why?", "/regen", model=model)
+    assert [(turn.user, turn.answer) for turn in chat.conversation.turns] == [("why?", "second")]
+    assert model.asked[0] == model.asked[1]
+
+
+def test_a_regen_that_fails_keeps_the_answer_there_was(talk: Callable[..., Chat]) -> None:
+    chat = talk("why?", "/regen", model=FakeModel([[Piece("first")], ContextFull("full")]))
+    assert [turn.answer for turn in chat.conversation.turns] == ["first"]
+
+
+def test_set_changes_how_the_next_answer_is_chosen(talk: Callable[..., Chat]) -> None:
+    model = FakeModel()
+    talk("/set temp 0.5", "/set top_k=7", "/set seed 3", "/set max_tokens 9", "q", "/set seed off", "q", model=model)
+    first, second = model.params
+    assert (first.temperature, first.top_k, first.seed, model.max_tokens[0]) == (0.5, 7, 3, 9)
+    assert second.seed not in (None, 3), "another one for every answer"
+
+
+def test_set_alone_shows_every_parameter(talk: Callable[..., Chat], capsys: pytest.CaptureFixture[str]) -> None:
+    talk("/set")
+    out = capsys.readouterr().out
+    for name in (*SamplingParams.__dataclass_fields__, "max_tokens"):
+        assert f"  {name} " in out
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("/set heat 1", "there is no 'heat' to set; there are temperature, top_k"),
+        ("/set temp hot", "/set temperature needs a number, not 'hot'"),
+        ("/set top_k 1.5", "/set top_k needs a whole number, not '1.5'"),
+        ("/set temp -1", "temperature is -1.0; it must be from 0 to 100"),
+        ("/set top_p nan", "top_p is nan; it must be from 0 to 1"),
+        ("/hlep", "there is no command /hlep; did you mean /help?"),
+        ("/think hard", "/think on, /think off, or /think auto"),
+        ("/load none", "none.json cannot be read (No such file or directory)"),
+        ("/regen", "there is nothing to answer again"),
+        ("/save /proc/no/where.json", "cannot be written"),
+    ],
+)
+def test_a_command_that_makes_no_sense_is_one_line(
+    talk: Callable[..., Chat], capsys: pytest.CaptureFixture[str], line: str, says: str
+) -> None:
+    talk(line)
+    out, err = capsys.readouterr()
+    assert says in err
+    assert err.count("\n") == 1 and out == ""
+
+
+def test_think_is_passed_to_the_model(talk: Callable[..., Chat]) -> None:
+    model = FakeModel()
+    talk("a", "/think on", "b", "/think off", "c", "/think auto", "d", model=model)
+    assert model.thinking == [None, True, False, None]
+
+
+def test_a_saved_chat_is_private_and_loads_in_another_chat(talk: Callable[..., Chat], own_home: Path) -> None:
+    before = talk("/system Be kind.", "one", "two", "/save mine")
+    path = own_home / ".local/share/swarm/chats/mine.json"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert talk("/load mine").conversation == before.conversation
+    assert talk(f"/load {path}").conversation == before.conversation
+
+
+def test_save_writes_over_a_saved_chat_and_over_nothing_else(
+    talk: Callable[..., Chat], own_home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    talk("one", "/save mine")
+    chat = talk("/load mine", "two", "/save mine")
+    assert talk("/load mine").conversation == chat.conversation
+    other = own_home / "other.json"
+    other.write_text("precious")
+    talk(f"/save {other}")
+    assert other.read_text() == "precious"
+    assert "is not a chat that /save wrote" in capsys.readouterr().err
+
+
+def test_load_alone_lists_what_was_saved(talk: Callable[..., Chat], capsys: pytest.CaptureFixture[str]) -> None:
+    talk("/load", "one", "/save b", "/save a", "/load")
+    out = capsys.readouterr().out
+    assert "there are no saved chats" in out and "saved chats: a, b" in out
+
+
+def test_stats_tell_how_full_the_context_is(talk: Callable[..., Chat], capsys: pytest.CaptureFixture[str]) -> None:
+    talk("/stats", "one", "/stats")
+    out = capsys.readouterr().out
+    assert "none yet" in out
+    assert "context    8 of 2,048 tokens, 0 of them reused" in out
+
+
+def test_set_refuses_a_number_out_of_range_and_keeps_the_old_one(talk: Callable[..., Chat]) -> None:
+    assert talk("/set temp 0.5", "/set temp 1000").params.temperature == 0.5
+
+
+def test_commands_are_found_by_their_short_names() -> None:
+    chat = new_chat()
+    for alias, name in slash.ALIASES.items():
+        if name != "exit":
+            with pytest.raises(ConfigError) if name == "regen" else _nothing():
+                slash.perform(chat, f"/{alias}")
+
+
+class _nothing:
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *args: object) -> None:
+        pass
