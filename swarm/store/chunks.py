@@ -48,6 +48,7 @@ class ChunkStore:
         self.quota_bytes = quota_bytes
         self._models: dict[ModelId, ModelChunks] = {}
         self._lock = RLock()
+        self._importing = RLock()
         # An SD card takes a second to flush; meanwhile chunks come and go.
         self._flusher = ThreadPoolExecutor(1, "flush")
         self._flush: Future[None] | None = None
@@ -63,20 +64,9 @@ class ChunkStore:
 
     def import_gguf(self, path: Path, *, threads: int = 1, progress: HashProgress | None = None) -> Manifest:
         """Offer a GGUF file to peers. It stays where it is; it is hashed unless that was done before."""
-        stamp = _stamp(path)
-        models = list(self._models.values())
-        imported = next((m for m in models if _read_stamp(m.directory) == stamp and m.source), None)
-        if imported is not None:
-            return imported.manifest
-        source = open_gguf(path)
-        manifest = manifest_of(source, threads=threads, progress=progress)
-        with self._lock:
-            self._close_model(manifest.id)
-            directory = self._write_manifest(manifest)
-            with disk_errors(self.root, "home"):
-                replace_file(directory / "source", msgpack.packb(stamp))
-            self._models[manifest.id] = ModelChunks(directory, manifest, source)
-        return manifest
+        # One at a time: the second of two who ask for the same file finds it done, and closes nothing under the first.
+        with self._importing:
+            return self._import(path, _stamp(path), threads, progress)
 
     def add_manifest(self, data: bytes, expected: ModelId) -> Manifest:
         """Begin to collect a model of which a peer sent the manifest; RemoteProtocolError when it is not that one."""
@@ -202,6 +192,21 @@ class ChunkStore:
                 if self._flush is not None:
                     self._flush.result()
                 self._flush = self._flusher.submit(chunks.sync)
+
+    def _import(self, path: Path, stamp: Stamp, threads: int, progress: HashProgress | None) -> Manifest:
+        models = list(self._models.values())
+        imported = next((m for m in models if _read_stamp(m.directory) == stamp and m.source), None)
+        if imported is not None:
+            return imported.manifest
+        source = open_gguf(path)
+        manifest = manifest_of(source, threads=threads, progress=progress)
+        with self._lock:
+            self._close_model(manifest.id)
+            directory = self._write_manifest(manifest)
+            with disk_errors(self.root, "home"):
+                replace_file(directory / "source", msgpack.packb(stamp))
+            self._models[manifest.id] = ModelChunks(directory, manifest, source)
+        return manifest
 
     def _open_directory(self, directory: Path) -> None:
         """Open one model; what is broken is left alone: its manifest may come again."""

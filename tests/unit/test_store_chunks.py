@@ -7,6 +7,7 @@ import shutil
 import signal
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -490,6 +491,29 @@ def test_a_store_that_cannot_be_made_says_why(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("not a directory")
     with pytest.raises(ResourceError, match="cannot write into"):
         ChunkStore(tmp_path / "file" / "store")
+
+
+def test_two_that_import_one_file_at_once_hash_it_once_and_close_nothing(
+    open_store, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = open_store()
+    both_ask = threading.Barrier(2)
+    hashed = []
+    manifest_of = chunks_module.manifest_of
+
+    def hash_it(*args: object, **kwargs: object) -> Manifest:
+        hashed.append(1)
+        return manifest_of(*args, **kwargs)
+
+    def read_it() -> bytes:
+        both_ask.wait()
+        stored = store.open(store.import_gguf(model).id)
+        return stored.raw("blk.0.attn_q.weight").tobytes()
+
+    monkeypatch.setattr(chunks_module, "manifest_of", hash_it)
+    with ThreadPoolExecutor(2) as pool:
+        first, second = (future.result() for future in [pool.submit(read_it), pool.submit(read_it)])
+    assert first == second and hashed == [1]
 
 
 def test_threads_may_put_and_read_at_the_same_time(seeder, open_store) -> None:
