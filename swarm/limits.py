@@ -72,7 +72,7 @@ PAIRING_TIMEOUT_S = 10.0  # one dialogue; both sides answer at once
 MAX_PAIRING_DIALOGUES = 4  # at the same time; each costs two scalar multiplications
 
 # --- GGUF files (more than any real file has; a hostile header must cost neither memory nor minutes)
-MAX_GGUF_PARTS = 256  # real models are split into at most about fifty
+MAX_SPLIT_FILES = 256  # real models are split into at most about fifty
 MAX_GGUF_HEADER_BYTES = 256 * 1024 * 1024  # metadata and tensor table: 6-25 MB for a vocabulary of 150,000
 MAX_GGUF_TENSORS = 65_536  # GLM-4.5 has 1,760; files with one tensor an expert have about 20,000
 MAX_GGUF_METADATA = 65_536  # keys; real files have about fifty

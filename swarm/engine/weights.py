@@ -19,6 +19,7 @@ from blake3 import blake3
 from swarm.errors import OutOfMemory
 from swarm.kernels import _native
 from swarm.kernels.quants import QUANTS, Quant, dequantize
+from swarm.models.header import TensorEntry
 from swarm.models.spec import EXPERT_ROLES, ModelSpec, NeededTensor, Role, TensorRef, tensors_needed
 from swarm.parts import Part, layers_of
 from swarm.units import size_text
@@ -37,18 +38,11 @@ MATRICES = frozenset(
 Progress = Callable[[int, int], None]  # bytes done, bytes in all
 
 
-class TensorInfo(Protocol):
-    """A line of the tensor table, as far as it matters here."""
-
-    @property
-    def quant(self) -> Quant: ...
-
-
 class TensorSource(Protocol):
     """What weights are read from: a GGUF file, or chunks that peers sent."""
 
     @property
-    def tensors(self) -> Mapping[str, TensorInfo]: ...
+    def tensors(self) -> Mapping[str, TensorEntry]: ...
 
     def raw(self, name: str, rows: Sequence[range] | None = None, columns: range | None = None) -> U8:
         """The stored bytes (rows, row_bytes) of these rows and columns of a matrix, or of these values of a vector."""

@@ -18,8 +18,8 @@ from swarm.kernels.quants import Quant
 from swarm.models.spec import RopeScaling
 
 
-class TensorInfo(Protocol):
-    """What a family file needs to know of a tensor: its shape, outermost dimension first, and how it is stored."""
+class TensorEntry(Protocol):
+    """A line of a model's tensor table: the shape, outermost dimension first, and how the values are stored."""
 
     @property
     def shape(self) -> tuple[int, ...]: ...
@@ -42,7 +42,7 @@ MAX_QUOTED = 80  # characters of a file's text shown in a message
 class Header:
     """Metadata and tensor table of one model file of architecture `arch`; keys are given without the `{arch}.`."""
 
-    def __init__(self, metadata: Mapping[str, Any], tensors: Mapping[str, TensorInfo]) -> None:
+    def __init__(self, metadata: Mapping[str, Any], tensors: Mapping[str, TensorEntry]) -> None:
         self.metadata = metadata
         self.tensors = tensors
         self.arch = architecture(metadata)

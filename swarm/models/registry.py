@@ -7,7 +7,7 @@ from typing import Any
 
 from swarm.errors import UnsupportedModel
 from swarm.models import chatglm, glm4, glm4moe, llama, qwen3, qwen3moe
-from swarm.models.header import Header, TensorInfo, quoted
+from swarm.models.header import Header, TensorEntry, quoted
 from swarm.models.spec import ModelSpec
 
 FAMILIES: dict[str, Callable[[Header], ModelSpec]] = {
@@ -20,7 +20,7 @@ FAMILIES: dict[str, Callable[[Header], ModelSpec]] = {
 }
 
 
-def spec_from_gguf(metadata: Mapping[str, Any], tensors: Mapping[str, TensorInfo]) -> ModelSpec:
+def spec_from_gguf(metadata: Mapping[str, Any], tensors: Mapping[str, TensorEntry]) -> ModelSpec:
     """The spec of a GGUF file, with every tensor it needs checked.
 
     Raise UnsupportedModel for a family or feature that Swarm does not run, BadModelFile for values or tensors that

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from swarm.errors import ConfigError
 from swarm.kernels.quants import Quant, quant_by_name
-from swarm.models.header import TensorInfo
+from swarm.models.header import TensorEntry
 from swarm.models.spec import EXPERT_ROLES, ModelSpec, MoeSpec, NeededTensor, tensors_needed
 from swarm.parts import EMBED, LM_HEAD, Part
 
@@ -28,12 +28,12 @@ class ModelSizes:
     active_per_token: int
 
 
-def needed_bytes(need: NeededTensor, tensors: Mapping[str, TensorInfo]) -> int:
+def needed_bytes(need: NeededTensor, tensors: Mapping[str, TensorEntry]) -> int:
     """Bytes of one needed tensor, all its experts together."""
     return need.n_experts * need.rows * tensors[need.ref.name].quant.row_bytes(need.cols)
 
 
-def model_sizes(spec: ModelSpec, tensors: Mapping[str, TensorInfo]) -> ModelSizes:
+def model_sizes(spec: ModelSpec, tensors: Mapping[str, TensorEntry]) -> ModelSizes:
     """The sizes of a model whose tensors were checked against `spec`."""
     embed = _sum(tensors_needed(spec, [EMBED]), tensors)
     output = _sum(tensors_needed(spec, [LM_HEAD]), tensors)
@@ -51,7 +51,7 @@ def model_sizes(spec: ModelSpec, tensors: Mapping[str, TensorInfo]) -> ModelSize
     )
 
 
-def _sum(needs: Iterable[NeededTensor], tensors: Mapping[str, TensorInfo]) -> int:
+def _sum(needs: Iterable[NeededTensor], tensors: Mapping[str, TensorEntry]) -> int:
     return sum(needed_bytes(need, tensors) for need in needs)
 
 
@@ -60,11 +60,11 @@ def _layer_needs(spec: ModelSpec, layer: int) -> list[NeededTensor]:
     return [need for need in needs if need.layer == layer]
 
 
-def _layer_bytes(spec: ModelSpec, layer: int, tensors: Mapping[str, TensorInfo]) -> int:
+def _layer_bytes(spec: ModelSpec, layer: int, tensors: Mapping[str, TensorEntry]) -> int:
     return _sum(_layer_needs(spec, layer), tensors)
 
 
-def _expert_bytes(spec: ModelSpec, layer: int, tensors: Mapping[str, TensorInfo]) -> int:
+def _expert_bytes(spec: ModelSpec, layer: int, tensors: Mapping[str, TensorEntry]) -> int:
     routed = [need._replace(n_experts=1) for need in _layer_needs(spec, layer) if need.role in EXPERT_ROLES]
     return _sum(routed, tensors)
 

@@ -24,7 +24,7 @@ from itertools import pairwise
 from math import gcd, lcm
 from typing import NamedTuple
 
-from swarm.models.header import TensorInfo
+from swarm.models.header import TensorEntry
 from swarm.models.spec import LayerSpec, ModelSpec, MoeSpec, Role, TensorRef
 
 FFN_STEP = 64  # columns of a feed-forward network that no cut divides: the engine's own step
@@ -87,7 +87,7 @@ WHOLE = frozenset({Role.EMBED, Role.OUTPUT_NORM, Role.ROPE_FREQS, Role.ROUTER, R
 )
 
 
-def narrow(spec: ModelSpec, tensors: Mapping[str, TensorInfo], bounds: SliceBounds) -> ModelSpec:
+def narrow(spec: ModelSpec, tensors: Mapping[str, TensorEntry], bounds: SliceBounds) -> ModelSpec:
     """The spec of a slice of a whole model, with the rectangle of every tensor that it holds.
 
     Raise ValueError for bounds outside the model, an empty range, or an edge inside of what no cut divides.
@@ -117,7 +117,7 @@ def narrow(spec: ModelSpec, tensors: Mapping[str, TensorInfo], bounds: SliceBoun
     )
 
 
-def cut_model(spec: ModelSpec, tensors: Mapping[str, TensorInfo], shares: Sequence[float]) -> list[SliceBounds]:
+def cut_model(spec: ModelSpec, tensors: Mapping[str, TensorEntry], shares: Sequence[float]) -> list[SliceBounds]:
     """Slices that make up the model, sized as near to these shares of it as the steps allow.
 
     Raise ValueError when there are not enough steps for all of them.
@@ -127,7 +127,7 @@ def cut_model(spec: ModelSpec, tensors: Mapping[str, TensorInfo], shares: Sequen
     return [SliceBounds(*(edge for axis in Axis for edge in edges[axis][i])) for i in range(len(shares))]
 
 
-def cut_steps(spec: ModelSpec, tensors: Mapping[str, TensorInfo]) -> dict[Axis, int]:
+def cut_steps(spec: ModelSpec, tensors: Mapping[str, TensorEntry]) -> dict[Axis, int]:
     """What no cut divides, along each axis: edges are multiples of it, or the end.
 
     A cut through columns must fall between blocks of the matrix and of the activation.
@@ -164,7 +164,7 @@ def _same(widths: Iterable[int]) -> int:
     return found.pop() if found else 0
 
 
-def _check(spec: ModelSpec, tensors: Mapping[str, TensorInfo], bounds: SliceBounds) -> None:
+def _check(spec: ModelSpec, tensors: Mapping[str, TensorEntry], bounds: SliceBounds) -> None:
     steps = cut_steps(spec, tensors)
     for axis, size in _sizes(spec).items():
         start, end = bounds.along(axis).start, bounds.along(axis).stop

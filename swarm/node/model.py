@@ -209,7 +209,7 @@ def packed_key(gguf: GGUF) -> str:
 
     from swarm.kernels import PACKED_LAYOUT
 
-    stamps = [(str(part), part.stat().st_size, part.stat().st_mtime_ns) for part in gguf.parts]
+    stamps = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in gguf.split_files]
     return blake3(repr((PACKED_LAYOUT, stamps)).encode() + bytes(gguf.header())).hexdigest()[:32]
 
 

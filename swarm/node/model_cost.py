@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from swarm.cluster.cost import LayerCost, ModelCost
-from swarm.engine.weights import MATRICES, TensorInfo, packed_bytes
+from swarm.engine.weights import MATRICES, packed_bytes
+from swarm.models.header import TensorEntry
 from swarm.models.sizes import kv_bytes_per_token
 from swarm.models.spec import EXPERT_ROLES, ModelSpec, NeededTensor, tensors_needed
 from swarm.parts import EMBED, LM_HEAD, Part
@@ -13,7 +14,7 @@ from swarm.parts import EMBED, LM_HEAD, Part
 F32_BYTES = 4  # vectors (norms, biases) are kept as floats
 
 
-def model_cost(name: str, spec: ModelSpec, tensors: Mapping[str, TensorInfo], kv: str = "f16") -> ModelCost:
+def model_cost(name: str, spec: ModelSpec, tensors: Mapping[str, TensorEntry], kv: str = "f16") -> ModelCost:
     """The cost of every part of a model."""
     kv_bytes = kv_bytes_per_token(spec, kv.upper(), n_layers=1)
     return ModelCost(
@@ -26,7 +27,7 @@ def model_cost(name: str, spec: ModelSpec, tensors: Mapping[str, TensorInfo], kv
     )
 
 
-def _layer(layer: int, spec: ModelSpec, tensors: Mapping[str, TensorInfo], kv_bytes: int) -> LayerCost:
+def _layer(layer: int, spec: ModelSpec, tensors: Mapping[str, TensorEntry], kv_bytes: int) -> LayerCost:
     needed = tensors_needed(spec, [Part(layer)])
     experts = [need for need in needed if need.role in EXPERT_ROLES]
     dense = [need for need in needed if need.role not in EXPERT_ROLES]
@@ -44,7 +45,7 @@ def _layer(layer: int, spec: ModelSpec, tensors: Mapping[str, TensorInfo], kv_by
     )
 
 
-def _bytes(needed: list[NeededTensor], tensors: Mapping[str, TensorInfo]) -> int:
+def _bytes(needed: list[NeededTensor], tensors: Mapping[str, TensorEntry]) -> int:
     return sum(
         packed_bytes(need, tensors[need.ref.name].quant) if need.role in MATRICES else F32_BYTES * need.rows * need.cols
         for need in needed

@@ -24,8 +24,8 @@ from blake3 import blake3
 
 from swarm.errors import DiskFull, ModelError, ModelNotFound, RemoteProtocolError, ResourceError
 from swarm.files import check_space, disk_errors, open_locked, replace_file
-from swarm.limits import MAX_GGUF_PARTS, MAX_MANIFEST_BYTES, MAX_MODELS, SYNC_BYTES
-from swarm.store.gguf import GGUF, open_gguf, part_paths
+from swarm.limits import MAX_MANIFEST_BYTES, MAX_MODELS, MAX_SPLIT_FILES, SYNC_BYTES
+from swarm.store.gguf import GGUF, open_gguf, split_paths
 from swarm.store.importing import HashProgress, manifest_of
 from swarm.store.manifest import Manifest
 from swarm.store.manifest_decoding import decode_manifest
@@ -37,7 +37,7 @@ from swarm.wire.ids import ChunkId, ModelId
 from swarm.wire.records import ModelHolding
 
 log = logging.getLogger(__name__)
-Stamp = list[list[str | int]]  # of each part: path, size, time of change
+Stamp = list[list[str | int]]  # of each file: path, size, time of change
 
 
 class ChunkStore:
@@ -246,20 +246,20 @@ class ChunkStore:
 
 def _stamp(path: Path) -> Stamp:
     """What tells whether a file is still the one that was hashed."""
-    parts: Stamp = []
-    for part in part_paths(path):
+    stamp: Stamp = []
+    for file in split_paths(path):
         try:
-            status = part.stat()
+            status = file.stat()
         except OSError:
             open_gguf(path).close()  # says better than we could what is missing
             raise
-        parts.append([str(part.resolve()), status.st_size, status.st_mtime_ns])
-    return parts
+        stamp.append([str(file.resolve()), status.st_size, status.st_mtime_ns])
+    return stamp
 
 
 def _read_stamp(directory: Path) -> Stamp | None:
     try:
-        stamp = msgpack.unpackb((directory / "source").read_bytes(), max_array_len=MAX_GGUF_PARTS)
+        stamp = msgpack.unpackb((directory / "source").read_bytes(), max_array_len=MAX_SPLIT_FILES)
     except (OSError, ValueError):
         return None
     return stamp if isinstance(stamp, list) and stamp else None

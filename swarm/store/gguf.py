@@ -13,12 +13,12 @@ from types import TracebackType
 import numpy as np
 
 from swarm.errors import BadModelFile, ModelNotFound
-from swarm.limits import MAX_GGUF_PARTS
+from swarm.limits import MAX_SPLIT_FILES
 from swarm.store.gguf_header import GGUFHeader, GGUFTensor, parse_header
 from swarm.store.gguf_metadata import Metadata
 from swarm.store.rectangles import U8, Rows, cut
 
-_PART_NAME = re.compile(r"(?P<prefix>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf")
+_SPLIT_NAME = re.compile(r"(?P<prefix>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf")
 
 
 class GGUF:
@@ -26,8 +26,8 @@ class GGUF:
 
     def __init__(self, paths: list[Path], maps: list[mmap.mmap], headers: list[GGUFHeader]) -> None:
         self.path = paths[0]
-        self.parts = tuple(paths)
-        self.size_bytes = sum(len(part) for part in maps)
+        self.split_files = tuple(paths)
+        self.size_bytes = sum(map(len, maps))
         self.metadata: Metadata = headers[0].metadata
         self.tensors: Mapping[str, GGUFTensor] = _merged_tensors(paths, headers)
         self.header_bytes = headers[0].metadata_end
@@ -43,7 +43,7 @@ class GGUF:
         A read-only view of the file; a copy where `rows` are several ranges.
         """
         tensor = self.tensors[name]
-        flat = np.frombuffer(self._maps[tensor.part], np.uint8, tensor.n_bytes, tensor.offset)
+        flat = np.frombuffer(self._maps[tensor.split], np.uint8, tensor.n_bytes, tensor.offset)
         whole = flat.reshape(*tensor.shape[:-1], tensor.quant.row_bytes(tensor.shape[-1]))
         return cut(whole, tensor.quant, rows, columns)
 
@@ -57,13 +57,13 @@ class GGUF:
         """Let the system take back the memory that reading this tensor has filled; views stay valid."""
         tensor = self.tensors[name]
         start = tensor.offset - tensor.offset % mmap.PAGESIZE
-        self._maps[tensor.part].madvise(mmap.MADV_DONTNEED, start, tensor.offset + tensor.n_bytes - start)
+        self._maps[tensor.split].madvise(mmap.MADV_DONTNEED, start, tensor.offset + tensor.n_bytes - start)
 
     def close(self) -> None:
-        """Unmap the files; parts that are still viewed go with their last view."""
-        for part in self._maps:
+        """Unmap the files; one that is still viewed goes with its last view."""
+        for mapped in self._maps:
             try:
-                part.close()
+                mapped.close()
             except BufferError:
                 continue
         self._maps = []
@@ -78,28 +78,28 @@ class GGUF:
 
 
 def open_gguf(path: str | os.PathLike[str]) -> GGUF:
-    """Open a GGUF file, or all files of a split one of which any part is given.
+    """Open a GGUF file, or all files of a split one of which any is given.
 
     Raise ModelNotFound when a file is missing, BadModelFile when one is broken, UnsupportedQuant for a tensor of a type
     that Swarm does not run.
     """
-    paths = part_paths(Path(path))
-    maps = [_map_file(part) for part in paths]
+    paths = split_paths(Path(path))
+    maps = [_map_file(file) for file in paths]
     headers = [
-        parse_header(data, str(part), number) for number, (part, data) in enumerate(zip(paths, maps, strict=True))
+        parse_header(data, str(file), number) for number, (file, data) in enumerate(zip(paths, maps, strict=True))
     ]
     _check_split(paths, headers)
     return GGUF(paths, maps, headers)
 
 
-def part_paths(path: Path) -> list[Path]:
-    """The files of the model to which `path` belongs, first part first; they need not exist."""
-    match = _PART_NAME.fullmatch(path.name)
+def split_paths(path: Path) -> list[Path]:
+    """The files of the model to which `path` belongs, in order; they need not exist."""
+    match = _SPLIT_NAME.fullmatch(path.name)
     if match is None:
         return [path]
     number, count = int(match["number"]), int(match["count"])
-    if not 1 <= number <= count <= MAX_GGUF_PARTS:
-        raise BadModelFile(f"{path}: the name says part {number} of {count}; parts are 1 to at most {MAX_GGUF_PARTS}")
+    if not 1 <= number <= count <= MAX_SPLIT_FILES:
+        raise BadModelFile(f"{path}: the name says file {number} of {count}; a split model has 1 to {MAX_SPLIT_FILES}")
     return [path.with_name(f"{match['prefix']}-{i:05d}-of-{count:05d}.gguf") for i in range(1, count + 1)]
 
 
@@ -108,7 +108,7 @@ def _map_file(path: Path) -> mmap.mmap:
         # A pipe that nobody writes to would hold an ordinary open for ever.
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except FileNotFoundError:
-        raise ModelNotFound(f"{path}: there is no such file{_missing_part_hint(path)}") from None
+        raise ModelNotFound(f"{path}: there is no such file{_missing_file_hint(path)}") from None
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise BadModelFile(f"{path}: cannot be opened ({reason})") from error
@@ -132,8 +132,8 @@ def _map_open_file(fd: int, path: Path) -> mmap.mmap:
         raise BadModelFile(f"{path}: cannot be mapped into memory ({error.strerror})") from error
 
 
-def _missing_part_hint(path: Path) -> str:
-    if _PART_NAME.fullmatch(path.name):
+def _missing_file_hint(path: Path) -> str:
+    if _SPLIT_NAME.fullmatch(path.name):
         return "; the model is split over several files, fetch all of them into one directory"
     return _files_hint(path.parent)
 
@@ -148,7 +148,7 @@ def _files_hint(directory: Path) -> str:
 
 
 def _check_split(paths: list[Path], headers: list[GGUFHeader]) -> None:
-    """The split.* keys of each part agree with its name; the first part holds the metadata of all."""
+    """The split.* keys of each file agree with its name; the first one holds the metadata of all."""
     for number, (path, header) in enumerate(zip(paths, headers, strict=True)):
         _check_key(path, header, "split.no", number, len(paths) == 1)
         _check_key(path, header, "split.count", len(paths), len(paths) == 1)
@@ -156,20 +156,20 @@ def _check_split(paths: list[Path], headers: list[GGUFHeader]) -> None:
     claimed = headers[0].metadata.get("split.tensors.count", n_tensors)
     if not isinstance(claimed, int) or claimed != n_tensors:
         raise BadModelFile(
-            f"{paths[0]}: split.tensors.count: it does not say {n_tensors}, as all parts hold; fetch them again"
+            f"{paths[0]}: split.tensors.count: it does not say {n_tensors}, as all its files hold; fetch them again"
         )
 
 
 def _check_key(path: Path, header: GGUFHeader, key: str, expected: int, single: bool) -> None:
-    """A file that is alone may say nothing, or that it is part 0 of 0 or 1."""
+    """A file that is alone may say nothing, or that it is number 0 of 0 or 1."""
     value = header.metadata.get(key, expected if single else None)
     if isinstance(value, int) and (value == expected or (single and value == 0)):
         return
     if single and isinstance(value, int):
         raise BadModelFile(
-            f"{path}: {key} is {value}: it is part of a split model; give it back its name NAME-00001-of-0000N.gguf"
+            f"{path}: {key} is {value}: it is one file of a split model; give it back its name NAME-00001-of-0000N.gguf"
         )
-    raise BadModelFile(f"{path}: {key}: it does not say {expected}, as the file's name does; fetch the parts again")
+    raise BadModelFile(f"{path}: {key}: it does not say {expected}, as the file's name does; fetch all its files again")
 
 
 def _merged_tensors(paths: list[Path], headers: list[GGUFHeader]) -> dict[str, GGUFTensor]:
@@ -177,9 +177,9 @@ def _merged_tensors(paths: list[Path], headers: list[GGUFHeader]) -> dict[str, G
     for header in headers:
         for tensor in header.tensors:
             if tensor.name in tensors:
-                first = paths[tensors[tensor.name].part].name
+                first = paths[tensors[tensor.name].split].name
                 raise BadModelFile(
-                    f"{paths[tensor.part]}: tensor {tensor.name!r} is in {first} too; fetch the parts again"
+                    f"{paths[tensor.split]}: tensor {tensor.name!r} is in {first} too; fetch all its files again"
                 )
             tensors[tensor.name] = tensor
     return tensors

@@ -45,12 +45,12 @@ _OTHER_FILES = (
 
 @dataclass(frozen=True)
 class GGUFTensor:
-    """A tensor of the file: shape in NumPy order (rows ..., columns), `offset` from the start of its part."""
+    """A tensor of the file: shape in NumPy order (rows ..., columns), `offset` from the start of its split file."""
 
     name: str
     shape: tuple[int, ...]
     quant: Quant
-    part: int
+    split: int  # the number of its split file, from 0
     offset: int
     n_bytes: int
 
@@ -77,7 +77,7 @@ class _TableRow:
     offset: int
 
 
-def parse_header(data: FileBytes, where: str, part: int = 0) -> GGUFHeader:
+def parse_header(data: FileBytes, where: str, split: int = 0) -> GGUFHeader:
     """Read the header at the start of `data`, the whole file; `where` names the file in errors.
 
     Raise BadModelFile naming the field that is wrong, UnsupportedQuant naming the tensor.
@@ -91,7 +91,7 @@ def parse_header(data: FileBytes, where: str, part: int = 0) -> GGUFHeader:
     alignment = _alignment(cursor, metadata)
     entries = [_read_entry(cursor, number) for number in range(n_tensors)]
     data_start = -(-cursor.position // alignment) * alignment
-    tensors = tuple(_tensor(cursor, entry, data_start, alignment, part) for entry in entries)
+    tensors = tuple(_tensor(cursor, entry, data_start, alignment, split) for entry in entries)
     _check_table(cursor, tensors)
     return GGUFHeader(version, alignment, metadata, tensors, metadata_end, data_start)
 
@@ -146,7 +146,7 @@ def _read_entry(cursor: Cursor, number: int) -> _TableRow:
     return _TableRow(name, dims[::-1], cursor.u32(f"type of tensor {name!r}"), cursor.u64(f"offset of tensor {name!r}"))
 
 
-def _tensor(cursor: Cursor, entry: _TableRow, data_start: int, alignment: int, part: int) -> GGUFTensor:
+def _tensor(cursor: Cursor, entry: _TableRow, data_start: int, alignment: int, split: int) -> GGUFTensor:
     """Check one line of the table on its own."""
     quant = QUANTS.get(entry.type_id)
     if quant is None:
@@ -164,7 +164,7 @@ def _tensor(cursor: Cursor, entry: _TableRow, data_start: int, alignment: int, p
         cursor.fail(
             f"data of tensor {entry.name!r}", f"it ends at byte {start + n_bytes}, the file at {len(cursor.data)}"
         )
-    return GGUFTensor(entry.name, entry.shape, quant, part, start, n_bytes)
+    return GGUFTensor(entry.name, entry.shape, quant, split, start, n_bytes)
 
 
 def _checked_bytes(cursor: Cursor, entry: _TableRow, quant: Quant) -> int:

@@ -72,28 +72,28 @@ def _endless_link(directory: Path) -> Path:
     return directory / "model.gguf"
 
 
-def _parts(directory: Path) -> list[Path]:
+def _split_files(directory: Path) -> list[Path]:
     tensors = {name: (np.zeros((2, 8), np.float32), "F32") for name in "abc"}
     return write_split_gguf(directory / "model", {"general.architecture": "llama"}, tensors, 3)
 
 
-def _missing_part(directory: Path) -> Path:
-    paths = _parts(directory)
+def _missing_file(directory: Path) -> Path:
+    paths = _split_files(directory)
     paths[1].unlink()
     return paths[0]
 
 
 def _wrong_split_no(directory: Path) -> Path:
-    paths = _parts(directory)
+    paths = _split_files(directory)
     paths[1].write_bytes(paths[2].read_bytes())
     return paths[0]
 
 
-def _lonely_part(directory: Path) -> Path:
-    return _parts(directory)[0].rename(directory / "model.gguf")
+def _lonely_file(directory: Path) -> Path:
+    return _split_files(directory)[0].rename(directory / "model.gguf")
 
 
-def _absurd_part_number(directory: Path) -> Path:
+def _absurd_file_number(directory: Path) -> Path:
     return directory / "model-00007-of-00003.gguf"
 
 
@@ -184,10 +184,10 @@ BROKEN = (
         "llama.block_count",
     ),
     Broken("a family that Swarm does not run", _pairs(pair("general.architecture", STRING, string("rwkv"))), "rwkv"),
-    Broken("a missing part of a split model", _missing_part, "model-00002-of-00003.gguf: there is no such file"),
-    Broken("a part under the wrong number", _wrong_split_no, "split.no: it does not say 1"),
-    Broken("a part renamed", _lonely_part, "it is part of a split model"),
-    Broken("part 7 of 3", _absurd_part_number, "the name says part 7 of 3"),
+    Broken("a missing file of a split model", _missing_file, "model-00002-of-00003.gguf: there is no such file"),
+    Broken("a split file under the wrong number", _wrong_split_no, "split.no: it does not say 1"),
+    Broken("a split file renamed", _lonely_file, "it is one file of a split model"),
+    Broken("file 7 of 3", _absurd_file_number, "the name says file 7 of 3"),
 )
 
 

@@ -56,18 +56,18 @@ def write_gguf(path: Path | str, metadata: Metadata, tensors: Tensors) -> Path:
     return path
 
 
-def write_split_gguf(prefix: Path | str, metadata: Metadata, tensors: Tensors, n_parts: int) -> list[Path]:
+def write_split_gguf(prefix: Path | str, metadata: Metadata, tensors: Tensors, n_files: int) -> list[Path]:
     """Write `prefix`-00001-of-0000N.gguf and so on, tensors dealt out in order, metadata in the first."""
     paths = []
-    for part, names in enumerate(np.array_split(np.array(list(tensors), dtype=object), n_parts)):
+    for number, names in enumerate(np.array_split(np.array(list(tensors), dtype=object), n_files)):
         split = {
-            "split.no": np.uint16(part),
-            "split.count": np.uint16(n_parts),
+            "split.no": np.uint16(number),
+            "split.count": np.uint16(n_files),
             "split.tensors.count": np.int32(len(tensors)),
         }
-        path = Path(f"{prefix}-{part + 1:05d}-of-{n_parts:05d}.gguf")
+        path = Path(f"{prefix}-{number + 1:05d}-of-{n_files:05d}.gguf")
         held = {name: tensors[name] for name in names}
-        paths.append(write_gguf(path, {**metadata, **split} if part == 0 else split, held))
+        paths.append(write_gguf(path, {**metadata, **split} if number == 0 else split, held))
     return paths
 
 

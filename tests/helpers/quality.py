@@ -12,9 +12,10 @@ from pathlib import Path
 import numpy as np
 
 from swarm.engine.decoder import Decoder
-from swarm.engine.weights import TensorInfo, load_weights
+from swarm.engine.weights import load_weights
 from swarm.kernels.quants import Quant, dequantize, quant_by_name
 from swarm.models import spec_from_gguf
+from swarm.models.header import TensorEntry
 from swarm.parts import all_parts
 from swarm.store.gguf import GGUF, open_gguf
 from swarm.text.tokenizer import Tokenizer
@@ -72,7 +73,7 @@ class Dequantised:
 
     def __init__(self, model: GGUF) -> None:
         self._model = model
-        self.tensors: Mapping[str, TensorInfo] = dict.fromkeys(model.tensors, _FloatTensor(quant_by_name("F32")))
+        self.tensors: Mapping[str, TensorEntry] = dict.fromkeys(model.tensors, _FloatTensor(quant_by_name("F32")))
 
     def raw(self, name: str, rows: Sequence[range] | None = None, columns: range | None = None) -> np.ndarray:
         """The values' bytes, shaped as a GGUF file's raw tensor."""

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from swarm.models import ModelSpec, kv_bytes_per_token, slices, spec_from_gguf
-from swarm.models.header import TensorInfo
+from swarm.models.header import TensorEntry
 from swarm.models.slices import Axis, SliceBounds, cut_model, cut_steps, narrow
 from swarm.models.spec import Role, TensorRef, tensors_needed
 from swarm.parts import LM_HEAD, Part
@@ -20,7 +20,7 @@ SHARES = (1.0, 3.0, 2.0)
 LARGE = replace(wide(TINY["glm4"], ffn=1408), n_heads=32, n_kv_heads=2)  # 16 queries for each key head
 
 
-def declared(tiny: Tiny, mix: str = "F32") -> tuple[ModelSpec, dict[str, TensorInfo]]:
+def declared(tiny: Tiny, mix: str = "F32") -> tuple[ModelSpec, dict[str, TensorEntry]]:
     table = tensor_table(tiny, mix)
     return spec_from_gguf(gguf_metadata(tiny), table), dict(table)
 

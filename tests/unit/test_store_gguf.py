@@ -130,10 +130,10 @@ TENSORS = {f"t{i}": (values(2, 32, seed=i), "Q8_0") for i in range(5)}
 
 
 @pytest.mark.parametrize("given", [0, 1, 2])
-def test_a_split_model_opens_by_any_of_its_parts(tmp_path: Path, given: int) -> None:
+def test_a_split_model_opens_by_any_of_its_files(tmp_path: Path, given: int) -> None:
     paths = write_split_gguf(tmp_path / "m", METADATA, TENSORS, 3)
     with open_gguf(paths[given]) as file:
-        assert list(file.parts) == paths and file.path == paths[0]
+        assert list(file.split_files) == paths and file.path == paths[0]
         assert file.size_bytes == sum(path.stat().st_size for path in paths)
         assert file.metadata["llama.block_count"] == 2
         assert list(file.tensors) == list(TENSORS)
@@ -141,26 +141,26 @@ def test_a_split_model_opens_by_any_of_its_parts(tmp_path: Path, given: int) -> 
             np.testing.assert_array_equal(file.raw(name), quantize(quant, x))
 
 
-def test_a_missing_part_is_named(tmp_path: Path) -> None:
+def test_a_missing_split_file_is_named(tmp_path: Path) -> None:
     paths = write_split_gguf(tmp_path / "m", METADATA, TENSORS, 3)
     paths[1].unlink()
     with pytest.raises(ModelNotFound, match=r"m-00002-of-00003.gguf: there is no such file; .* fetch all"):
         open_gguf(paths[2])
 
 
-def test_a_part_under_the_name_of_another_is_found_out(tmp_path: Path) -> None:
+def test_a_split_file_under_the_name_of_another_is_found_out(tmp_path: Path) -> None:
     paths = write_split_gguf(tmp_path / "m", METADATA, TENSORS, 3)
     paths[1].write_bytes(paths[2].read_bytes())
     with pytest.raises(BadModelFile, match=r"m-00002-of-00003.gguf: split.no"):
         open_gguf(paths[0])
 
 
-def test_a_renamed_part_is_not_taken_for_a_whole_model(tmp_path: Path) -> None:
+def test_a_renamed_split_file_is_not_taken_for_a_whole_model(tmp_path: Path) -> None:
     first, second, third = write_split_gguf(tmp_path / "m", METADATA, TENSORS, 3)
     alone = [(first, "split.count is 3"), (second, "split.no is 1"), (third, "split.no is 2")]
     for number, (path, message) in enumerate(alone):
         renamed = path.rename(tmp_path / f"renamed{number}.gguf")
-        with pytest.raises(BadModelFile, match=f"{message}: it is part of a split model"):
+        with pytest.raises(BadModelFile, match=f"{message}: it is one file of a split model"):
             open_gguf(renamed)
 
 
