@@ -67,7 +67,7 @@ class Decoder:
         self.layers = [self._layer(i) for i in weights.layers]
         self._stack = _native.Layers(self.dims, self.layers)
         self._embedding = weights.matrices.get((OUTSIDE_LAYERS, Role.EMBED))
-        self._output = weights.matrices.get((OUTSIDE_LAYERS, Role.OUTPUT))
+        self._output = weights.matrices.get((OUTSIDE_LAYERS, Role.LM_HEAD))
         self._output_norm = weights.vectors.get((OUTSIDE_LAYERS, Role.OUTPUT_NORM))
 
     def new_kv(self, capacity: int | None = None) -> _native.KvCache:

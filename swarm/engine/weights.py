@@ -30,7 +30,7 @@ HUGE_PAGE = 2 * 1024 * 1024
 PANEL = 16  # rows of a panel, see csrc/README.md
 PACK_BYTES = 32 * 1024 * 1024  # of a tensor, packed before its pages of the file are given back
 MATRICES = frozenset(
-    {Role.EMBED, Role.OUTPUT, Role.Q, Role.K, Role.V, Role.O, Role.GATE, Role.UP, Role.DOWN, Role.ROUTER}
+    {Role.EMBED, Role.LM_HEAD, Role.Q, Role.K, Role.V, Role.O, Role.GATE, Role.UP, Role.DOWN, Role.ROUTER}
     | {Role.SHARED_GATE, Role.SHARED_UP, Role.SHARED_DOWN}
     | EXPERT_ROLES
 )
@@ -86,7 +86,7 @@ def load_weights(
     keep: gives a place that outlasts the process and may hold these weights already, or None.
     """
     needed = tensors_needed(spec, parts)
-    # A tied model names the same rows as EMBED and OUTPUT; they are packed once.
+    # A tied model names the same rows as EMBED and LM_HEAD; they are packed once.
     distinct = {n.ref: n for n in needed if n.role in MATRICES}
     total = sum(packed_bytes(n, source.tensors[n.ref.name].quant) for n in distinct.values())
     if memory_bytes is not None and total > memory_bytes:

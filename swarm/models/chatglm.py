@@ -34,7 +34,7 @@ def declare(h: Header) -> ModelSpec:
         ),
         attention_scale=header.attention_scale(h, head_dim),
         qkv_bias=True,
-        tied_output=naming.is_tied(h),
+        tied_lm_head=naming.is_tied(h),
         layers=(LayerSpec(ffn=header.ffn_width(h)),) * n_layers,
     )
     return naming.bind(h, spec, [names(h, layer) for layer in range(n_layers)])

@@ -40,7 +40,7 @@ def declare(h: Header) -> ModelSpec:
         attention_scale=header.attention_scale(h, head_dim),
         qkv_bias=naming.has_qkv_bias(h),
         qk_norm=h.has("blk.0.attn_q_norm.weight"),
-        tied_output=naming.is_tied(h),
+        tied_lm_head=naming.is_tied(h),
         layers=dense_layers(h, dense) + moe_layers(h, dense, n_layers),
     )
     return naming.bind(h, spec, [names(h, spec, layer) for layer in range(n_layers)])

@@ -36,7 +36,7 @@ def declare(h: Header) -> ModelSpec:
         ),
         attention_scale=header.attention_scale(h, head_dim),
         qkv_bias=bias,
-        tied_output=naming.is_tied(h),
+        tied_lm_head=naming.is_tied(h),
         layers=(LayerSpec(ffn=header.ffn_width(h)),) * n_layers,
     )
     return naming.bind(h, spec, [names(h, layer, bias) for layer in range(n_layers)])

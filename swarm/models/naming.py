@@ -55,16 +55,16 @@ def expert_names(h: Header, layer: int) -> list[Name]:
 
 
 def outside_names(h: Header) -> list[Name]:
-    """Tensors outside layers; without output.weight the embedding is the output too."""
+    """Tensors outside layers; without output.weight the embedding is the LM head too."""
     names: list[Name] = [("token_embd.weight", (Role.EMBED,)), ("output_norm.weight", (Role.OUTPUT_NORM,))]
-    names.append(("token_embd.weight" if is_tied(h) else "output.weight", (Role.OUTPUT,)))
+    names.append(("token_embd.weight" if is_tied(h) else "output.weight", (Role.LM_HEAD,)))
     if h.has("rope_freqs.weight"):
         names.append(("rope_freqs.weight", (Role.ROPE_FREQS,)))
     return names
 
 
 def is_tied(h: Header) -> bool:
-    """Whether the embedding serves as the output head."""
+    """Whether the embedding serves as the LM head."""
     return not h.has("output.weight")
 
 
@@ -120,10 +120,10 @@ _HARMLESS = ("attn_rot_embd.weight", "attn_rot_embd", "rope_freqs.weight")
 
 def _refuse_unknown_tensors(h: Header, spec: ModelSpec) -> None:
     """UnsupportedModel for a tensor of a layer that the spec does not use: leaving it out would compute nonsense."""
-    known = {ref.name for block in spec.layers for ref in block.tensors.values()}
+    used = {ref.name for block in spec.layers for ref in block.tensors.values()}
     for name in h.tensors:
         block, _, rest = name.removeprefix("blk.").partition(".")
         if not name.startswith("blk.") or not block.isdecimal() or int(block) >= spec.n_layers:
             continue
-        if name not in known and rest not in _HARMLESS:
+        if name not in used and rest not in _HARMLESS:
             raise UnsupportedModel(f"tensor {quoted(name)}: Swarm's {h.arch} has no use for it, so it is another model")

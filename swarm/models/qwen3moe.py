@@ -30,7 +30,7 @@ def declare(h: Header) -> ModelSpec:
         ),
         attention_scale=header.attention_scale(h, head_dim),
         qk_norm=True,
-        tied_output=naming.is_tied(h),
+        tied_lm_head=naming.is_tied(h),
         layers=(LayerSpec(ffn=0, moe=mixture(h)),) * n_layers,
     )
     return naming.bind(h, spec, [names(h, layer) for layer in range(n_layers)])

@@ -16,14 +16,14 @@ from swarm.parts import EMBED, LM_HEAD, Part
 class ModelSizes:
     """Bytes, as stored in the file. `layers` include their experts; `experts` is one expert of each layer (0: dense).
 
-    `output` counts what the head reads, also where it is tied to the embedding; `total` counts tied rows once.
+    `lm_head` includes the norm before it, and its rows also where they are the embedding's; `total` counts those once.
     """
 
     embed: int
     embed_row: int
     layers: tuple[int, ...]
     experts: tuple[int, ...]
-    output: int
+    lm_head: int
     total: int
     active_per_token: int
 
@@ -36,7 +36,7 @@ def needed_bytes(need: NeededTensor, tensors: Mapping[str, TensorEntry]) -> int:
 def model_sizes(spec: ModelSpec, tensors: Mapping[str, TensorEntry]) -> ModelSizes:
     """The sizes of a model whose tensors were checked against `spec`."""
     embed = _sum(tensors_needed(spec, [EMBED]), tensors)
-    output = _sum(tensors_needed(spec, [LM_HEAD]), tensors)
+    lm_head = _sum(tensors_needed(spec, [LM_HEAD]), tensors)
     layers = tuple(_layer_bytes(spec, layer, tensors) for layer in range(spec.n_layers))
     experts = tuple(_expert_bytes(spec, layer, tensors) for layer in range(spec.n_layers))
     embed_row = embed // spec.vocab
@@ -45,9 +45,9 @@ def model_sizes(spec: ModelSpec, tensors: Mapping[str, TensorEntry]) -> ModelSiz
         embed_row=embed_row,
         layers=layers,
         experts=experts,
-        output=output,
-        total=sum(layers) + output + (0 if spec.tied_output else embed),
-        active_per_token=embed_row + output + sum(map(_active, (b.moe for b in spec.layers), layers, experts)),
+        lm_head=lm_head,
+        total=sum(layers) + lm_head + (0 if spec.tied_lm_head else embed),
+        active_per_token=embed_row + lm_head + sum(map(_active, (b.moe for b in spec.layers), layers, experts)),
     )
 
 

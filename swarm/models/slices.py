@@ -1,4 +1,4 @@
-"""A slice of a model: the share of every layer, and of the head, that one of several devices computes.
+"""A slice of a model: the share of every layer, and of the LM head, that one of several devices computes.
 
 `narrow` turns a model's spec into that of a slice: fewer query heads, fewer columns of the feed-forward networks, fewer
 rows of the vocabulary, and for every tensor the rectangle that holds them. It runs like any other spec. What a half of
@@ -7,9 +7,9 @@ a layer adds to the residual stream is then a partial sum, and the sum over the 
 Attention is cut by query heads. Each slice has the key and value heads that its queries read, so a head whose queries
 are cut is held twice. The engine wants as many queries for each key head, so a slice that has, say, 16 queries of one
 head and 4 of the next holds the first one four times; a table in the engine would spare that.
-Feed-forward networks are cut by columns, all experts of a layer alike. The head is cut by vocabulary rows, whose logits
-stand side by side. Embedding, norms, router and its correction are whole everywhere: a slice computes with the whole
-residual stream.
+Feed-forward networks are cut by columns, all experts of a layer alike. The LM head is cut by vocabulary rows; its
+logits stand side by side. Embedding, norms, router and its correction are whole everywhere: a slice computes with the
+whole residual stream.
 
 A bias that is added after a product whose columns are cut would be counted once for each slice. So only the slice that
 begins at 0 has it (`AFTER_SUM`); biases of rows (query, key, value) are cut as their rows are.
@@ -64,7 +64,7 @@ class SliceBounds(NamedTuple):
 
 # Which rows or columns of a matrix are cut, and along which axis; keys and values follow the queries that read them.
 ROWS: Mapping[Role, Axis] = {
-    Role.OUTPUT: Axis.VOCAB,
+    Role.LM_HEAD: Axis.VOCAB,
     Role.Q: Axis.HEADS,
     Role.Q_BIAS: Axis.HEADS,
     Role.GATE: Axis.FFN,

@@ -7,7 +7,7 @@ A `ModelSpec` names no family: an engine that obeys every field here runs every 
     b = norm(h, FFN_NORM);  f = ffn(b);                         h += norm(f, FFN_POST_NORM) if sandwich_norms else f
 
 where ffn is DOWN @ (silu(GATE @ b) * (UP @ b)), or the mixture of such experts that `MoeSpec` describes. Logits are
-OUTPUT @ norm(h, OUTPUT_NORM). Norms are RMS norms with `norm_eps`; embeddings are not scaled.
+LM_HEAD @ norm(h, OUTPUT_NORM). Norms are RMS norms with `norm_eps`; embeddings are not scaled.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Role(StrEnum):
 
     EMBED = "embed"
     OUTPUT_NORM = "output_norm"
-    OUTPUT = "output"
+    LM_HEAD = "lm_head"
     ROPE_FREQS = "rope_freqs"
 
     ATTN_NORM = "attn_norm"
@@ -138,7 +138,7 @@ class LayerSpec:
 
 @dataclass(frozen=True, slots=True)
 class ModelSpec:
-    """A model, family by family the same words. `tensors` are those outside layers; OUTPUT is EMBED's when tied."""
+    """A model, family by family the same words. `tensors` are those outside layers; LM_HEAD is EMBED's when tied."""
 
     family: str
     n_layers: int
@@ -155,7 +155,7 @@ class ModelSpec:
     qkv_bias: bool = False
     qk_norm: bool = False
     sandwich_norms: bool = False
-    tied_output: bool = False
+    tied_lm_head: bool = False
     tensors: Mapping[Role, TensorRef] = field(default_factory=dict)
 
     @property
@@ -220,7 +220,7 @@ def role_shape(spec: ModelSpec, layer: int, role: Role) -> RoleShape:
     }[role]
 
 
-_OUTSIDE_SHAPES = frozenset({Role.EMBED, Role.OUTPUT_NORM, Role.OUTPUT, Role.ROPE_FREQS})
+_OUTSIDE_SHAPES = frozenset({Role.EMBED, Role.OUTPUT_NORM, Role.LM_HEAD, Role.ROPE_FREQS})
 
 
 def _outside_shape(spec: ModelSpec, role: Role) -> RoleShape:
@@ -247,7 +247,7 @@ def _moe_shape(hidden: int, moe: MoeSpec, role: Role) -> RoleShape | None:
 def tensors_needed(spec: ModelSpec, parts: Iterable[Part]) -> list[NeededTensor]:
     """What a shard with these parts holds, in the order it is used. Where they are of a slice, so is `spec`.
 
-    A tied model that needs both ends lists the same rows twice, as EMBED and as OUTPUT.
+    A tied model that needs both ends lists the same rows twice, as EMBED and as LM_HEAD.
     """
     return list(_needed(spec, {Part(part.layer) for part in parts}))
 
@@ -262,7 +262,7 @@ def _needed(spec: ModelSpec, parts: Set[Part]) -> Iterator[NeededTensor]:
         for role, ref in spec.layers[layer].tensors.items():
             yield _need(spec, layer, role, ref)
     if LM_HEAD in parts:
-        for role in (Role.OUTPUT_NORM, Role.OUTPUT):
+        for role in (Role.OUTPUT_NORM, Role.LM_HEAD):
             yield _need(spec, OUTSIDE_LAYERS, role, spec.tensors[role])
 
 

@@ -48,7 +48,7 @@ class NumpyDecoder:
             x = x + self._attention(layer, x, cos, sin)
             x = x + self._ffn(layer, x)
         x = ops.rmsnorm(x, self._outside(Role.OUTPUT_NORM), spec.norm_eps)
-        output = self.spec.tensors[Role.OUTPUT]
+        output = self.spec.tensors[Role.LM_HEAD]
         return ops.matmul(self._seen_by(output)(x), self._rows(output))
 
     def _attention(self, layer: LayerSpec, x: np.ndarray, cos: np.ndarray, sin: np.ndarray) -> np.ndarray:

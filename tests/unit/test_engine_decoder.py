@@ -169,7 +169,7 @@ def test_a_tied_head_is_packed_once(tmp_path: Path) -> None:
         spec = spec_from_gguf(model.metadata, model.tensors)
         both = load_weights(model, spec, all_parts(spec.n_layers))
         one = load_weights(model, spec, all_parts(spec.n_layers)[:-1])
-    assert spec.tied_output
+    assert spec.tied_lm_head
     assert both.n_bytes == one.n_bytes
 
 

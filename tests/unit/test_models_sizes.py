@@ -88,7 +88,7 @@ def test_glm4_9b_in_q4_0_has_its_known_sizes() -> None:
     biases = (4096 + 2 * 256) * 4
     assert sizes.layers[0] == 20_054_016 + 94_666_752 + norms + biases
     assert sizes.embed == 349_175_808
-    assert sizes.output == 509_214_720 + 4096 * 4
+    assert sizes.lm_head == 509_214_720 + 4096 * 4
     assert sizes.total == pytest.approx(5.451e9, rel=1e-3)
     assert sizes.active_per_token == pytest.approx(5.101e9, rel=1e-3)
 
@@ -120,7 +120,7 @@ def test_qwen3_30b_has_its_known_sizes() -> None:
 def test_tied_rows_count_once_in_the_total_and_are_read_by_the_head() -> None:
     _, sizes = sized(LLAMA_1B, "F16")
     assert sizes.total == pytest.approx(2.47e9, rel=1e-2)
-    assert sizes.output == sizes.embed + 2048 * 4
+    assert sizes.lm_head == sizes.embed + 2048 * 4
     assert sizes.active_per_token == sizes.total + sizes.embed_row
 
 

@@ -65,7 +65,7 @@ def test_slices_hold_every_row_and_column_that_is_cut_once(name: str) -> None:
                 assert set(joined(map(rows, refs))) == set(rows(whole))
             else:
                 assert refs == [whole] * len(parts)
-    assert joined(rows(part.tensors[Role.OUTPUT]) for part in parts) == rows(spec.tensors[Role.OUTPUT])
+    assert joined(rows(part.tensors[Role.LM_HEAD]) for part in parts) == rows(spec.tensors[Role.LM_HEAD])
     assert all(part.tensors[Role.EMBED] == spec.tensors[Role.EMBED] for part in parts), "also of a tied model"
 
 
@@ -73,7 +73,7 @@ def test_slices_hold_every_row_and_column_that_is_cut_once(name: str) -> None:
 def test_widths_are_those_of_the_rectangles(name: str) -> None:
     _, parts = narrowed(wide(TINY[name]), SHARES)
     for part in parts:
-        assert part.vocab == part.tensors[Role.OUTPUT].n_rows
+        assert part.vocab == part.tensors[Role.LM_HEAD].n_rows
         for block in part.layers:
             held = block.tensors
             assert held[Role.Q].n_rows == len(held[Role.O].columns) == part.n_heads * part.head_dim
@@ -205,7 +205,7 @@ def test_parts_of_a_slice_need_the_tensors_of_its_spec() -> None:
     needs = tensors_needed(narrow(spec, tensors, bounds), [Part(1, bounds), LM_HEAD._replace(slice=bounds)])
     shapes = {need.role: (need.layer, need.rows, need.cols) for need in needs}
     assert shapes[Role.O] == (1, spec.hidden, len(bounds.along(Axis.HEADS)) * spec.head_dim)
-    assert shapes[Role.OUTPUT] == (-1, len(bounds.along(Axis.VOCAB)), spec.hidden)
+    assert shapes[Role.LM_HEAD] == (-1, len(bounds.along(Axis.VOCAB)), spec.hidden)
     assert Role.EMBED not in shapes
 
 

@@ -44,7 +44,7 @@ def test_spec_says_what_the_checkpoint_was_made_as(name: str) -> None:
     )
     assert (spec.n_heads, spec.n_kv_heads, spec.head_dim) == (tiny.n_heads, tiny.n_kv_heads, tiny.head_dim)
     assert (spec.rope.style, spec.rope.dims) == (ROPE_STYLE[tiny.arch], tiny.rope_dims)
-    assert (spec.qkv_bias, spec.qk_norm, spec.sandwich_norms, spec.tied_output) == (
+    assert (spec.qkv_bias, spec.qk_norm, spec.sandwich_norms, spec.tied_lm_head) == (
         tiny.bias,
         tiny.qk_norm,
         tiny.arch == "glm4",
@@ -163,7 +163,7 @@ def test_shard_with_both_ends_of_a_tied_model_lists_the_embedding_twice() -> Non
     assert [(n.role, n.layer, n.ref.name) for n in needs] == [
         (Role.EMBED, OUTSIDE_LAYERS, "token_embd.weight"),
         (Role.OUTPUT_NORM, OUTSIDE_LAYERS, "output_norm.weight"),
-        (Role.OUTPUT, OUTSIDE_LAYERS, "token_embd.weight"),
+        (Role.LM_HEAD, OUTSIDE_LAYERS, "token_embd.weight"),
     ]
 
 
