@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from blake3 import blake3
 
 from swarm import kernels
 from swarm.engine import packed
@@ -20,7 +21,7 @@ from swarm.engine.packed import PackedFile, is_worth_it, prune
 from swarm.engine.weights import Keep, Weights, load_weights
 from swarm.files import partial_of
 from swarm.kernels import _native
-from swarm.kernels.quants import QUANTS
+from swarm.kernels.quants import quant_by_name
 from swarm.limits import MAX_PACKED_FILES, MIN_PACKED_BYTES
 from swarm.models import spec_from_gguf
 from swarm.models.slices import cut_model, narrow
@@ -153,16 +154,33 @@ def test_slices_of_equal_size_are_kept_apart(tmp_path: Path, here: None) -> None
     assert len(list((tmp_path / "kept").iterdir())) == 2
 
 
-def test_the_layout_has_the_number_that_kept_files_are_named_by() -> None:
-    """When this fails, the layout has changed: raise PACKED_LAYOUT, then write down the new digest."""
-    from blake3 import blake3
+PACKED_AS_LAYOUT_2 = {
+    "F32": "19c1158b",
+    "F16": "4cbdd499",
+    "Q4_0": "aadd5f9c",
+    "Q4_1": "2011160f",
+    "Q5_0": "d13d470a",
+    "Q5_1": "636bcfe7",
+    "Q8_0": "fe64e319",
+    "Q2_K": "adce064e",
+    "Q3_K": "421feb5e",
+    "Q4_K": "2131ba15",
+    "Q5_K": "bf0fe63a",
+    "Q6_K": "c923d55d",
+    "IQ4_NL": "aadd5f9c",
+    "IQ4_XS": "40797ded",
+    "BF16": "4cbdd499",
+}
 
-    digest = blake3()
-    for quant in QUANTS.values():
-        cols = 2 * quant.block_cols if quant.block_cols > 1 else 5
-        raw = (np.arange(20 * quant.row_bytes(cols), dtype=np.uint32) * 2654435761 >> 13).astype(np.uint8)
-        out = np.zeros(_native.packed_bytes(quant.id, 20, cols, cols) + 64, np.uint8)
-        out = out[-out.ctypes.data % 64 :]
-        _native.pack(quant.id, raw.reshape(20, -1), cols, out)
-        digest.update(out[: _native.packed_bytes(quant.id, 20, cols, cols)])
-    assert (kernels.PACKED_LAYOUT, digest.hexdigest(8)) == (2, "b9fb0c1c5b1ccdb0")
+
+@pytest.mark.parametrize("name", PACKED_AS_LAYOUT_2)
+def test_the_layout_has_the_number_that_kept_files_are_named_by(name: str) -> None:
+    """When this fails, the layout has changed: raise PACKED_LAYOUT, then write down the new digests."""
+    quant = quant_by_name(name)
+    cols = 2 * quant.block_cols if quant.block_cols > 1 else 5
+    raw = (np.arange(20 * quant.row_bytes(cols), dtype=np.uint32) * 2654435761 >> 13).astype(np.uint8)
+    n_bytes = _native.packed_bytes(quant.id, 20, cols, cols)
+    out = np.zeros(n_bytes + 64, np.uint8)
+    out = out[-out.ctypes.data % 64 :][:n_bytes]
+    _native.pack(quant.id, raw.reshape(20, -1), cols, out)
+    assert (kernels.PACKED_LAYOUT, blake3(out.tobytes()).hexdigest(4)) == (2, PACKED_AS_LAYOUT_2[name])
