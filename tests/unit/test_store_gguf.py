@@ -173,7 +173,7 @@ def test_split_counts_that_disagree_are_named(tmp_path: Path, key: str, value: n
         open_gguf(paths[0])
 
 
-def test_a_tensor_in_two_parts_is_named(tmp_path: Path) -> None:
+def test_a_tensor_in_two_split_files_is_named(tmp_path: Path) -> None:
     paths = write_split_gguf(tmp_path / "m", METADATA, TENSORS, 2)
     keys = {"split.no": np.uint16(1), "split.count": np.uint16(2), "split.tensors.count": np.int32(5)}
     write_gguf(paths[1], keys, {name: TENSORS[name] for name in ("t0", "t4")})
