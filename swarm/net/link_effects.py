@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from swarm.net.events import Event
-from swarm.net.links import Link
+from swarm.net.links import PeerLink
 from swarm.value import Value
 from swarm.wire.messages import Message
 
@@ -11,44 +11,44 @@ from swarm.wire.messages import Message
 class Call(Value):
     """Open a socket to the link's address. What comes of it: `handshake_done`, or `closed`."""
 
-    link: Link
+    link: PeerLink
 
 
 class Greet(Value):
     """Say Hello on a call. What comes of it: `welcomed`, `refused`, `broke_protocol` or `closed`."""
 
-    link: Link
+    link: PeerLink
 
 
 class Admit(Value):
     """Say Welcome to a caller; when that could be sent, the link is `up`."""
 
-    link: Link
+    link: PeerLink
 
 
 class Beat(Value):
     """Send a heartbeat."""
 
-    link: Link
+    link: PeerLink
 
 
 class Say(Value):
     """Send a small message beside the queue; it is lost when libzmq is full."""
 
-    link: Link
+    link: PeerLink
     message: Message
 
 
 class Flush(Value):
     """Send what waits in the link's queue."""
 
-    link: Link
+    link: PeerLink
 
 
 class Close(Value):
     """Nothing comes or goes on this link any more. A caller's connection stays, until the caller hangs up."""
 
-    link: Link
+    link: PeerLink
 
 
 class Report(Value):

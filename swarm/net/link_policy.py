@@ -26,7 +26,7 @@ from swarm.net.dial import Dialer, Key, Unreached
 from swarm.net.events import Event, Garbage, PeerDown, PeerUp
 from swarm.net.gossip import news_of, tell, to_learn
 from swarm.net.link_effects import Admit, Beat, Call, Close, Effect, Flush, Greet, Report, Say
-from swarm.net.links import Link, Links, Outgoing, PeerInfo
+from swarm.net.links import Links, Outgoing, PeerInfo, PeerLink
 from swarm.net.warnings import CLONE_ADVICE, Warnings
 from swarm.wire.connection import Connection, refusal
 from swarm.wire.ids import BootId, PeerId
@@ -46,7 +46,7 @@ class LinkPolicy:
         self.links = Links()
         self._dialer = Dialer(me)
         self._warnings = Warnings()
-        self._calls: dict[Link, None] = {}  # of ours, up or not, in order
+        self._calls: dict[PeerLink, None] = {}  # of ours, up or not, in order
         self._muted: dict[tuple[Lane, bytes], int] = {}  # routing ids that sent garbage, with their fd
         self._second_boots: dict[PeerId, float] = {}  # when a second boot of a living peer was first refused
         self._next_heartbeat = self._next_gossip = 0.0
@@ -54,7 +54,7 @@ class LinkPolicy:
 
     # --- questions
 
-    def outlet(self, peer: PeerId, lane: Lane) -> tuple[Link | None, deque[Outgoing]]:
+    def outlet(self, peer: PeerId, lane: Lane) -> tuple[PeerLink | None, deque[Outgoing]]:
         """Return the link to send on, None while there is none of that lane, and what waits for it.
 
         Raise PeerLost, or PeerBusy when too much waits already.
@@ -148,7 +148,7 @@ class LinkPolicy:
                 self._down(link, "no answer", now)
 
     def _call(self, lane: Lane, address: Address, key: Key | None, now: float) -> None:
-        link = Link(lane, address, now, key)
+        link = PeerLink(lane, address, now, key)
         self._calls[link] = None
         self._effects.append(Call(link))
 
@@ -165,7 +165,7 @@ class LinkPolicy:
 
     # --- a call of ours
 
-    def handshake_done(self, link: Link, now: float) -> list[Effect]:
+    def handshake_done(self, link: PeerLink, now: float) -> list[Effect]:
         """A call got through to a listener of this swarm: say Hello, or hang up when another call came first.
 
         Hello is said at one address of a device at a time, so that it never has two links of ours: it tells us things
@@ -182,7 +182,7 @@ class LinkPolicy:
             self._down(link, "another call came first", now)
         return self._decided()
 
-    def welcomed(self, link: Link, connection: Connection, now: float) -> list[Effect]:
+    def welcomed(self, link: PeerLink, connection: Connection, now: float) -> list[Effect]:
         """The one we called has proven who it is."""
         refuse = self._judge(connection, link.lane, link.address, now)
         if refuse is not None:
@@ -192,7 +192,7 @@ class LinkPolicy:
         self._up(link, now)
         return self._decided()
 
-    def refused(self, link: Link, refuse: Refuse, now: float) -> list[Effect]:
+    def refused(self, link: PeerLink, refuse: Refuse, now: float) -> list[Effect]:
         """The other end says no, or no more; or we do not want it."""
         is_own = refuse.reason == "self"
         if is_own and link.key is not None:
@@ -202,19 +202,19 @@ class LinkPolicy:
             self._report(self._warnings.not_let_in(refuse.reason, link.address, refuse.text, now))
         return self._decided()
 
-    def not_let_in(self, link: Link, reason: str, why: str, now: float) -> list[Effect]:
+    def not_let_in(self, link: PeerLink, reason: str, why: str, now: float) -> list[Effect]:
         """A call of ours got no further than the handshake; `why` is half a sentence."""
         text = f"{link.address} does not let this device in: {why}"
         self._report(self._warnings.not_let_in(reason, link.address, text, now))
         self._down(link, "its connection closed", now)
         return self._decided()
 
-    def _greeted_rival(self, link: Link) -> Link | None:
+    def _greeted_rival(self, link: PeerLink) -> PeerLink | None:
         keys = {link.key} - {None}  # a bulk call has none: it is for a device that is connected
         calls = [each for each in self._calls if each.lane is link.lane and each.has_greeted]
         return next((each for each in calls if each.key in keys or each.address == link.address), None)
 
-    def _note_answered(self, link: Link, peer: PeerId, now: float) -> None:
+    def _note_answered(self, link: PeerLink, peer: PeerId, now: float) -> None:
         if link.key is None:
             return
         if isinstance(link.key, Address) or link.key == peer:
@@ -225,7 +225,7 @@ class LinkPolicy:
 
     # --- somebody calls
 
-    def called(self, link: Link, connection: Connection, now: float) -> list[Effect]:
+    def called(self, link: PeerLink, connection: Connection, now: float) -> list[Effect]:
         """A caller has proven who it is."""
         refuse = self._judge(connection, link.lane, link.address, now)
         if refuse is None:
@@ -235,14 +235,14 @@ class LinkPolicy:
             self._effects.append(Say(link, refuse))
         return self._decided()
 
-    def call_refused(self, link: Link, refuse: Refuse, now: float) -> list[Effect]:
+    def call_refused(self, link: PeerLink, refuse: Refuse, now: float) -> list[Effect]:
         """What a caller said is no Hello of this version: it is told so."""
         self._effects.append(Say(link, refuse))
         if refuse.reason == "version":
             self._report(self._warnings.not_let_in("version", link.address, refuse.text, now))
         return self._decided()
 
-    def call_broke_protocol(self, link: Link, device_key: bytes, why: str, now: float) -> list[Effect]:
+    def call_broke_protocol(self, link: PeerLink, device_key: bytes, why: str, now: float) -> list[Effect]:
         """What a caller said instead of Hello breaks the protocol; its device key is proven all the same."""
         wait_s = self.access.back_off(device_key, now)
         self._mute(link)
@@ -285,12 +285,12 @@ class LinkPolicy:
 
     # --- a link is up, and goes down
 
-    def up(self, link: Link, now: float) -> list[Effect]:
+    def up(self, link: PeerLink, now: float) -> list[Effect]:
         """A caller was told Welcome."""
         self._up(link, now)
         return self._decided()
 
-    def received(self, link: Link, message: Message, n_frame_bytes: int, now: float) -> list[Effect]:
+    def received(self, link: PeerLink, message: Message, n_frame_bytes: int, now: float) -> list[Effect]:
         """A message came that ends in the transport (wire/routing.py)."""
         assert link.connection is not None
         peer = link.connection.remote.peer
@@ -306,12 +306,12 @@ class LinkPolicy:
                 self._say(peer, LinkProbed(sequence, n_frame_bytes))
         return self._decided()
 
-    def closed(self, link: Link, now: float) -> list[Effect]:
+    def closed(self, link: PeerLink, now: float) -> list[Effect]:
         """A call's connection closed, or could not be made."""
         self._down(link, "its connection closed", now)
         return self._decided()
 
-    def broke_protocol(self, link: Link, why: str, now: float) -> list[Effect]:
+    def broke_protocol(self, link: PeerLink, why: str, now: float) -> list[Effect]:
         """The other end sent garbage: a proven peer is named, told, and not heard for a while."""
         if link.connection is None:
             self._down(link, why, now, limits.GARBAGE_BACKOFF_S)
@@ -329,7 +329,7 @@ class LinkPolicy:
         self._dialer.leave_alone(peer, now + wait_s)
         return self._decided()
 
-    def _up(self, link: Link, now: float) -> None:
+    def _up(self, link: PeerLink, now: float) -> None:
         assert link.connection is not None
         remote = link.connection.remote
         is_new = remote.peer not in self.links.peers
@@ -349,7 +349,7 @@ class LinkPolicy:
             self._say(remote.peer, tell(infos, now, leave_out=remote.peer))
             self._broadcast(news_of(infos, remote.peer, now), leave_out=remote.peer)
 
-    def _end_needless_calls(self, winner: Link, now: float) -> None:
+    def _end_needless_calls(self, winner: PeerLink, now: float) -> None:
         """One address of a device answered: the calls to its others are not needed."""
         assert winner.connection is not None
         targets = (winner.key, winner.connection.remote.peer)
@@ -357,13 +357,13 @@ class LinkPolicy:
             if link is not winner and link.key in targets:
                 self._down(link, "another address answered", now)
 
-    def _calls_without_hello(self) -> Iterator[Link]:
+    def _calls_without_hello(self) -> Iterator[PeerLink]:
         """Calls to devices on which nothing can have been said."""
         for link in list(self._calls):
             if link.lane is Lane.FAST and link.key is not None and not link.has_greeted:
                 yield link
 
-    def _down(self, link: Link, reason: str, now: float, wait_s: float = 0.0) -> None:
+    def _down(self, link: PeerLink, reason: str, now: float, wait_s: float = 0.0) -> None:
         """Give up a link or a call; when it was the last to its peer, the peer is down."""
         was_last = self.links.remove(link)
         self._close(link, now, wait_s)
@@ -375,13 +375,13 @@ class LinkPolicy:
         elif peer in self.links.peers:
             self._requeue(peer, link)
 
-    def _close(self, link: Link, now: float, wait_s: float = 0.0) -> None:
+    def _close(self, link: PeerLink, now: float, wait_s: float = 0.0) -> None:
         self._effects.append(Close(link))
         self._calls.pop(link, None)
         if link.key is not None:
             self._dialer.ended(link.key, link.address, now, wait_s)
 
-    def _requeue(self, peer: PeerId, link: Link) -> None:
+    def _requeue(self, peer: PeerId, link: PeerLink) -> None:
         """What waits on a link that goes down leaves on another one, and only there."""
         other = self.links.best(peer, link.lane)
         if other is not None:
@@ -401,7 +401,7 @@ class LinkPolicy:
             self._close(link, now)
         self._report(PeerDown(peer, lost.connection.remote.name, reason, certain))
 
-    def _mute(self, link: Link) -> None:
+    def _mute(self, link: PeerLink) -> None:
         if len(self._muted) >= limits.MAX_BLOCKED_KEYS:
             del self._muted[next(iter(self._muted))]
         self._muted[link.lane, link.routing] = link.fd

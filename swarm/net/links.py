@@ -18,7 +18,7 @@ Outgoing = tuple[bytes, Buffer | None]  # header, raw frame
 
 
 @dataclass(eq=False)
-class Link:
+class PeerLink:
     """One link: a call of ours, or a caller behind a listening socket (routing id and file descriptor)."""
 
     lane: Lane
@@ -55,15 +55,15 @@ class PeerInfo:
 
 
 @dataclass
-class PeerLinks:
-    """All links to one device; bulk messages wait in `pending` until a bulk link is there."""
+class ConnectedPeer:
+    """A device and all links to it; bulk messages wait in `pending` until a bulk link is there."""
 
     connection: Connection
-    lanes: dict[Lane, list[Link]] = field(default_factory=lambda: {Lane.FAST: [], Lane.BULK: []})
+    lanes: dict[Lane, list[PeerLink]] = field(default_factory=lambda: {Lane.FAST: [], Lane.BULK: []})
     pending: deque[Outgoing] = field(default_factory=deque)
     call_bulk_at: float = 0.0
 
-    def all(self) -> list[Link]:
+    def all(self) -> list[PeerLink]:
         """Every link, the fast ones first."""
         return [*self.lanes[Lane.FAST], *self.lanes[Lane.BULK]]
 
@@ -72,17 +72,17 @@ class Links:
     """Every proven link, by peer; and every incoming one by its routing id."""
 
     def __init__(self) -> None:
-        self.peers: dict[PeerId, PeerLinks] = {}
-        self.incoming: dict[Lane, dict[bytes, Link]] = {Lane.FAST: {}, Lane.BULK: {}}
+        self.peers: dict[PeerId, ConnectedPeer] = {}
+        self.incoming: dict[Lane, dict[bytes, PeerLink]] = {Lane.FAST: {}, Lane.BULK: {}}
 
-    def add(self, link: Link, now: float) -> Link | None:
+    def add(self, link: PeerLink, now: float) -> PeerLink | None:
         """Take a proven link in; return one of that lane when there are too many, to be closed.
 
         The link in use stays in use while it lives, so that messages keep their order; one that has not been heard of
         is replaced, because a peer calls anew when it has given the old link up.
         """
         assert link.connection is not None
-        peer = self.peers.setdefault(link.connection.remote.peer, PeerLinks(link.connection))
+        peer = self.peers.setdefault(link.connection.remote.peer, ConnectedPeer(link.connection))
         lane = peer.lanes[link.lane]
         in_use = lane[0].connection if lane else None
         is_alive = in_use is not None and now - in_use.heard_at < 2 * limits.HEARTBEAT_INTERVAL_S
@@ -91,7 +91,7 @@ class Links:
             self.incoming[link.lane][link.routing] = link
         return lane[-1] if len(lane) > limits.MAX_LINKS_PER_LANE else None
 
-    def remove(self, link: Link) -> bool:
+    def remove(self, link: PeerLink) -> bool:
         """Forget a link; True when it was the last fast one to its peer."""
         if link.routing:
             self.incoming[link.lane].pop(link.routing, None)
@@ -103,16 +103,16 @@ class Links:
         peer.lanes[link.lane].remove(link)
         return link.lane is Lane.FAST and not peer.lanes[Lane.FAST]
 
-    def best(self, peer: PeerId, lane: Lane) -> Link | None:
+    def best(self, peer: PeerId, lane: Lane) -> PeerLink | None:
         """Return the link to send on."""
         links = self.peers[peer].lanes[lane] if peer in self.peers else []
         return links[0] if links else None
 
-    def by_fd(self, lane: Lane, fd: int) -> Link | None:
+    def by_fd(self, lane: Lane, fd: int) -> PeerLink | None:
         """Return the incoming link on that file descriptor."""
         return next((link for link in self.incoming[lane].values() if link.fd == fd), None)
 
-    def all(self) -> Iterator[Link]:
+    def all(self) -> Iterator[PeerLink]:
         """Every proven link."""
         for peer in list(self.peers.values()):
             yield from peer.all()

@@ -27,7 +27,7 @@ from swarm.net.frames import Arrival, address_of, readable, receive, reply, tran
 from swarm.net.inbox import Inbox
 from swarm.net.link_effects import Admit, Beat, Call, Close, Effect, Flush, Greet, Report, Say
 from swarm.net.link_policy import LinkPolicy
-from swarm.net.links import Link, Outgoing, PeerInfo
+from swarm.net.links import Outgoing, PeerInfo, PeerLink
 from swarm.net.poll import Poll
 from swarm.net.sockets import NOT_LET_IN, Listener, Socket, close_call, open_call
 from swarm.net.zap import answer_zap
@@ -66,9 +66,9 @@ class Reactor:
         self._inbox = inbox
         self._policy = LinkPolicy(me.peer, me.boot)
         self._poll = Poll()
-        self._calls: dict[Link, CallSocket] = {}
-        self._welcomes: dict[Link, bytes] = {}  # of callers that are being judged
-        self._blocked: set[Link] = set()
+        self._calls: dict[PeerLink, CallSocket] = {}
+        self._welcomes: dict[PeerLink, bytes] = {}  # of callers that are being judged
+        self._blocked: set[PeerLink] = set()
         self._next_tick = 0.0
         self._paused = False
         self._stopping = False
@@ -220,7 +220,7 @@ class Reactor:
 
     def _answer(self, lane: Lane, routing: bytes, frames: Sequence[Buffer], arrival: Arrival) -> None:
         address, key, nonce = address_of(arrival), z85.decode(arrival.said(b"User-Id")), os.urandom(NONCE_BYTES)
-        link = Link(lane, address, self._now, routing=routing, fd=arrival.fd())
+        link = PeerLink(lane, address, self._now, routing=routing, fd=arrival.fd())
         try:
             connection, welcome = answer(self.me, lane, nonce, frames, curve_key=key, where=str(address), now=self._now)
         except LinkRefused as refused:
@@ -236,7 +236,7 @@ class Reactor:
 
     # --- what happens on our calls
 
-    def _read_call(self, link: Link) -> bool:
+    def _read_call(self, link: PeerLink) -> bool:
         for _ in range(READS_PER_TURN[link.lane]):
             if self._paused or self._events:
                 return True
@@ -250,7 +250,7 @@ class Reactor:
                 self._receive(link, arrival.parts)
         return True
 
-    def _read_call_monitor(self, link: Link) -> bool:
+    def _read_call_monitor(self, link: PeerLink) -> bool:
         while link in self._calls and readable(self._calls[link].monitor):
             event = recv_monitor_message(self._calls[link].monitor)["event"]
             if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
@@ -265,7 +265,7 @@ class Reactor:
                 self._do(self._policy.closed(link, self._now))
         return False
 
-    def _welcome(self, link: Link, frames: Sequence[Buffer]) -> None:
+    def _welcome(self, link: PeerLink, frames: Sequence[Buffer]) -> None:
         nonce, where = self._calls[link].nonce, str(link.address)
         try:
             connection = answered(self.me, link.lane, nonce, frames, where=where, now=self._now)
@@ -278,7 +278,7 @@ class Reactor:
 
     # --- messages
 
-    def _receive(self, link: Link, frames: Sequence[Buffer]) -> None:
+    def _receive(self, link: PeerLink, frames: Sequence[Buffer]) -> None:
         connection = link.connection
         assert connection is not None
         try:
@@ -319,7 +319,7 @@ class Reactor:
                 case Close(link):
                     self._close_link(link)
 
-    def _call(self, link: Link) -> None:
+    def _call(self, link: PeerLink) -> None:
         context = self._listeners[link.lane].context
         try:
             socket, monitor = open_call(context, link.lane, self.me.credentials, link.address)
@@ -330,20 +330,20 @@ class Reactor:
         self._poll.register(socket, partial(self._read_call, link))
         self._poll.register(monitor, partial(self._read_call_monitor, link))
 
-    def _greet(self, link: Link) -> None:
+    def _greet(self, link: PeerLink) -> None:
         ends = self._calls[link]
         ends.socket.send(call(self.me, link.lane, ends.nonce), zmq.NOBLOCK)
         self._poll.used(ends.socket)
 
-    def _admit(self, link: Link) -> None:
+    def _admit(self, link: PeerLink) -> None:
         if reply(self._listeners[link.lane].router, link.routing, self._welcomes[link]):
             self._do(self._policy.up(link, self._now))
 
-    def _beat(self, link: Link) -> None:
+    def _beat(self, link: PeerLink) -> None:
         assert link.connection is not None
         self._transmit(link, (link.connection.heartbeat(self._now, time.time(), self.state), None))
 
-    def _close_link(self, link: Link) -> None:
+    def _close_link(self, link: PeerLink) -> None:
         self._blocked.discard(link)
         ends = self._calls.pop(link, None)
         if ends is not None:
@@ -358,7 +358,7 @@ class Reactor:
 
     # --- sending
 
-    def _flush(self, link: Link) -> None:
+    def _flush(self, link: PeerLink) -> None:
         while link.queue:
             if not self._transmit(link, link.queue[0]):
                 self._blocked.add(link)
@@ -366,7 +366,7 @@ class Reactor:
             link.queue.popleft()
         self._blocked.discard(link)
 
-    def _transmit(self, link: Link, outgoing: Outgoing) -> bool:
+    def _transmit(self, link: PeerLink, outgoing: Outgoing) -> bool:
         """Hand one message to libzmq; False when it is full. A link that was closed swallows it."""
         if link.routing:
             socket = self._listeners[link.lane].router

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from swarm.net.links import Link
+from swarm.net.links import PeerLink
 from swarm.wire.connection import Connection, Remote
 from swarm.wire.ids import BootId, PeerId
 from swarm.wire.messages import PROTOCOL, Lane
@@ -18,6 +18,6 @@ def connection(peer: PeerId = PEER, lane: Lane = Lane.FAST, now: float = 0.0, bo
     return Connection(Remote(peer, boot, f"device {peer[:2]}", PROTOCOL, 7417, 7418, bytes.fromhex(peer)), lane, now)
 
 
-def caller(number: int, lane: Lane = Lane.FAST, now: float = 0.0) -> Link:
+def caller(number: int, lane: Lane = Lane.FAST, now: float = 0.0) -> PeerLink:
     """A link that somebody else makes; not proven yet."""
-    return Link(lane, HERE, now, routing=b"%d" % number, fd=number)
+    return PeerLink(lane, HERE, now, routing=b"%d" % number, fd=number)

@@ -20,7 +20,7 @@ from swarm.errors import PeerBusy, PeerLost
 from swarm.net.events import CloneSeen, Garbage, PeerDown, PeerUp
 from swarm.net.link_effects import Admit, Beat, Call, Close, Effect, Flush, Greet, Report, Say
 from swarm.net.link_policy import LinkPolicy
-from swarm.net.links import Link
+from swarm.net.links import PeerLink
 from swarm.wire.connection import Connection, Remote, refusal
 from swarm.wire.ids import BootId, PeerId
 from swarm.wire.messages import PROTOCOL, Lane, Message, Refuse
@@ -106,10 +106,10 @@ class Flow:
 class Wire:
     """One TCP connection between two runs of devices."""
 
-    def __init__(self, caller: Run, called: Run, link: Link, number: int) -> None:
+    def __init__(self, caller: Run, called: Run, link: PeerLink, number: int) -> None:
         self.caller, self.called = caller, called
         self.lane, self.number = link.lane, number
-        self.links: dict[Run, Link] = {caller: link}
+        self.links: dict[Run, PeerLink] = {caller: link}
         self.flows = {caller: Flow(self, caller, called), called: Flow(self, called, caller)}
         self.is_faulty = False  # something outside the policies took what was under way
 
@@ -148,9 +148,9 @@ class Run:
         self.policy = LinkPolicy(device.id, self.boot)
         self.members = Membership(device.id, self.boot, device.name)  # as in the core: it judges silence by itself
         self.remote = Remote(device.id, self.boot, device.name, PROTOCOL, 7417, 7418, bytes([device.index]))
-        self.wires: dict[Link, Wire] = {}
+        self.wires: dict[PeerLink, Wire] = {}
         self.incoming: dict[bytes, Wire] = {}
-        self.blocked: dict[Link, None] = {}
+        self.blocked: dict[PeerLink, None] = {}
         self.is_frozen = False
         self.up: dict[PeerId, BootId] = {}
         self.n_up: dict[PeerId, int] = {}
@@ -211,7 +211,7 @@ class Run:
             if link is not None:
                 self.flush(link)
 
-    def transmit(self, link: Link, item: Item) -> bool:
+    def transmit(self, link: PeerLink, item: Item) -> bool:
         wire = self.wires.get(link)
         if wire is None:
             return True  # swallowed, as libzmq does
@@ -223,7 +223,7 @@ class Run:
         self.sim.send(flow, item)
         return True
 
-    def flush(self, link: Link) -> None:
+    def flush(self, link: PeerLink) -> None:
         while link.queue:
             parcel = link.queue[0][1]
             assert isinstance(parcel, Parcel)
@@ -292,10 +292,10 @@ class Run:
         elif link is not None:
             self.receive(link, item)
 
-    def link_of(self, wire: Wire) -> Link | None:
+    def link_of(self, wire: Wire) -> PeerLink | None:
         return self.policy.links.incoming[wire.lane].get(wire.routing)
 
-    def ended(self, wire: Wire, link: Link | None) -> None:
+    def ended(self, wire: Wire, link: PeerLink | None) -> None:
         if wire.caller is self:
             if link is not None:
                 self.do(self.policy.closed(link, self.now))
@@ -307,7 +307,7 @@ class Run:
     def answer(self, wire: Wire, item: Item) -> None:
         if self.policy.is_muted(wire.lane, wire.routing):
             return
-        link = Link(wire.lane, wire.caller.device.addresses[0], self.now, routing=wire.routing, fd=wire.number)
+        link = PeerLink(wire.lane, wire.caller.device.addresses[0], self.now, routing=wire.routing, fd=wire.number)
         self.wires[link] = wire
         wire.links[self] = link
         if isinstance(item, Hello):
@@ -317,7 +317,7 @@ class Run:
         else:
             self.do(self.policy.call_refused(link, refusal("hello", "say Hello first", 0), self.now))
 
-    def answered(self, link: Link, item: Item) -> None:
+    def answered(self, link: PeerLink, item: Item) -> None:
         if isinstance(item, Refuse):
             self.do(self.policy.refused(link, item, self.now))
         elif isinstance(item, Hello):
@@ -325,7 +325,7 @@ class Run:
         else:
             self.do(self.policy.broke_protocol(link, "no Welcome came first", self.now))
 
-    def receive(self, link: Link, item: Item) -> None:
+    def receive(self, link: PeerLink, item: Item) -> None:
         connection = link.connection
         assert connection is not None
         if isinstance(item, Sign) and item.kind == "garbage":
@@ -465,14 +465,14 @@ class Sim:
 
     # --- connections
 
-    def call(self, run: Run, link: Link) -> None:
+    def call(self, run: Run, link: PeerLink) -> None:
         target = next((each for each in self.devices if link.address.host in {a.host for a in each.addresses}), None)
         if target is None or target is run.device:
             self.after(0.01, lambda: self._give_up(run, link))
             return
         self._connect(run, link, target)
 
-    def _connect(self, run: Run, link: Link, target: Device) -> None:
+    def _connect(self, run: Run, link: PeerLink, target: Device) -> None:
         """SYN, and the handshakes of ZMTP and CURVE. A kernel tries a cut path again, until the caller gives up."""
         if not run.is_alive or link not in run.policy._calls:
             return
@@ -487,7 +487,7 @@ class Sim:
             rounds = 3 * (self._delay(there) + self._delay(back))
             self.after(rounds, lambda: self._connected(wire, link))
 
-    def _connected(self, wire: Wire, link: Link) -> None:
+    def _connected(self, wire: Wire, link: PeerLink) -> None:
         caller, called = wire.caller, wire.called
         if not caller.is_alive or link not in caller.policy._calls:
             return
@@ -501,7 +501,7 @@ class Sim:
             called.incoming[wire.routing] = wire
             caller.do(caller.policy.handshake_done(link, caller.now))
 
-    def _give_up(self, run: Run, link: Link) -> None:
+    def _give_up(self, run: Run, link: PeerLink) -> None:
         if run.is_alive and link in run.policy._calls:
             run.do(run.policy.closed(link, run.now))
 

@@ -12,7 +12,7 @@ from swarm.errors import PeerBusy, PeerLost
 from swarm.net.events import CloneSeen, Event, Garbage, NotLetIn, PeerDown, PeerUp
 from swarm.net.link_effects import Admit, Beat, Call, Close, Effect, Flush, Greet, Report, Say
 from swarm.net.link_policy import LinkPolicy
-from swarm.net.links import Link, Outgoing
+from swarm.net.links import Outgoing, PeerLink
 from swarm.wire.connection import refusal
 from swarm.wire.ids import PeerId
 from swarm.wire.messages import Goodbye, Gossip, Lane, LinkProbe, LinkProbed, Message, Refuse
@@ -30,11 +30,11 @@ def policy() -> LinkPolicy:
     return LinkPolicy(ME, FIRST)
 
 
-def calls(effects: Iterable[Effect]) -> list[Link]:
+def calls(effects: Iterable[Effect]) -> list[PeerLink]:
     return [effect.link for effect in effects if isinstance(effect, Call)]
 
 
-def closed(effects: Iterable[Effect]) -> list[Link]:
+def closed(effects: Iterable[Effect]) -> list[PeerLink]:
     return [effect.link for effect in effects if isinstance(effect, Close)]
 
 
@@ -46,7 +46,7 @@ def reports(effects: Iterable[Effect], kind: type[E]) -> list[E]:
     return [effect.event for effect in effects if isinstance(effect, Report) and isinstance(effect.event, kind)]
 
 
-def call_up(policy: LinkPolicy, peer: PeerId = PEER, address: Address = HERE, now: float = 0.0) -> Link:
+def call_up(policy: LinkPolicy, peer: PeerId = PEER, address: Address = HERE, now: float = 0.0) -> PeerLink:
     """A call of ours that is up."""
     policy.learn(peer, [address], now)
     link = next(link for link in calls(policy.tick(now)) if link.address == address)
@@ -55,7 +55,7 @@ def call_up(policy: LinkPolicy, peer: PeerId = PEER, address: Address = HERE, no
     return link
 
 
-def called_up(policy: LinkPolicy, number: int, lane: Lane = Lane.FAST, now: float = 0.0) -> Link:
+def called_up(policy: LinkPolicy, number: int, lane: Lane = Lane.FAST, now: float = 0.0) -> PeerLink:
     """A link that the other one made."""
     link = caller(number, lane, now)
     assert policy.called(link, connection(lane=lane, now=now), now) == [Admit(link)]

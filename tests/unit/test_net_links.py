@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from swarm import limits
-from swarm.net.links import Link, Links
+from swarm.net.links import Links, PeerLink
 from swarm.wire.messages import Lane
 from tests.helpers.link_ends import HERE, OTHER, PEER, caller, connection
 
 
-def proven(number: int, lane: Lane = Lane.FAST, now: float = 0.0) -> Link:
+def proven(number: int, lane: Lane = Lane.FAST, now: float = 0.0) -> PeerLink:
     link = caller(number, lane, now)
     link.connection = connection(PEER, lane, now)
     return link
@@ -59,7 +59,7 @@ def test_nothing_is_known_of_a_device_without_links() -> None:
 
 def test_what_status_shows_of_a_device() -> None:
     links = Links()
-    call = Link(Lane.FAST, HERE, 0.0, PEER)
+    call = PeerLink(Lane.FAST, HERE, 0.0, PEER)
     call.connection = connection()
     call.connection.unknown = {99: 2, 100: 1}
     links.add(call, 0.0)

@@ -9,7 +9,7 @@ import pytest
 from swarm.errors import PeerLost
 from swarm.net.events import Broken, PeerDown, PeerUp
 from swarm.net.link_effects import Effect
-from swarm.net.links import Link
+from swarm.net.links import PeerLink
 from swarm.net.reactor import Reactor
 from swarm.wire.messages import ChunkReply, Heartbeat, Lane
 from swarm.wire.records import Address
@@ -48,7 +48,7 @@ def test_an_address_that_is_named_and_remembered_becomes_one_link(maker: Boxes) 
     n_links = 0
     up = one.transport._reactor._policy.up
 
-    def count(link: Link, now: float) -> list[Effect]:
+    def count(link: PeerLink, now: float) -> list[Effect]:
         nonlocal n_links
         n_links += link.lane is Lane.FAST
         return up(link, now)
