@@ -11,8 +11,9 @@ from swarm import limits
 from swarm.cluster.core import Core, Identity
 from swarm.cluster.cost import LayerCost, ModelCost
 from swarm.cluster.effects import Compute, Effect, Emit, Ended, Load, Notice, OpenKv, Reason, Send
+from swarm.cluster.placement import ModelPlacement, Placer, State
 from swarm.cluster.planner import PREFILL_CHUNK
-from swarm.cluster.session import AnswerRequest, Phase
+from swarm.cluster.session import AnswerRequest, Phase, Sessions
 from swarm.parts import all_parts
 from swarm.wire.ids import BootId, ModelId, PeerId, SessionId
 from swarm.wire.messages import (
@@ -31,7 +32,7 @@ from swarm.wire.messages import (
     Token,
     Tokens,
 )
-from swarm.wire.records import Capabilities, LinkMeasurement, Shard
+from swarm.wire.records import Capabilities, LinkMeasurement, Placement, Shard
 
 ME, OTHER = PeerId("1" * 32), PeerId("2" * 32)
 M = TypeVar("M")
@@ -306,3 +307,82 @@ def test_garbage_in_a_frame_of_ids_is_ignored() -> None:
     message = Tokens(S1, session.epoch, 3, TensorInfo("i32", (2,)), True)
     for frame in (None, b"", b"1234", b"\xff" * 8):
         assert core.received(ME, message, frame, 1.0) == []
+
+
+# --- stages of two devices each, played by the test
+
+DEVICES = tuple(PeerId(c * 32) for c in "abcd")
+GROUPS = Placement(
+    MODEL,
+    1,
+    ME,
+    100,
+    "f16",
+    (
+        *(Shard(peer, 0, 2, True, False) for peer in DEVICES[:2]),
+        *(Shard(peer, 2, 4, False, True) for peer in DEVICES[2:]),
+    ),
+)
+
+
+class ReadyPlacer(Placer):
+    """Has one placement, and it is ready."""
+
+    def __init__(self) -> None:
+        super().__init__(ME, Core(Identity(ME, BootId("1" * 16), "me"), capabilities(1, 1e6), Random(1)), Random(1), 1)
+        self.placements[MODEL] = ModelPlacement(MODEL, 100, State.READY, GROUPS)
+
+    def need(self, model: ModelId, context: int, now: float) -> list[Effect]:
+        return []
+
+    def refresh(self, model: ModelId, now: float) -> list[Effect]:
+        return []
+
+
+def opened_groups() -> tuple[Sessions, list[Effect]]:
+    sessions = Sessions(ME, ReadyPlacer())
+    sessions.ask(ask((5, 6), 9), 0.0)
+    epoch = sessions.sessions[S1].epoch
+    replies = [sessions.reply(peer, SessionReply(S1, epoch, True, "", 0), 0.0) for peer in DEVICES]
+    assert replies[:3] == [[], [], []], "all members of all stages must have opened it"
+    return sessions, replies[3]
+
+
+def receivers(effects: list[Effect], kind: type) -> list[PeerId]:
+    return [e.to for e in effects if isinstance(e, Send) and isinstance(e.message, kind)]
+
+
+def test_a_session_opens_and_closes_on_every_member_of_every_stage() -> None:
+    sessions = Sessions(ME, ReadyPlacer())
+    assert receivers(sessions.ask(ask((5, 6), 9), 0.0), SessionOpen) == list(DEVICES)
+    assert receivers(sessions.cancel(S1, 0.0), SessionClose) == list(DEVICES)
+
+
+def test_ids_go_to_the_leader_of_the_first_stage_only() -> None:
+    _, effects = opened_groups()
+    assert receivers(effects, Tokens) == [DEVICES[0]]
+
+
+def test_a_token_counts_from_the_leader_of_the_last_stage_only() -> None:
+    sessions, _ = opened_groups()
+    epoch = sessions.sessions[S1].epoch
+    for other in (DEVICES[0], DEVICES[1], DEVICES[3]):
+        assert sessions.token(other, Token(S1, epoch, 2, 7), 0.0) == []
+    assert emitted(sessions.token(DEVICES[2], Token(S1, epoch, 2, 7), 0.0)) == [(2, 7)]
+
+
+def test_a_probe_goes_to_every_member_and_needs_an_answer_of_each() -> None:
+    sessions, _ = opened_groups()
+    epoch, now = sessions.sessions[S1].epoch, 0.0
+    for _ in range(3):
+        now = sessions.timer()
+        assert receivers(sessions.tick(now), SessionProbe) == list(DEVICES)
+        for peer in DEVICES[:3]:
+            sessions.probed(peer, SessionProbed(S1, epoch, 2, False), now)
+    assert sessions.sessions[S1].epoch == epoch, "one has not answered: nothing follows yet"
+    for peer in DEVICES:
+        sessions.probed(peer, SessionProbed(S1, epoch, 2, False), now)
+    sessions.tick(sessions.timer())
+    for peer in DEVICES:
+        sessions.probed(peer, SessionProbed(S1, epoch, 2, False), now)
+    assert receivers(sessions.tick(sessions.timer()), SessionOpen) == list(DEVICES)

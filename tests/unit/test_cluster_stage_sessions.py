@@ -36,12 +36,12 @@ RING = (Shard(FIRST, 0, 2, True, False), Shard(MIDDLE, 2, 4, False, False), Shar
 END_ID = 9
 
 
-def stage_of(me: PeerId, memory: int = 5000) -> StageSessions:
+def stage_of(me: PeerId, memory: int = 5000, ring: tuple[Shard, ...] = RING) -> StageSessions:
     """A stage with its shard of the ring loaded for ENTRY."""
     ledger = Ledger(memory)
     shards = Shards(me, ledger)
     shards.model_known(MODEL, COST, 0.0)
-    placement = Placement(MODEL, 1, ENTRY, 100, "f16", RING)
+    placement = Placement(MODEL, 1, ENTRY, 100, "f16", ring)
     shards.offer(PlacementOffer(placement), 0.0)
     for effect in shards.commit(PlacementCommit(placement), 0.0):
         if isinstance(effect, Load):
@@ -330,3 +330,43 @@ def test_the_number_of_sessions_is_bounded() -> None:
         stage.close(ENTRY, SessionClose(session, 2 + i, True), 0.0)
         stage.ledger.drop_kv(session)
     assert len(stage.sessions) <= limits.MAX_STAGE_SESSIONS + 1
+
+
+# --- a stage of two devices: FIRST leads, MIDDLE follows, LAST is a stage of its own
+
+GROUP = (Shard(FIRST, 0, 3, True, False), Shard(MIDDLE, 0, 3, True, False), Shard(LAST, 3, 6, False, True))
+
+
+def opened_in_group(me: PeerId) -> StageSessions:
+    stage = stage_of(me, ring=GROUP)
+    assert answer(stage.open(ENTRY, opening(), 0.0)).accepted
+    return stage
+
+
+@pytest.mark.parametrize("me", [FIRST, MIDDLE])
+def test_every_member_of_a_stage_opens_with_kv_of_its_layers(me: PeerId) -> None:
+    entry = opened_in_group(me).ledger.kv[S1]
+    assert (entry.first, entry.end) == (0, 3)
+
+
+def test_only_the_leader_takes_ids_and_tokens() -> None:
+    leader, follower = opened_in_group(FIRST), opened_in_group(MIDDLE)
+    assert computes(ids(leader, 0, 1, 2)) and not computes(ids(follower, 0, 1, 2))
+    assert follower.dropped["stranger"] == 1
+    assert follower.token(LAST, Token(S1, 2, 0, 5), 0.0) == []
+
+
+def test_a_leader_sends_to_the_next_leader_and_a_follower_takes_no_activations() -> None:
+    leader = opened_in_group(FIRST)
+    (job,) = computes(ids(leader, 0, 1, 2))
+    ((to, message),) = sent(leader.computed(job.job, b"x", TensorInfo("f32", (2, 8)), None, 0.0))
+    assert to == LAST and isinstance(message, Activation) and message.layer == 3
+    last = opened_in_group(LAST)
+    assert last.activation(MIDDLE, activation(0, 1, 2, layer=3), bytes(64), 0.0) == []
+    (job,) = computes(last.activation(FIRST, activation(0, 1, 2, layer=3), bytes(64), 0.0))
+    assert [to for to, _ in sent(last.computed(job.job, None, None, 5, 0.0))] == [FIRST, ENTRY]
+
+
+def test_a_follower_answers_probes() -> None:
+    ((to, message),) = sent(opened_in_group(MIDDLE).probe(ENTRY, SessionProbe(S1, 2)))
+    assert to == ENTRY and isinstance(message, SessionProbed) and not message.busy
