@@ -19,7 +19,6 @@ from swarm.node.questions import context_of
 __all__ = ["ROUTES", "Entry"]
 
 Json = dict[str, object]
-MAX_ADDED = 16  # --add of one plan
 
 
 async def status(request: Request) -> JSONResponse:
@@ -38,7 +37,7 @@ async def plan(request: Request) -> JSONResponse:
     context = query.get("context", "0")
     if not context.isdecimal() or len(context) > 9:
         raise BadRequest(f"context is {context!r:.40}; it must be a whole number", "context")
-    return JSONResponse(await node.plan(query.get("model", ""), query.getlist("add")[:MAX_ADDED], int(context)))
+    return JSONResponse(await node.plan(query.get("model", ""), query.getlist("add"), int(context)))
 
 
 async def model(request: Request) -> JSONResponse:

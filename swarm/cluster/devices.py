@@ -14,6 +14,7 @@ Usable memory is what a system without (pi, n100) or with (laptop, minipc) a des
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from swarm.cluster.cost import Device, LinkSpeed
@@ -48,7 +49,17 @@ CLASSES = {
 WIRED = LinkSpeed(rtt_s=0.5e-3, bytes_per_s=117e6)  # gigabit Ethernet through one switch
 WIFI = LinkSpeed(rtt_s=4e-3, bytes_per_s=25e6)  # good Wi-Fi 5
 FREE_DISK_BYTES = 64 * GIB  # of a device that nobody owns yet: a common SD card or SSD, minus its system
-MAX_ADDED = 64  # devices of one --add
+MAX_ADDED = 64  # devices of one plan, in all: those of a large home; the search stays well under a second
+
+
+def with_added(devices: Sequence[Device], texts: Sequence[str]) -> list[Device]:
+    """The devices there are and those of every `--add`; ConfigError when one of these is none, or they are too many."""
+    added: list[Device] = []
+    for text in texts:
+        added += typical_devices(text, start=len(devices) + len(added))
+        if len(added) > MAX_ADDED:
+            raise ConfigError(f"a plan can count with at most {MAX_ADDED} devices more; add fewer")
+    return [*devices, *added]
 
 
 def typical_devices(text: str, start: int = 0) -> list[Device]:

@@ -8,14 +8,14 @@ from pathlib import Path
 
 from swarm import config, kernels
 from swarm.cluster.cost import Device
-from swarm.cluster.devices import WIRED
+from swarm.cluster.devices import WIRED, with_added
 from swarm.cluster.planner import Demand, plan
 from swarm.errors import ConfigError
 from swarm.models.registry import spec_from_gguf
 from swarm.node import measure
 from swarm.node.home import Home
 from swarm.node.model_cost import model_cost
-from swarm.node.plan import Json, default_plan_context, devices_with, plan_json
+from swarm.node.plan import Json, default_plan_context, plan_json
 from swarm.parts import all_parts
 from swarm.store.gguf import open_gguf
 from swarm.store.importing import model_name
@@ -49,4 +49,4 @@ def _plan(path: Path, settings: config.Settings, add: Sequence[str], context: in
         held=frozenset(all_parts(spec.n_layers)),
     )
     demand = Demand(cost, context or default_plan_context(spec.context_length, settings.context))
-    return plan_json(plan(demand, devices_with(mine, add), lambda a, b: WIRED))
+    return plan_json(plan(demand, with_added([mine], add), lambda a, b: WIRED))

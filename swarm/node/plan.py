@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict
 
-from swarm.cluster.cost import Device, LinkSpeed
-from swarm.cluster.devices import WIRED, typical_devices
+from swarm.cluster.cost import LinkSpeed
+from swarm.cluster.devices import WIRED, with_added
 from swarm.cluster.explain import explain
 from swarm.cluster.planner import Demand, NoPlan, Plan, plan
 from swarm.node.driver import Driver
@@ -20,15 +20,13 @@ PLANNED_CONTEXT = 2048
 
 async def plan_model(driver: Driver, known: KnownModel, add: Sequence[str], context: int, run_io: RunIo) -> Json:
     """Where a model would run, with made-up devices if wanted; `context` is in tokens."""
-    devices = driver.read(lambda core: core.devices(known.id, driver.now))
-    real = {device.id for device in devices}
-    for text in add:
-        devices += typical_devices(text, start=len(devices))
+    there = driver.read(lambda core: core.devices(known.id, driver.now))
+    real = {device.id for device in there}
 
     def link(a: PeerId, b: PeerId) -> LinkSpeed | None:
         return driver.read(lambda core: core.link(a, b)) if a in real and b in real else WIRED
 
-    return plan_json(await run_io(plan, Demand(known.cost, context), devices, link))
+    return plan_json(await run_io(plan, Demand(known.cost, context), with_added(there, add), link))
 
 
 def default_plan_context(context_length: int, wanted: int) -> int:
@@ -57,11 +55,3 @@ def plan_json(result: Plan | NoPlan) -> Json:
         "first_token_s": prediction.first_token_s,
         "left_out": left_out,
     }
-
-
-def devices_with(mine: Device, add: Sequence[str]) -> list[Device]:
-    """This device and made-up ones."""
-    devices = [mine]
-    for text in add:
-        devices += typical_devices(text, start=len(devices))
-    return devices

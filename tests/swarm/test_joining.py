@@ -137,6 +137,9 @@ def test_a_plan_is_explained_with_devices_that_one_might_buy(devices: list[Devic
     assert plan["fits"] and plan["stages"][0]["name"] == "attic" and plan["tokens_per_s"] > 0
     assert "needs" in attic.run("plan", str(real_model), "--context", "8192", "--add", "pi4:1KiB", code=1)
     assert "is no device" in attic.run("plan", str(real_model), "--add", "toaster", code=1)
+    many = json.loads(attic.run("plan", str(real_model), "--json", *["--add", "pi5:8GiB"] * 17))
+    assert len(many["stages"]) + len(many["left_out"]) == 18, "not one that was added is dropped"
+    assert "at most 64 devices" in attic.run("plan", str(real_model), *["--add", "pi5x40"] * 2, code=1)
 
 
 def test_forgetting_ends_the_node_and_drops_the_keys(devices: list[Device]) -> None:

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import pytest
-
 from swarm.cluster.cost import LayerCost, ModelCost
-from swarm.cluster.devices import CLASSES, WIFI, WIRED, typical_devices
+from swarm.cluster.devices import WIFI, WIRED, typical_devices
 from swarm.cluster.explain import explain
 from swarm.cluster.planner import Demand, plan
-from swarm.errors import ConfigError
-from swarm.units import GIB
 
 GLM4 = ModelCost(
     "GLM-4-9B", (LayerCost(116_000_000, 206_000_000, 1024),) * 40, 350_000_000, 500_000_000, 4096, 620_000_000
@@ -46,26 +42,3 @@ def test_a_shorter_context_is_offered_where_it_fits() -> None:
 
 def test_wifi_is_slower_than_wire() -> None:
     assert WIFI.hop_s(16384) > 3 * WIRED.hop_s(16384)
-
-
-@pytest.mark.parametrize(
-    ("text", "count", "memory"),
-    [("pi5", 1, 8 * GIB), ("pi5:4GiB", 1, 4 * GIB), ("n100:16GBx3", 3, 16 * 10**9), ("laptop:7.5g", 1, 7.5 * GIB)],
-)
-def test_a_device_is_written_as_class_and_memory(text: str, count: int, memory: float) -> None:
-    devices = typical_devices(text)
-    share = CLASSES[text.split(":", maxsplit=1)[0].split("x", maxsplit=1)[0]].usable_share
-    assert len(devices) == count and devices[0].memory_bytes == int(int(memory) * share)
-
-
-@pytest.mark.parametrize(
-    "text", ["", "pi6", "pi5:", "pi5:lots", "pi5:8XB", "pi5x0", "pi5x99999", "pi5:0GiB", "pi5:1e9GiB"]
-)
-def test_what_is_no_device_gets_one_clear_line(text: str) -> None:
-    with pytest.raises(ConfigError, match=r"pi5:8GiB|8GiB|from 1 to 64"):
-        typical_devices(text)
-
-
-def test_added_devices_have_ids_of_their_own() -> None:
-    ids = [d.id for i, text in enumerate(["pi5x3", "pi4x2"]) for d in typical_devices(text, 10 * i)]
-    assert len(set(ids)) == 5
