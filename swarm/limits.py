@@ -17,7 +17,7 @@ MAX_PACKED_FILES = 4  # models; the one that was used longest ago goes
 # --- the wire (swarm/wire): checked before anything is allocated
 MAX_HEADER_BYTES = 64 * 1024  # one message's msgpack; the largest, a placement of 256 shards, is a third of it
 MAX_FRAMES = 4  # raw frames of a message; today at most one is used
-MAX_FAST_FRAME_BYTES = 16 * 1024 * 1024  # a prefill chunk of 512 tokens x 8192 wide in f32
+MAX_FAST_FRAME_BYTES = 16 * 1024 * 1024  # a prefill batch of 512 tokens x 8192 wide in f32
 MAX_BULK_FRAME_BYTES = 4 * 1024 * 1024  # a piece of a chunk: 40 ms on gigabit, so that a cut loses little
 MAX_NAME_BYTES = 64  # a device's name
 MAX_TEXT_BYTES = 512  # a reason or an error in one line
@@ -30,7 +30,7 @@ MAX_LAYERS = 1024  # layers of a model; the largest known has 126
 MAX_SHARDS = 256  # shards of one placement
 MAX_EXPERT_RANGES = 64  # runs of experts that one device holds
 MAX_END_IDS = 64  # tokens that end an answer
-MAX_CHUNK_TOKENS = 512  # of one prefill message: 16 MiB at 8192 values
+MAX_BATCH_TOKENS = 512  # of one prefill message: 16 MiB at 8192 values
 MAX_MODELS = 64  # models that one device announces
 MAX_TENSOR_DIMS = 4  # of an activation
 MAX_TOKEN_ID = 2**31 - 1  # ids travel as int32
@@ -108,7 +108,7 @@ OPEN_RETRY_S = 0.5  # a session opening without an answer is sent again
 OPEN_TIMEOUT_S = 4.0  # a stage that is alive but answers neither opening nor probe for so long is planned around
 PROBE_AFTER_S = 1.0  # without progress: ask the stages whether they are slow or a message was lost
 PROBE_EVERY_S = 0.5  # and again; two answers without change or work mean: lost
-STUCK_S = 180.0  # a stage that is busy with one step for so long hangs; a prefill chunk on a Pi 4 takes 90
+STUCK_S = 180.0  # a stage that is busy with one step for so long hangs; a prefill batch on a Pi 4 takes 90
 MAX_STEP_FAILURES = 3  # of one session without a token between; another device would not help
 PARK_S = 1800.0  # an answer waits so long for a device to come back
 MAX_ACTIVE_SESSIONS = 16  # answers of one entry node at the same time; more wait in a queue
@@ -117,8 +117,8 @@ MAX_KEPT_SESSIONS = 32  # finished answers whose KV may be reused for the next t
 IDLE_KV_S = 60.0  # an open session that stands still for so long counts as over: its closing may be lost
 MAX_STAGE_SESSIONS = 256  # with KV on one device, from all entry nodes; memory runs out first
 MAX_SESSION_JOBS = 12  # steps of one session waiting on one stage
-MAX_PREFILL_WINDOW = 8  # prefill chunks on their way at once: enough for the stages of a home
-PREFILL_PATIENCE_S = 0.25  # a prefill chunk that waited so long goes before decode steps of other sessions
+MAX_PREFILL_WINDOW = 8  # prefill batchs on their way at once: enough for the stages of a home
+PREFILL_PATIENCE_S = 0.25  # a prefill batch that waited so long goes before decode steps of other sessions
 
 # --- chunks (swarm/store)
 MAX_CHUNK_BYTES = MAX_BULK_FRAME_BYTES  # a chunk travels in one frame

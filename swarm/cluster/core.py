@@ -171,7 +171,7 @@ class Core:
         info: TensorInfo | None = None,
         token: int | None = None,
     ) -> list[Effect]:
-        """A `Compute` is done: a frame for the next stage, or a token, or neither on the last stage of a chunk."""
+        """A `Compute` is done: a frame for the next stage, or a token, or neither on the last stage of a batch."""
         return self._run(self.stage_sessions.computed(job, frame, info, token, now), now)
 
     def compute_failed(self, job: int, text: str, now: float) -> list[Effect]:
@@ -283,9 +283,9 @@ class Core:
 
     def _on_measured(self, sender: PeerId, message: m.Message, frame: Buffer | None, now: float) -> list[Effect]:
         assert isinstance(message, m.Measured)
-        known = self.members.peers[sender].capabilities if sender in self.members.peers else None
+        before = self.members.peers[sender].capabilities if sender in self.members.peers else None
         changes = self.members.measured(sender, message)
-        news = changes or known != message.capabilities
+        news = changes or before != message.capabilities
         return self.placer.devices_changed(now) if news else []
 
     def _on_commit(self, sender: PeerId, message: m.Message, frame: Buffer | None, now: float) -> list[Effect]:

@@ -7,12 +7,12 @@ The model of one decode step of a pipeline (one stream, batch 1):
     bytes    = active weights of the layers + KV of the context + head (last stage)
     hop_s    = rtt / 2 + hidden * 4 / link rate + MESSAGE_S
 
-and of a prefill in chunks of n tokens, where the stages work on different chunks at the same time:
+and of a prefill in batches of n tokens, where the stages work on different batches at the same time:
 
-    chunk_s  = max(bytes read / read rate, MACs * n / MAC rate) + n_layers * layer_s + STEP_S
-    prefill  = sum over stages (chunk_s) + hops + (n_chunks - 1) * slowest stage or hop
+    batch_s  = max(bytes read / read rate, MACs * n / MAC rate) + n_layers * layer_s + STEP_S
+    prefill  = sum over stages (batch_s) + hops + (n_batches - 1) * slowest stage or hop
 
-A chunk of n tokens reads the share 1 - (1 - k/E)^n of the routed experts (n = 1 gives k/E, as a decode step does).
+A batch of n tokens reads the share 1 - (1 - k/E)^n of the routed experts (n = 1 gives k/E, as a decode step does).
 
 Layers cut into slices, and experts that stay on disk, fit the same sums: a slice reads a fraction of each layer and
 adds two collectives a layer, an expert cache adds the missed bytes over the disk's rate.
@@ -160,7 +160,7 @@ class Prediction:
 
 
 def predict(
-    model: ModelCost, stages: Sequence[Stage[Device]], link: LinkOf, *, context: int, prompt: int, chunk: int
+    model: ModelCost, stages: Sequence[Stage[Device]], link: LinkOf, *, context: int, prompt: int, batch: int
 ) -> Prediction:
     """Predict a placement; every pair of neighbouring stages must reach each other (ValueError otherwise)."""
     decode = tuple(step_s(model, stage, context) for stage in stages)
@@ -168,7 +168,7 @@ def predict(
     overhead = sum(stage.n_layers * stage.leader.layer_s + stage.leader.step_s for stage in stages)
     return Prediction(
         token_s=sum(decode) + sum(ring),
-        first_token_s=prefill_s(model, stages, link, prompt, chunk),
+        first_token_s=prefill_s(model, stages, link, prompt, batch),
         prompt=prompt,
         stage_s=decode,
         hop_s=ring,
@@ -188,10 +188,10 @@ def ring_s(model: ModelCost, stages: Sequence[Stage[Device]], link: LinkOf, n_to
     return (*forward, *(way.hop_s(TOKEN_BYTES) for way in links[-1:]))
 
 
-def prefill_s(model: ModelCost, stages: Sequence[Stage[Device]], link: LinkOf, prompt: int, chunk: int) -> float:
-    """Seconds until the first token of a prompt: chunks flow through the stages one behind the other."""
-    sizes = [chunk] * (prompt // chunk) + ([prompt % chunk] if prompt % chunk else [])
-    done = [0.0 for _ in stages]  # when each stage finished the chunk before
+def prefill_s(model: ModelCost, stages: Sequence[Stage[Device]], link: LinkOf, prompt: int, batch: int) -> float:
+    """Seconds until the first token of a prompt: batches flow through the stages one behind the other."""
+    sizes = [batch] * (prompt // batch) + ([prompt % batch] if prompt % batch else [])
+    done = [0.0 for _ in stages]  # when each stage finished the batch before
     seen = 0
     for size in sizes:
         arrival = 0.0

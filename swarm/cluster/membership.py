@@ -116,63 +116,63 @@ class Membership:
 
     # --- events
 
-    def up(self, peer: PeerId, boot: BootId, name: str, now: float) -> list[Change]:
+    def up(self, peer_id: PeerId, boot: BootId, name: str, now: float) -> list[Change]:
         """A link to a proven peer is there."""
-        if peer == self.me:
+        if peer_id == self.me:
             return self._met_myself(boot, name, now)
-        known = self.peers.get(peer)
-        if known is None:
+        peer = self.peers.get(peer_id)
+        if peer is None:
             if len(self.peers) >= limits.MAX_PEERS:
                 return []
-            self.peers[peer] = Peer(peer, name, boot, Health.ALIVE, now)
-            return [Joined(peer, restarted=False)]
-        if boot == known.boot:
-            return self._came_back(known, now)
-        if boot in known.old_boots and known.heard_at > now - limits.CLONE_S:
-            return self._is_cloned(known, name, now)
-        return self._restarted(known, boot, name, now)
+            self.peers[peer_id] = Peer(peer_id, name, boot, Health.ALIVE, now)
+            return [Joined(peer_id, restarted=False)]
+        if boot == peer.boot:
+            return self._came_back(peer, now)
+        if boot in peer.old_boots and peer.heard_at > now - limits.CLONE_S:
+            return self._is_cloned(peer, name, now)
+        return self._restarted(peer, boot, name, now)
 
-    def down(self, peer: PeerId, why: str, now: float, *, certain: bool) -> list[Change]:
+    def down(self, peer_id: PeerId, why: str, now: float, *, certain: bool) -> list[Change]:
         """The link broke. `certain`: it said goodbye, or nothing listens there any more."""
-        known = self.peers.get(peer)
-        if known is None:
+        peer = self.peers.get(peer_id)
+        if peer is None:
             return []
-        if known.link_up:
-            known.link_up, known.down_at = False, now
-        if known.health is Health.LOST:
+        if peer.link_up:
+            peer.link_up, peer.down_at = False, now
+        if peer.health is Health.LOST:
             return []
-        return self._lose(known, why, now) if certain else self._suspect(known)
+        return self._lose(peer, why, now) if certain else self._suspect(peer)
 
-    def clone_seen(self, peer: PeerId, name: str, now: float) -> list[Change]:
+    def clone_seen(self, peer_id: PeerId, name: str, now: float) -> list[Change]:
         """The transport met two running devices with one id."""
-        if peer == self.me:
+        if peer_id == self.me:
             return self._met_myself(BootId(""), name, now)
-        known = self.peers.get(peer)
-        return self._is_cloned(known, name, now) if known is not None else []
+        peer = self.peers.get(peer_id)
+        return self._is_cloned(peer, name, now) if peer is not None else []
 
-    def heard(self, peer: PeerId, now: float) -> list[Change]:
+    def heard(self, peer_id: PeerId, now: float) -> list[Change]:
         """Any message came from it. What comes late, after its link broke, brings no lost peer back."""
-        known = self.peers.get(peer)
-        if known is None or (known.health is Health.LOST and not known.link_up):
+        peer = self.peers.get(peer_id)
+        if peer is None or (peer.health is Health.LOST and not peer.link_up):
             return []
-        known.heard_at = now
-        return self._came_back(known, now) if known.link_up else []
+        peer.heard_at = now
+        return self._came_back(peer, now) if peer.link_up else []
 
-    def state(self, peer: PeerId, state: NodeState, rtt_s: float | None) -> None:
+    def state(self, peer_id: PeerId, state: NodeState, rtt_s: float | None) -> None:
         """What its heartbeat said."""
-        known = self.peers.get(peer)
-        if known is not None:
-            known.state, known.rtt_s = state, rtt_s if rtt_s is not None else known.rtt_s
+        peer = self.peers.get(peer_id)
+        if peer is not None:
+            peer.state, peer.rtt_s = state, rtt_s if rtt_s is not None else peer.rtt_s
 
-    def measured(self, peer: PeerId, message: Measured) -> list[Change]:
+    def measured(self, peer_id: PeerId, message: Measured) -> list[Change]:
         """What it measured about itself and its links."""
-        known = self.peers.get(peer)
-        if known is None:
+        peer = self.peers.get(peer_id)
+        if peer is None:
             return []
-        before = known.reaches.keys() if known.reaches is not None else None
-        known.capabilities = message.capabilities
-        known.reaches = {link.peer: link for link in message.links}
-        return [ReachChanged(peer)] if before != known.reaches.keys() else []
+        before = peer.reaches.keys() if peer.reaches is not None else None
+        peer.capabilities = message.capabilities
+        peer.reaches = {link.peer: link for link in message.links}
+        return [ReachChanged(peer_id)] if before != peer.reaches.keys() else []
 
     def link_measured(self, peer: PeerId, bytes_per_s: float) -> None:
         """We measured the throughput to it."""
@@ -214,23 +214,23 @@ class Membership:
             return self.name
         return self.peers[peer].name if peer in self.peers else peer[:8]
 
-    def why_unusable(self, peer: PeerId, now: float) -> str:
+    def why_unusable(self, peer_id: PeerId, now: float) -> str:
         """Why nothing may be placed there; empty when something may."""
-        if peer == self.me:
+        if peer_id == self.me:
             return "another device runs with this device's id" if now < self.cloned_me_until else ""
-        known = self.peers[peer]
-        if now < known.cloned_until:
+        peer = self.peers[peer_id]
+        if now < peer.cloned_until:
             return "two devices run with its id (a copied disk?): remove the keys on one and let it join anew"
         return ""
 
-    def doubts(self, peer: PeerId, now: float) -> str:
+    def doubts(self, peer_id: PeerId, now: float) -> str:
         """Why it is only to be used where nothing fits without it; empty when it is as good as any."""
-        known = self.peers.get(peer)
-        if known is None:
+        peer = self.peers.get(peer_id)
+        if peer is None:
             return ""
-        if known.health is Health.SUSPECT:
+        if peer.health is Health.SUSPECT:
             return "it has not been heard for a moment"
-        return f"it was lost {limits.MAX_FLAPS} times lately" if known.is_flapping(now) else ""
+        return f"it was lost {limits.MAX_FLAPS} times lately" if peer.is_flapping(now) else ""
 
     def link(self, a: PeerId, b: PeerId) -> LinkSpeed | None:
         """The link from a to b as far as we know; None when one of them says that it does not reach the other."""
@@ -283,23 +283,23 @@ class Membership:
         peer.reaches = None
         return [Lost(peer.id, why)]
 
-    def _came_back(self, known: Peer, now: float) -> list[Change]:
-        known.heard_at, known.link_up = now, True
-        was, known.health = known.health, Health.ALIVE
-        return [Joined(known.id, restarted=False)] if was is Health.LOST else []
+    def _came_back(self, peer: Peer, now: float) -> list[Change]:
+        peer.heard_at, peer.link_up = now, True
+        was, peer.health = peer.health, Health.ALIVE
+        return [Joined(peer.id, restarted=False)] if was is Health.LOST else []
 
-    def _restarted(self, known: Peer, boot: BootId, name: str, now: float) -> list[Change]:
+    def _restarted(self, peer: Peer, boot: BootId, name: str, now: float) -> list[Change]:
         changes: list[Change] = []
-        if known.health is not Health.LOST:
-            changes = self._lose(known, "it was restarted", now)
-        known.old_boots.append(known.boot)
-        known.boot, known.name, known.health = boot, name, Health.ALIVE
-        known.heard_at, known.link_up, known.reaches, known.state = now, True, None, NodeState()
-        return [*changes, Joined(known.id, restarted=True)]
+        if peer.health is not Health.LOST:
+            changes = self._lose(peer, "it was restarted", now)
+        peer.old_boots.append(peer.boot)
+        peer.boot, peer.name, peer.health = boot, name, Health.ALIVE
+        peer.heard_at, peer.link_up, peer.reaches, peer.state = now, True, None, NodeState()
+        return [*changes, Joined(peer.id, restarted=True)]
 
-    def _is_cloned(self, known: Peer, name: str, now: float) -> list[Change]:
-        new, known.cloned_until = now >= known.cloned_until, now + limits.CLONE_S
-        return [Cloned(known.id, (known.name, name))] if new else []
+    def _is_cloned(self, peer: Peer, name: str, now: float) -> list[Change]:
+        new, peer.cloned_until = now >= peer.cloned_until, now + limits.CLONE_S
+        return [Cloned(peer.id, (peer.name, name))] if new else []
 
     def _met_myself(self, boot: BootId, name: str, now: float) -> list[Change]:
         if boot == self.boot:

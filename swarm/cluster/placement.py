@@ -81,8 +81,8 @@ NEXT_STATES: Mapping[State, frozenset[State]] = {
 
 
 @dataclass(slots=True)
-class ModelPlacement:
-    """The placement of one model for this entry node's sessions."""
+class Placing:
+    """The placing of one model, for the sessions of this entry node."""
 
     model: ModelId
     context: int
@@ -109,7 +109,7 @@ class ModelPlacement:
 
 
 class Placer:
-    """All placements that this node is the author of."""
+    """The placings of all models that sessions of this node need."""
 
     def __init__(self, me: PeerId, world: World, rng: Random, first_epoch: int) -> None:
         self.me = me
@@ -117,7 +117,7 @@ class Placer:
         self.rng = rng
         self.epoch = first_epoch
         self.models: dict[ModelId, ModelCost] = {}
-        self.placements: dict[ModelId, ModelPlacement] = {}
+        self.placings: dict[ModelId, Placing] = {}
         self.seen: dict[tuple[PeerId, ModelId], Placement] = {}  # committed by other authors
         self.avoided: dict[PeerId, tuple[float, str]] = {}  # until when, and why
         self.short: dict[PeerId, tuple[float, int]] = {}  # until when, and the memory that it really has
@@ -132,83 +132,85 @@ class Placer:
 
     def ready(self, model: ModelId) -> Placement | None:
         """The placement that sessions may open on now."""
-        here = self.placements.get(model)
-        return here.placement if here is not None and here.state is State.READY else None
+        placing = self.placings.get(model)
+        return placing.placement if placing is not None and placing.state is State.READY else None
 
     def need(self, model: ModelId, context: int, now: float) -> list[Effect]:
         """A session of that model starts, or waits: see that there is a placement with room for `context` tokens."""
-        here = self.placements.setdefault(model, ModelPlacement(model, context))
-        here.wanted = True
+        placing = self.placings.setdefault(model, Placing(model, context))
+        placing.wanted = True
         if model not in self.models:
             return [LookUp(model)]
-        if context > here.context:
-            here.context = context
-            return self._replan(here, now)
-        if here.state in (State.IDLE, State.UNFIT):
-            return self._replan(here, now)
+        if context > placing.context:
+            placing.context = context
+            return self._replan(placing, now)
+        if placing.state in (State.IDLE, State.UNFIT):
+            return self._replan(placing, now)
         return []
 
     def rest(self, model: ModelId) -> None:
         """No session needs the placement now: it stays while it holds, and is not renewed when it breaks."""
-        if model in self.placements:
-            self.placements[model].wanted = False
+        if model in self.placings:
+            self.placings[model].wanted = False
 
     def refresh(self, model: ModelId, now: float) -> list[Effect]:
         """Between answers: use devices that came since, where that is faster."""
-        here = self.placements.get(model)
-        if here is None or here.state is not State.READY or here.planned_for == self._generation(model, now):
+        placing = self.placings.get(model)
+        if placing is None or placing.state is not State.READY or placing.planned_for == self._generation(model, now):
             return []
-        return self._replan(here, now)
+        return self._replan(placing, now)
 
     def avoid(self, peer: PeerId, why: str, now: float) -> list[Effect]:
         """A device did not do its part: plan around it for a while."""
         self.avoided[peer] = (now + limits.AVOID_S, why)
-        broken = [here for here in self.placements.values() if peer in here.peers]
-        return [effect for here in broken for effect in self._broke(here, now)]
+        broken = [placing for placing in self.placings.values() if peer in placing.peers]
+        return [effect for placing in broken for effect in self._broke(placing, now)]
 
     def renew(self, model: ModelId, now: float) -> list[Effect]:
         """The placement turned out to be gone: make a new one."""
-        here = self.placements.get(model)
-        return self._broke(here, now) if here is not None else []
+        placing = self.placings.get(model)
+        return self._broke(placing, now) if placing is not None else []
 
     # --- events
 
     def model_known(self, model: ModelId, cost: ModelCost, now: float) -> list[Effect]:
         self.models[model] = cost
-        here = self.placements.get(model)
-        return self._replan(here, now) if here is not None and here.state is State.IDLE and here.wanted else []
+        placing = self.placings.get(model)
+        return (
+            self._replan(placing, now) if placing is not None and placing.state is State.IDLE and placing.wanted else []
+        )
 
     def devices_changed(self, now: float) -> list[Effect]:
         """A device came, changed, or holds more than before: what did not fit may fit now."""
-        waiting = [h for h in self.placements.values() if h.state is State.UNFIT and h.wanted]
-        return [effect for here in waiting for effect in self._replan(here, now)] + self._check_links(now)
+        waiting = [placing for placing in self.placings.values() if placing.state is State.UNFIT and placing.wanted]
+        return [effect for placing in waiting for effect in self._replan(placing, now)] + self._check_links(now)
 
     def peer_lost(self, peer: PeerId, now: float) -> list[Effect]:
         self.seen = {key: placement for key, placement in self.seen.items() if key[0] != peer}
-        broken = [here for here in self.placements.values() if peer in here.peers]
-        return [effect for here in broken for effect in self._broke(here, now)]
+        broken = [placing for placing in self.placings.values() if peer in placing.peers]
+        return [effect for placing in broken for effect in self._broke(placing, now)]
 
     def reply(self, sender: PeerId, message: PlacementReply, now: float) -> list[Effect]:
         """A device takes its shard, or does not."""
-        here = self._current(message.model, message.epoch)
-        if here is None or sender not in here.peers:
+        placing = self._current(message.model, message.epoch)
+        if placing is None or sender not in placing.peers:
             return []
         if not message.accepted:
-            return self._refused(here, sender, message, now)
-        if here.state is not State.OFFERING:
+            return self._refused(placing, sender, message, now)
+        if placing.state is not State.OFFERING:
             return []
-        here.took.add(sender)
-        return self._commit(here, now) if here.took >= set(here.peers) else []
+        placing.took.add(sender)
+        return self._commit(placing, now) if placing.took >= set(placing.peers) else []
 
     def shard_ready(self, sender: PeerId, message: ShardReady) -> list[Effect]:
-        here = self._current(message.model, message.epoch)
-        if here is None or here.state is not State.LOADING or sender not in here.peers:
+        placing = self._current(message.model, message.epoch)
+        if placing is None or placing.state is not State.LOADING or sender not in placing.peers:
             return []
-        here.took.add(sender)
-        if here.took >= set(here.peers):
-            self._enter(here, State.READY)
-            here.refusals, here.trouble = 0, ""
-            return [Log("placement_ready", (("model", here.model), ("epoch", message.epoch)))]
+        placing.took.add(sender)
+        if placing.took >= set(placing.peers):
+            self._enter(placing, State.READY)
+            placing.refusals, placing.trouble = 0, ""
+            return [Log("placement_ready", (("model", placing.model), ("epoch", message.epoch)))]
         return []
 
     def commit_seen(self, message: PlacementCommit) -> None:
@@ -223,39 +225,48 @@ class Placer:
 
     def tick(self, now: float) -> list[Effect]:
         effects: list[Effect] = []
-        for here in self.placements.values():
-            if here.state is State.OFFERING:
-                effects += self._await_answers(here, now)
-            elif here.state is State.LOADING and now >= here.sent_at + limits.OFFER_TIMEOUT_S:
-                effects += self._send(here, PlacementCommit, now)
-            elif here.state is State.BACKOFF and now >= here.retry_at and here.wanted:
-                effects += self._replan(here, now)
+        for placing in self.placings.values():
+            if placing.state is State.OFFERING:
+                effects += self._await_answers(placing, now)
+            elif placing.state is State.LOADING and now >= placing.sent_at + limits.OFFER_TIMEOUT_S:
+                effects += self._send(placing, PlacementCommit, now)
+            elif placing.state is State.BACKOFF and now >= placing.retry_at and placing.wanted:
+                effects += self._replan(placing, now)
         return effects
 
     def timer(self) -> float:
         """When `tick` has something to do next."""
-        return min((_due(here) for here in self.placements.values()), default=NEVER)
+        return min((_due(placing) for placing in self.placings.values()), default=NEVER)
 
     # --- within
 
-    def _enter(self, here: ModelPlacement, state: State) -> None:
-        assert state in NEXT_STATES[here.state], f"a placement that is {here.state.value} cannot become {state.value}"
-        here.state = state
+    def _enter(self, placing: Placing, state: State) -> None:
+        was = placing.state.value
+        assert state in NEXT_STATES[placing.state], f"a placement that is {was} cannot become {state.value}"
+        placing.state = state
         self.n_changes += 1
 
-    def _current(self, model: ModelId, epoch: int) -> ModelPlacement | None:
-        here = self.placements.get(model)
-        return here if here is not None and here.placement is not None and here.placement.epoch == epoch else None
+    def _current(self, model: ModelId, epoch: int) -> Placing | None:
+        placing = self.placings.get(model)
+        return (
+            placing
+            if placing is not None and placing.placement is not None and placing.placement.epoch == epoch
+            else None
+        )
 
-    def _broke(self, here: ModelPlacement, now: float) -> list[Effect]:
-        self._enter(here, State.IDLE)
-        here.placement = None
-        return self._replan(here, now) if here.wanted else []
+    def _broke(self, placing: Placing, now: float) -> list[Effect]:
+        self._enter(placing, State.IDLE)
+        placing.placement = None
+        return self._replan(placing, now) if placing.wanted else []
 
     def _check_links(self, now: float) -> list[Effect]:
         """Devices of a ring that do not reach each other any more (we may still reach both) break it."""
-        broken = [h for h in self.placements.values() if h.placement is not None and not self._is_connected(h.pipeline)]
-        return [effect for here in broken for effect in self._broke(here, now)]
+        broken = [
+            placing
+            for placing in self.placings.values()
+            if placing.placement is not None and not self._is_connected(placing.pipeline)
+        ]
+        return [effect for placing in broken for effect in self._broke(placing, now)]
 
     def _is_connected(self, pipeline: Pipeline) -> bool:
         mine = all(self.world.link(self.me, peer) is not None for peer in pipeline.peers if peer != self.me)
@@ -279,29 +290,29 @@ class Placer:
         devices = self._devices(model, now, strict=True)
         return tuple((d.id, d.memory_bytes, d.read_bytes_per_s, bool(d.excluded)) for d in devices)
 
-    def _replan(self, here: ModelPlacement, now: float) -> list[Effect]:
-        demand = Demand(self.models[here.model], here.context, from_disks=True)
-        devices = self._devices(here.model, now, strict=True)
-        here.planned_for = self._generation(here.model, now)
+    def _replan(self, placing: Placing, now: float) -> list[Effect]:
+        demand = Demand(self.models[placing.model], placing.context, from_disks=True)
+        devices = self._devices(placing.model, now, strict=True)
+        placing.planned_for = self._generation(placing.model, now)
         result = plan(demand, devices, self.world.link)
         if isinstance(result, NoPlan):
-            devices = self._devices(here.model, now, strict=False)
+            devices = self._devices(placing.model, now, strict=False)
             result = plan(demand, devices, self.world.link)
             if isinstance(result, NoPlan):
-                self._enter(here, State.UNFIT)
-                here.no_plan, here.placement = result, None
-                return [Log("does_not_fit", (("model", here.model), ("missing_bytes", result.missing_bytes)))]
-            if here.state is not State.BACKOFF:
-                return self._back_off(here, now)
-        pipeline = self._choose(here, demand, devices, result)
-        if here.state is State.READY and here.placement is not None and pipeline == here.pipeline:
+                self._enter(placing, State.UNFIT)
+                placing.no_plan, placing.placement = result, None
+                return [Log("does_not_fit", (("model", placing.model), ("missing_bytes", result.missing_bytes)))]
+            if placing.state is not State.BACKOFF:
+                return self._back_off(placing, now)
+        pipeline = self._choose(placing, demand, devices, result)
+        if placing.state is State.READY and placing.placement is not None and pipeline == placing.pipeline:
             return []
-        return self._offer(here, result, pipeline, now)
+        return self._offer(placing, result, pipeline, now)
 
-    def _choose(self, here: ModelPlacement, demand: Demand, devices: Sequence[Device], best: Plan) -> Pipeline:
+    def _choose(self, placing: Placing, demand: Demand, devices: Sequence[Device], best: Plan) -> Pipeline:
         """Our best layout, or one that is in use already and nearly as fast: ours first, then the lowest author's."""
-        others = [p for key, p in sorted(self.seen.items()) if key[1] == here.model and here.refusals % 2 == 0]
-        mine = [here.placement] if here.placement is not None else []
+        others = [p for key, p in sorted(self.seen.items()) if key[1] == placing.model and placing.refusals % 2 == 0]
+        mine = [placing.placement] if placing.placement is not None else []
         for placement, slack in [(p, KEEP_SLACK) for p in mine] + [(p, ADOPT_SLACK) for p in others]:
             pipeline = Pipeline.of(placement)
             seconds = self._token_s(demand, devices, pipeline)
@@ -324,54 +335,54 @@ class Placer:
                 return None
         return decode_s(demand.model, stages, self.world.link, demand.context)
 
-    def _offer(self, here: ModelPlacement, best: Plan, pipeline: Pipeline, now: float) -> list[Effect]:
-        here.placement = Placement(here.model, self.next_epoch(), self.me, here.context, KV_TYPE, pipeline.shards)
-        self._enter(here, State.OFFERING)
-        here.plan, here.no_plan, here.took, here.asked_at = best, None, set(), now
-        return self._send(here, PlacementOffer, now)
+    def _offer(self, placing: Placing, best: Plan, pipeline: Pipeline, now: float) -> list[Effect]:
+        placing.placement = Placement(
+            placing.model, self.next_epoch(), self.me, placing.context, KV_TYPE, pipeline.shards
+        )
+        self._enter(placing, State.OFFERING)
+        placing.plan, placing.no_plan, placing.took, placing.asked_at = best, None, set(), now
+        return self._send(placing, PlacementOffer, now)
 
-    def _send(
-        self, here: ModelPlacement, kind: type[PlacementOffer] | type[PlacementCommit], now: float
-    ) -> list[Effect]:
+    def _send(self, placing: Placing, kind: type[PlacementOffer] | type[PlacementCommit], now: float) -> list[Effect]:
         """To every device of the placement that has not answered yet."""
-        assert here.placement is not None
-        here.sent_at = now
-        return [Send(peer, kind(here.placement)) for peer in here.peers if peer not in here.took]
+        assert placing.placement is not None
+        placing.sent_at = now
+        return [Send(peer, kind(placing.placement)) for peer in placing.peers if peer not in placing.took]
 
-    def _commit(self, here: ModelPlacement, now: float) -> list[Effect]:
+    def _commit(self, placing: Placing, now: float) -> list[Effect]:
         """Everybody hears of it: members load, others let go of our older one and know what is in use."""
-        assert here.placement is not None
-        self._enter(here, State.LOADING)
-        here.took, here.sent_at = set(), now
-        everyone = dict.fromkeys([*here.peers, self.me, *self.world.others()])
-        return [Send(peer, PlacementCommit(here.placement)) for peer in everyone]
+        assert placing.placement is not None
+        self._enter(placing, State.LOADING)
+        placing.took, placing.sent_at = set(), now
+        everyone = dict.fromkeys([*placing.peers, self.me, *self.world.others()])
+        return [Send(peer, PlacementCommit(placing.placement)) for peer in everyone]
 
-    def _await_answers(self, here: ModelPlacement, now: float) -> list[Effect]:
-        if now >= here.asked_at + limits.OFFER_TIMEOUT_S:
-            for peer in set(here.peers) - here.took - {self.me}:
+    def _await_answers(self, placing: Placing, now: float) -> list[Effect]:
+        if now >= placing.asked_at + limits.OFFER_TIMEOUT_S:
+            for peer in set(placing.peers) - placing.took - {self.me}:
                 self.avoided[peer] = (now + limits.AVOID_S, "it does not answer")
-            return self._replan(here, now)
-        return self._send(here, PlacementOffer, now) if now >= here.sent_at + limits.OFFER_RETRY_S else []
+            return self._replan(placing, now)
+        return self._send(placing, PlacementOffer, now) if now >= placing.sent_at + limits.OFFER_RETRY_S else []
 
-    def _refused(self, here: ModelPlacement, sender: PeerId, message: PlacementReply, now: float) -> list[Effect]:
-        here.trouble = message.text
+    def _refused(self, placing: Placing, sender: PeerId, message: PlacementReply, now: float) -> list[Effect]:
+        placing.trouble = message.text
         if message.missing_bytes:
-            shard = here.pipeline.shard_of(sender)
+            shard = placing.pipeline.shard_of(sender)
             memory = max(shard.memory_bytes - message.missing_bytes, 0) if shard else 0
             self.short[sender] = (now + limits.AVOID_S, memory)
         else:
             self.avoided[sender] = (now + limits.AVOID_S, message.text)
-        here.refusals += 1
-        here.placement = None
-        return self._back_off(here, now) if here.refusals % 4 == 0 else self._replan(here, now)
+        placing.refusals += 1
+        placing.placement = None
+        return self._back_off(placing, now) if placing.refusals % 4 == 0 else self._replan(placing, now)
 
-    def _back_off(self, here: ModelPlacement, now: float) -> list[Effect]:
+    def _back_off(self, placing: Placing, now: float) -> list[Effect]:
         """It would fit if devices were not busy: try again, not all at the same moment."""
-        wait = min(limits.REPLAN_S * 2 ** min(here.refusals, 8), limits.REPLAN_MAX_S)
-        self._enter(here, State.BACKOFF)
-        here.placement = None
-        here.retry_at = now + wait * (0.5 + self.rng.random())
-        return [Log("placement_waits", (("model", here.model), ("why", here.trouble)))]
+        wait = min(limits.REPLAN_S * 2 ** min(placing.refusals, 8), limits.REPLAN_MAX_S)
+        self._enter(placing, State.BACKOFF)
+        placing.placement = None
+        placing.retry_at = now + wait * (0.5 + self.rng.random())
+        return [Log("placement_waits", (("model", placing.model), ("why", placing.trouble)))]
 
 
 def _shards(stage: Stage[ShardPlan], n_layers: int) -> Stage[Shard]:
@@ -380,10 +391,10 @@ def _shards(stage: Stage[ShardPlan], n_layers: int) -> Stage[Shard]:
     return stage.of(lambda plan: Shard(plan.device, first, end, first == 0, end == n_layers, plan.memory_bytes))
 
 
-def _due(here: ModelPlacement) -> float:
+def _due(placing: Placing) -> float:
     """When time alone moves this placement on."""
-    if here.state is State.OFFERING:
-        return min(here.asked_at + limits.OFFER_TIMEOUT_S, here.sent_at + limits.OFFER_RETRY_S)
-    if here.state is State.LOADING:
-        return here.sent_at + limits.OFFER_TIMEOUT_S
-    return here.retry_at if here.state is State.BACKOFF and here.wanted else NEVER
+    if placing.state is State.OFFERING:
+        return min(placing.asked_at + limits.OFFER_TIMEOUT_S, placing.sent_at + limits.OFFER_RETRY_S)
+    if placing.state is State.LOADING:
+        return placing.sent_at + limits.OFFER_TIMEOUT_S
+    return placing.retry_at if placing.state is State.BACKOFF and placing.wanted else NEVER

@@ -18,7 +18,7 @@ from swarm.units import rate_text, size_text
 from swarm.wire.ids import PeerId
 
 PREDICTED_PROMPT = 256  # tokens of the prompt whose time to first token is predicted
-PREFILL_CHUNK = 128  # tokens of one prefill message: a layer's weights are read once for so many
+PREFILL_BATCH = 128  # tokens of one prefill message: a layer's weights are read once for so many
 MIN_CONTEXT = 512  # tokens; a smaller context than this is not worth offering
 MAX_EXPLAINED = 16  # devices left out whose effect on the speed is computed; the rest are only named
 
@@ -33,7 +33,7 @@ class Demand:
     model: ModelCost
     context: int
     sessions: int = 1
-    chunk: int = PREFILL_CHUNK
+    batch: int = PREFILL_BATCH
     from_disks: bool = False
 
 
@@ -90,7 +90,7 @@ def plan(demand: Demand, devices: Sequence[Device], link: LinkOf) -> Plan | NoPl
     if stages is None:
         return _does_not_fit(demand, devices, usable, link)
     prediction = predict(
-        demand.model, stages, link, context=demand.context, prompt=PREDICTED_PROMPT, chunk=demand.chunk
+        demand.model, stages, link, context=demand.context, prompt=PREDICTED_PROMPT, batch=demand.batch
     )
     return Plan(
         demand=demand,

@@ -39,7 +39,7 @@ from swarm import limits
 from swarm.cluster.effects import NEVER, Effect, Emit, Ended, Log, Notice, Reason, Send
 from swarm.cluster.pipeline import NOBODY, Pipeline
 from swarm.cluster.placement import Placer, State
-from swarm.cluster.planner import PREFILL_CHUNK
+from swarm.cluster.planner import PREFILL_BATCH
 from swarm.units import size_text
 from swarm.wire.ids import ModelId, PeerId, SessionId
 from swarm.wire.messages import (
@@ -160,15 +160,15 @@ class Sessions:
 
     def ask(self, ask: AnswerRequest, now: float) -> list[Effect]:
         """Start an answer, or the next turn of a session that rests. Ends at once with an error where it cannot."""
-        known = self.sessions.get(ask.session)
-        if known is not None and known.phase is not Phase.RESTING:
+        before = self.sessions.get(ask.session)
+        if before is not None and before.phase is not Phase.RESTING:
             return [Ended(ask.session, Reason.FAILED, "this conversation is being answered already")]
         if not ask.ids or ask.max_tokens < 1:
             return [Ended(ask.session, Reason.FAILED, "there is nothing to answer")]
         if self._count(Phase.QUEUED) >= limits.MAX_WAITING_SESSIONS:
             text = f"{limits.MAX_WAITING_SESSIONS} chats are waiting already; try again later"
             return [Ended(ask.session, Reason.FAILED, text)]
-        session = known.next_turn(ask, now) if known is not None else Session(ask, list(ask.ids), Phase.QUEUED, now)
+        session = before.next_turn(ask, now) if before is not None else Session(ask, list(ask.ids), Phase.QUEUED, now)
         self.sessions.pop(ask.session, None)
         self.sessions[ask.session] = session
         return self._admit(now) + self._say_queued(session)
@@ -200,15 +200,15 @@ class Sessions:
         return effects
 
     def _follow(self, session: Session, now: float) -> list[Effect]:
-        here = self.placer.placements.get(session.ask.model)
+        placing = self.placer.placings.get(session.ask.model)
         ready = self.placer.ready(session.ask.model)
-        if here is None:
+        if placing is None:
             return []
-        if here.state is State.UNFIT:
+        if placing.state is State.UNFIT:
             return self._park(session, now)
         if session.phase is Phase.PARKED:
             _enter(session, Phase.PLACING, now)
-        if session.phase in (Phase.OPENING, Phase.RUNNING) and session.placement != here.placement:
+        if session.phase in (Phase.OPENING, Phase.RUNNING) and session.placement != placing.placement:
             session.run_on(None)
             _enter(session, Phase.PLACING, now)
         if session.phase is not Phase.PLACING:
@@ -220,14 +220,14 @@ class Sessions:
         return self._open(session, ready, now)
 
     def _why_waiting(self, session: Session) -> str:
-        here = self.placer.placements[session.ask.model]
-        if here.state is State.BACKOFF:
-            return f"waiting for devices: {here.trouble}" if here.trouble else "waiting for devices"
-        return "loading the model" if here.state is State.LOADING else ""
+        placing = self.placer.placings[session.ask.model]
+        if placing.state is State.BACKOFF:
+            return "waiting for devices: " + placing.trouble if placing.trouble else "waiting for devices"
+        return "loading the model" if placing.state is State.LOADING else ""
 
     def _park(self, session: Session, now: float) -> list[Effect]:
-        here = self.placer.placements[session.ask.model]
-        no_plan = here.no_plan
+        placing = self.placer.placings[session.ask.model]
+        no_plan = placing.no_plan
         reason = no_plan.reason if no_plan is not None else "the model fits nowhere"
         missing = no_plan.missing_bytes if no_plan is not None else 0
         if not session.begun:
@@ -312,20 +312,20 @@ class Sessions:
     # --- running
 
     def _feed(self, session: Session) -> list[Effect]:
-        """Give the first stage chunks, so many that every stage has one."""
-        window = min(session.pipeline.n_busy, limits.MAX_PREFILL_WINDOW) * PREFILL_CHUNK
+        """Give the first stage batches, so many that every stage has one."""
+        window = min(session.pipeline.n_busy, limits.MAX_PREFILL_WINDOW) * PREFILL_BATCH
         effects: list[Effect] = []
         while session.sent < session.goal and session.sent - session.passed < window:
-            chunk = session.ids[session.sent : min(session.sent + PREFILL_CHUNK, session.goal)]
-            sample = session.sent + len(chunk) == session.goal
-            info = TensorInfo("i32", (len(chunk),))
+            batch = session.ids[session.sent : min(session.sent + PREFILL_BATCH, session.goal)]
+            sample = session.sent + len(batch) == session.goal
+            info = TensorInfo("i32", (len(batch),))
             message = Tokens(session.id, session.epoch, session.sent, info, sample)
-            effects.append(Send(session.pipeline.first.leader.peer, message, array("i", chunk).tobytes()))
-            session.sent += len(chunk)
+            effects.append(Send(session.pipeline.first.leader.peer, message, array("i", batch).tobytes()))
+            session.sent += len(batch)
         return effects
 
     def prefilled(self, sender: PeerId, message: Prefilled, now: float) -> list[Effect]:
-        """A chunk passed the last stage."""
+        """A batch passed the last stage."""
         session = self._from_last_stage(sender, message.session, message.epoch)
         if session is None or not session.passed < message.position <= session.sent:
             return []

@@ -113,9 +113,9 @@ class Shards:
             return self._end(key)
         claim = self.offers.pop(key, None)
         if claim is None or claim.placement.epoch != placement.epoch:
-            known = self.live.get(key)
-            if known is not None and known.placement.epoch == placement.epoch:
-                return [_ready(known)] if known.parts <= self.loaded else []
+            live = self.live.get(key)
+            if live is not None and live.placement.epoch == placement.epoch:
+                return [_ready(live)] if live.parts <= self.loaded else []
             return [_refuse(placement, "the offer was not answered in time")]
         self.live[key] = claim
         self.n_changes += 1

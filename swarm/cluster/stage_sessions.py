@@ -12,8 +12,8 @@ The rules that keep a session whole, checked for every message of data:
 So each stage computes each position of an epoch at most once and in order, whatever the network repeats, drops or
 reorders. A stage never waits for anything and never resends: only the entry node recovers.
 
-One step is out at the compute worker at a time. Decode steps go before prefill chunks, sessions take turns, and a chunk
-that waited PREFILL_PATIENCE_S goes first: so several chats share the stage and none starves.
+One step is out at the compute worker at a time. Decode steps go before prefill batches, sessions take turns, and a
+batch that waited PREFILL_PATIENCE_S goes first: so several chats share the stage and none starves.
 """
 
 from __future__ import annotations
@@ -142,29 +142,29 @@ class StageSessions:
         """The entry node opens a session here, or opens it again at a higher epoch."""
         if sender != message.entry:
             return self._drop("stranger")
-        known = self.sessions.get(message.session)
-        if known is not None and known.open.entry != sender:
+        before = self.sessions.get(message.session)
+        if before is not None and before.open.entry != sender:
             return self._drop("stranger")
-        if known is not None and message.epoch <= known.epoch:
-            same = message.epoch == known.epoch and known.answered is not None
-            return [Send(sender, known.answered)] if same and known.answered else self._drop("stale")
+        if before is not None and message.epoch <= before.epoch:
+            same = message.epoch == before.epoch and before.answered is not None
+            return [Send(sender, before.answered)] if same and before.answered else self._drop("stale")
         claim = self.shards.ready(sender, message.model, message.placement)
         if claim is None:
             return [Send(sender, _no(message, "that placement is not ready there"))]
-        effects, reply = self._admit(known, claim, message, now)
+        effects, reply = self._admit(before, claim, message, now)
         return [*effects, Send(sender, reply), *self.next_step(now)]
 
     def _admit(
-        self, known: StageSession | None, claim: Claim, message: SessionOpen, now: float
+        self, before: StageSession | None, claim: Claim, message: SessionOpen, now: float
     ) -> tuple[list[Effect], SessionReply]:
         place = RingPlace.of(claim)
-        have = self._kept(known, place, message)
+        have = self._kept(before, place, message)
         model = self.shards.models[message.model]
         n_bytes = model.stage_kv_bytes(place.first, place.end, message.context)
         room, missing = self._reserve(claim, message.session, n_bytes, now)
         if missing > 0:
             return room, _no(message, f"{size_text(missing)} of memory for the conversation are missing there", missing)
-        ids = known.ids[:have] if known is not None else []
+        ids = before.ids[:have] if before is not None else []
         reply = SessionReply(message.session, message.epoch, True, "", have)
         self.sessions.pop(message.session, None)
         self.sessions[message.session] = StageSession(message, place, have, have, ids, answered=reply)
@@ -172,12 +172,12 @@ class StageSessions:
         opened = OpenKv(message.session, message.model, place.first, place.end, message.context, have)
         return [*room, opened], reply
 
-    def _kept(self, known: StageSession | None, place: RingPlace, message: SessionOpen) -> int:
+    def _kept(self, before: StageSession | None, place: RingPlace, message: SessionOpen) -> int:
         """Positions of KV here that are still true for the new epoch."""
         entry = self.ledger.kv.get(message.session)
-        if known is None or entry is None or (entry.first, entry.end) != (place.first, place.end):
+        if before is None or entry is None or (entry.first, entry.end) != (place.first, place.end):
             return 0
-        return min(message.keep, known.done) if known.open.model == message.model else 0
+        return min(message.keep, before.done) if before.open.model == message.model else 0
 
     def _reserve(self, claim: Claim, session: SessionId, n_bytes: int, now: float) -> tuple[list[Effect], int]:
         """Make room for a session's KV; return what that took, and the bytes that are missing."""
@@ -261,7 +261,7 @@ class StageSessions:
     # --- data
 
     def tokens(self, sender: PeerId, message: Tokens, ids: tuple[int, ...], now: float) -> list[Effect]:
-        """Ids from the entry node: a chunk of the prompt, or of what is to be computed again."""
+        """Ids from the entry node: a batch of the prompt, or of what is to be computed again."""
         session = self._current(message.session, message.epoch)
         if session is None:
             return []
@@ -284,8 +284,8 @@ class StageSessions:
 
     def token(self, sender: PeerId, message: Token, now: float) -> list[Effect]:
         """The last stage sampled: the first stage begins the next step. (The entry node hears it too: session.py.)"""
-        here = self.sessions.get(message.session)
-        if here is None or not here.place.takes_ids or message.epoch > here.epoch:
+        opened = self.sessions.get(message.session)
+        if opened is None or not opened.place.takes_ids or message.epoch > opened.epoch:
             return []
         session = self._current(message.session, message.epoch)
         if session is None:
@@ -312,7 +312,7 @@ class StageSessions:
     def _take(self, session: StageSession, step: Step, now: float) -> list[Effect]:
         if step.position != session.expected:
             return self._drop("duplicate" if step.position < session.expected else "gap")
-        if not step.ids or step.end > session.open.context or len(step.ids) > limits.MAX_CHUNK_TOKENS:
+        if not step.ids or step.end > session.open.context or len(step.ids) > limits.MAX_BATCH_TOKENS:
             return self._drop("malformed")
         if len(session.steps) >= limits.MAX_SESSION_JOBS:
             return self._drop("full")
@@ -348,7 +348,7 @@ class StageSessions:
         return self._compute(job, session, step)
 
     def _whose_turn(self, now: float) -> SessionId | None:
-        """A chunk that waited too long, else the first session with a decode step, else the first one."""
+        """A batch that waited too long, else the first session with a decode step, else the first one."""
         self._turn = deque(key for key in self._turn if self._has_work(key))
         heads = [(key, self.sessions[key].steps[0]) for key in self._turn]
         late = [key for key, step in heads if now - step.since > limits.PREFILL_PATIENCE_S]

@@ -325,7 +325,7 @@ class Activation(Message, tag=43):
     tensor: TensorInfo
     sample: bool
     ids: Annotated[
-        tuple[TokenId, ...], Meta(max_length=limits.MAX_CHUNK_TOKENS)
+        tuple[TokenId, ...], Meta(max_length=limits.MAX_BATCH_TOKENS)
     ]  # of these positions, for the penalties
     slice: Slice = WHOLE
     experts: Experts = ()
@@ -362,7 +362,7 @@ class SessionError(Message, tag=46):
 
 
 class Prefilled(Message, tag=47):
-    """The last stage to the entry node: all positions before `position` are done; the next chunk may come."""
+    """The last stage to the entry node: all positions before `position` are done; the next batch may come."""
 
     session: SessionId
     epoch: Epoch

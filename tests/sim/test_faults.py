@@ -14,7 +14,7 @@ from swarm.wire.ids import BootId
 from tests.helpers import toy
 from tests.helpers.sim import MODEL, Chat, Node, Sim
 
-LONG_PROMPT = tuple(range(1, 60)) * 20  # ten chunks
+LONG_PROMPT = tuple(range(1, 60)) * 20  # ten batches
 SHORT_PROMPT = (3, 1, 4, 1, 5)
 NOTICED_S = 3.0
 LONGEST_GAP_S = 5.0  # noticed, placed anew, loaded (up to 0.5 s a device here), computed again

@@ -29,13 +29,15 @@ SABOTAGE = {
     "a stage passes on results of old epochs": Sabotage(
         StageSessions, "computed", "session.epoch != running.epoch or running.session not in self.ledger.kv", "False", 6
     ),
-    "a stage promises KV that is not computed yet": Sabotage(StageSessions, "_kept", "known.done", "known.expected", 7),
+    "a stage promises KV that is not computed yet": Sabotage(
+        StageSessions, "_kept", "before.done", "before.expected", 7
+    ),
     "a stage keeps all the KV it has": Sabotage(
-        StageSessions, "_kept", "min(message.keep, known.done)", "known.done", 3
+        StageSessions, "_kept", "min(message.keep, before.done)", "before.done", 3
     ),
     "a stage opens sessions beyond its memory": Sabotage(StageSessions, "_reserve", "if missing > 0:", "if False:", 6),
     "a stage obeys old openings": Sabotage(
-        StageSessions, "open", "message.epoch <= known", "message.epoch == known", 56
+        StageSessions, "open", "message.epoch <= before", "message.epoch == before", 56
     ),
     "a device counts no KV": Sabotage(Ledger, "running_bytes", "return sum", "return 0 * sum", 6),
     "a device promises beyond its memory": Sabotage(Shards, "_missing_bytes", "return weights", "return -(10**9)", 370),
@@ -57,7 +59,7 @@ SABOTAGE = {
         Sessions, "_await_progress", "self._conclude(session, now)", "[]", 3
     ),
     "an entry node keeps a broken placement": Sabotage(
-        Placer, "_broke", "self._enter(here, State.IDLE)\n    here.placement = None", "pass", 55
+        Placer, "_broke", "self._enter(placing, State.IDLE)\n    placing.placement = None", "pass", 55
     ),
     "a device that was silent for too long needs a new link": Sabotage(
         Membership, "heard", "and not known.link_up", "", 335

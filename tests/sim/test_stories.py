@@ -11,7 +11,7 @@ from tests.helpers.sim import play
 
 SEEDS = 240
 BLOCK = 20
-# Seeds that showed a bug once: a chunk computed although the one before it had failed; steps of a placement that had
+# Seeds that showed a bug once: a batch computed although the one before it had failed; steps of a placement that had
 # ended; two sessions that each held the memory that the other one needed.
 FOUND = (2327, 2434, 3251)
 

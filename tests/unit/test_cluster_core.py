@@ -100,7 +100,7 @@ def test_what_measures_itself_anew_is_followed_by_the_sessions_without_a_tick() 
     made = core(memory=4500)
     (load,) = [effect for effect in made.ask(ASK, 1.0) if isinstance(effect, Load)]
     made.loaded(load.ticket, 1.0)
-    made.placer.placements[MODEL].wanted = True
+    made.placer.placings[MODEL].wanted = True
     made.placer.renew(MODEL, 1.1)
     made.measured(capabilities(4500), 1.2)
     assert made.sessions.sessions[ASK.session].phase is not Phase.RUNNING

@@ -52,7 +52,7 @@ def test_overheads_are_per_layer_and_per_step() -> None:
     assert extra == pytest.approx(7e-3)
 
 
-def test_a_chunk_is_bound_by_arithmetic_where_that_takes_longer() -> None:
+def test_a_batch_is_bound_by_arithmetic_where_that_takes_longer() -> None:
     assert step_s(MODEL, Stage(0, 5, (device(),)), 0, n_tokens=128) == pytest.approx(128 * 5 * 200e6 / 50e9)
 
 
@@ -73,21 +73,21 @@ def test_a_token_goes_once_round_the_ring() -> None:
 
 
 def test_one_stage_has_no_hops() -> None:
-    prediction = predict(MODEL, [Stage(0, 10, (device(),))], wire, context=0, prompt=1, chunk=128)
+    prediction = predict(MODEL, [Stage(0, 10, (device(),))], wire, context=0, prompt=1, batch=128)
     assert prediction.hop_s == () and prediction.tokens_per_s == pytest.approx(10e9 / 1080e6)
 
 
-def test_chunks_of_a_prefill_overlap_on_the_stages() -> None:
+def test_batches_of_a_prefill_overlap_on_the_stages() -> None:
     stages = [Stage(0, 5, (device("a"),)), Stage(5, 10, (device("b"),))]
     one, eight = (prefill_s(MODEL, stages, wire, n * 128, 128) for n in (1, 8))
-    chunk = step_s(MODEL, stages[0], 0, 128)
-    assert one > 2 * chunk
-    assert eight - one == pytest.approx(7 * chunk, rel=0.1)
+    batch = step_s(MODEL, stages[0], 0, 128)
+    assert one > 2 * batch
+    assert eight - one == pytest.approx(7 * batch, rel=0.1)
 
 
 def test_with_as_many_chats_as_stages_the_slowest_sets_the_pace() -> None:
     stages = [Stage(0, 7, (device("a"),)), Stage(7, 10, (device("b"),))]
-    prediction = predict(MODEL, stages, wire, context=0, prompt=1, chunk=128)
+    prediction = predict(MODEL, stages, wire, context=0, prompt=1, batch=128)
     assert prediction.busy_tokens_per_s == pytest.approx(1 / step_s(MODEL, stages[0], 0))
 
 

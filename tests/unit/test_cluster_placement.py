@@ -67,10 +67,10 @@ def sent(effects: list[Effect], kind: type[M]) -> dict[PeerId, M]:
 
 def take(placer: Placer, now: float = 0.0) -> list[Effect]:
     """All members accept what was offered last."""
-    here = placer.placements[MODEL]
-    assert here.placement is not None
-    epoch, effects = here.placement.epoch, []
-    for peer in here.peers:
+    placing = placer.placings[MODEL]
+    assert placing.placement is not None
+    epoch, effects = placing.placement.epoch, []
+    for peer in placing.peers:
         effects += placer.reply(peer, PlacementReply(MODEL, epoch, True, ""), now)
     return effects
 
@@ -78,16 +78,16 @@ def take(placer: Placer, now: float = 0.0) -> list[Effect]:
 def become_ready(placer: Placer) -> None:
     placer.need(MODEL, 10, 0.0)
     take(placer)
-    here = placer.placements[MODEL]
-    assert here.placement is not None
-    for shard in here.placement.shards:
-        placer.shard_ready(shard.peer, ShardReady(MODEL, here.placement.epoch, shard))
-    assert placer.ready(MODEL) == here.placement
+    placing = placer.placings[MODEL]
+    assert placing.placement is not None
+    for shard in placing.placement.shards:
+        placer.shard_ready(shard.peer, ShardReady(MODEL, placing.placement.epoch, shard))
+    assert placer.ready(MODEL) == placing.placement
 
 
 def test_a_need_is_offered_committed_to_all_and_ready_when_all_are(placer: Placer) -> None:
     offers = sent(placer.need(MODEL, 10, 0.0), PlacementOffer)
-    assert len(offers) == 2 and placer.placements[MODEL].state is State.OFFERING
+    assert len(offers) == 2 and placer.placings[MODEL].state is State.OFFERING
     assert set(sent(take(placer), PlacementCommit)) == {ME, A, B}, "others learn what is in use"
     assert placer.ready(MODEL) is None
     become_ready(placer)
@@ -103,7 +103,7 @@ def test_epochs_only_grow(placer: Placer) -> None:
     epochs = []
     for _ in range(3):
         placer.need(MODEL, 10, 0.0)
-        placement = placer.placements[MODEL].placement
+        placement = placer.placings[MODEL].placement
         assert placement is not None
         epochs.append(placement.epoch)
         placer.renew(MODEL, 0.0)
@@ -112,7 +112,7 @@ def test_epochs_only_grow(placer: Placer) -> None:
 
 def test_a_lost_member_is_replaced_at_once(placer: Placer, world: FakeWorld) -> None:
     become_ready(placer)
-    lost = placer.placements[MODEL].peers[-1]
+    lost = placer.placings[MODEL].peers[-1]
     del world.present[lost]
     world.present[C] = device(C)
     offers = sent(placer.peer_lost(lost, 1.0), PlacementOffer)
@@ -121,7 +121,7 @@ def test_a_lost_member_is_replaced_at_once(placer: Placer, world: FakeWorld) -> 
 
 def test_a_lost_device_that_is_no_member_changes_nothing(placer: Placer, world: FakeWorld) -> None:
     become_ready(placer)
-    (outsider,) = world.present.keys() - set(placer.placements[MODEL].peers)
+    (outsider,) = world.present.keys() - set(placer.placings[MODEL].peers)
     assert placer.peer_lost(outsider, 1.0) == [] and placer.ready(MODEL) is not None
 
 
@@ -129,8 +129,8 @@ def test_what_does_not_fit_waits_for_a_device(placer: Placer, world: FakeWorld) 
     for peer in (A, B):
         del world.present[peer]
     assert not sent(placer.need(MODEL, 10, 0.0), PlacementOffer)
-    here = placer.placements[MODEL]
-    assert here.state is State.UNFIT and here.no_plan is not None and here.no_plan.missing_bytes > 0
+    placing = placer.placings[MODEL]
+    assert placing.state is State.UNFIT and placing.no_plan is not None and placing.no_plan.missing_bytes > 0
     world.present[A] = device(A)
     assert sent(placer.devices_changed(1.0), PlacementOffer)
 
@@ -151,12 +151,12 @@ def test_when_all_are_busy_it_waits_and_tries_again(placer: Placer) -> None:
         if peer != ME:
             placer.reply(peer, PlacementReply(MODEL, offer.placement.epoch, False, "busy", 50_000_000), 0.1)
     now = 0.1
-    while placer.placements[MODEL].state is not State.BACKOFF:
-        here = placer.placements[MODEL]
-        assert here.placement is not None
-        peer = next(p for p in here.peers if p != ME)
-        placer.reply(peer, PlacementReply(MODEL, here.placement.epoch, False, "busy", 50_000_000), now)
-    assert placer.placements[MODEL].trouble == "busy"
+    while placer.placings[MODEL].state is not State.BACKOFF:
+        placing = placer.placings[MODEL]
+        assert placing.placement is not None
+        peer = next(p for p in placing.peers if p != ME)
+        placer.reply(peer, PlacementReply(MODEL, placing.placement.epoch, False, "busy", 50_000_000), now)
+    assert placer.placings[MODEL].trouble == "busy"
     assert sent(placer.tick(now + 2 * limits.REPLAN_MAX_S), PlacementOffer)
 
 
@@ -175,11 +175,11 @@ def test_a_member_that_cannot_load_is_planned_around(placer: Placer, world: Fake
     world.present[C] = device(C)
     placer.need(MODEL, 10, 0.0)
     take(placer)
-    here = placer.placements[MODEL]
-    assert here.placement is not None
-    broken = next(p for p in here.peers if p != ME)
+    placing = placer.placings[MODEL]
+    assert placing.placement is not None
+    broken = next(p for p in placing.peers if p != ME)
     again = sent(
-        placer.reply(broken, PlacementReply(MODEL, here.placement.epoch, False, "bad disk"), 1.0), PlacementOffer
+        placer.reply(broken, PlacementReply(MODEL, placing.placement.epoch, False, "bad disk"), 1.0), PlacementOffer
     )
     assert again and broken not in again
 
@@ -187,7 +187,7 @@ def test_a_member_that_cannot_load_is_planned_around(placer: Placer, world: Fake
 def test_members_that_lose_sight_of_each_other_break_the_placement(placer: Placer, world: FakeWorld) -> None:
     become_ready(placer)
     world.present[C] = device(C)
-    a, b = placer.placements[MODEL].peers[:2]
+    a, b = placer.placings[MODEL].peers[:2]
     world.cut.add(frozenset((a, b)))
     offers = sent(placer.devices_changed(1.0), PlacementOffer)
     assert offers and not {a, b} <= offers.keys()
@@ -225,7 +225,7 @@ def test_a_doubtful_device_is_used_only_where_nothing_fits_without_it(placer: Pl
     assert A not in sent(placer.need(MODEL, 10, 0.0), PlacementOffer)
     del world.present[B]
     placer.peer_lost(B, 1.0)
-    assert placer.placements[MODEL].state is State.BACKOFF
+    assert placer.placings[MODEL].state is State.BACKOFF
     assert A in sent(placer.tick(1.0 + 2 * limits.REPLAN_MAX_S), PlacementOffer)
 
 
@@ -239,6 +239,6 @@ def test_a_larger_context_keeps_the_layout_that_has_room_for_it_and_else_is_plan
 def test_a_placement_that_nobody_needs_is_not_renewed(placer: Placer, world: FakeWorld) -> None:
     become_ready(placer)
     placer.rest(MODEL)
-    lost = next(p for p in placer.placements[MODEL].peers if p != ME)
+    lost = next(p for p in placer.placings[MODEL].peers if p != ME)
     del world.present[lost]
-    assert placer.peer_lost(lost, 1.0) == [] and placer.placements[MODEL].state is State.IDLE
+    assert placer.peer_lost(lost, 1.0) == [] and placer.placings[MODEL].state is State.IDLE

@@ -11,8 +11,8 @@ from swarm import limits
 from swarm.cluster.core import Core, Identity
 from swarm.cluster.cost import LayerCost, ModelCost
 from swarm.cluster.effects import Compute, Effect, Emit, Ended, Load, Notice, OpenKv, Reason, Send
-from swarm.cluster.placement import ModelPlacement, Placer, State
-from swarm.cluster.planner import PREFILL_CHUNK
+from swarm.cluster.placement import Placer, Placing, State
+from swarm.cluster.planner import PREFILL_BATCH
 from swarm.cluster.session import AnswerRequest, Phase, Sessions
 from swarm.parts import all_parts
 from swarm.wire.ids import BootId, ModelId, PeerId, SessionId
@@ -191,12 +191,12 @@ class Remote:
         return effects
 
 
-def test_a_long_prompt_goes_in_chunks_with_a_bounded_window() -> None:
+def test_a_long_prompt_goes_in_batches_with_a_bounded_window() -> None:
     remote = Remote()
-    chunks = remote.sent(remote.start(tuple([1] * 1000)), Tokens)
-    assert [c.position for c in chunks] == [0, PREFILL_CHUNK]
-    (more,) = remote.sent(remote.hear(Prefilled(S1, remote.epoch, PREFILL_CHUNK), 0.1), Tokens)
-    assert more.position == 2 * PREFILL_CHUNK and not more.sample
+    batches = remote.sent(remote.start(tuple([1] * 1000)), Tokens)
+    assert [c.position for c in batches] == [0, PREFILL_BATCH]
+    (more,) = remote.sent(remote.hear(Prefilled(S1, remote.epoch, PREFILL_BATCH), 0.1), Tokens)
+    assert more.position == 2 * PREFILL_BATCH and not more.sample
 
 
 def test_a_token_is_taken_once_from_the_current_epoch_and_the_last_stage() -> None:
@@ -214,8 +214,8 @@ def test_a_token_after_a_gap_opens_the_session_again_from_what_is_known() -> Non
     remote.hear(Token(S1, remote.epoch, 2, 7), 0.1)
     effects = remote.open(remote.hear(Token(S1, remote.epoch, 4, 9), 0.2), have=2)
     assert remote.keep == 2
-    (chunk,) = remote.sent(effects, Tokens)
-    assert chunk.position == 2 and chunk.sample
+    (batch,) = remote.sent(effects, Tokens)
+    assert batch.position == 2 and batch.sample
 
 
 def test_an_opening_without_an_answer_is_sent_again() -> None:
@@ -265,8 +265,8 @@ def test_a_stage_that_forgot_the_session_gets_it_again() -> None:
     remote = Remote()
     remote.start((1, 2))
     effects = remote.hear(SessionError(S1, remote.epoch, "unknown", "what session?"), 0.1)
-    (chunk,) = remote.sent(remote.open(effects, have=0), Tokens)
-    assert chunk.position == 0
+    (batch,) = remote.sent(remote.open(effects, have=0), Tokens)
+    assert batch.position == 0
 
 
 def test_a_step_that_keeps_failing_ends_the_answer_with_its_reason() -> None:
@@ -330,7 +330,7 @@ class ReadyPlacer(Placer):
 
     def __init__(self) -> None:
         super().__init__(ME, Core(Identity(ME, BootId("1" * 16), "me"), capabilities(1, 1e6), Random(1)), Random(1), 1)
-        self.placements[MODEL] = ModelPlacement(MODEL, 100, State.READY, GROUPS)
+        self.placings[MODEL] = Placing(MODEL, 100, State.READY, GROUPS)
 
     def need(self, model: ModelId, context: int, now: float) -> list[Effect]:
         return []

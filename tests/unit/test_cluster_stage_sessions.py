@@ -143,7 +143,7 @@ def test_the_last_stage_samples_for_the_first_one_and_the_entry_node() -> None:
     assert messages == [(FIRST, Token(S1, 2, 1, 8)), (ENTRY, Token(S1, 2, 1, 8))]
 
 
-def test_a_chunk_without_sampling_is_reported_to_the_entry_node() -> None:
+def test_a_batch_without_sampling_is_reported_to_the_entry_node() -> None:
     stage = opened(LAST)
     (job,) = computes(stage.activation(MIDDLE, activation(0, 5, 6, layer=4, sample=False), b"x", 0.0))
     assert sent(stage.computed(job.job, None, None, None, 0.0)) == [(ENTRY, Prefilled(S1, 2, 2))]
@@ -219,7 +219,7 @@ def test_opening_again_keeps_kv_up_to_what_is_asked_for() -> None:
     assert computes(ids(stage, 2, 9, epoch=3))
 
 
-def test_decode_steps_go_before_prefill_chunks_until_one_has_waited_too_long() -> None:
+def test_decode_steps_go_before_prefill_batches_until_one_has_waited_too_long() -> None:
     stage = opened(FIRST)
     stage.open(ENTRY, opening(3, S2), 0.0)
     (running,) = computes(ids(stage, 0, 1))
@@ -229,8 +229,8 @@ def test_decode_steps_go_before_prefill_chunks_until_one_has_waited_too_long() -
     ids(stage, 2, 3, now=0.03)
     late = 0.1 + limits.PREFILL_PATIENCE_S
     assert stage.running is not None
-    (chunk,) = computes(stage.computed(stage.running.job, b"x", TensorInfo("f32", (1, 8)), None, late))
-    assert chunk.session == S2
+    (batch,) = computes(stage.computed(stage.running.job, b"x", TensorInfo("f32", (1, 8)), None, late))
+    assert batch.session == S2
 
 
 def test_sessions_take_turns() -> None:
