@@ -128,7 +128,6 @@ class StatusReports:
             links=core.members.measured_links(),
             models=models,
             sessions=_sessions(core),
-            addresses=(),
         )
 
     async def _ask_all(self, patience_s: float) -> dict[PeerId, StatusReply]:

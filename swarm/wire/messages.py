@@ -15,7 +15,6 @@ from swarm import limits
 from swarm.wire.ids import BootId, ChunkId, ModelId, PeerId, SessionId
 from swarm.wire.records import (
     WHOLE,
-    Address,
     ByteCount,
     Capabilities,
     Count,
@@ -338,7 +337,6 @@ class Token(Message, tag=44):
     epoch: Epoch
     position: Position
     token: TokenId
-    compute_us: Micros = 0  # spent in all stages for this step, for the tok/s line
 
 
 class SessionClose(Message, tag=45):
@@ -407,7 +405,6 @@ class StatusReply(Message, tag=51):
     links: Annotated[tuple[LinkMeasurement, ...], Meta(max_length=limits.MAX_PEERS)]
     models: Annotated[tuple[ModelHolding, ...], Meta(max_length=limits.MAX_MODELS)]
     sessions: Annotated[tuple[SessionState, ...], Meta(max_length=limits.MAX_SESSIONS_SHOWN)]
-    addresses: Annotated[tuple[Address, ...], Meta(max_length=limits.MAX_ADDRESSES)]
 
 
 MESSAGES: tuple[type[Message], ...] = (
