@@ -17,6 +17,7 @@ MAX_PACKED_FILES = 4  # models; the one that was used longest ago goes
 # --- the wire (swarm/wire): checked before anything is allocated
 MAX_HEADER_BYTES = 64 * 1024  # one message's msgpack; the largest, a placement of 256 shards, is a third of it
 MAX_FRAMES = 4  # raw frames of a message; today at most one is used
+MAX_HAVE_BYTES = 128 * 1024  # one bit a chunk: MAX_MANIFEST_CHUNKS of them
 MAX_FAST_FRAME_BYTES = 16 * 1024 * 1024  # a prefill batch of 512 tokens x 8192 wide in f32
 MAX_BULK_FRAME_BYTES = 4 * 1024 * 1024  # a piece of a chunk: 40 ms on gigabit, so that a cut loses little
 MAX_NAME_BYTES = 64  # a device's name
@@ -37,6 +38,16 @@ MAX_TOKEN_ID = 2**31 - 1  # ids travel as int32
 MAX_POSITION = 2**31 - 1  # positions travel with them
 MAX_EPOCH = 2**53  # never reached: one a second for ever
 MAX_SESSIONS_SHOWN = 64  # sessions that a status lists
+MAX_VERSION = 65535  # major or minor of a protocol
+MAX_TEMPERATURE = 100.0  # more is a coin
+MAX_PENALTY = 100.0  # of a repeated token; more rules it out as well
+MAX_PORT = 65535  # of TCP
+MAX_THREADS = 1024  # that a device computes with
+MAX_COUNT = 2**31 - 1  # of anything that is counted, and has no bound of its own
+MAX_BYTE_COUNT = 2**53  # as many as a JSON number says exactly
+MAX_RATE = 1e18  # bytes or operations a second
+MAX_SECONDS = 1e9  # thirty years
+MAX_MICROS = 2**63 - 1  # of any clock
 MAX_UNKNOWN_TYPES = 64  # distinct unknown message types counted by name; the rest are counted together
 
 # --- links between devices (swarm/net)
@@ -49,6 +60,7 @@ REDIAL_MAX_S = 5.0  # a device that comes back is found within this
 DIAL_TURN_S = 0.7  # the device with the larger id waits so long for the other one's call
 GARBAGE_BACKOFF_S = 30.0  # a device that sent garbage is not heard for so long
 GARBAGE_BACKOFF_MAX_S = 600.0  # the back-off doubles up to this
+RTT_SAMPLES = 16  # heartbeats whose best round trip counts: of the last eight seconds
 FORGET_ADDRESS_S = 600.0  # addresses of a device that nobody announced for so long are dropped
 MAX_BLOCKED_KEYS = 1024  # remembered back-offs; the oldest goes first
 FAST_QUEUE_MESSAGES = 256  # per device: activations and heartbeats; a longer queue means a frozen peer

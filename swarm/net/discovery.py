@@ -23,8 +23,7 @@ from swarm import limits
 from swarm.net import interfaces
 from swarm.net.interfaces import Interface
 from swarm.wire.ids import PeerId
-from swarm.wire.proof import FINGERPRINT_BYTES
-from swarm.wire.records import Address, Version
+from swarm.wire.records import FINGERPRINT_BYTES, Address, Version
 
 log = logging.getLogger(__name__)
 

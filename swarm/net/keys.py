@@ -17,7 +17,8 @@ from zmq.utils import z85
 
 from swarm.errors import SwarmKeyError
 from swarm.files import PRIVATE, PRIVATE_DIRECTORY, create_file, replace_file
-from swarm.wire.proof import KEY_BYTES, Credentials
+from swarm.wire.proof import Credentials
+from swarm.wire.records import KEY_BYTES
 
 CHECK_BYTES = 6  # of a written swarm key: with them it is 64 characters without a spare bit
 PREFIX = "swarm"

@@ -28,8 +28,8 @@ from swarm.errors import RemoteProtocolError, SwarmKeyError
 from swarm.net.keys import SwarmKey
 from swarm.wire.ids import PeerId
 from swarm.wire.messages import PROTOCOL
-from swarm.wire.proof import KEY_BYTES, derive
-from swarm.wire.records import Version
+from swarm.wire.proof import derive
+from swarm.wire.records import KEY_BYTES, Version
 from swarm.wire.schema import Name, Record, Software, Violation, pack, unpack
 
 CODE_DIGITS = 6

@@ -36,8 +36,7 @@ from swarm.wire.codec import Buffer, encode
 from swarm.wire.connection import LinkRefused, LocalEnd, answer, answered, call
 from swarm.wire.ids import PeerId
 from swarm.wire.messages import Lane
-from swarm.wire.proof import NONCE_BYTES
-from swarm.wire.records import Address, NodeState
+from swarm.wire.records import NONCE_BYTES, Address, NodeState
 
 log = logging.getLogger(__name__)
 TICK_S = 0.1  # timers are looked at this often; the shortest that matters is 0.25 s

@@ -19,7 +19,6 @@ from swarm.wire.messages import PROTOCOL, Heartbeat, Hello, Lane, Message, Refus
 from swarm.wire.proof import Credentials
 from swarm.wire.records import NodeState, Version
 
-RTT_SAMPLES = 16  # eight seconds of heartbeats
 UNKNOWN_REST = -1  # counts the types beyond MAX_UNKNOWN_TYPES
 
 
@@ -138,7 +137,7 @@ class Connection:
         self.lane = lane
         self.heard_at = now
         self.rtt_s: float | None = None
-        self._rtts: deque[float] = deque(maxlen=RTT_SAMPLES)
+        self._rtts: deque[float] = deque(maxlen=limits.RTT_SAMPLES)
         self.wall_offset_s: float | None = None
         self.unknown: dict[int, int] = {}
         self._echo_us = 0

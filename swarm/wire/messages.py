@@ -20,12 +20,16 @@ from swarm.wire.records import (
     Count,
     Epoch,
     Experts,
+    Fingerprint,
+    Key,
+    LayerIndex,
     LinkMeasurement,
     Micros,
     ModelHolding,
     NodeState,
     PeerAddresses,
     Placement,
+    Port,
     Position,
     Proof,
     Sampling,
@@ -70,10 +74,10 @@ class Hello(Message, tag=1):
     boot: BootId
     name: Name
     lane: LaneName
-    fingerprint: Annotated[bytes, Meta(min_length=8, max_length=8)]
+    fingerprint: Fingerprint
     proof: Proof
-    port: Annotated[int, Meta(ge=0, le=65535)]  # where the caller listens
-    bulk_port: Annotated[int, Meta(ge=0, le=65535)]
+    port: Port  # where the caller listens
+    bulk_port: Port
 
 
 class Welcome(Message, tag=2):
@@ -84,10 +88,10 @@ class Welcome(Message, tag=2):
     boot: BootId
     name: Name
     lane: LaneName
-    fingerprint: Annotated[bytes, Meta(min_length=8, max_length=8)]
+    fingerprint: Fingerprint
     proof: Proof
-    port: Annotated[int, Meta(ge=0, le=65535)]
-    bulk_port: Annotated[int, Meta(ge=0, le=65535)]
+    port: Port
+    bulk_port: Port
 
 
 Refusal = Literal["version", "proof", "clone", "hello", "garbage", "full", "forgotten", "self"]
@@ -136,7 +140,7 @@ class Rekey(Message, tag=8):
     """The swarm gets a new key, from a member to a member whose device key was proven on this very link."""
 
     generation: Count
-    swarm_key: Annotated[bytes, Meta(min_length=32, max_length=32)]
+    swarm_key: Key
 
     def __repr__(self) -> str:
         return f"Rekey(generation={self.generation})"  # the key never in a log
@@ -232,7 +236,7 @@ class HaveRequest(Message, tag=33):
 class Have(Message, tag=34):
     """One bit a chunk in the raw frame, least significant first, in the order of the manifest, from `start`."""
 
-    MAX_FRAME_BYTES = 128 * 1024
+    MAX_FRAME_BYTES = limits.MAX_HAVE_BYTES
     model: ModelId
     start: Count
     n_chunks: Count
@@ -320,7 +324,7 @@ class Activation(Message, tag=43):
     session: SessionId
     epoch: Epoch
     position: Position
-    layer: Annotated[int, Meta(ge=0, le=limits.MAX_LAYERS)]
+    layer: LayerIndex
     tensor: TensorInfo
     sample: bool
     ids: Annotated[

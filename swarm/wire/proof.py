@@ -14,11 +14,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X
 
 from swarm.wire.ids import BootId, PeerId
 from swarm.wire.messages import Hello, Welcome
-from swarm.wire.records import Proof
-
-KEY_BYTES = 32
-NONCE_BYTES = 16
-FINGERPRINT_BYTES = 8
+from swarm.wire.records import FINGERPRINT_BYTES, KEY_BYTES, Proof
 
 
 @dataclass(frozen=True)

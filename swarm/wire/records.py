@@ -34,23 +34,30 @@ __all__ = [
     "Version",
 ]
 
-Count = Annotated[int, Meta(ge=0, le=2**31 - 1)]
-ByteCount = Annotated[int, Meta(ge=0, le=2**53)]
-Rate = Annotated[float, Meta(ge=0.0, le=1e18)]
-Seconds = Annotated[float, Meta(ge=0.0, le=1e9)]
-Micros = Annotated[int, Meta(ge=0, le=2**63 - 1)]
+KEY_BYTES = 32  # of a device key, a swarm key and a MAC
+NONCE_BYTES = 16
+FINGERPRINT_BYTES = 8
+
+Count = Annotated[int, Meta(ge=0, le=limits.MAX_COUNT)]
+ByteCount = Annotated[int, Meta(ge=0, le=limits.MAX_BYTE_COUNT)]
+Rate = Annotated[float, Meta(ge=0.0, le=limits.MAX_RATE)]
+Seconds = Annotated[float, Meta(ge=0.0, le=limits.MAX_SECONDS)]
+Micros = Annotated[int, Meta(ge=0, le=limits.MAX_MICROS)]
 Epoch = Annotated[int, Meta(ge=0, le=limits.MAX_EPOCH)]
 Position = Annotated[int, Meta(ge=0, le=limits.MAX_POSITION)]
 TokenId = Annotated[int, Meta(ge=0, le=limits.MAX_TOKEN_ID)]
 KvFormat = Literal["f16", "q8_0"]  # how keys and values are kept
+Key = Annotated[bytes, Meta(min_length=KEY_BYTES, max_length=KEY_BYTES)]
+Fingerprint = Annotated[bytes, Meta(min_length=FINGERPRINT_BYTES, max_length=FINGERPRINT_BYTES)]
+Port = Annotated[int, Meta(ge=0, le=limits.MAX_PORT)]  # 0: none
 LayerIndex = Annotated[int, Meta(ge=0, le=limits.MAX_LAYERS)]
 
 
 class Version(Record):
     """Of the protocol. Different majors do not talk; a newer minor only adds."""
 
-    major: Annotated[int, Meta(ge=0, le=65535)]
-    minor: Annotated[int, Meta(ge=0, le=65535)]
+    major: Annotated[int, Meta(ge=0, le=limits.MAX_VERSION)]
+    minor: Annotated[int, Meta(ge=0, le=limits.MAX_VERSION)]
 
     def __str__(self) -> str:
         return f"{self.major}.{self.minor}"
@@ -60,7 +67,7 @@ class Address(Record, order=True):
     """Where a device listens: an IPv4 or IPv6 address (with %zone where link-local) or a host name, and a TCP port."""
 
     host: Host
-    port: Annotated[int, Meta(ge=1, le=65535)]
+    port: Annotated[int, Meta(ge=1, le=limits.MAX_PORT)]
 
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
@@ -80,7 +87,7 @@ class Capabilities(Record):
 
     machine: Machine  # x86_64, aarch64
     kernels: Machine  # the instruction set in use: avx2, dotprod, ...
-    threads: Annotated[int, Meta(ge=1, le=1024)]
+    threads: Annotated[int, Meta(ge=1, le=limits.MAX_THREADS)]
     memory_bytes: ByteCount  # that Swarm may use here, weights and KV together
     disk_bytes: ByteCount  # that the chunk store may use
     read_bytes_per_s: Rate  # weights through the decode kernel, all threads
@@ -156,13 +163,13 @@ class Placement(Record):
 class Sampling(Record):
     """How tokens are chosen: with the seed and the position, a pure function of the logits."""
 
-    temperature: Annotated[float, Meta(ge=0.0, le=100.0)] = 0.0
+    temperature: Annotated[float, Meta(ge=0.0, le=limits.MAX_TEMPERATURE)] = 0.0
     top_k: Count = 0
     top_p: Annotated[float, Meta(ge=0.0, le=1.0)] = 1.0
     min_p: Annotated[float, Meta(ge=0.0, le=1.0)] = 0.0
-    repetition_penalty: Annotated[float, Meta(ge=0.0, le=100.0)] = 1.0
-    frequency_penalty: Annotated[float, Meta(ge=-100.0, le=100.0)] = 0.0
-    presence_penalty: Annotated[float, Meta(ge=-100.0, le=100.0)] = 0.0
+    repetition_penalty: Annotated[float, Meta(ge=0.0, le=limits.MAX_PENALTY)] = 1.0
+    frequency_penalty: Annotated[float, Meta(ge=-limits.MAX_PENALTY, le=limits.MAX_PENALTY)] = 0.0
+    presence_penalty: Annotated[float, Meta(ge=-limits.MAX_PENALTY, le=limits.MAX_PENALTY)] = 0.0
     penalty_window: Count = 0
     seed: Annotated[int, Meta(ge=0)] = 0  # msgpack ends at 2**64 - 1
 
@@ -215,7 +222,7 @@ class SessionState(Record):
 class Proof(Record):
     """Membership and identity in one: MACs that PROTOCOL.md describes."""
 
-    device_key: Annotated[bytes, Meta(min_length=32, max_length=32)]
-    nonce: Annotated[bytes, Meta(min_length=16, max_length=16)]
-    member_mac: Annotated[bytes, Meta(min_length=32, max_length=32)]
-    device_mac: Annotated[bytes, Meta(min_length=0, max_length=32)]
+    device_key: Key
+    nonce: Annotated[bytes, Meta(min_length=NONCE_BYTES, max_length=NONCE_BYTES)]
+    member_mac: Key
+    device_mac: Annotated[bytes, Meta(max_length=KEY_BYTES)]
