@@ -1,0 +1,139 @@
+"""The order of the house, read from the source. Lists here may only shrink: take out what is mended, add nothing."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from importlib.metadata import packages_distributions
+from pathlib import Path
+
+from tools import structure
+
+ROOT = Path(__file__).parents[2]
+
+CIRCLES = []
+TWINS = {
+    "Answer": 2,
+    "ChunkRequest": 2,
+    "Decoder": 3,
+    "Generation": 2,
+    "Part": 2,
+    "Piece": 3,
+    "Session": 2,
+    "Stats": 3,
+}
+UNTESTED = {
+    "swarm.__main__",
+    "swarm.api.app",
+    "swarm.api.body",
+    "swarm.api.control",
+    "swarm.api.errors",
+    "swarm.api.guard",
+    "swarm.api.server",
+    "swarm.cli.chat",
+    "swarm.cli.finding",
+    "swarm.cli.forget",
+    "swarm.cli.invite",
+    "swarm.cli.join",
+    "swarm.cli.leave",
+    "swarm.cli.live",
+    "swarm.cli.loading",
+    "swarm.cli.local",
+    "swarm.cli.options",
+    "swarm.cli.plan",
+    "swarm.cli.progress",
+    "swarm.cli.rekey",
+    "swarm.cli.remote",
+    "swarm.cluster.effects",
+    "swarm.cluster.memory",
+    "swarm.cluster.search",
+    "swarm.engine.weights",
+    "swarm.errors",
+    "swarm.kernels.reference_matmul",
+    "swarm.limits",
+    "swarm.models.chatglm",
+    "swarm.models.glm4",
+    "swarm.models.glm4moe",
+    "swarm.models.header",
+    "swarm.models.llama",
+    "swarm.models.naming",
+    "swarm.models.qwen3",
+    "swarm.models.qwen3moe",
+    "swarm.models.registry",
+    "swarm.net.events",
+    "swarm.node.answer_text",
+    "swarm.node.background",
+    "swarm.node.compute",
+    "swarm.node.doctor",
+    "swarm.node.event_log",
+    "swarm.node.fast_path",
+    "swarm.node.generation",
+    "swarm.node.holdings",
+    "swarm.node.home",
+    "swarm.node.library",
+    "swarm.node.loader",
+    "swarm.node.loads",
+    "swarm.node.local_plan",
+    "swarm.node.measure",
+    "swarm.node.meters",
+    "swarm.node.model_cost",
+    "swarm.node.node",
+    "swarm.node.outbox",
+    "swarm.node.peers",
+    "swarm.node.plan",
+    "swarm.node.provide",
+    "swarm.node.status",
+    "swarm.store.data_files",
+    "swarm.store.gguf_cursor",
+    "swarm.store.gguf_header",
+    "swarm.store.gguf_metadata",
+    "swarm.store.importing",
+    "swarm.store.model_chunks",
+    "swarm.store.pacing",
+    "swarm.store.stored_model",
+    "swarm.text.bpe",
+    "swarm.text.guard",
+    "swarm.text.marks",
+    "swarm.text.messages",
+    "swarm.text.pretokenizers",
+    "swarm.text.spm",
+    "swarm.text.stream",
+    "swarm.text.vocab",
+}
+SLEEPS = {
+    "test_api_stream.py": 1,
+    "test_node_parts.py": 1,
+}
+UNDECLARED: set[str] = set()
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    """What only the type checker sees counts: a module is understood with what it imports, or not at all."""
+    assert structure.circles(structure.import_graph(ROOT)) == CIRCLES
+
+
+def test_a_class_name_stands_for_one_class() -> None:
+    found = structure.twins(ROOT)
+    assert {name: len(modules) for name, modules in found.items()} == TWINS, found
+
+
+def test_a_module_has_a_test_file_of_its_name() -> None:
+    found = set(structure.untested(ROOT))
+    assert not found - UNTESTED, "write tests/unit/test_<package>_<module>.py"
+    assert not UNTESTED - found, "these have one now: take them out of the list"
+
+
+def test_unit_tests_turn_the_clock_and_do_not_wait() -> None:
+    assert structure.real_sleeps(ROOT) == SLEEPS
+
+
+def test_what_is_imported_is_declared() -> None:
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["dependencies"]
+    names = {_normal(re.split(r"[^\w.-]", each)[0]) for each in declared}
+    packages = packages_distributions()
+    found = {name for name in structure.third_party(ROOT) if not names & set(map(_normal, packages.get(name, [name])))}
+    assert found == UNDECLARED
+
+
+def _normal(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
