@@ -11,7 +11,7 @@ import pytest
 from swarm.cluster.cost import Device, LayerCost, LinkOf, LinkSpeed, ModelCost, decode_s
 from swarm.cluster.pipeline import Stage
 from swarm.cluster.planner import Demand, NoPlan, Plan, plan
-from swarm.cluster.search import EXACT_DEVICES, Search
+from swarm.cluster.search import EXACT_DEVICES
 from swarm.parts import Part, all_parts
 from swarm.wire.ids import PeerId
 
@@ -211,11 +211,3 @@ def test_an_excluded_device_takes_no_part_and_says_its_reason() -> None:
 
 def test_no_device_at_all_is_no_plan() -> None:
     assert isinstance(plan(Demand(model(), 0), [], wired), NoPlan)
-
-
-def test_the_search_counts_a_step_as_the_cost_model_does() -> None:
-    d = device(1, 5000, 20, layer_s=1e-4, held=frozenset(all_parts(10)))
-    search = Search(model(), [d], wired, 1024, 1)
-    for first, end in ((0, 1), (0, 10), (3, 5), (7, 10)):
-        stage = Stage(first, end, (d,))
-        assert search.costs[0][first, end] == pytest.approx(decode_s(model(), [stage], wired, 1024))

@@ -9,7 +9,7 @@ from swarm.cluster.cost import LayerCost, ModelCost
 from swarm.cluster.effects import DropKv, Effect, Load, LookUp, Send, Unload
 from swarm.cluster.memory import KvEntry, Ledger
 from swarm.cluster.shards import Shards
-from swarm.parts import EMBED, Part, parts_of
+from swarm.parts import Part, parts_of
 from swarm.wire.ids import ModelId, PeerId, SessionId
 from swarm.wire.messages import PlacementCommit, PlacementOffer, PlacementReply, ShardReady
 from swarm.wire.records import Placement, Shard
@@ -197,17 +197,3 @@ def test_weights_stay_as_a_cache_until_room_is_needed() -> None:
     assert s.ledger.used_bytes == 450
     effects = load(s, placement(2, 0, 4))
     assert not [e for e in effects if isinstance(e, Load)], "they are still here"
-
-
-def test_surplus_weights_go_before_resting_kv_and_the_oldest_kv_first() -> None:
-    ledger = Ledger(100)
-    ledger.parts = {(MODEL, EMBED): 30, (MODEL, Part(0)): 30}
-    old, new = SessionId("1" * 32), SessionId("2" * 32)
-    ledger.kv = {
-        new: KvEntry((LOW, MODEL), 0, 1, 20, False, 2.0),
-        old: KvEntry((LOW, MODEL), 0, 1, 20, False, 1.0),
-    }
-    assert ledger.make_room(30, {(MODEL, EMBED)}) == [Unload(MODEL, frozenset({Part(0)}))]
-    assert ledger.make_room(50, {(MODEL, EMBED)}) == [DropKv(old)]
-    assert ledger.make_room(100, {(MODEL, EMBED)}) == [DropKv(new)]
-    assert ledger.free_bytes == 70
