@@ -1,7 +1,8 @@
 """An answer of the swarm as its reader gets it: text as it comes, and now and then a quiet line about the devices.
 
-A conversation's memory is reserved on every stage, so an answer asks for it in legs: for the next of LEGS tokens of
-context first, and when those are full it goes on where it stopped, with more room. The reader sees one answer.
+A conversation's memory is reserved on every stage, so an answer asks for one KV reservation after the other: first for
+the least of KV_RESERVATIONS, and when that is full it goes on where it stopped, with more room. The reader sees one
+answer.
 """
 
 from __future__ import annotations
@@ -23,9 +24,9 @@ from swarm.text.messages import Message
 from swarm.text.thinking import StopStrings, ThinkingSplitter
 from swarm.wire.ids import SessionId
 
-LEGS = (512, 1024, 2048, 4096, 8192)  # tokens of context that an answer reserves; beyond, each leg doubles
+KV_RESERVATIONS = (512, 1024, 2048, 4096, 8192)  # tokens of context that an answer reserves; beyond, each doubles
 SETTLE_RETRY_S = 0.25  # a model that does not fit is tried again so often while the node settles
-MIN_LEG = 128  # tokens that a leg should at least have room for
+MIN_RESERVED_TOKENS = 128  # of a reservation that are free when it is made, at least
 
 
 @dataclass(frozen=True)
@@ -131,7 +132,7 @@ class Answer:
             if self.question.max_tokens == 0:
                 self.finish_reason = "length"
                 return
-            self._next_leg()
+            self._reserve_next()
             while self.finish_reason is None:
                 event = await self._inbox.get()
                 if isinstance(event, Emit):
@@ -143,7 +144,7 @@ class Answer:
                     yield event
                 elif isinstance(event, Ended) and event.missing_bytes and not self.tokens and self._port.is_settling():
                     await asyncio.sleep(SETTLE_RETRY_S)
-                    self._next_leg()
+                    self._reserve_next()
                 elif isinstance(event, Ended):
                     for piece in self._on_end(event):
                         yield piece
@@ -153,12 +154,12 @@ class Answer:
 
     # --- within
 
-    def _next_leg(self) -> None:
+    def _reserve_next(self) -> None:
         ids = (*self.prompt, *self.tokens)
         most = self._context - len(ids)
         if self.question.max_tokens is not None:
             most = min(most, self.question.max_tokens - len(self.tokens))
-        room = min(most, leg_end(len(ids)) - len(ids))
+        room = min(most, next_reservation(len(ids)) - len(ids))
         ends = tuple(sorted(self.model.tokenizer.end_tokens))
         self._port.ask(AnswerRequest(self.session, self.model.id, ids, room, sampling_of(self._params), ends))
 
@@ -181,7 +182,7 @@ class Answer:
             raise error_of(ended)
         is_full = len(self.prompt) + len(self.tokens) >= self._context
         if ended.reason is Reason.LENGTH and not (self._cancelled or is_full or self._has_all):
-            self._next_leg()
+            self._reserve_next()
             return
         last = self.tokens[-1] if self.tokens else -1
         yield from (Piece(part.text, last, part.thinking) for part in self._texts.finish())
@@ -200,12 +201,12 @@ class Answer:
         return self.question.max_tokens is not None and len(self.tokens) >= self.question.max_tokens
 
 
-def leg_end(n_ids: int) -> int:
+def next_reservation(n_ids: int) -> int:
     """The context that is reserved next for so many tokens."""
-    for leg in LEGS:
-        if n_ids + MIN_LEG <= leg:
-            return leg
-    return max(2 * LEGS[-1], 1 << (n_ids + MIN_LEG - 1).bit_length())
+    for reserved in KV_RESERVATIONS:
+        if n_ids + MIN_RESERVED_TOKENS <= reserved:
+            return reserved
+    return max(2 * KV_RESERVATIONS[-1], 1 << (n_ids + MIN_RESERVED_TOKENS - 1).bit_length())
 
 
 def error_of(ended: Ended) -> SwarmError:

@@ -12,7 +12,7 @@ import pytest
 
 import swarm
 from swarm.engine.sampling import SamplingParams
-from swarm.node.answer import LEGS
+from swarm.node.answer import KV_RESERVATIONS
 from tests.helpers.nodes import PATIENCE_S, NodeProcess, Swarm, wait_for
 
 CONTEXT = 1024
@@ -81,7 +81,7 @@ def test_an_answer_goes_on_past_the_room_that_was_reserved_first(
     body = {"model": nodes.model, "prompt": prompt, "max_tokens": 10_000, "temperature": 0, "repetition_penalty": 1.3}
     heard = node.ask(body)
     expected = alone.generate(prompt, params=SamplingParams(temperature=0, repetition_penalty=1.3))
-    assert expected.text and len(expected.tokens) > LEGS[0]
+    assert expected.text and len(expected.tokens) > KV_RESERVATIONS[0]
     assert heard.tokens == expected.tokens and heard.finish == expected.finish_reason
 
 

@@ -1,4 +1,4 @@
-"""An answer as its reader gets it, from a made-up core: text, stops, legs, quiet lines, errors."""
+"""An answer as its reader gets it, from a made-up core: text, stops, KV reservations, quiet lines, errors."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from swarm.cluster.effects import Emit, Ended, Notice, Reason
 from swarm.cluster.session import AnswerRequest
 from swarm.engine.sampling import SamplingParams
 from swarm.errors import DoesNotFit, SwarmNetworkError
-from swarm.node.answer import LEGS, MIN_LEG, Answer, Note, Port, Question, leg_end
+from swarm.node.answer import KV_RESERVATIONS, MIN_RESERVED_TOKENS, Answer, Note, Port, Question, next_reservation
 from swarm.node.generation import Piece
 from swarm.wire.ids import ModelId, SessionId
 from tests.helpers.tiny_text import VOCAB, text_metadata
@@ -92,20 +92,20 @@ def test_an_answer_ends_after_as_many_tokens_as_were_asked_for() -> None:
     assert (len(core.asks), core.closed) == (1, 1)
 
 
-def test_an_answer_without_a_limit_goes_on_in_legs_until_the_context_is_full() -> None:
+def test_an_answer_without_a_limit_goes_on_with_the_next_reservation_until_the_context_is_full() -> None:
     core = FakeCore(length, tokens=10_000)
     made = answer(core, context=2000)
     heard(made)
     assert made.finish_reason == "context" and len(made.tokens) == 1990
     assert [len(ask.ids) + ask.max_tokens for ask in core.asks] == [512, 1024, 2000]
-    assert core.asks[1].ids == (*[1] * 10, *made.tokens[:502]), "each leg begins with all there is"
+    assert core.asks[1].ids == (*[1] * 10, *made.tokens[:502]), "each one begins with all there is"
     assert len({ask.session for ask in core.asks}) == 1
 
 
-def test_legs_leave_room_and_grow() -> None:
-    ends = [leg_end(n) for n in range(40_000)]
-    assert all(end - n >= MIN_LEG for n, end in enumerate(ends)) and ends == sorted(ends)
-    assert ends[0] == LEGS[0] and ends[-1] < 2 * 40_000 + MIN_LEG
+def test_reservations_leave_room_and_grow() -> None:
+    ends = [next_reservation(n) for n in range(40_000)]
+    assert all(end - n >= MIN_RESERVED_TOKENS for n, end in enumerate(ends)) and ends == sorted(ends)
+    assert ends[0] == KV_RESERVATIONS[0] and ends[-1] < 2 * 40_000 + MIN_RESERVED_TOKENS
 
 
 def test_an_end_token_ends_it() -> None:
