@@ -16,13 +16,13 @@ from swarm.errors import SwarmError
 
 if TYPE_CHECKING:
     from swarm.engine.sampling import SamplingParams
-    from swarm.node.model import Model, load
+    from swarm.local.model import Model, load
 
 __version__ = "0.1.0"
 __all__ = ["Model", "SamplingParams", "SwarmError", "__version__", "load"]
 
 # Imported when first used: `swarm --help` must not wait for numpy.
-_WHERE = {"Model": "swarm.node.model", "load": "swarm.node.model", "SamplingParams": "swarm.engine.sampling"}
+_WHERE = {"Model": "swarm.local.model", "load": "swarm.local.model", "SamplingParams": "swarm.engine.sampling"}
 
 
 def __getattr__(name: str) -> object:

@@ -60,6 +60,15 @@ def cgroup_memory(proc_cgroup: Path = PROC_CGROUP, root: Path = CGROUP) -> tuple
     return limit, int(now) if now.isdigit() else 0
 
 
+def free_memory_bytes() -> int:
+    """What this process may still take: free memory of the machine, or of its container where that is less."""
+    import psutil
+
+    free: int = psutil.virtual_memory().available
+    limit, used = cgroup_memory()
+    return free if limit is None else min(free, max(0, limit - used))
+
+
 def _siblings(cpu: int, sys_cpu: Path) -> str:
     return _read(sys_cpu / f"cpu{cpu}/topology/thread_siblings_list") or str(cpu)
 

@@ -23,6 +23,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
+from swarm.answers import Piece
 from swarm.api import control
 from swarm.api.body import body_json
 from swarm.api.errors import BadRequest, body_of, response_of
@@ -30,7 +31,6 @@ from swarm.api.guard import LocalOnly
 from swarm.api.openai import Json, Reply, Wanted, parse_chat, parse_completion, sse
 from swarm.errors import SwarmError
 from swarm.node.answer import Answer, Note, Pulse, Reading
-from swarm.node.generation import Piece
 from swarm.node.node import Node
 
 Event = Piece | Note | Reading | Pulse

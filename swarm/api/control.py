@@ -12,9 +12,9 @@ from starlette.routing import Route
 from swarm.api.body import body_json
 from swarm.api.errors import BadRequest
 from swarm.api.guard import may_change
+from swarm.models.sizes import context_of
 from swarm.node.library import Entry
 from swarm.node.node import Node
-from swarm.node.questions import context_of
 
 __all__ = ["ROUTES", "Entry"]
 
@@ -44,7 +44,7 @@ async def model(request: Request) -> JSONResponse:
     """What somebody means by a model's name; it is fetched if need be."""
     node: Node = request.app.state.node
     known = await node.find(request.query_params.get("name", ""))
-    context = context_of(known, node.settings.context)
+    context = context_of(known.spec, node.settings.context)
     return JSONResponse({"id": known.id, "name": known.name, "context": context, "family": known.spec.family})
 
 

@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
+from swarm.answers import Stats
 from swarm.api.errors import BadRequest
 from swarm.engine.sampling import MAX_SEED, SamplingFields, SamplingParams
 from swarm.node.answer import Answer, Question
-from swarm.node.generation import Stats
 
 Json = dict[str, object]
 Kind = TypeVar("Kind")

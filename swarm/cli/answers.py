@@ -10,37 +10,14 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import TYPE_CHECKING, Protocol, TextIO
 
+from swarm.answers import Piece, Stats
 from swarm.cli.terminal import DIM, LINE, RESET, columns, harmless, paint, wants_color
 
 if TYPE_CHECKING:
     from swarm.engine.sampling import SamplingParams
 
 
-class Piece(Protocol):
-    """Some text of an answer, and whether the model is still thinking."""
-
-    @property
-    def text(self) -> str: ...
-    @property
-    def thinking(self) -> bool: ...
-
-
-class Stats(Protocol):
-    """What an answer took."""
-
-    @property
-    def prompt_tokens(self) -> int: ...
-    @property
-    def cached_tokens(self) -> int: ...
-    @property
-    def generated_tokens(self) -> int: ...
-    @property
-    def first_token_s(self) -> float: ...
-    @property
-    def decode_s(self) -> float: ...
-
-
-class Generation(Protocol):
+class AnswerStream(Protocol):
     """An answer in progress: iterate to let it come, `cancel()` to end it early."""
 
     def __iter__(self) -> Iterator[Piece]: ...
@@ -62,11 +39,11 @@ class ChatModel(Protocol):
         params: SamplingParams,
         thinking: bool | None,
         progress: Callable[[int, int], None] | None,
-    ) -> Generation: ...
+    ) -> AnswerStream: ...
 
 
 @dataclass(frozen=True)
-class Answer:
+class Answered:
     """A finished or stopped answer; `text` leaves the thinking out."""
 
     text: str
@@ -74,7 +51,7 @@ class Answer:
     stats: Stats
 
 
-def show_answer(generation: Generation, out: TextIO, *, stoppable: bool) -> Answer:
+def show_answer(stream: AnswerStream, out: TextIO, *, stoppable: bool) -> Answered:
     """Write the pieces to `out` as they come. With `stoppable`, Ctrl-C ends the answer and not the program."""
     parts: list[str] = []
     LINE.begin_text()
@@ -82,31 +59,26 @@ def show_answer(generation: Generation, out: TextIO, *, stoppable: bool) -> Answ
     with ExitStack() as stack:
         if stoppable:
             stack.enter_context(_no_echo(sys.stdin))
-            stack.enter_context(_interrupt_cancels(generation))
+            stack.enter_context(_interrupt_cancels(stream))
         try:
-            for piece in generation:
+            for piece in stream:
                 printer.write(piece.text, piece.thinking)
                 if not piece.thinking:
                     parts.append(piece.text)
         finally:
             printer.end()
-    return Answer("".join(parts), generation.finish_reason, generation.stats)
+    return Answered("".join(parts), stream.finish_reason, stream.stats)
 
 
-def figures(answer: Answer) -> str:
+def figures(answer: Answered) -> str:
     """42 tokens, 31.5 tok/s, first after 0.21 s."""
     stats = answer.stats
     parts = [f"{stats.generated_tokens} token{'s' if stats.generated_tokens != 1 else ''}"]
-    if speed := tokens_per_second(stats):
+    if speed := stats.decode_tokens_per_s:
         parts.append(f"{speed:.3g} tok/s")
     if stats.generated_tokens:
         parts.append(f"first after {stats.first_token_s:.2f} s")
     return ", ".join(parts)
-
-
-def tokens_per_second(stats: Stats) -> float:
-    """Speed after the first token, which waits for the prompt; 0 for fewer than two tokens."""
-    return (stats.generated_tokens - 1) / stats.decode_s if stats.generated_tokens > 1 and stats.decode_s > 0 else 0.0
 
 
 class ReadingNote:
@@ -166,7 +138,7 @@ class _Printer:
 
 
 @contextmanager
-def _interrupt_cancels(generation: Generation) -> Iterator[None]:
+def _interrupt_cancels(stream: AnswerStream) -> Iterator[None]:
     """The first Ctrl-C cancels; a second one, should the first not have been heard, leaves the program."""
     pressed = 0
 
@@ -175,7 +147,7 @@ def _interrupt_cancels(generation: Generation) -> Iterator[None]:
         pressed += 1
         if pressed > 2:
             raise KeyboardInterrupt
-        generation.cancel()
+        stream.cancel()
 
     previous = signal.signal(signal.SIGINT, on_interrupt)
     try:

@@ -54,7 +54,7 @@ class Chat:
         self.perform = perform
         self.conversation = Conversation(system)
         self.thinking: bool | None = None
-        self.last: answers.Answer | None = None
+        self.last: answers.Answered | None = None
         self.total_tokens = 0
         self.total_s = 0.0
 
@@ -90,14 +90,14 @@ class Chat:
         # With its seed the same answer can be given again, should it be cut off.
         params = self.params.seeded()
         self.keep(before, self.model_name, Pending(question, params, self.max_tokens, self.thinking))
-        generation = self.model.chat(
+        stream = self.model.chat(
             before.messages(question),
             max_tokens=self.max_tokens,
             params=params,
             thinking=self.thinking,
             progress=answers.ReadingNote(sys.stdout) if self.interactive else None,
         )
-        answer = answers.show_answer(generation, sys.stdout, stoppable=self.interactive)
+        answer = answers.show_answer(stream, sys.stdout, stoppable=self.interactive)
         self.conversation = before.answered(question, answer.text)
         self.keep(self.conversation, self.model_name, None)
         self.last = answer
@@ -121,7 +121,7 @@ class Chat:
             finally:
                 self.params, self.max_tokens, self.thinking = usual
 
-    def remark(self, answer: answers.Answer) -> None:
+    def remark(self, answer: answers.Answered) -> None:
         """The dim line after an answer."""
         ending = ENDINGS.get(answer.finish_reason or "", "")
         note(f"[{ending}{answers.figures(answer)}]")

@@ -8,9 +8,10 @@ import json
 import socket
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
+from swarm.answers import Meter, Piece, Stats
 from swarm.cli.local import IMPORT_S, LocalNode, error_text, name_of_model
 from swarm.errors import SwarmNetworkError
 
@@ -20,25 +21,6 @@ if TYPE_CHECKING:
 Progress = Callable[[int, int], None]
 SILENCE_S = 60.0  # the node writes at least a comment every ten seconds
 LOADING = "loading the model"  # said at every beginning; of interest only while nothing has come
-
-
-@dataclass(frozen=True)
-class Piece:
-    """Some text of an answer."""
-
-    text: str
-    thinking: bool
-
-
-@dataclass(frozen=True)
-class Stats:
-    """What an answer took, as the node says; until then, as it looks from here."""
-
-    prompt_tokens: int = 0
-    cached_tokens: int = 0
-    generated_tokens: int = 0
-    first_token_s: float = 0.0
-    decode_s: float = 0.0
 
 
 class RemoteModel:
@@ -61,17 +43,17 @@ class RemoteModel:
         params: SamplingParams,
         thinking: bool | None = None,
         progress: Progress | None = None,
-    ) -> RemoteGeneration:
+    ) -> RemoteAnswer:
         """Answer a conversation."""
         body: dict[str, object] = {"messages": list(messages), **self._body(max_tokens, params)}
         if thinking is not None:
             body["chat_template_kwargs"] = {"enable_thinking": thinking}
-        return RemoteGeneration(self._node, "/v1/chat/completions", body, self._say, progress)
+        return RemoteAnswer(self._node, "/v1/chat/completions", body, self._say, progress)
 
-    def generate(self, prompt: str, *, max_tokens: int | None, params: SamplingParams) -> RemoteGeneration:
+    def generate(self, prompt: str, *, max_tokens: int | None, params: SamplingParams) -> RemoteAnswer:
         """Continue a text as it is."""
         tokens = self.context if max_tokens is None else max_tokens  # there the default is a mere 16
-        return RemoteGeneration(
+        return RemoteAnswer(
             self._node, "/v1/completions", {"prompt": prompt, **self._body(tokens, params)}, self._say, None
         )
 
@@ -81,7 +63,7 @@ class RemoteModel:
         return {name: value for name, value in body.items() if value is not None}
 
 
-class RemoteGeneration:
+class RemoteAnswer:
     """An answer in progress: iterate to let it come, `cancel()` to end it early."""
 
     def __init__(
@@ -100,11 +82,12 @@ class RemoteGeneration:
         self._socket: socket.socket | None = None
         self._cancelled = False
         self._finish: str | None = None
-        self._stats = Stats()
-        self._started = 0.0
+        self._meter = Meter(prompt_tokens=0)
+        self._told: Stats | None = None  # by the node, in the end
+        self._last_at = 0.0  # when the last piece came, or the question was asked
 
     def __iter__(self) -> Iterator[Piece]:
-        self._started = time.perf_counter()
+        self._last_at = time.perf_counter()
         connection = self._node.connect(SILENCE_S)
         try:
             yield from self._read(connection)
@@ -132,7 +115,8 @@ class RemoteGeneration:
 
     @property
     def stats(self) -> Stats:
-        return self._stats
+        """As the node says; until then, as it looks from here."""
+        return self._told or self._meter.stats
 
     def _read(self, connection: http.client.HTTPConnection) -> Iterator[Piece]:
         headers = {"content-type": "application/json", "x-swarm-events": "1"}
@@ -165,12 +149,12 @@ class RemoteGeneration:
 
     def _count(self) -> None:
         """Until the node tells, a piece is about a token."""
-        now, old = time.perf_counter() - self._started, self._stats
-        first = old.first_token_s or now
-        self._stats = Stats(0, 0, old.generated_tokens + 1, first, now - first)
+        now = time.perf_counter()
+        self._meter.token(now - self._last_at)
+        self._last_at = now
 
     def _quiet(self, value: dict[str, Any]) -> None:
-        begun = self._stats.generated_tokens > 0
+        begun = self._meter.stats.generated_tokens > 0
         if "reading" in value:
             if self._progress is not None:
                 self._progress(*value["reading"])
@@ -180,7 +164,7 @@ class RemoteGeneration:
     def _figures(self, value: dict[str, Any]) -> None:
         self._finish = value["swarm_finish"]
         usage, timings = value["usage"], value["timings"]
-        self._stats = Stats(
+        self._told = Stats(
             prompt_tokens=usage["prompt_tokens"],
             cached_tokens=usage["prompt_tokens_details"]["cached_tokens"],
             generated_tokens=usage["completion_tokens"],

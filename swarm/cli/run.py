@@ -40,15 +40,15 @@ def run(args: argparse.Namespace) -> int:
     prompt = read_prompt(args.prompt)
     model, name = loading.open_model(args, settings)
     params = options.sampling_of(args)
-    generation = (
+    stream = (
         model.generate(prompt, max_tokens=args.max_tokens, params=params)
         if args.raw
         else model.chat(Conversation(args.system or "").messages(prompt), max_tokens=args.max_tokens, params=params)
     )
     if args.json:
-        print(as_json(name, generation))
+        print(as_json(name, stream))
     else:
-        answers.show_answer(generation, sys.stdout, stoppable=False)
+        answers.show_answer(stream, sys.stdout, stoppable=False)
     return 0
 
 
@@ -64,24 +64,24 @@ def read_prompt(words: list[str]) -> str:
     return text
 
 
-def as_json(model: str, generation: answers.Generation) -> str:
+def as_json(model: str, stream: answers.AnswerStream) -> str:
     """The whole answer as one JSON object."""
     text, thinking = "", ""
-    for piece in generation:
+    for piece in stream:
         if piece.thinking:
             thinking += piece.text
         else:
             text += piece.text
-    stats = generation.stats
+    stats = stream.stats
     answer = {
         "model": model,
         "text": text,
         "thinking": thinking,
-        "finish_reason": generation.finish_reason,
+        "finish_reason": stream.finish_reason,
         "prompt_tokens": stats.prompt_tokens,
         "generated_tokens": stats.generated_tokens,
         "first_token_s": round(stats.first_token_s, 4),
-        "tokens_per_s": round(answers.tokens_per_second(stats), 2),
+        "tokens_per_s": round(stats.decode_tokens_per_s, 2),
     }
     return json.dumps(answer, ensure_ascii=False)
 

@@ -8,8 +8,8 @@ The node carries them out in that order. `Load` may take minutes and is answered
 from __future__ import annotations
 
 from dataclasses import field
-from enum import StrEnum
 
+from swarm.answers import EndReason
 from swarm.parts import Part
 from swarm.value import Value
 from swarm.wire.ids import ModelId, PeerId, SessionId
@@ -99,15 +99,6 @@ class Compute(Effect):
 # --- to the user of this node
 
 
-class Reason(StrEnum):
-    """Why an answer ended."""
-
-    STOP = "stop"  # an end token
-    LENGTH = "length"  # as many tokens as were asked for, or the context is full
-    CANCELLED = "cancelled"
-    FAILED = "failed"
-
-
 class Emit(Effect):
     """The next token of an answer. Never taken back, never repeated."""
 
@@ -120,7 +111,7 @@ class Ended(Effect):
     """The answer is over. `error` is one line for the user when it failed."""
 
     session: SessionId
-    reason: Reason
+    reason: EndReason
     error: str = ""
     missing_bytes: int = 0  # of memory, when that is why
 

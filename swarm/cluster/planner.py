@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from swarm.answers import PIPELINED_PREFILL_BATCH
 from swarm.cluster.cost import Device, LinkOf, ModelCost, Prediction, predict
 from swarm.cluster.pipeline import Stage
 from swarm.cluster.search import Search
@@ -18,7 +19,6 @@ from swarm.units import rate_text, size_text
 from swarm.wire.ids import PeerId
 
 PREDICTED_PROMPT = 256  # tokens of the prompt whose time to first token is predicted
-PREFILL_BATCH = 128  # tokens of one prefill message: a layer's weights are read once for so many
 MIN_CONTEXT = 512  # tokens; a smaller context than this is not worth offering
 MAX_EXPLAINED = 16  # devices left out whose effect on the speed is computed; the rest are only named
 
@@ -33,7 +33,7 @@ class Demand:
     model: ModelCost
     context: int
     sessions: int = 1
-    batch: int = PREFILL_BATCH
+    batch: int = PIPELINED_PREFILL_BATCH
     from_disks: bool = False
 
 

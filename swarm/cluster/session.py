@@ -36,10 +36,10 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from swarm import limits
-from swarm.cluster.effects import NEVER, Effect, Emit, Ended, Log, Notice, Reason, Send
+from swarm.answers import PIPELINED_PREFILL_BATCH, EndReason
+from swarm.cluster.effects import NEVER, Effect, Emit, Ended, Log, Notice, Send
 from swarm.cluster.pipeline import NOBODY, Pipeline
 from swarm.cluster.placement import Placer, State
-from swarm.cluster.planner import PREFILL_BATCH
 from swarm.units import size_text
 from swarm.wire.ids import ModelId, PeerId, SessionId
 from swarm.wire.messages import (
@@ -162,12 +162,12 @@ class Sessions:
         """Start an answer, or the next turn of a session that rests. Ends at once with an error where it cannot."""
         before = self.sessions.get(ask.session)
         if before is not None and before.phase is not Phase.RESTING:
-            return [Ended(ask.session, Reason.FAILED, "this conversation is being answered already")]
+            return [Ended(ask.session, EndReason.FAILED, "this conversation is being answered already")]
         if not ask.ids or ask.max_tokens < 1:
-            return [Ended(ask.session, Reason.FAILED, "there is nothing to answer")]
+            return [Ended(ask.session, EndReason.FAILED, "there is nothing to answer")]
         if self._count(Phase.QUEUED) >= limits.MAX_WAITING_SESSIONS:
             text = f"{limits.MAX_WAITING_SESSIONS} chats are waiting already; try again later"
-            return [Ended(ask.session, Reason.FAILED, text)]
+            return [Ended(ask.session, EndReason.FAILED, text)]
         session = before.next_turn(ask, now) if before is not None else Session(ask, list(ask.ids), Phase.QUEUED, now)
         self.sessions.pop(ask.session, None)
         self.sessions[ask.session] = session
@@ -178,7 +178,7 @@ class Sessions:
         session = self.sessions.get(key)
         if session is None or session.phase is Phase.RESTING:
             return []
-        return self._end(session, Reason.CANCELLED, now)
+        return self._end(session, EndReason.CANCELLED, now)
 
     def forget(self, key: SessionId, now: float) -> list[Effect]:
         """The conversation is over: free its KV everywhere."""
@@ -313,10 +313,10 @@ class Sessions:
 
     def _feed(self, session: Session) -> list[Effect]:
         """Give the first stage batches, so many that every stage has one."""
-        window = min(session.pipeline.n_busy, limits.MAX_PREFILL_WINDOW) * PREFILL_BATCH
+        window = min(session.pipeline.n_busy, limits.MAX_PREFILL_WINDOW) * PIPELINED_PREFILL_BATCH
         effects: list[Effect] = []
         while session.sent < session.goal and session.sent - session.passed < window:
-            batch = session.ids[session.sent : min(session.sent + PREFILL_BATCH, session.goal)]
+            batch = session.ids[session.sent : min(session.sent + PIPELINED_PREFILL_BATCH, session.goal)]
             sample = session.sent + len(batch) == session.goal
             info = TensorInfo("i32", (len(batch),))
             message = Tokens(session.id, session.epoch, session.sent, info, sample)
@@ -345,9 +345,9 @@ class Sessions:
         session.failures = 0
         _moved(session, now)
         if message.token in session.ask.end_ids:
-            return self._end(session, Reason.STOP, now)
+            return self._end(session, EndReason.STOP, now)
         emit = Emit(session.id, message.position, message.token)
-        return [emit, *(self._end(session, Reason.LENGTH, now) if len(session.ids) >= session.limit else [])]
+        return [emit, *(self._end(session, EndReason.LENGTH, now) if len(session.ids) >= session.limit else [])]
 
     def error(self, sender: PeerId, message: SessionError, now: float) -> list[Effect]:
         """A stage lost the session, or could not compute a step."""
@@ -445,7 +445,7 @@ class Sessions:
 
     # --- the end
 
-    def _end(self, session: Session, reason: Reason, now: float, error: str = "", missing: int = 0) -> list[Effect]:
+    def _end(self, session: Session, reason: EndReason, now: float, error: str = "", missing: int = 0) -> list[Effect]:
         effects = [*self._close(session, keep=True), Ended(session.id, reason, error, missing)]
         session.run_on(None)
         _enter(session, Phase.RESTING, now)
@@ -454,7 +454,7 @@ class Sessions:
         return effects + self._forget_oldest() + self._admit(now)
 
     def _fail(self, session: Session, error: str, now: float, missing: int = 0) -> list[Effect]:
-        return self._end(session, Reason.FAILED, now, error, missing)
+        return self._end(session, EndReason.FAILED, now, error, missing)
 
     def _close(self, session: Session, *, keep: bool) -> list[Effect]:
         peers = dict.fromkeys([*session.pipeline.peers, *session.acked])  # also those of an older placement

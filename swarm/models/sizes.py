@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from swarm.errors import ConfigError
+from swarm.errors import ConfigError, OutOfMemory
 from swarm.kernels.quants import Quant, quant_by_name
 from swarm.models.header import TensorEntry
 from swarm.models.spec import EXPERT_ROLES, ModelSpec, MoeSpec, NeededTensor, tensors_needed
 from swarm.parts import EMBED, LM_HEAD, Part
+from swarm.units import size_text
+
+DEFAULT_CONTEXT = 8192  # where nobody says, and the model can do more: a KV cache that any home device holds
+MIN_DEFAULT_CONTEXT = 1024  # with less memory than that takes, loading the weights fails and says so
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,3 +103,27 @@ def _head_blocks(spec: ModelSpec, quant: Quant) -> int:
     """Blocks of a head; 0 when it is not whole ones."""
     blocks, rest = divmod(spec.head_dim, quant.block_cols)
     return 0 if rest else blocks
+
+
+def context_of(spec: ModelSpec, wanted: int) -> int:
+    """Tokens that a conversation may hold: the `wanted` ones, or (0) the default; ConfigError for more than it can."""
+    if wanted > spec.context_length:
+        raise ConfigError(f"context is {wanted}; this model was made for at most {spec.context_length} tokens")
+    return wanted or min(spec.context_length, DEFAULT_CONTEXT)
+
+
+def fitting_context(spec: ModelSpec, wanted: int, kv_token_bytes: int, room_bytes: int) -> int:
+    """The context to use: the `wanted` one, or (0) one that the memory beside the weights can hold.
+
+    Raise ConfigError for more than the model was made for, OutOfMemory for more than fits.
+    """
+    context = context_of(spec, wanted)
+    fits = max(room_bytes, 0) // kv_token_bytes
+    if wanted and fits < wanted:
+        raise OutOfMemory(
+            f"a context of {wanted} tokens needs {size_text(wanted * kv_token_bytes)} beside the weights; "
+            f"{fits} tokens would fit: lower the context, or keep it as q8_0"
+        )
+    while not wanted and context > max(fits, MIN_DEFAULT_CONTEXT):
+        context //= 2
+    return context

@@ -12,16 +12,15 @@ import time
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from swarm.cluster.effects import Effect, Emit, Ended, Notice, Reason
+from swarm.answers import EndReason, Meter, Piece, Stats
+from swarm.cluster.effects import Effect, Emit, Ended, Notice
 from swarm.cluster.session import AnswerRequest
 from swarm.engine.sampling import SamplingParams
 from swarm.errors import DoesNotFit, SwarmError, SwarmNetworkError
-from swarm.node.answer_text import AnswerText
 from swarm.node.compute import sampling_of
-from swarm.node.generation import Piece, Stats
 from swarm.node.library import KnownModel
 from swarm.text.messages import Message
-from swarm.text.thinking import StopStrings, ThinkingSplitter
+from swarm.text.model_text import Prompt
 from swarm.wire.ids import SessionId
 
 KV_RESERVATIONS = (512, 1024, 2048, 4096, 8192)  # tokens of context that an answer reserves; beyond, each doubles
@@ -81,40 +80,33 @@ class Answer:
         port: Port,
         model: KnownModel,
         question: Question,
-        prompt: list[int],
+        prompt: Prompt,
         *,
         session: SessionId,
         context: int,
-        opens_thinking: bool,
+        cached_tokens: int = 0,
     ) -> None:
+        """`cached_tokens`: of the prompt, that need no computing."""
         self.model = model
         self.session = session
         self.question = question
-        self.prompt = prompt
+        self.prompt = prompt.ids
         self.tokens: list[int] = []
-        self.finish_reason: str | None = None
-        self.reused = 0  # tokens of the prompt that needed no computing
+        self.finish_reason: EndReason | None = None
         self._port = port
         self._context = context
         self._params = question.params.seeded()
-        splitter = ThinkingSplitter(inside=opens_thinking) if question.prompt is None else None
-        self._texts = AnswerText(model.tokenizer.stream(), StopStrings(list(question.stop)), splitter)
+        self._reader = model.text.reader(prompt, question.stop)
         self._inbox: asyncio.Queue[Effect | Reading | Pulse] = asyncio.Queue()
-        self._started = time.perf_counter()
-        self._first_token_s = self._decode_s = 0.0
+        self._meter = Meter(len(prompt.ids))
+        self._meter.cached_tokens = cached_tokens
+        self._last_at = time.perf_counter()  # when the last token came, or the question
         self._cancelled = False
 
     @property
     def stats(self) -> Stats:
         """The figures so far."""
-        return Stats(
-            prompt_tokens=len(self.prompt),
-            cached_tokens=self.reused,
-            generated_tokens=len(self.tokens),
-            first_token_s=self._first_token_s,
-            prefill_s=self._first_token_s,
-            decode_s=self._decode_s,
-        )
+        return self._meter.stats
 
     def deliver(self, news: Effect | Reading | Pulse) -> None:
         """There is something for this answer, mostly from the core."""
@@ -130,7 +122,7 @@ class Answer:
         """The answer as it comes; raise SwarmError when it cannot go on. Stop iterating to cancel it."""
         try:
             if self.question.max_tokens == 0:
-                self.finish_reason = "length"
+                self.finish_reason = EndReason.LENGTH
                 return
             self._reserve_next()
             while self.finish_reason is None:
@@ -166,34 +158,31 @@ class Answer:
     def _on_token(self, token: int) -> Iterator[Piece]:
         if self._cancelled:
             return
-        now = time.perf_counter() - self._started
-        if self.tokens:
-            self._decode_s = now - self._first_token_s
-        else:
-            self._first_token_s = now
+        now = time.perf_counter()
+        self._meter.token(now - self._last_at)
+        self._last_at = now
         self.tokens.append(token)
-        yield from (Piece(part.text, token, part.thinking) for part in self._texts.push(token))
-        if self._texts.stopped:
+        yield from self._reader.push(token)
+        if self._reader.stopped:
             self.cancel()
 
     def _on_end(self, ended: Ended) -> Iterator[Piece]:
-        if ended.reason is Reason.FAILED:
-            self.finish_reason = "failed"
+        if ended.reason is EndReason.FAILED:
+            self.finish_reason = EndReason.FAILED
             raise error_of(ended)
         is_full = len(self.prompt) + len(self.tokens) >= self._context
-        if ended.reason is Reason.LENGTH and not (self._cancelled or is_full or self._has_all):
+        if ended.reason is EndReason.LENGTH and not (self._cancelled or is_full or self._has_all):
             self._reserve_next()
             return
-        last = self.tokens[-1] if self.tokens else -1
-        yield from (Piece(part.text, last, part.thinking) for part in self._texts.finish())
+        yield from self._reader.finish()
         self.finish_reason = self._reason(ended)
 
-    def _reason(self, ended: Ended) -> str:
-        if self._texts.stopped or ended.reason is Reason.STOP:
-            return "stop"
-        if ended.reason is Reason.CANCELLED:
-            return "cancelled"
-        return "length" if self._has_all else "context"
+    def _reason(self, ended: Ended) -> EndReason:
+        if self._reader.stopped or ended.reason is EndReason.STOP:
+            return EndReason.STOP
+        if ended.reason is EndReason.CANCELLED:
+            return EndReason.CANCELLED
+        return EndReason.LENGTH if self._has_all else EndReason.CONTEXT
 
     @property
     def _has_all(self) -> bool:

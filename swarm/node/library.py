@@ -24,6 +24,7 @@ from swarm.store.manifest import Manifest
 from swarm.store.naming import closest, offered_model, slug
 from swarm.store.rectangles import Rectangle
 from swarm.store.stored_model import StoredModel
+from swarm.text.model_text import ModelText
 from swarm.text.template import ChatTemplate
 from swarm.text.tokenizer import Tokenizer
 from swarm.wire.ids import ModelId
@@ -56,8 +57,10 @@ class KnownModel:
         return Tokenizer.from_metadata(self.source.metadata)
 
     @cached_property
-    def template(self) -> ChatTemplate | None:
-        return ChatTemplate.from_metadata(self.source.metadata, self.tokenizer)
+    def text(self) -> ModelText:
+        """How it is talked to."""
+        template = ChatTemplate.from_metadata(self.source.metadata, self.tokenizer)
+        return ModelText(self.name, self.tokenizer, template, self.spec.vocab)
 
     @property
     def all_parts(self) -> frozenset[Part]:

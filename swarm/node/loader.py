@@ -12,11 +12,11 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from swarm.cores import free_memory_bytes
 from swarm.engine.weights import TensorSource, Weights, load_weights
 from swarm.errors import OutOfMemory, SwarmError
 from swarm.models.spec import ModelSpec
 from swarm.node.background import Post
-from swarm.node.model import free_memory_bytes
 from swarm.parts import Part
 from swarm.units import size_text
 from swarm.wire.ids import ModelId

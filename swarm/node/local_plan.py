@@ -10,8 +10,8 @@ from swarm import config, kernels
 from swarm.cluster.cost import Device
 from swarm.cluster.devices import WIRED, with_added
 from swarm.cluster.planner import Demand, plan
-from swarm.errors import ConfigError
 from swarm.models.registry import spec_from_gguf
+from swarm.models.sizes import context_of
 from swarm.node import measure
 from swarm.node.home import Home
 from swarm.node.model_cost import model_cost
@@ -35,8 +35,7 @@ def _plan(path: Path, settings: config.Settings, add: Sequence[str], context: in
     with open_gguf(path) as file:
         spec = spec_from_gguf(file.metadata, file.tensors)
         cost = model_cost(slug(model_name(file)), spec, file.tensors)
-    if context > spec.context_length:
-        raise ConfigError(f"context is {context}; this model was made for at most {spec.context_length} tokens")
+    context_of(spec, context)  # raises ConfigError for more than it was made for
     mine = Device(
         id=PeerId("0" * 32),
         name="this device",

@@ -23,13 +23,13 @@ import psutil
 
 import swarm
 from swarm import config, cores, kernels
+from swarm.cores import free_memory_bytes
 from swarm.engine.decoder import Decoder
 from swarm.engine.weights import MATRICES, load_weights
 from swarm.files import spare_bytes
 from swarm.kernels.quants import Quant, quant_by_name
 from swarm.models.spec import LayerSpec, ModelSpec, Role, RopeSpec, TensorRef, role_shape
 from swarm.node.home import Home, read_json, write_json
-from swarm.node.model import free_memory_bytes
 from swarm.parts import Part
 from swarm.wire.records import Capabilities
 

@@ -14,18 +14,17 @@ from swarm.cluster.membership import Health
 from swarm.cluster.pipeline import Pipeline
 from swarm.cluster.session import Phase
 from swarm.config import Settings
-from swarm.engine.generate import check_fits
-from swarm.errors import ConfigError, TextError
+from swarm.models.sizes import context_of
 from swarm.node.answer import Answer, Port, Question, Reading
 from swarm.node.background import Background
 from swarm.node.driver import Driver
 from swarm.node.event_log import EventLog
 from swarm.node.holdings import Holdings
 from swarm.node.library import KnownModel
-from swarm.node.model import DEFAULT_CONTEXT
 from swarm.store.fetching import Download, fetch
 from swarm.store.keeping import file_at
 from swarm.store.naming import meaning_of
+from swarm.text.model_text import Prompt, check_fits, common_prefix
 from swarm.units import size_text
 from swarm.wire.ids import ModelId, PeerId, SessionId
 from swarm.wire.records import Placement
@@ -70,20 +69,11 @@ class Questions:
     async def ask(self, question: Question) -> Answer:
         """Begin an answer; raise SwarmError when the model is not to be had or the question cannot be used."""
         known = await self._holdings.know(await self.find(question.model))
-        ids, opens_thinking = await self._background.run_io(prompt_of, known, question)
-        context = context_of(known, self._settings.context)
-        check_fits(ids, context)
-        session, reused = self._session_for(known.id, ids)
-        answer = Answer(
-            self._port,
-            known,
-            question,
-            ids,
-            session=session,
-            context=context,
-            opens_thinking=opens_thinking,
-        )
-        answer.reused = reused
+        prompt = await self._background.run_io(prompt_of, known, question)
+        context = context_of(known.spec, self._settings.context)
+        check_fits(prompt.ids, context)
+        session, cached = self._session_for(known.id, prompt.ids)
+        answer = Answer(self._port, known, question, prompt, session=session, context=context, cached_tokens=cached)
         self.answers[session] = answer
         self._background.spawn(self._watch(answer))
         return answer
@@ -191,33 +181,11 @@ def _is_well(core: Core, peer: PeerId) -> bool:
     return known is None or (known.health is Health.ALIVE and known.link_up)
 
 
-def prompt_of(known: KnownModel, question: Question) -> tuple[list[int], bool]:
-    """The ids of a prompt, and whether the model begins inside its thinking; slow when a model is new."""
-    if question.prompt is None:
-        if known.template is None:
-            raise TextError(f"{known.name} has no chat template, so it is no chat model; ask for a completion instead")
-        rendered = known.template.render(question.messages, tools=question.tools, thinking=question.thinking)
-        ids, opens_thinking = rendered.encode(known.tokenizer), rendered.opens_thinking
-    elif isinstance(question.prompt, str):
-        ids, opens_thinking = known.tokenizer.encode(question.prompt, add_bos=known.tokenizer.add_bos), False
-    else:
-        ids, opens_thinking = list(question.prompt), False
-    bad = next((i for i in ids if not 0 <= i < known.spec.vocab), None)
-    if bad is not None:
-        raise TextError(f"{bad} is no token of this model; its ids are 0 to {known.spec.vocab - 1}")
-    return ids, opens_thinking
-
-
-def context_of(known: KnownModel, wanted: int) -> int:
-    """Tokens that a conversation with this model may hold."""
-    if wanted > known.spec.context_length:
-        raise ConfigError(f"context is {wanted}; this model was made for at most {known.spec.context_length} tokens")
-    return wanted or min(known.spec.context_length, DEFAULT_CONTEXT)
-
-
-def common_prefix(a: list[int], b: list[int]) -> int:
-    """How many ids the two have in common from the start."""
-    return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
+def prompt_of(known: KnownModel, question: Question) -> Prompt:
+    """What the model is given; slow when a model is new."""
+    if question.prompt is not None:
+        return known.text.continuation(question.prompt)
+    return known.text.chat(question.messages, tools=question.tools, thinking=question.thinking)
 
 
 def going_on(names: list[str], n_devices: int) -> str:

@@ -3,16 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+
+from swarm.answers import Piece
 
 OPEN, CLOSE = "<think>", "</think>"
-
-
-class Part(NamedTuple):
-    """Some text, and whether it is thinking."""
-
-    text: str
-    thinking: bool
 
 
 class ThinkingSplitter:
@@ -24,21 +18,21 @@ class ThinkingSplitter:
         self._may_open = not inside
         self._held = ""
 
-    def push(self, text: str) -> list[Part]:
-        """The parts that are now certain; the beginning of a possible tag is held back."""
+    def push(self, text: str) -> list[Piece]:
+        """The pieces that are now certain; the beginning of a possible tag is held back."""
         self._held += text
-        parts: list[Part] = []
-        while (part := self._next()) is not None:
-            if part.text:
-                parts.append(part)
-        return parts
+        pieces: list[Piece] = []
+        while (piece := self._next()) is not None:
+            if piece.text:
+                pieces.append(piece)
+        return pieces
 
-    def finish(self) -> list[Part]:
+    def finish(self) -> list[Piece]:
         """What was held back, for no tag will come."""
         held, self._held = self._held, ""
-        return [Part(held, self._thinking)] if held else []
+        return [Piece(held, self._thinking)] if held else []
 
-    def _next(self) -> Part | None:
+    def _next(self) -> Piece | None:
         if not self._held:
             return None
         if self._thinking:
@@ -47,30 +41,30 @@ class ThinkingSplitter:
             return self._take(len(self._held))
         return self._opening()
 
-    def _opening(self) -> Part | None:
+    def _opening(self) -> Piece | None:
         """Before the first visible text: spaces, then perhaps the tag."""
         begun = self._held.lstrip()
         if begun.startswith(OPEN):
             self._held, self._thinking, self._may_open = begun[len(OPEN) :], True, False
-            return Part("", True)
+            return Piece("", True)
         if OPEN.startswith(begun):
             return None
         self._may_open = False
-        return Part("", False)
+        return Piece("", False)
 
-    def _until(self, tag: str, *, then_thinking: bool) -> Part | None:
+    def _until(self, tag: str, *, then_thinking: bool) -> Piece | None:
         before, found, after = self._held.partition(tag)
         if found:
-            part = Part(before, self._thinking)
+            piece = Piece(before, self._thinking)
             self._held, self._thinking = after, then_thinking
-            return part
+            return piece
         size = len(self._held) - overlap(self._held, tag)
         return self._take(size) if size else None
 
-    def _take(self, size: int) -> Part:
-        part = Part(self._held[:size], self._thinking)
+    def _take(self, size: int) -> Piece:
+        piece = Piece(self._held[:size], self._thinking)
         self._held = self._held[size:]
-        return part
+        return piece
 
 
 class StopStrings:

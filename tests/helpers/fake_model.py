@@ -3,34 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+from swarm.answers import Piece, Stats
 from swarm.engine.sampling import SamplingParams
 
 
-@dataclass(frozen=True)
-class Piece:
-    text: str
-    token: int = 0
-    thinking: bool = False
-
-
 @dataclass
-class Stats:
-    prompt_tokens: int = 7
-    cached_tokens: int = 0
-    generated_tokens: int = 0
-    first_token_s: float = 0.25
-    decode_s: float = 0.0
-
-
-@dataclass
-class Generation:
+class FakeAnswer:
     pieces: Sequence[Piece]
     before_piece: Callable[[int], None] = lambda index: None
     finish_reason: str | None = None
     cancelled: bool = False
-    stats: Stats = field(default_factory=Stats)
+    stats: Stats = field(default_factory=lambda: Stats(prompt_tokens=7, first_token_s=0.25))
 
     def __iter__(self) -> Iterator[Piece]:
         for index, piece in enumerate(self.pieces):
@@ -38,8 +23,7 @@ class Generation:
             if self.cancelled:
                 self.finish_reason = "cancelled"
                 return
-            self.stats.generated_tokens += 1
-            self.stats.decode_s += 0.1 if index else 0.0
+            self.stats = replace(self.stats, generated_tokens=index + 1, decode_s=0.1 * index)
             yield piece
         self.finish_reason = "stop"
 
@@ -66,7 +50,7 @@ class FakeModel:
         params: SamplingParams,
         thinking: bool | None = None,
         progress: Callable[[int, int], None] | None = None,
-    ) -> Generation:
+    ) -> FakeAnswer:
         self.asked.append([dict(message) for message in messages])
         self.params.append(params)
         self.thinking.append(thinking)
@@ -74,4 +58,4 @@ class FakeModel:
         answer = self.answers.pop(0) if self.answers else [Piece(f"echo: {messages[-1]['content']}")]
         if isinstance(answer, Exception):
             raise answer
-        return Generation(answer, self.before_piece)
+        return FakeAnswer(answer, self.before_piece)

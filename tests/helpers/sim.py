@@ -474,7 +474,7 @@ class Sim:
             case fx.Ended(_, reason, error):
                 chat.ended = effect
                 self.note(node, f"ENDED {reason} {error}")
-                if reason in (fx.Reason.STOP, fx.Reason.LENGTH):
+                if reason in (fx.EndReason.STOP, fx.EndReason.LENGTH):
                     self.require(chat.got == chat.expected, "an answer ended early")
             case fx.Notice(_, text):
                 chat.notices.append(text)
@@ -630,10 +630,10 @@ def _judge(sim: Sim, chat: Chat) -> None:
         chat.ended is not None, f"a chat hangs: {len(chat.got)} of {len(chat.expected)} tokens, {chat.notices[-1:]}"
     )
     assert chat.ended is not None
-    if chat.ended.reason is fx.Reason.FAILED:
+    if chat.ended.reason is fx.EndReason.FAILED:
         known = ("more memory", "on its disk", "answered already", "do not reach", "the step failed")
         sim.require(any(text in chat.ended.error for text in known), f"a chat failed: {chat.ended.error}")
-    elif chat.ended.reason is fx.Reason.CANCELLED:
+    elif chat.ended.reason is fx.EndReason.CANCELLED:
         sim.require(chat.cancelled, "nobody cancelled this chat")
 
 

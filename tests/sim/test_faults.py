@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from swarm import limits
-from swarm.cluster.effects import Reason
+from swarm.answers import EndReason
 from swarm.cluster.pipeline import Pipeline
 from swarm.cluster.session import Phase
 from swarm.wire.ids import BootId
@@ -59,7 +59,7 @@ def reading(sim: Sim, node: Node) -> Chat:
 
 def finish(sim: Sim, chat: Chat, within_s: float = 60.0) -> None:
     sim.run_until(sim.now + within_s, done=lambda: chat.ended is not None)
-    assert chat.ended is not None and chat.ended.reason in (Reason.STOP, Reason.LENGTH), chat.ended
+    assert chat.ended is not None and chat.ended.reason in (EndReason.STOP, EndReason.LENGTH), chat.ended
     assert chat.got == chat.expected
 
 
@@ -163,7 +163,7 @@ def test_what_does_not_fit_any_more_waits_for_a_device_and_says_how_much_is_miss
 def test_a_chat_that_never_fitted_fails_at_once_with_the_missing_bytes() -> None:
     sim = swarm([0.3, 0.3])
     chat = ask(sim, sim.nodes[0])
-    assert chat.ended is not None and chat.ended.reason is Reason.FAILED
+    assert chat.ended is not None and chat.ended.reason is EndReason.FAILED
     assert chat.ended.missing_bytes > 0 and "KiB more memory" in chat.ended.error
 
 

@@ -7,7 +7,7 @@ from random import Random
 import msgspec
 import pytest
 
-from swarm.cluster.effects import Reason
+from swarm.answers import EndReason
 from swarm.wire.ids import BootId, ModelId, PeerId, SessionId
 from swarm.wire.messages import MESSAGES, Goodbye, Heartbeat, Message
 from swarm.wire.records import Placement, Shard
@@ -67,5 +67,5 @@ def test_no_answer_changes_and_nobody_falls(seed: int) -> None:
         sim.run_until(sim.now + 0.0005)
         sim.check(node)
     sim.run_until(sim.now + 60, done=lambda: chat.ended is not None)
-    assert chat.ended is not None and chat.ended.reason in (Reason.STOP, Reason.LENGTH)
+    assert chat.ended is not None and chat.ended.reason in (EndReason.STOP, EndReason.LENGTH)
     assert chat.got == chat.expected

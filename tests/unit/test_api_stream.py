@@ -8,10 +8,10 @@ from types import SimpleNamespace
 
 import pytest
 
+from swarm.answers import Piece
 from swarm.api import app
 from swarm.api.openai import Reply
 from swarm.node.answer import Pulse
-from swarm.node.generation import Piece
 
 REPLY = Reply(False, "cmpl-1", 0, "tiny")
 SILENCE = b": still at it\n\n"
@@ -54,7 +54,7 @@ def test_a_silent_stream_says_now_and_then_that_it_lives(monkeypatch: pytest.Mon
         answer = Written()
         stream = answer.stream()
         assert [await anext(stream) for _ in range(3)] == [SILENCE] * 3  # before the first word
-        answer.deliver(Piece("one", 1))
+        answer.deliver(Piece("one"))
         while (piece := await anext(stream)) == SILENCE:
             pass
         assert b"one" in piece
@@ -74,7 +74,7 @@ def test_a_stream_that_speaks_needs_no_comments(monkeypatch: pytest.MonkeyPatch)
     async def scenario() -> None:
         answer = Written()
         for i in range(50):
-            answer.deliver(Piece(f"word {i}", i))
+            answer.deliver(Piece(f"word {i}"))
         answer.deliver(None)
         events = [event async for event in answer.stream()]
         assert len(events) == 52
@@ -116,8 +116,8 @@ def test_a_reader_who_goes_away_cancels_the_answer(n_read: int) -> None:
     async def scenario() -> None:
         answer = Written()
         stream = answer.stream()
-        for i in range(n_read):
-            answer.deliver(Piece("word", i))
+        for _ in range(n_read):
+            answer.deliver(Piece("word"))
             await anext(stream)
         reader = asyncio.ensure_future(anext(stream))
         await asyncio.sleep(0.01)

@@ -8,10 +8,11 @@ import signal
 
 import pytest
 
+from swarm.answers import Piece
 from swarm.cli import answers
 from swarm.errors import ContextFull
 from tests.helpers.chats import new_chat, reader
-from tests.helpers.fake_model import FakeModel, Generation, Piece
+from tests.helpers.fake_model import FakeAnswer, FakeModel
 
 
 def test_each_question_is_asked_with_all_that_was_said_before(capsys: pytest.CaptureFixture[str]) -> None:
@@ -47,20 +48,20 @@ def test_thinking_is_dim_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NO_COLOR", raising=False)
     monkeypatch.setenv("TERM", "xterm")
     out = Terminal()
-    answers.show_answer(Generation([Piece("hm", thinking=True), Piece("yes")]), out, stoppable=False)
+    answers.show_answer(FakeAnswer([Piece("hm", thinking=True), Piece("yes")]), out, stoppable=False)
     assert out.getvalue() == "\x1b[2mhm\n\n\x1b[0myes\n"
 
 
 def test_no_color_is_obeyed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NO_COLOR", "1")
     out = Terminal()
-    answers.show_answer(Generation([Piece("hm", thinking=True), Piece("yes")]), out, stoppable=False)
+    answers.show_answer(FakeAnswer([Piece("hm", thinking=True), Piece("yes")]), out, stoppable=False)
     assert out.getvalue() == "hm\n\nyes\n"
 
 
 def test_a_model_cannot_send_control_characters_to_the_terminal() -> None:
     out = io.StringIO()
-    answers.show_answer(Generation([Piece("a\x1b]0;title\x07\x9b2J\r\tb\n")]), out, stoppable=False)
+    answers.show_answer(FakeAnswer([Piece("a\x1b]0;title\x07\x9b2J\r\tb\n")]), out, stoppable=False)
     assert out.getvalue() == "a]0;title2J\tb\n"
 
 

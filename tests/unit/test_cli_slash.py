@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from swarm.answers import Piece
 from swarm.cli import slash
 from swarm.cli.chat_loop import Chat
 from swarm.engine.sampling import SamplingParams
 from swarm.errors import ConfigError, ContextFull
 from tests.helpers.chats import new_chat, reader
-from tests.helpers.fake_model import FakeModel, Piece
+from tests.helpers.fake_model import FakeModel
 
 NAMES = ["help", "clear", "system", "set", "undo", "regen", "save", "load", "stats", "think", "exit"]
 

@@ -8,11 +8,11 @@ from typing import TypeVar
 import pytest
 
 from swarm import limits
+from swarm.answers import PIPELINED_PREFILL_BATCH, EndReason
 from swarm.cluster.core import Core, Identity
 from swarm.cluster.cost import LayerCost, ModelCost
-from swarm.cluster.effects import Compute, Effect, Emit, Ended, Load, Notice, OpenKv, Reason, Send
+from swarm.cluster.effects import Compute, Effect, Emit, Ended, Load, Notice, OpenKv, Send
 from swarm.cluster.placement import Placer, Placing, State
-from swarm.cluster.planner import PREFILL_BATCH
 from swarm.cluster.session import AnswerRequest, Phase, Sessions
 from swarm.parts import all_parts
 from swarm.wire.ids import BootId, ModelId, PeerId, SessionId
@@ -78,26 +78,26 @@ def emitted(effects: list[Effect]) -> list[tuple[int, int]]:
     return [(e.position, e.token) for e in effects if isinstance(e, Emit)]
 
 
-def ended(effects: list[Effect]) -> list[Reason]:
+def ended(effects: list[Effect]) -> list[EndReason]:
     return [e.reason for e in effects if isinstance(e, Ended)]
 
 
 def test_one_device_answers_alone() -> None:
     core = alone()
     out = run(core, core.ask(ask((5, 6), 3), 0.0), [7, 8, 9])
-    assert emitted(out) == [(2, 7), (3, 8), (4, 9)] and ended(out) == [Reason.LENGTH]
+    assert emitted(out) == [(2, 7), (3, 8), (4, 9)] and ended(out) == [EndReason.LENGTH]
 
 
 def test_an_end_token_ends_the_answer_and_is_not_shown() -> None:
     core = alone()
     out = run(core, core.ask(ask((5, 6), 9), 0.0), [7, END_ID])
-    assert emitted(out) == [(2, 7)] and ended(out) == [Reason.STOP]
+    assert emitted(out) == [(2, 7)] and ended(out) == [EndReason.STOP]
 
 
 def test_cancelling_ends_the_answer_once() -> None:
     core = alone()
     run(core, core.ask(ask((5, 6), 9), 0.0), [7])
-    assert ended(core.cancel(S1, 1.0)) == [Reason.CANCELLED]
+    assert ended(core.cancel(S1, 1.0)) == [EndReason.CANCELLED]
     assert core.cancel(S1, 1.0) == []
     assert not core.ledger.kv[S1].running
 
@@ -124,12 +124,12 @@ def test_a_session_answers_one_question_at_a_time() -> None:
     core = alone()
     core.ask(ask((5, 6), 2), 0.0)
     (end,) = [e for e in core.ask(ask((5, 6), 2), 0.0) if isinstance(e, Ended)]
-    assert end.reason is Reason.FAILED and "answered already" in end.error
+    assert end.reason is EndReason.FAILED and "answered already" in end.error
 
 
 @pytest.mark.parametrize(("prompt", "n_tokens"), [((), 5), ((1,), 0)])
 def test_there_must_be_something_to_answer(prompt: tuple[int, ...], n_tokens: int) -> None:
-    assert ended(alone().ask(ask(prompt, n_tokens), 0.0)) == [Reason.FAILED]
+    assert ended(alone().ask(ask(prompt, n_tokens), 0.0)) == [EndReason.FAILED]
 
 
 def test_a_forgotten_session_frees_its_kv() -> None:
@@ -194,9 +194,9 @@ class Remote:
 def test_a_long_prompt_goes_in_batches_with_a_bounded_window() -> None:
     remote = Remote()
     batches = remote.sent(remote.start(tuple([1] * 1000)), Tokens)
-    assert [c.position for c in batches] == [0, PREFILL_BATCH]
-    (more,) = remote.sent(remote.hear(Prefilled(S1, remote.epoch, PREFILL_BATCH), 0.1), Tokens)
-    assert more.position == 2 * PREFILL_BATCH and not more.sample
+    assert [c.position for c in batches] == [0, PIPELINED_PREFILL_BATCH]
+    (more,) = remote.sent(remote.hear(Prefilled(S1, remote.epoch, PIPELINED_PREFILL_BATCH), 0.1), Tokens)
+    assert more.position == 2 * PIPELINED_PREFILL_BATCH and not more.sample
 
 
 def test_a_token_is_taken_once_from_the_current_epoch_and_the_last_stage() -> None:
@@ -276,7 +276,7 @@ def test_a_step_that_keeps_failing_ends_the_answer_with_its_reason() -> None:
     (end,) = [
         e for e in remote.hear(SessionError(S1, remote.epoch, "failed", "out of memory"), 0.1) if isinstance(e, Ended)
     ]
-    assert end.reason is Reason.FAILED and "out of memory" in end.error
+    assert end.reason is EndReason.FAILED and "out of memory" in end.error
 
 
 def test_a_stage_without_room_makes_the_session_let_go_everywhere_and_wait() -> None:

@@ -23,9 +23,9 @@ from swarm.files import partial_of
 from swarm.kernels import _native
 from swarm.kernels.quants import quant_by_name
 from swarm.limits import MAX_PACKED_FILES, MIN_PACKED_BYTES
+from swarm.local.model import packed_key
 from swarm.models import spec_from_gguf
 from swarm.models.slices import cut_model, narrow
-from swarm.node.model import packed_key
 from swarm.parts import Part, all_parts
 from swarm.store.gguf import open_gguf
 from tests.helpers.tiny import TINY, make_weights, write_tiny

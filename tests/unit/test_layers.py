@@ -9,11 +9,11 @@ import pytest
 
 ROOT = Path(__file__).parents[2] / "swarm"
 LAYERS = (
-    {"errors", "limits", "config", "cores", "value", "files", "units", "parts"},
+    {"answers", "errors", "limits", "config", "cores", "value", "files", "units", "parts"},
     {"kernels", "wire"},
     {"models", "store", "text", "cluster"},
     {"engine", "net"},
-    {"node"},
+    {"local", "node"},
     {"api"},
     {"cli"},
 )

@@ -9,12 +9,14 @@ from typing import Any
 
 import pytest
 
-from swarm.cluster.effects import Emit, Ended, Notice, Reason
+from swarm.answers import EndReason, Piece
+from swarm.cluster.effects import Emit, Ended, Notice
 from swarm.cluster.session import AnswerRequest
 from swarm.engine.sampling import SamplingParams
 from swarm.errors import DoesNotFit, SwarmNetworkError
 from swarm.node.answer import KV_RESERVATIONS, MIN_RESERVED_TOKENS, Answer, Note, Port, Question, next_reservation
-from swarm.node.generation import Piece
+from swarm.text.model_text import ModelText, Prompt
+from swarm.text.tokenizer import Tokenizer
 from swarm.wire.ids import ModelId, SessionId
 from tests.helpers.tiny_text import VOCAB, text_metadata
 
@@ -44,24 +46,23 @@ class FakeCore:
     def cancel(self, session: SessionId) -> None:
         self.cancelled += 1
         assert self.answer is not None
-        self.answer.deliver(Ended(session, Reason.CANCELLED))
+        self.answer.deliver(Ended(session, EndReason.CANCELLED))
 
     def close(self, session: SessionId) -> None:
         self.closed += 1
 
 
 def answer(core: FakeCore, *, context: int = 4096, n_prompt: int = 10, **question: Any) -> Answer:
-    from swarm.text.tokenizer import Tokenizer
-
-    model: Any = SimpleNamespace(id=ModelId("cd" * 32), tokenizer=Tokenizer.from_metadata(text_metadata("llama")))
+    tokenizer = Tokenizer.from_metadata(text_metadata("llama"))
+    text = ModelText("m", tokenizer, None, len(VOCAB))
+    model: Any = SimpleNamespace(id=ModelId("cd" * 32), tokenizer=tokenizer, text=text)
     made = Answer(
         Port(core.ask, core.cancel, core.close, is_settling=lambda: core.settling),
         model,
         Question("m", prompt="p", **question),
-        [1] * n_prompt,
+        Prompt([1] * n_prompt),
         session=SESSION,
         context=context,
-        opens_thinking=False,
     )
     core.answer = made
     return made
@@ -81,7 +82,7 @@ def heard(made: Answer) -> tuple[str, list[str]]:
 
 
 def length(ask: AnswerRequest) -> Ended:
-    return Ended(SESSION, Reason.LENGTH)
+    return Ended(SESSION, EndReason.LENGTH)
 
 
 def test_an_answer_ends_after_as_many_tokens_as_were_asked_for() -> None:
@@ -109,7 +110,7 @@ def test_reservations_leave_room_and_grow() -> None:
 
 
 def test_an_end_token_ends_it() -> None:
-    core = FakeCore(lambda ask: Ended(SESSION, Reason.STOP), tokens=3)
+    core = FakeCore(lambda ask: Ended(SESSION, EndReason.STOP), tokens=3)
     made = answer(core)
     assert heard(made)[0] == "klm" and made.finish_reason == "stop"
 
@@ -130,14 +131,14 @@ def test_quiet_lines_come_in_between() -> None:
 
 @pytest.mark.parametrize(("missing", "kind"), [(5, DoesNotFit), (0, SwarmNetworkError)])
 def test_a_failure_is_an_error_with_its_line(missing: int, kind: type[Exception]) -> None:
-    core = FakeCore(lambda ask: Ended(SESSION, Reason.FAILED, "it needs more memory", missing), tokens=1)
+    core = FakeCore(lambda ask: Ended(SESSION, EndReason.FAILED, "it needs more memory", missing), tokens=1)
     with pytest.raises(kind, match="it needs more memory"):
         heard(answer(core))
     assert core.closed == 1
 
 
 def test_right_after_the_start_an_answer_waits_for_devices_that_may_come(monkeypatch: pytest.MonkeyPatch) -> None:
-    ends = [Ended(SESSION, Reason.FAILED, "it needs more memory", 5), Ended(SESSION, Reason.STOP)]
+    ends = [Ended(SESSION, EndReason.FAILED, "it needs more memory", 5), Ended(SESSION, EndReason.STOP)]
 
     def end(ask: AnswerRequest) -> Ended:
         return ends.pop(0)

@@ -15,16 +15,17 @@ from typing import Any
 import pytest
 
 import swarm
+from swarm.answers import EndReason
 from swarm.cluster import effects as fx
 from swarm.cluster.core import Core, Identity
-from swarm.cluster.effects import Effect, Log, LookUp, Reason
+from swarm.cluster.effects import Effect, Log, LookUp
 from swarm.node.driver import Driver, is_serving
 from swarm.wire.ids import BootId, ModelId, PeerId, SessionId
 from swarm.wire.messages import Goodbye
 from swarm.wire.records import Capabilities
 
 LOG, LOOK_UP = Log("joined"), LookUp(ModelId("m"))
-ENDED = fx.Ended(SessionId("s"), Reason.STOP)
+ENDED = fx.Ended(SessionId("s"), EndReason.STOP)
 
 
 def a_core() -> Core:

@@ -33,9 +33,10 @@ from swarm.node.home import Home, Running, write_json
 from swarm.node.library import Library
 from swarm.node.meters import Meters
 from swarm.node.model_cost import model_cost
-from swarm.node.questions import common_prefix, going_on
+from swarm.node.questions import going_on
 from swarm.parts import all_parts
 from swarm.store.gguf import open_gguf
+from swarm.text.model_text import common_prefix
 from swarm.wire.ids import ModelId, PeerId, SessionId
 from swarm.wire.messages import Goodbye, Token
 from swarm.wire.proof import Credentials

@@ -6,18 +6,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from swarm.text.thinking import Part, StopStrings, ThinkingSplitter
+from swarm.answers import Piece
+from swarm.text.thinking import StopStrings, ThinkingSplitter
 
 
-def split(pieces: list[str], *, inside: bool = False) -> tuple[str, str]:
+def split(texts: list[str], *, inside: bool = False) -> tuple[str, str]:
     """Thinking and answer of a stream."""
     splitter = ThinkingSplitter(inside=inside)
-    parts: list[Part] = []
-    for piece in pieces:
-        parts += splitter.push(piece)
-    parts += splitter.finish()
-    assert all(part.text for part in parts)
-    return "".join(p.text for p in parts if p.thinking), "".join(p.text for p in parts if not p.thinking)
+    pieces: list[Piece] = []
+    for text in texts:
+        pieces += splitter.push(text)
+    pieces += splitter.finish()
+    assert all(piece.text for piece in pieces)
+    return "".join(p.text for p in pieces if p.thinking), "".join(p.text for p in pieces if not p.thinking)
 
 
 CASES = {
@@ -46,9 +47,9 @@ def test_thinking_is_told_from_answer_at_every_cut(text: str, inside: bool, expe
 
 def test_thinking_that_is_certain_is_given_out_at_once() -> None:
     splitter = ThinkingSplitter(inside=True)
-    assert splitter.push("hm ") == [Part("hm ", True)]
-    assert splitter.push("so</th") == [Part("so", True)]
-    assert splitter.push("ink>x") == [Part("x", False)]
+    assert splitter.push("hm ") == [Piece("hm ", True)]
+    assert splitter.push("so</th") == [Piece("so", True)]
+    assert splitter.push("ink>x") == [Piece("x", False)]
 
 
 @given(

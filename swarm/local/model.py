@@ -8,42 +8,32 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 import numpy.typing as npt
 
-from swarm import cores
 from swarm.config import user_cache_dir
-from swarm.engine import generate
-from swarm.engine.generate import Progress, Request, Session, check_fits
+from swarm.cores import free_memory_bytes
 from swarm.engine.sampling import SamplingFields, SamplingParams
-from swarm.errors import ConfigError, OutOfMemory, TextError
-from swarm.node.generation import Generation, SessionLoan
+from swarm.errors import ConfigError
+from swarm.local.answer import LocalAnswer, SessionLoan
+from swarm.local.session import LocalSession, Order, Progress, Steps
 from swarm.text.messages import Message
+from swarm.text.model_text import ModelText, Prompt, check_fits
 from swarm.text.template import ChatTemplate
-from swarm.text.thinking import ThinkingSplitter
 from swarm.text.tokenizer import Tokenizer
-from swarm.units import size_text
 
 if TYPE_CHECKING:
     from swarm.config import Settings
-    from swarm.engine.decoder import Decoder as EngineDecoder
+    from swarm.engine.decoder import Decoder
     from swarm.models.spec import ModelSpec
     from swarm.store.gguf import GGUF
 
 F32 = npt.NDArray[np.float32]
 I32 = npt.NDArray[np.int32]
-DEFAULT_CONTEXT = 8192  # where nobody says, and the model can do more: a KV cache that any home device holds
-MIN_DEFAULT_CONTEXT = 1024  # with less memory than that takes, loading the weights fails and says so
 MAX_IDLE_SESSIONS = 1  # conversations whose KV cache is kept; each may take as much memory as a full context
 LoadProgress = Callable[[int, int], None]  # bytes packed, bytes in all
-
-
-class Decoder(generate.Decoder, Protocol):
-    """What a model needs beyond generation."""
-
-    def logits(self, ids: I32, /) -> F32: ...
 
 
 class Model:
@@ -55,22 +45,27 @@ class Model:
         spec: ModelSpec,
         tokenizer: Tokenizer,
         template: ChatTemplate | None,
-        decoder: Decoder,
+        decoder: Steps,
         *,
         threads: int,
     ) -> None:
         self.path = path
         self.spec = spec
         self.tokenizer = tokenizer
-        self.template = template
         self.context = decoder.context
         self.threads = threads
+        self._text = ModelText(path.name, tokenizer, template, spec.vocab)
         self._decoder = _InTurn(decoder)
         self._sessions = _Sessions(self._decoder)
 
+    @property
+    def template(self) -> ChatTemplate | None:
+        """How conversations are written for it; None for a model that only continues texts."""
+        return self._text.template
+
     def logits(self, ids: Sequence[int]) -> F32:
         """The logits float32 (len(ids), vocab) after each of `ids`, as a fresh sequence."""
-        self._check(ids)
+        self._text.check(ids)
         if len(ids) > self.context:
             raise ConfigError(f"{len(ids)} tokens are more than the context of {self.context}")
         return self._decoder.logits(np.asarray(ids, dtype=np.int32))
@@ -84,14 +79,13 @@ class Model:
         params: SamplingParams | None = None,
         progress: Progress | None = None,
         **sampling: Unpack[SamplingFields],
-    ) -> Generation:
+    ) -> LocalAnswer:
         """Continue a text, or token ids, as they are. `sampling` overrides fields of `params`.
 
         Raise TextError or ContextFull at once when the prompt cannot be used.
         """
-        if isinstance(prompt, str):
-            prompt = self.tokenizer.encode(prompt, add_bos=self.tokenizer.add_bos)
-        return self._generation(prompt, max_tokens, _merged(params, sampling), stop=stop, progress=progress)
+        made = self._text.continuation(prompt)
+        return self._answer(made, max_tokens, _merged(params, sampling), stop=stop, progress=progress)
 
     def chat(
         self,
@@ -104,52 +98,33 @@ class Model:
         params: SamplingParams | None = None,
         progress: Progress | None = None,
         **sampling: Unpack[SamplingFields],
-    ) -> Generation:
+    ) -> LocalAnswer:
         """Answer a conversation: messages with `role` and `content`, as in the OpenAI API.
 
         thinking: ask for thinking before the answer, or for none; None leaves it to the model. Raise TextError or
         ContextFull at once when the conversation cannot be used.
         """
-        if self.template is None:
-            raise TextError(
-                f"{self.path.name} has no chat template, so it is no chat model; `swarm run --raw` continues a text"
-            )
-        prompt = self.template.render(messages, tools=tools, thinking=thinking)
-        splitter = ThinkingSplitter(inside=prompt.opens_thinking)
-        ids = prompt.encode(self.tokenizer)
-        return self._generation(
-            ids, max_tokens, _merged(params, sampling), stop=stop, progress=progress, splitter=splitter
-        )
+        prompt = self._text.chat(messages, tools=tools, thinking=thinking)
+        return self._answer(prompt, max_tokens, _merged(params, sampling), stop=stop, progress=progress)
 
-    def _generation(
+    def _answer(
         self,
-        prompt: Sequence[int],
+        prompt: Prompt,
         max_tokens: int | None,
         params: SamplingParams,
         *,
         stop: str | Sequence[str],
         progress: Progress | None,
-        splitter: ThinkingSplitter | None = None,
-    ) -> Generation:
-        self._check(prompt)
-        check_fits(prompt, self.context)
+    ) -> LocalAnswer:
+        check_fits(prompt.ids, self.context)
         if max_tokens is not None and max_tokens < 0:
             raise ConfigError(f"max_tokens is {max_tokens}; it must be 0 or more")
-        request = Request(list(prompt), params.seeded(), self.tokenizer.end_tokens, max_tokens)
-        return Generation(
+        return LocalAnswer(
             SessionLoan(self._sessions.take, self._sessions.give_back),
-            request,
-            self.tokenizer.stream(),
-            stop=[stop] if isinstance(stop, str) else list(stop),
-            splitter=splitter,
+            Order(prompt.ids, params.seeded(), self.tokenizer.end_tokens, max_tokens),
+            self._text.reader(prompt, [stop] if isinstance(stop, str) else stop),
             progress=progress,
         )
-
-    def _check(self, ids: Sequence[int]) -> None:
-        n_vocab = self.spec.vocab
-        bad = next((i for i in ids if not 0 <= i < n_vocab), None)
-        if bad is not None:
-            raise TextError(f"{bad} is no token of this model; its ids are 0 to {n_vocab - 1}")
 
 
 def load(
@@ -179,12 +154,12 @@ def load(
         return Model(gguf.path, spec, tokenizer, template, decoder, threads=decoder.threads)
 
 
-def _decoder(gguf: GGUF, spec: ModelSpec, settings: Settings, progress: LoadProgress | None) -> EngineDecoder:
+def _decoder(gguf: GGUF, spec: ModelSpec, settings: Settings, progress: LoadProgress | None) -> Decoder:
     from swarm import kernels
-    from swarm.engine.decoder import Decoder as EngineDecoder
+    from swarm.engine.decoder import Decoder
     from swarm.engine.packed import PackedFile
     from swarm.engine.weights import load_weights
-    from swarm.models import kv_bytes_per_token, model_sizes
+    from swarm.models.sizes import fitting_context, kv_bytes_per_token, model_sizes
     from swarm.parts import all_parts
 
     threads, free = settings.threads or kernels.threads(), free_memory_bytes()
@@ -200,7 +175,7 @@ def _decoder(gguf: GGUF, spec: ModelSpec, settings: Settings, progress: LoadProg
         keep=None if settings.packed == "never" else keep,
         progress=progress,
     )
-    return EngineDecoder(spec, weights, context=context, threads=threads, isa=kernels.isa(settings.cpu), kv=settings.kv)
+    return Decoder(spec, weights, context=context, threads=threads, isa=kernels.isa(settings.cpu), kv=settings.kv)
 
 
 def packed_key(gguf: GGUF) -> str:
@@ -213,34 +188,6 @@ def packed_key(gguf: GGUF) -> str:
     return blake3(repr((PACKED_LAYOUT, stamps)).encode() + bytes(gguf.header())).hexdigest()[:32]
 
 
-def fitting_context(spec: ModelSpec, wanted: int, kv_token_bytes: int, room_bytes: int) -> int:
-    """The context to use: the `wanted` one, or (0) one that the memory beside the weights can hold.
-
-    Raise ConfigError for more than the model was made for, OutOfMemory for more than fits.
-    """
-    if wanted > spec.context_length:
-        raise ConfigError(f"context is {wanted}; this model was made for at most {spec.context_length} tokens")
-    fits = max(room_bytes, 0) // kv_token_bytes
-    if wanted and fits < wanted:
-        raise OutOfMemory(
-            f"a context of {wanted} tokens needs {size_text(wanted * kv_token_bytes)} beside the weights; "
-            f"{fits} tokens would fit: lower the context, or keep it as q8_0"
-        )
-    context = wanted or min(spec.context_length, DEFAULT_CONTEXT)
-    while not wanted and context > max(fits, MIN_DEFAULT_CONTEXT):
-        context //= 2
-    return context
-
-
-def free_memory_bytes() -> int:
-    """What this process may still take: free memory of the machine, or of its container where that is less."""
-    import psutil
-
-    free: int = psutil.virtual_memory().available
-    limit, used = cores.cgroup_memory()
-    return free if limit is None else min(free, max(0, limit - used))
-
-
 def _merged(params: SamplingParams | None, fields: SamplingFields) -> SamplingParams:
     return replace(params or SamplingParams(), **fields)
 
@@ -248,7 +195,7 @@ def _merged(params: SamplingParams | None, fields: SamplingFields) -> SamplingPa
 class _InTurn:
     """A decoder whose steps wait for each other: it has one set of buffers."""
 
-    def __init__(self, decoder: Decoder) -> None:
+    def __init__(self, decoder: Steps) -> None:
         self._decoder = decoder
         self._lock = threading.Lock()
 
@@ -273,19 +220,19 @@ class _Sessions:
 
     def __init__(self, decoder: _InTurn) -> None:
         self._decoder = decoder
-        self._idle: list[Session] = []
+        self._idle: list[LocalSession] = []
         self._lock = threading.Lock()
 
-    def take(self, prompt: Sequence[int]) -> Session:
+    def take(self, prompt: Sequence[int]) -> LocalSession:
         """The idle session that has computed most of `prompt`; a new one when all are busy."""
         with self._lock:
             if not self._idle:
-                return Session(self._decoder)
+                return LocalSession(self._decoder)
             best = max(self._idle, key=lambda session: session.reusable(prompt))
             self._idle.remove(best)
             return best
 
-    def give_back(self, session: Session) -> None:
+    def give_back(self, session: LocalSession) -> None:
         """Keep it for the next turn, in place of the one that has rested longest."""
         with self._lock:
             self._idle = [*self._idle, session][-MAX_IDLE_SESSIONS:]

@@ -12,10 +12,12 @@ import numpy as np
 import pytest
 
 import swarm
+from swarm.answers import Piece
 from swarm.engine.sampling import SamplingParams
 from swarm.errors import ConfigError, ContextFull, OutOfMemory, TextError
-from swarm.node.generation import Generation, Piece
-from swarm.node.model import Model, fitting_context
+from swarm.local.answer import LocalAnswer
+from swarm.local.model import Model
+from swarm.models.sizes import fitting_context
 from swarm.text.template import ChatTemplate, built_in
 from swarm.text.tokenizer import Tokenizer
 from tests.helpers.fake_decoder import FakeDecoder
@@ -39,52 +41,51 @@ def model_of(decoder: FakeDecoder, name: str = "intellect-3") -> Model:
     return Model(Path("tiny.gguf"), spec, TOKENIZER, template, decoder, threads=1)  # type: ignore[arg-type]
 
 
-def saying(text: str, **options: object) -> Generation:
+def saying(text: str, **options: object) -> LocalAnswer:
     prompt = TOKENIZER.encode("Once")
     model, _ = model_saying(text, prompt=prompt)
     return model.generate(prompt, temperature=0.0, **options)  # type: ignore[arg-type]
 
 
-def chatting(text: str, **options: object) -> Generation:
+def chatting(text: str, **options: object) -> LocalAnswer:
     prompt = model_of(FakeDecoder()).template.render(HI).encode(TOKENIZER)  # type: ignore[union-attr]
     model, _ = model_saying(text, prompt=prompt)
     return model.chat(HI, temperature=0.0, **options)  # type: ignore[arg-type]
 
 
 def test_a_text_is_continued() -> None:
-    generation = saying(" upon a time")
-    assert generation.text == " upon a time"
-    assert generation.finish_reason == "stop"
-    assert TOKENIZER.decode(generation.tokens) == " upon a time"
+    answer = saying(" upon a time")
+    assert answer.text == " upon a time"
+    assert answer.finish_reason == "stop"
+    assert TOKENIZER.decode(answer.tokens) == " upon a time"
 
 
-def test_pieces_carry_their_tokens_and_make_up_the_text() -> None:
-    generation = saying("the 🦙 end")
-    pieces = list(generation)
-    assert "".join(piece.text for piece in pieces) == generation.text == "the 🦙 end"
-    llama = next(piece for piece in pieces if "🦙" in piece.text)
-    assert llama.token == generation.tokens[generation.tokens.index(llama.token)]
-    assert len(pieces) < len(generation.tokens)  # the first bytes of the character made no piece
+def test_pieces_are_whole_characters_and_make_up_the_text() -> None:
+    answer = saying("the 🦙 end")
+    pieces = list(answer)
+    assert "".join(piece.text for piece in pieces) == answer.text == "the 🦙 end"
+    assert any("🦙" in piece.text for piece in pieces)
+    assert len(pieces) < len(answer.tokens)  # the first bytes of the character made no piece
 
 
 def test_nothing_is_computed_before_the_first_piece_is_asked_for() -> None:
     model, decoder = model_saying("a", prompt=[1])
-    generation = model.generate([1])
+    answer = model.generate([1])
     assert not decoder.steps
-    assert generation.finish_reason is None
-    assert generation.stats.generated_tokens == 0
+    assert answer.finish_reason is None
+    assert answer.stats.generated_tokens == 0
 
 
 def test_the_text_while_iterating_is_what_has_come_so_far() -> None:
-    generation = saying("abc")
-    next(generation)
-    assert generation.text == "a"
+    answer = saying("abc")
+    next(answer)
+    assert answer.text == "a"
 
 
 def test_thinking_is_told_from_the_answer_when_the_prompt_opens_it() -> None:
-    generation = chatting("hm\n</think>\n\nHello")
-    assert Piece("h", VOCAB.index("h"), thinking=True) in list(generation)
-    assert (generation.thinking_text, generation.text) == ("hm\n", "Hello")
+    answer = chatting("hm\n</think>\n\nHello")
+    assert Piece("h", thinking=True) in list(answer)
+    assert (answer.thinking_text, answer.text) == ("hm\n", "Hello")
 
 
 def test_blank_space_before_a_chat_s_answer_is_left_out_but_not_before_a_continuation() -> None:
@@ -97,9 +98,9 @@ def test_tags_in_a_continued_text_stay() -> None:
 
 
 def test_a_stop_string_ends_the_answer_across_pieces_and_not_the_thinking() -> None:
-    generation = chatting("a END b</think>c EN, END d", stop=["END"])
-    assert (generation.thinking_text, generation.text) == ("a END b", "c EN, ")
-    assert generation.finish_reason == "stop"
+    answer = chatting("a END b</think>c EN, END d", stop=["END"])
+    assert (answer.thinking_text, answer.text) == ("a END b", "c EN, ")
+    assert answer.finish_reason == "stop"
     assert saying("one two", stop="tw").text == "one "
 
 
@@ -110,41 +111,41 @@ def test_text_held_back_for_a_stop_string_comes_in_the_end() -> None:
 
 @pytest.mark.parametrize(("limit", "text"), [(0, ""), (1, "a"), (2, "ab"), (9, "abc")])
 def test_max_tokens_limits_the_answer(limit: int, text: str) -> None:
-    generation = saying("abc", max_tokens=limit)
-    assert generation.text == text
-    assert generation.finish_reason == ("stop" if limit == 9 else "length")
+    answer = saying("abc", max_tokens=limit)
+    assert answer.text == text
+    assert answer.finish_reason == ("stop" if limit == 9 else "length")
 
 
 def test_a_full_context_ends_the_answer_and_says_so() -> None:
     prompt = TOKENIZER.encode("Once")
     model, _ = model_saying("xyzxyzxyz", prompt=prompt, context=len(prompt) + 4)
-    generation = model.generate(prompt, temperature=0.0)
-    assert generation.text == "xyzx"
-    assert generation.finish_reason == "context"
+    answer = model.generate(prompt, temperature=0.0)
+    assert answer.text == "xyzx"
+    assert answer.finish_reason == "context"
 
 
 def test_cancel_keeps_what_has_come() -> None:
-    generation = saying("abcdef")
+    answer = saying("abcdef")
     texts = []
-    for piece in generation:
+    for piece in answer:
         texts.append(piece.text)
         if piece.text == "c":
-            generation.cancel()
-    assert (texts, generation.text, generation.finish_reason) == (["a", "b", "c"], "abc", "cancelled")
+            answer.cancel()
+    assert (texts, answer.text, answer.finish_reason) == (["a", "b", "c"], "abc", "cancelled")
 
 
 def test_cancel_before_the_first_piece_gives_an_empty_answer() -> None:
-    generation = saying("abc")
-    generation.cancel()
-    assert (generation.text, generation.finish_reason) == ("", "cancelled")
+    answer = saying("abc")
+    answer.cancel()
+    assert (answer.text, answer.finish_reason) == ("", "cancelled")
 
 
 def test_a_reader_that_goes_away_gives_the_session_back() -> None:
     model, decoder = model_saying("abc", prompt=[1])
-    generation = model.generate([1], temperature=0.0)
-    next(generation)
-    generation.close()
-    assert generation.finish_reason == "cancelled"
+    answer = model.generate([1], temperature=0.0)
+    next(answer)
+    answer.close()
+    assert answer.finish_reason == "cancelled"
     assert model.generate([1], temperature=0.0).text == "abc"
     assert len(decoder.kvs) == 1
 
@@ -210,22 +211,22 @@ def test_answers_in_several_threads_are_those_of_one() -> None:
 
 
 def _tokens(model: Model, i: int) -> list[int]:
-    generation = model.generate([i], seed=i, max_tokens=20)
-    list(generation)
-    return generation.tokens
+    answer = model.generate([i], seed=i, max_tokens=20)
+    list(answer)
+    return answer.tokens
 
 
 def test_sampling_fields_override_params() -> None:
     model, _ = model_saying("a", prompt=[1])
-    generation = model.generate([1], params=SamplingParams(top_k=3, seed=4), temperature=0.5)
-    assert generation.request.params == SamplingParams(top_k=3, seed=4, temperature=0.5)
+    answer = model.generate([1], params=SamplingParams(top_k=3, seed=4), temperature=0.5)
+    assert answer.order.params == SamplingParams(top_k=3, seed=4, temperature=0.5)
     with pytest.raises(ConfigError, match="temperature is -1"):
         model.generate([1], temperature=-1.0)
 
 
 def test_a_seed_is_drawn_for_every_answer_without_one() -> None:
     model, _ = model_saying("a", prompt=[1])
-    seeds = {model.generate([1]).request.params.seed for _ in range(5)}
+    seeds = {model.generate([1]).order.params.seed for _ in range(5)}
     assert len(seeds) == 5 and None not in seeds
 
 
@@ -246,8 +247,8 @@ def test_what_cannot_be_answered_is_refused_at_once() -> None:
 
 
 def test_a_model_without_a_template_says_how_to_use_it() -> None:
-    model, _ = model_saying("a", prompt=[1])
-    model.template = None
+    spec = SimpleNamespace(vocab=9)
+    model = Model(Path("tiny.gguf"), spec, TOKENIZER, None, FakeDecoder(), threads=1)  # type: ignore[arg-type]
     with pytest.raises(TextError, match=r"tiny\.gguf has no chat template.*--raw"):
         model.chat(HI)
 

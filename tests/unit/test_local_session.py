@@ -1,4 +1,4 @@
-"""Generation against a decoder without weights: reuse of the cache, chunks, limits, endings."""
+"""Generation against a decoder without weights: reuse of the cache, batches, limits, endings."""
 
 from __future__ import annotations
 
@@ -6,35 +6,36 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from swarm.engine.generate import Finish, Request, Run, Session
+from swarm.answers import EndReason
 from swarm.engine.sampling import GREEDY, SamplingParams
 from swarm.errors import ContextFull, TextError
+from swarm.local.session import LocalSession, Order, TokenRun
 from tests.helpers.fake_decoder import FakeDecoder
 
 
-def generated(session: Session, prompt: list[int], **options: object) -> tuple[list[int], Finish | None]:
-    run = Run(session, Request(prompt, **{"params": GREEDY, **options}))  # type: ignore[arg-type]
-    return list(run), run.finish
+def generated(session: LocalSession, prompt: list[int], **options: object) -> tuple[list[int], EndReason | None]:
+    run = TokenRun(session, Order(prompt, **{"params": GREEDY, **options}))  # type: ignore[arg-type]
+    return list(run), run.ended
 
 
 def test_an_answer_ends_at_an_end_token_which_is_not_part_of_it() -> None:
-    session = Session(FakeDecoder(script={3: 7, 4: 8, 5: 9}))
-    assert generated(session, [1, 2, 3], end_tokens={9}) == ([7, 8], Finish.STOP)
+    session = LocalSession(FakeDecoder(script={3: 7, 4: 8, 5: 9}))
+    assert generated(session, [1, 2, 3], end_tokens={9}) == ([7, 8], EndReason.STOP)
     assert session.ids == [1, 2, 3, 7, 8]
 
 
 def test_an_answer_ends_after_max_tokens() -> None:
     decoder = FakeDecoder()
-    tokens, finish = generated(Session(decoder), [1], max_tokens=3)
-    assert (len(tokens), finish) == (3, Finish.LENGTH)
+    tokens, finish = generated(LocalSession(decoder), [1], max_tokens=3)
+    assert (len(tokens), finish) == (3, EndReason.LENGTH)
     assert len(decoder.steps) == 3  # the last token needs no step
-    assert generated(Session(decoder), [1], max_tokens=0) == ([], Finish.LENGTH)
+    assert generated(LocalSession(decoder), [1], max_tokens=0) == ([], EndReason.LENGTH)
 
 
 def test_an_answer_ends_before_the_context_overflows() -> None:
     decoder = FakeDecoder(context=10)
-    tokens, finish = generated(Session(decoder), [1, 2, 3])
-    assert finish == Finish.CONTEXT
+    tokens, finish = generated(LocalSession(decoder), [1, 2, 3])
+    assert finish == EndReason.CONTEXT
     assert len(tokens) + 3 <= 10
     assert decoder.kvs[0].capacity == 10
 
@@ -43,26 +44,26 @@ def test_an_answer_ends_before_the_context_overflows() -> None:
 def test_a_prompt_that_leaves_no_room_is_refused_before_anything_is_computed(size: int) -> None:
     decoder = FakeDecoder(context=10)
     with pytest.raises(ContextFull, match=f"{size} tokens and the context holds 10; start anew"):
-        generated(Session(decoder), [1] * size)
+        generated(LocalSession(decoder), [1] * size)
     assert not decoder.steps
 
 
 def test_a_prompt_that_just_fits_gets_one_token() -> None:
-    tokens, finish = generated(Session(FakeDecoder(context=10)), [1] * 9)
-    assert (len(tokens), finish) == (1, Finish.CONTEXT)
+    tokens, finish = generated(LocalSession(FakeDecoder(context=10)), [1] * 9)
+    assert (len(tokens), finish) == (1, EndReason.CONTEXT)
 
 
 @pytest.mark.parametrize(("prompt", "why"), [([], "empty"), ([1, -2], "-2 is not a token")])
 def test_what_is_no_prompt_is_refused(prompt: list[int], why: str) -> None:
     with pytest.raises(TextError, match=why):
-        generated(Session(FakeDecoder()), prompt)
+        generated(LocalSession(FakeDecoder()), prompt)
 
 
-def test_a_prompt_is_computed_in_chunks_with_progress() -> None:
+def test_a_prompt_is_computed_in_batches_with_progress() -> None:
     decoder = FakeDecoder()
     seen: list[tuple[int, int]] = []
-    run = Run(
-        Session(decoder, chunk_tokens=4), Request(list(range(10)), GREEDY, max_tokens=1), lambda *p: seen.append(p)
+    run = TokenRun(
+        LocalSession(decoder, batch_tokens=4), Order(list(range(10)), GREEDY, max_tokens=1), lambda *p: seen.append(p)
     )
     list(run)
     assert [len(step) for step in decoder.steps] == [4, 4, 2]
@@ -71,7 +72,7 @@ def test_a_prompt_is_computed_in_chunks_with_progress() -> None:
 
 def test_the_next_turn_computes_only_what_is_new() -> None:
     decoder = FakeDecoder()
-    session = Session(decoder)
+    session = LocalSession(decoder)
     answer, _ = generated(session, [1, 2, 3], max_tokens=4)
     decoder.steps.clear()
     generated(session, [1, 2, 3, *answer[:3], 5, 6], max_tokens=1)
@@ -80,7 +81,7 @@ def test_the_next_turn_computes_only_what_is_new() -> None:
 
 def test_an_edited_history_is_computed_from_the_first_change_on() -> None:
     decoder = FakeDecoder()
-    session = Session(decoder)
+    session = LocalSession(decoder)
     generated(session, [1, 2, 3, 4, 5], max_tokens=1)
     decoder.steps.clear()
     generated(session, [1, 2, 9, 4, 5], max_tokens=1)
@@ -90,7 +91,7 @@ def test_an_edited_history_is_computed_from_the_first_change_on() -> None:
 
 def test_the_same_prompt_again_computes_its_last_token_only() -> None:
     decoder = FakeDecoder()
-    session = Session(decoder)
+    session = LocalSession(decoder)
     first = generated(session, [1, 2, 3], max_tokens=1)
     decoder.steps.clear()
     assert generated(session, [1, 2, 3], max_tokens=1) == first
@@ -100,12 +101,12 @@ def test_the_same_prompt_again_computes_its_last_token_only() -> None:
 prompts = st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=8), min_size=1, max_size=5)
 
 
-@given(turns=prompts, chunk=st.integers(1, 5), seed=st.integers(0, 99))
-def test_reuse_and_chunks_never_change_an_answer(turns: list[list[int]], chunk: int, seed: int) -> None:
+@given(turns=prompts, batch=st.integers(1, 5), seed=st.integers(0, 99))
+def test_reuse_and_batches_never_change_an_answer(turns: list[list[int]], batch: int, seed: int) -> None:
     params = SamplingParams(seed=seed, repetition_penalty=1.2)
-    session = Session(FakeDecoder(vocab=3), chunk_tokens=chunk)
+    session = LocalSession(FakeDecoder(vocab=3), batch_tokens=batch)
     for prompt in turns:
-        fresh = generated(Session(FakeDecoder(vocab=3)), prompt, params=params, max_tokens=5)
+        fresh = generated(LocalSession(FakeDecoder(vocab=3)), prompt, params=params, max_tokens=5)
         assert generated(session, prompt, params=params, max_tokens=5) == fresh
         kv = session.decoder.kvs[0]  # type: ignore[attr-defined]
         assert kv.ids == session.ids
@@ -114,38 +115,40 @@ def test_reuse_and_chunks_never_change_an_answer(turns: list[list[int]], chunk: 
 def test_a_session_goes_on_after_any_token_as_if_it_had_been_given_them() -> None:
     """A session is its ids, parameters and seed: another device with the same ids says the rest."""
     params = SamplingParams(seed=5)
-    whole, _ = generated(Session(FakeDecoder()), [1, 2], params=params, max_tokens=8)
+    whole, _ = generated(LocalSession(FakeDecoder()), [1, 2], params=params, max_tokens=8)
     for n in range(8):
-        rest, _ = generated(Session(FakeDecoder()), [1, 2, *whole[:n]], params=params, max_tokens=8 - n)
+        rest, _ = generated(LocalSession(FakeDecoder()), [1, 2, *whole[:n]], params=params, max_tokens=8 - n)
         assert whole[:n] + rest == whole
 
 
 def test_cancel_ends_an_answer_between_tokens() -> None:
-    session = Session(FakeDecoder())
-    run = Run(session, Request([1], GREEDY))
+    session = LocalSession(FakeDecoder())
+    run = TokenRun(session, Order([1], GREEDY))
     tokens = []
     for token in run:
         tokens.append(token)
         if len(tokens) == 3:
             run.cancel()
-    assert (len(tokens), run.finish) == (3, Finish.CANCELLED)
+    assert (len(tokens), run.ended) == (3, EndReason.CANCELLED)
     assert session.ids == [1, *tokens[:2]]
 
 
-def test_cancel_ends_a_prompt_between_chunks() -> None:
+def test_cancel_ends_a_prompt_between_batches() -> None:
     decoder = FakeDecoder()
-    run = Run(
-        Session(decoder, chunk_tokens=2), Request([1] * 9, GREEDY), lambda done, _: run.cancel() if done == 4 else None
+    run = TokenRun(
+        LocalSession(decoder, batch_tokens=2),
+        Order([1] * 9, GREEDY),
+        lambda done, _: run.cancel() if done == 4 else None,
     )
     assert list(run) == []
-    assert run.finish == Finish.CANCELLED
+    assert run.ended == EndReason.CANCELLED
     assert len(decoder.steps) == 2
 
 
 @pytest.mark.parametrize("hook", ["before_step", "after_step"])
 def test_an_interrupted_step_leaves_a_session_that_agrees_with_its_cache(hook: str) -> None:
     decoder = FakeDecoder()
-    session = Session(decoder, chunk_tokens=2)
+    session = LocalSession(decoder, batch_tokens=2)
     generated(session, [1, 2, 3, 4], max_tokens=1)
 
     def interrupt() -> None:
@@ -156,12 +159,12 @@ def test_an_interrupted_step_leaves_a_session_that_agrees_with_its_cache(hook: s
         generated(session, [1, 2, 9, 9], max_tokens=1)
     assert session.ids == decoder.kvs[0].ids == [1, 2]
     setattr(decoder, hook, lambda: None)
-    fresh = generated(Session(FakeDecoder()), [1, 2, 9, 9], max_tokens=5)
+    fresh = generated(LocalSession(FakeDecoder()), [1, 2, 9, 9], max_tokens=5)
     assert generated(session, [1, 2, 9, 9], max_tokens=5) == fresh
 
 
 def test_penalties_see_the_prompt_and_the_answer() -> None:
-    plain, _ = generated(Session(FakeDecoder(script={})), [0], params=GREEDY, max_tokens=3)
+    plain, _ = generated(LocalSession(FakeDecoder(script={})), [0], params=GREEDY, max_tokens=3)
     assert plain == [0, 0, 0]
     params = SamplingParams(temperature=0, presence_penalty=100)
-    assert generated(Session(FakeDecoder(script={})), [0], params=params, max_tokens=3)[0] == [1, 2, 3]
+    assert generated(LocalSession(FakeDecoder(script={})), [0], params=params, max_tokens=3)[0] == [1, 2, 3]

@@ -1,0 +1,88 @@
+"""What an answer is to whoever reads it: pieces of text, why it ended, what it took. One meaning everywhere, from the
+core of a swarm to the command line."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import NamedTuple
+
+# Of a prompt that one device computes at once: enough to read each weight once for many tokens, few enough to show
+# progress and to stop.
+PREFILL_BATCH = 512
+# Where stages work one behind another, smaller batches keep all of them busy.
+PIPELINED_PREFILL_BATCH = 128
+
+
+class Piece(NamedTuple):
+    """Some text of an answer, and whether the model is still thinking."""
+
+    text: str
+    thinking: bool = False
+
+
+class EndReason(StrEnum):
+    """Why an answer ended."""
+
+    STOP = "stop"  # the model ended it, or a stop string came
+    LENGTH = "length"  # as many tokens as were asked for
+    CONTEXT = "context"  # the context is full
+    CANCELLED = "cancelled"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Stats:
+    """What an answer took. Tokens that end an answer are not counted."""
+
+    prompt_tokens: int = 0
+    cached_tokens: int = 0  # of the prompt, reused from the turn before
+    generated_tokens: int = 0
+    first_token_s: float = 0.0  # from the beginning to the first token
+    prefill_s: float = 0.0  # for the prompt tokens that were not cached
+    decode_s: float = 0.0  # for all tokens after the first
+
+    @property
+    def prefill_tokens_per_s(self) -> float:
+        """Speed of reading the prompt; 0 where nothing was read."""
+        return (self.prompt_tokens - self.cached_tokens) / self.prefill_s if self.prefill_s > 0 else 0.0
+
+    @property
+    def decode_tokens_per_s(self) -> float:
+        """Speed of answering after the first token; 0 for fewer than two tokens."""
+        return (self.generated_tokens - 1) / self.decode_s if self.generated_tokens > 1 and self.decode_s > 0 else 0.0
+
+
+class Meter:
+    """Adds up what an answer takes; the seconds are those that its reader waited for the model."""
+
+    def __init__(self, prompt_tokens: int) -> None:
+        self.cached_tokens = 0
+        self._prompt_tokens = prompt_tokens
+        self._generated_tokens = 0
+        self._prefill_s: float | None = None
+        self._first_token_s = self._decode_s = 0.0
+
+    def prefilled(self, after_s: float) -> None:
+        """So long after the beginning, so much of the prompt was read; called again for each batch."""
+        self._prefill_s = after_s
+
+    def token(self, after_s: float) -> None:
+        """One more token, so long after the one before; the first, after the beginning."""
+        self._generated_tokens += 1
+        if self._generated_tokens == 1:
+            self._first_token_s = after_s
+        else:
+            self._decode_s += after_s
+
+    @property
+    def stats(self) -> Stats:
+        """The figures so far. Where nobody tells when the prompt was read, it was when the first token came."""
+        return Stats(
+            prompt_tokens=self._prompt_tokens,
+            cached_tokens=self.cached_tokens,
+            generated_tokens=self._generated_tokens,
+            first_token_s=self._first_token_s,
+            prefill_s=self._first_token_s if self._prefill_s is None else self._prefill_s,
+            decode_s=self._decode_s,
+        )

@@ -1,0 +1,55 @@
+"""One model's text side: prompts of conversations and of texts, and what refuses them."""
+
+from __future__ import annotations
+
+import pytest
+
+from swarm.answers import Piece
+from swarm.errors import ContextFull, TextError
+from swarm.text.model_text import ModelText, Prompt, check_fits, common_prefix
+from swarm.text.template import ChatTemplate, built_in
+from swarm.text.tokenizer import Tokenizer
+from tests.helpers.tiny_text import VOCAB, text_metadata
+
+TOKENIZER = Tokenizer.from_metadata(text_metadata("glm4"))
+HI = [{"role": "user", "content": "Hi"}]
+
+
+def text_of(name: str | None) -> ModelText:
+    template = ChatTemplate(built_in(name), control=TOKENIZER.vocabulary.control) if name else None
+    return ModelText("tiny", TOKENIZER, template, len(VOCAB))
+
+
+def test_a_conversation_knows_whether_it_opens_the_thinking() -> None:
+    prompt = text_of("intellect-3").chat(HI)
+    assert prompt.is_chat and prompt.opens_thinking
+    assert not text_of("chatml").chat(HI).opens_thinking
+
+
+def test_a_text_or_ids_are_continued_as_they_are() -> None:
+    text = text_of(None)
+    assert text.continuation("Once") == Prompt(TOKENIZER.encode("Once"))
+    assert text.continuation((1, 2)) == Prompt([1, 2])
+
+
+def test_only_a_chat_is_read_for_thinking() -> None:
+    text = text_of("intellect-3")
+    ids = TOKENIZER.encode("hm</think> a", special=True)
+    chat, continued = text.reader(text.chat(HI), []), text.reader(text.continuation([1]), [])
+    assert next(piece for i in ids for piece in chat.push(i)) == Piece("h", thinking=True)
+    assert not any(piece.thinking for i in ids for piece in continued.push(i))
+
+
+def test_what_is_no_prompt_is_refused() -> None:
+    with pytest.raises(TextError, match=r"tiny has no chat template.*--raw"):
+        text_of(None).chat(HI)
+    with pytest.raises(TextError, match=f"{len(VOCAB)} is no token of this model"):
+        text_of(None).continuation([len(VOCAB)])
+    with pytest.raises(TextError, match="empty"):
+        check_fits([], 10)
+    with pytest.raises(ContextFull, match="10 tokens and the context holds 10"):
+        check_fits([1] * 10, 10)
+
+
+def test_a_common_prefix_is_counted() -> None:
+    assert [common_prefix([1, 2, 3], other) for other in ([1, 2, 4], [1, 2], [9], [1, 2, 3, 4])] == [2, 2, 0, 3]
