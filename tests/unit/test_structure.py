@@ -12,16 +12,7 @@ from tools import structure
 ROOT = Path(__file__).parents[2]
 
 CIRCLES = []
-TWINS = {
-    "Answer": 2,
-    "ChunkRequest": 2,
-    "Decoder": 3,
-    "Generation": 2,
-    "Part": 2,
-    "Piece": 3,
-    "Session": 2,
-    "Stats": 3,
-}
+TWINS = {"ChunkRequest": 2}
 UNTESTED = {
     "swarm.__main__",
     "swarm.api.app",
@@ -44,9 +35,6 @@ UNTESTED = {
     "swarm.cli.progress",
     "swarm.cli.rekey",
     "swarm.cli.remote",
-    "swarm.cluster.effects",
-    "swarm.cluster.memory",
-    "swarm.cluster.search",
     "swarm.engine.weights",
     "swarm.errors",
     "swarm.kernels.reference_matmul",
@@ -61,13 +49,11 @@ UNTESTED = {
     "swarm.models.qwen3moe",
     "swarm.models.registry",
     "swarm.net.events",
-    "swarm.node.answer_text",
     "swarm.node.background",
     "swarm.node.compute",
     "swarm.node.doctor",
     "swarm.node.event_log",
     "swarm.node.fast_path",
-    "swarm.node.generation",
     "swarm.node.holdings",
     "swarm.node.home",
     "swarm.node.library",

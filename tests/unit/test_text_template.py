@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from swarm.errors import BadModelFile, TextError
@@ -46,7 +46,6 @@ marks_and_pieces = st.lists(
 ).map("".join)
 
 
-@settings(deadline=None)  # another process renders
 @given(question=marks_and_pieces, system=marks_and_pieces, answer=marks_and_pieces, name=st.sampled_from(OWN))
 def test_no_conversation_can_add_a_control_token(question: str, system: str, answer: str, name: str) -> None:
     messages = [
