@@ -7,14 +7,14 @@ static void quantize_row(sw_step *s, sw_act *a, int token, const float *row, int
                        a->sum + 2 * (token * a->s_stride + first_col / 32));
 }
 
-/* x += what is pending; normed = rmsnorm(x); quantise it. */
-void sw_fold_norm(sw_step *s, const float *norm, sw_fold fold) {
+/* x += delta, where there is one; normed = rmsnorm(x); quantise it. */
+void sw_add_norm(sw_step *s, const float *norm, sw_residual residual) {
   const int h = s->dims->hidden;
   sw_ws *ws = s->ws;
   SW_SHARE(s, t, s->n_tokens) {
     float *x = ws->x + (size_t)t * h, *d = ws->delta + (size_t)t * h, *n = ws->normed + (size_t)t * h;
-    if (fold.pending) {
-      if (fold.norm) s->ops->rmsnorm(d, fold.norm, s->dims->eps, h, d);
+    if (residual.has_delta) {
+      if (residual.post_norm) s->ops->rmsnorm(d, residual.post_norm, s->dims->eps, h, d);
       s->ops->add(x, d, h);
     }
     if (norm) {
@@ -26,7 +26,8 @@ void sw_fold_norm(sw_step *s, const float *norm, sw_fold fold) {
 }
 
 /* Item i of a matrix's panels, for all tokens. */
-static void matmul_item(sw_step *s, const sw_mat *w, const sw_act *a, const sw_split *p, int i, float *y, ptrdiff_t stride) {
+static void matmul_item(sw_step *s, const sw_mat *w, const sw_act *a, const sw_split *p, int i, float *y,
+                        ptrdiff_t stride) {
   const sw_range r = sw_item_panels(p, i, w);
   s->kernels->matmul[w->type](w, a, 0, s->n_tokens, r.from, r.to, y, stride);
 }
@@ -52,10 +53,12 @@ static void finish_head(sw_step *s, float *x, int head, int token, const float *
   const sw_dims *d = s->dims;
   if (bias) s->ops->add(x, bias + head * d->head_dim, d->head_dim);
   if (norm) s->ops->rmsnorm(x, norm, d->eps, d->head_dim, x);
-  s->ops->rope(x, s->ws->cos + (size_t)token * d->rope_half, s->ws->sin + (size_t)token * d->rope_half, d->rope_half, d->rope_pair);
+  s->ops->rope(x, s->ws->cos + (size_t)token * d->rope_half, s->ws->sin + (size_t)token * d->rope_half, d->rope_half,
+               d->rope_pair);
 }
 
-/* Bias, norm and rotation of one token's key head and, from QUERIES on, of the query heads that read it; store key and value. */
+/* Bias, norm and rotation of one token's key head and, from QUERIES on, of the query heads that read it; key and value
+ * are stored. */
 static void rotate_and_store(sw_step *s, const sw_attn *w, int layer, int from) {
   const sw_dims *d = s->dims;
   const int hd = d->head_dim, group = d->n_heads / d->n_kv_heads;
@@ -66,37 +69,40 @@ static void rotate_and_store(sw_step *s, const sw_attn *w, int layer, int from) 
     finish_head(s, k, h, t, w->k_bias, w->k_norm);
     if (w->v_bias) s->ops->add(v, w->v_bias + h * hd, hd);
     if (kv->kind == SW_KV_Q8_0) {
-      s->ops->spread(k, hd);
-      s->ops->spread(v, hd);
+      s->ops->hadamard(k, hd);
+      s->ops->hadamard(v, hd);
     }
     s->ops->kv_store(kv, h, s->ws->rows[t].position, k, v);
     for (int j = h * group; from == QUERIES && j < (h + 1) * group; j++) {
       float *q = s->ws->q + ((size_t)t * d->n_heads + j) * hd;
       finish_head(s, q, j, t, w->q_bias, w->q_norm);
       for (int e = 0; e < hd; e++) q[e] *= d->q_scale;
-      if (kv->kind == SW_KV_Q8_0) s->ops->spread(q, hd);
+      if (kv->kind == SW_KV_Q8_0) s->ops->hadamard(q, hd);
     }
   }
   sw_join(s);
 }
 
-static void emit_head(sw_step *s, const sw_kv *kv, int token, int head, const float *m, const float *l, const float *acc,
-                      ptrdiff_t m_stride, ptrdiff_t acc_stride, int n_segments) {
+static void emit_head(sw_step *s, const sw_kv *kv, int token, int head, const float *m, const float *l,
+                      const float *acc, ptrdiff_t m_stride, ptrdiff_t acc_stride, int n_segments) {
   const int hd = s->dims->head_dim, column = head * hd;
-  float *out = s->ws->mixed + (size_t)token * s->dims->n_heads * hd + column;
+  float *out = s->ws->attn_out + (size_t)token * s->dims->n_heads * hd + column;
   s->ops->merge(m, l, acc, m_stride, acc_stride, n_segments, hd, out);
-  if (kv->kind == SW_KV_Q8_0) s->ops->spread(out, hd);
-  if (hd % SW_BLOCK == 0) quantize_row(s, &s->ws->act_mixed, token, out, column, hd);
+  if (kv->kind == SW_KV_Q8_0) s->ops->hadamard(out, hd);
+  if (hd % SW_BLOCK == 0) quantize_row(s, &s->ws->act_attn_out, token, out, column, hd);
 }
 
 /* Heads that are not whole blocks can only be quantised once their neighbours are there. */
-static void quantize_mixed(sw_step *s) {
+static void quantize_attn_out(sw_step *s) {
   const int width = s->dims->n_heads * s->dims->head_dim;
-  SW_SHARE(s, t, s->n_tokens) quantize_row(s, &s->ws->act_mixed, t, s->ws->mixed + (size_t)t * width, 0, width);
+  SW_SHARE(s, t, s->n_tokens) quantize_row(s, &s->ws->act_attn_out, t, s->ws->attn_out + (size_t)t * width, 0, width);
   sw_join(s);
 }
 
-typedef struct { float *q, *m, *l, *acc, *attend; int32_t *limit; } tile_scratch;
+typedef struct {
+  float *q, *m, *l, *acc, *attend;
+  int32_t *limit;
+} tile_scratch;
 
 static tile_scratch split_scratch(sw_step *s) {
   const int hd = s->dims->head_dim, segments = s->ws->max_segments;
@@ -128,21 +134,25 @@ static void cut_run(sw_ws *ws, int group, int token, int n) {
   }
 }
 
+/* A tile for some heads of a group, over each of its segments or over all positions at once. */
 static void cut_lone(sw_ws *ws, int group, int rows, sw_lone lone) {
-  const int end = ws->rows[lone.token].position + 1, segments = lone.part < 0 ? 1 : segments_of(end);
+  const int end = ws->rows[lone.token].position + 1, is_cut = lone.partial >= 0,
+            segments = is_cut ? segments_of(end) : 1;
   for (int first = 0; first < group; first += rows)
-    for (int g = 0; g < segments; g++)
-      ws->tiles[ws->n_tiles++] = (sw_tile){lone.token, first, sw_min(rows, group - first), g * SW_KV_SEGMENT,
-                                           lone.part < 0 ? end : sw_min(end, (g + 1) * SW_KV_SEGMENT),
-                                           lone.part < 0 ? -1 : lone.part + g};
+    for (int g = 0; g < segments; g++) {
+      const int n = sw_min(rows, group - first), last = g + 1 == segments ? end : (g + 1) * SW_KV_SEGMENT;
+      const int partial = is_cut ? lone.partial + g : -1;
+      ws->tiles[ws->n_tiles++] = (sw_tile){lone.token, first, n, g * SW_KV_SEGMENT, last, partial};
+    }
 }
 
-/* Tokens that stand alone are cut by segment, so that long contexts use every thread, while there is room for parts. */
+/* Tokens that stand alone are cut by segment, so that long contexts use every thread, while there is room for partial
+ * results. */
 void sw_plan_attention(const sw_step *s) {
   const sw_dims *d = s->dims;
   sw_ws *ws = s->ws;
   const int group = d->n_heads / d->n_kv_heads;
-  ws->n_tiles = ws->n_lone = ws->n_parts = 0;
+  ws->n_tiles = ws->n_lone = ws->n_partials = 0;
   int units = 0;
   for (int t = 0, n; t < s->n_tokens; t += n) {
     n = run_length(ws->rows, t, s->n_tokens);
@@ -150,21 +160,23 @@ void sw_plan_attention(const sw_step *s) {
       cut_run(ws, group, t, n);
       continue;
     }
-    const int segments = segments_of(ws->rows[t].position + 1), is_cut = segments > 1 && ws->n_parts + segments <= ws->max_parts;
-    ws->lone[ws->n_lone++] = (sw_lone){t, is_cut ? ws->n_parts : -1};
-    if (is_cut) ws->n_parts += segments;
+    const int segments = segments_of(ws->rows[t].position + 1),
+              is_cut = segments > 1 && ws->n_partials + segments <= ws->max_partials;
+    ws->lone[ws->n_lone++] = (sw_lone){t, is_cut ? ws->n_partials : -1};
+    if (is_cut) ws->n_partials += segments;
     units += is_cut ? segments : 1;
   }
   int rows = sw_min(group, SW_TILE_ROWS);
-  while (rows > 4 && d->n_kv_heads * (ws->n_tiles + units * ((group + rows - 1) / rows)) < 2 * s->team->n_threads) rows = (rows + 1) / 2;
+  while (rows > 4 && d->n_kv_heads * (ws->n_tiles + units * ((group + rows - 1) / rows)) < 2 * s->team->n_threads)
+    rows = (rows + 1) / 2;
   for (int i = 0; i < ws->n_lone; i++) cut_lone(ws, group, rows, ws->lone[i]);
 }
 
-/* Runs: one tile for 32 rows and a started one for each. Lone tokens: those of a group for each part; or, when rows are
- * halved because there are too few for the threads, twice as many as that. */
-int sw_max_tiles(const sw_dims *d, int max_tokens, int max_parts, int n_threads) {
+/* Runs: one tile for 32 rows and a started one for each. Lone tokens: those of a group for each segment; or, when rows
+ * are halved because there are too few for the threads, twice as many as that. */
+int sw_max_tiles(const sw_dims *d, int max_tokens, int max_partials, int n_threads) {
   const int group_tiles = (d->n_heads / d->n_kv_heads) / SW_TILE_ROWS + 2;
-  return (2 * max_tokens + max_parts) * group_tiles + 4 * n_threads;
+  return (2 * max_tokens + max_partials) * group_tiles + 4 * n_threads;
 }
 
 static void gather_rows(sw_step *s, tile_scratch *t, const sw_tile *tile, int h) {
@@ -172,17 +184,18 @@ static void gather_rows(sw_step *s, tile_scratch *t, const sw_tile *tile, int h)
   const int group = d->n_heads / d->n_kv_heads;
   for (int r = 0; r < tile->rows; r++) {
     const int token = tile->token + (tile->first + r) / group, head = h * group + (tile->first + r) % group;
-    memcpy(t->q + r * d->head_dim, s->ws->q + ((size_t)token * d->n_heads + head) * d->head_dim, d->head_dim * sizeof(float));
+    memcpy(t->q + r * d->head_dim, s->ws->q + ((size_t)token * d->n_heads + head) * d->head_dim,
+           d->head_dim * sizeof(float));
     t->limit[r] = s->ws->rows[token].position + 1;
   }
 }
 
 /* One segment of a lone token's heads. */
-static void attend_part(sw_step *s, tile_scratch *t, const sw_tile *tile, const sw_kv *kv, int h) {
+static void attend_partial(sw_step *s, tile_scratch *t, const sw_tile *tile, const sw_kv *kv, int h) {
   const sw_dims *d = s->dims;
-  const size_t at = (size_t)tile->part * d->n_heads + h * (d->n_heads / d->n_kv_heads) + tile->first;
-  s->ops->attend(kv, h, t->q, t->limit, tile->rows, tile->begin, tile->end, s->ws->part_m + at, s->ws->part_l + at,
-                 s->ws->part_acc + at * d->head_dim, t->attend);
+  const size_t at = (size_t)tile->partial * d->n_heads + h * (d->n_heads / d->n_kv_heads) + tile->first;
+  s->ops->attend(kv, h, t->q, t->limit, tile->rows, tile->begin, tile->end, s->ws->partial_m + at,
+                 s->ws->partial_l + at, s->ws->partial_acc + at * d->head_dim, t->attend);
 }
 
 /* Segment by segment, then the result of each row, of the segments that it sees. */
@@ -205,51 +218,54 @@ static void attend(sw_step *s, int layer) {
     const sw_tile *tile = &ws->tiles[i / d->n_kv_heads];
     const sw_kv *kv = ws->rows[tile->token].kv + layer;
     gather_rows(s, &t, tile, i % d->n_kv_heads);
-    if (tile->part < 0) attend_whole(s, &t, tile, kv, i % d->n_kv_heads);
-    else attend_part(s, &t, tile, kv, i % d->n_kv_heads);
+    if (tile->partial < 0) attend_whole(s, &t, tile, kv, i % d->n_kv_heads);
+    else attend_partial(s, &t, tile, kv, i % d->n_kv_heads);
   }
   sw_join(s);
-  if (!ws->n_parts) return;
+  if (!ws->n_partials) return;
   SW_SHARE(s, i, ws->n_lone * d->n_heads) {
     const sw_lone *lone = &ws->lone[i / d->n_heads];
     const sw_row *row = &ws->rows[lone->token];
-    const size_t at = (size_t)lone->part * d->n_heads + i % d->n_heads;
-    if (lone->part >= 0)
-      emit_head(s, row->kv + layer, lone->token, i % d->n_heads, ws->part_m + at, ws->part_l + at, ws->part_acc + at * d->head_dim,
-                d->n_heads, (ptrdiff_t)d->n_heads * d->head_dim, segments_of(row->position + 1));
+    const size_t at = (size_t)lone->partial * d->n_heads + i % d->n_heads;
+    if (lone->partial >= 0)
+      emit_head(s, row->kv + layer, lone->token, i % d->n_heads, ws->partial_m + at, ws->partial_l + at,
+                ws->partial_acc + at * d->head_dim, d->n_heads, (ptrdiff_t)d->n_heads * d->head_dim,
+                segments_of(row->position + 1));
   }
   sw_join(s);
 }
 
-/* delta = W_o mixed */
+/* delta = W_o attn_out */
 static void project_out(sw_step *s, const sw_attn *w) {
   const sw_split p = sw_split_panels(s, s->n_tokens, &w->o);
-  SW_SHARE(s, i, p.n) matmul_item(s, &w->o, &s->ws->act_mixed, &p, i, s->ws->delta, s->dims->hidden);
+  SW_SHARE(s, i, p.n) matmul_item(s, &w->o, &s->ws->act_attn_out, &p, i, s->ws->delta, s->dims->hidden);
   sw_join(s);
 }
 
 size_t sw_scratch_bytes(const sw_dims *d, int max_cols, int max_segments) {
-  const size_t attend = SW_TILE_ROWS * d->head_dim + sw_attn_scratch(d->head_dim)
-                        + (size_t)SW_TILE_ROWS * max_segments * (d->head_dim + 2) + SW_TILE_ROWS;
+  const size_t attend = SW_TILE_ROWS * d->head_dim + sw_attn_scratch(d->head_dim) +
+                        (size_t)SW_TILE_ROWS * max_segments * (d->head_dim + 2) + SW_TILE_ROWS;
   const size_t cols = (max_cols + 63) / 64 * 64;
-  const size_t ffn = 3 * SW_CHUNK * SW_CHUNK + SW_CHUNK * cols + SW_CHUNK * (cols / 4 + cols / 32 + cols / 32 + 64);
-  const size_t batch = (size_t)SW_CHUNK * SW_GROUPS * SW_GROUP * SW_PANEL, one = (d->hidden + 63) / 64 * 64;
+  const size_t ffn = 3 * SW_FFN_TOKENS * SW_FFN_COLS + SW_FFN_TOKENS * cols +
+                     SW_FFN_TOKENS * (cols / 4 + cols / 32 + cols / 32 + 64);
+  const size_t batch = (size_t)SW_FFN_TOKENS * SW_BATCH_UNITS * SW_UNIT_PANELS * SW_PANEL,
+               one = (d->hidden + 63) / 64 * 64;
   const size_t down = batch > one ? batch : one;
   size_t floats = attend > ffn + down ? attend : ffn + down;
   return (floats * sizeof(float) + 4095) / 4096 * 4096;
 }
 
-void sw_attention(sw_step *s, const sw_attn *w, int layer, sw_fold fold) {
-  sw_fold_norm(s, w->norm, fold);
+void sw_attention(sw_step *s, const sw_attn *w, int layer, sw_residual residual) {
+  sw_add_norm(s, w->norm, residual);
   project_qkv(s, w, QUERIES);
   rotate_and_store(s, w, layer, QUERIES);
   attend(s, layer);
-  if (s->dims->head_dim % SW_BLOCK) quantize_mixed(s);
+  if (s->dims->head_dim % SW_BLOCK) quantize_attn_out(s);
   project_out(s, w);
 }
 
-void sw_keys(sw_step *s, const sw_attn *w, int layer, sw_fold fold) {
-  sw_fold_norm(s, w->norm, fold);
+void sw_keys(sw_step *s, const sw_attn *w, int layer, sw_residual residual) {
+  sw_add_norm(s, w->norm, residual);
   project_qkv(s, w, KEYS);
   rotate_and_store(s, w, layer, KEYS);
 }

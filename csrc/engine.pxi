@@ -12,27 +12,27 @@ cdef extern from "layer.h" nogil:
     ctypedef struct sw_lone:
         int32_t token
     ctypedef struct sw_ws:
-        int max_tokens, max_segments, max_parts
+        int max_tokens, max_segments, max_partials
         float *x
         float *delta
         float *normed
         float *q
         float *k
         float *v
-        float *mixed
-        float *inner
+        float *attn_out
+        float *ffn_mid
         float *router
         const float *cos
         const float *sin
-        sw_act act_hidden, act_mixed, act_inner
+        sw_act act_hidden, act_attn_out, act_ffn_mid
         sw_row *rows
         sw_tile *tiles
         sw_lone *lone
-        float *part_m
-        float *part_l
-        float *part_acc
-        int32_t *pick
-        float *pick_weight
+        float *partial_m
+        float *partial_l
+        float *partial_acc
+        int32_t *topk_ids
+        float *topk_weights
         int32_t *active
         int32_t *start
         int32_t *pair_token
@@ -41,9 +41,9 @@ cdef extern from "layer.h" nogil:
         const sw_ffn *absent
         uint8_t *scratch
         size_t scratch_bytes
-    ctypedef struct sw_fold:
-        int pending
-        const float *norm
+    ctypedef struct sw_residual:
+        int has_delta
+        const float *post_norm
     ctypedef struct sw_step:
         const sw_kernels *kernels
         const sw_ops *ops
@@ -57,16 +57,16 @@ cdef extern from "layer.h" nogil:
     size_t sw_scratch_bytes(const sw_dims *, int, int)
     int sw_max_tiles(const sw_dims *, int, int, int)
     void sw_plan_attention(const sw_step *) noexcept
-    void sw_attention(sw_step *, const sw_attn *, int, sw_fold) noexcept
-    void sw_keys(sw_step *, const sw_attn *, int, sw_fold) noexcept
-    void sw_ffn_route(sw_step *, const sw_ffn *, sw_fold) noexcept
+    void sw_attention(sw_step *, const sw_attn *, int, sw_residual) noexcept
+    void sw_keys(sw_step *, const sw_attn *, int, sw_residual) noexcept
+    void sw_ffn_route(sw_step *, const sw_ffn *, sw_residual) noexcept
     void sw_ffn_experts(sw_step *, const sw_ffn *) noexcept
-    void sw_lm_head(sw_step *, const float *, const sw_mat *, sw_fold, float *) noexcept
-    void sw_finish(sw_step *, sw_fold) noexcept
+    void sw_lm_head(sw_step *, const float *, const sw_mat *, sw_residual, float *) noexcept
+    void sw_finish(sw_step *, sw_residual) noexcept
     void sw_embed(sw_step *, const sw_mat *, const int32_t *) noexcept
 
 
-cdef int MORE_PARTS = 64  # segments of long contexts, besides those of one session, that a step of several can cut
+cdef int MORE_PARTIALS = 64  # segments of long contexts, besides those of one session, that a step of several can cut
 
 
 cdef class Workspace:
@@ -79,30 +79,30 @@ cdef class Workspace:
         cdef size_t n = max_tokens, h = dims.d.hidden, hd = dims.d.head_dim, k = dims.top_k, n_experts = dims.n_experts
         cdef size_t qw = dims.d.n_heads * hd, kw = dims.d.n_kv_heads * hd
         cdef size_t width = (dims.ffn + 63) // 64 * 64, expert = (dims.expert_ffn + 63) // 64 * 64
-        cdef size_t inner = max(n * width, n * (k + 1) * expert)
+        cdef size_t ffn_mid = max(n * width, n * (k + 1) * expert)
         self.buffers = {}
         w = &self.ws
-        w.max_tokens, w.max_segments, w.max_parts = max_tokens, segments, segments + MORE_PARTS
+        w.max_tokens, w.max_segments, w.max_partials = max_tokens, segments, segments + MORE_PARTIALS
         w.x = <float *>self._buffer("x", n * h * 4)
         w.delta = <float *>self._buffer("delta", n * h * 4)
         w.normed = <float *>self._buffer("normed", n * h * 4)
         w.q = <float *>self._buffer("q", n * qw * 4)
         w.k = <float *>self._buffer("k", n * kw * 4)
         w.v = <float *>self._buffer("v", n * kw * 4)
-        w.mixed = <float *>self._buffer("mixed", n * qw * 4)
-        w.inner = <float *>self._buffer("inner", inner * 4 if keep_float else 64)
+        w.attn_out = <float *>self._buffer("attn_out", n * qw * 4)
+        w.ffn_mid = <float *>self._buffer("ffn_mid", ffn_mid * 4 if keep_float else 64)
         w.router = <float *>self._buffer("router", n * n_experts * 4 + 64)
         w.act_hidden = self._act("hidden", w.normed, n, h)
-        w.act_mixed = self._act("mixed", w.mixed, n, qw)
-        w.act_inner = self._act("inner", w.inner, 1, inner)
+        w.act_attn_out = self._act("attn_out", w.attn_out, n, qw)
+        w.act_ffn_mid = self._act("ffn_mid", w.ffn_mid, 1, ffn_mid)
         w.rows = <sw_row *>self._buffer("rows", n * sizeof(sw_row))
-        w.tiles = <sw_tile *>self._buffer("tiles", sw_max_tiles(&dims.d, n, w.max_parts, threads) * sizeof(sw_tile))
+        w.tiles = <sw_tile *>self._buffer("tiles", sw_max_tiles(&dims.d, n, w.max_partials, threads) * sizeof(sw_tile))
         w.lone = <sw_lone *>self._buffer("lone", n * sizeof(sw_lone))
-        w.part_m = <float *>self._buffer("part_m", dims.d.n_heads * w.max_parts * 4)
-        w.part_l = <float *>self._buffer("part_l", dims.d.n_heads * w.max_parts * 4)
-        w.part_acc = <float *>self._buffer("part_acc", qw * w.max_parts * 4)
-        w.pick = <int32_t *>self._buffer("pick", n * k * 4 + 64)
-        w.pick_weight = <float *>self._buffer("pick_weight", n * k * 4 + 64)
+        w.partial_m = <float *>self._buffer("partial_m", dims.d.n_heads * w.max_partials * 4)
+        w.partial_l = <float *>self._buffer("partial_l", dims.d.n_heads * w.max_partials * 4)
+        w.partial_acc = <float *>self._buffer("partial_acc", qw * w.max_partials * 4)
+        w.topk_ids = <int32_t *>self._buffer("topk_ids", n * k * 4 + 64)
+        w.topk_weights = <float *>self._buffer("topk_weights", n * k * 4 + 64)
         w.active = <int32_t *>self._buffer("active", n_experts * 4 + 64)
         w.start = <int32_t *>self._buffer("start", n_experts * 4 + 64)
         w.pair_token = <int32_t *>self._buffer("pair_token", n * k * 4 + 64)
@@ -140,7 +140,8 @@ cdef enum Next:
     FFN
 
 
-ORDER = "a step is begin, embed or set_hidden, attention and ffn of each layer (or all of them in step), and hidden, lm_head or end"
+ORDER = ("a step is begin, embed or set_hidden, attention and ffn of each layer (or all of them in step), "
+         "and hidden, lm_head or end")
 
 
 cdef class Engine:
@@ -150,9 +151,9 @@ cdef class Engine:
 
         begin           which caches, how many tokens of each
         embed           or set_hidden: the input
-        attention, ffn  the halves of each layer in turn; or `keys` before the last layer, to drop rows that nobody wants;
-                        or `step`: all layers in one parallel region, for decode, where opening a region costs as much as a
-                        layer of a small model
+        attention, ffn  the halves of each layer in turn; before those of the last one `keys`, to drop rows that nobody
+                        wants; or `step`: all layers in one parallel region, for decode, where opening a region costs as
+                        much as a layer of a small model
         hidden          or lm_head or end: the output; only now the positions count as filled
 
     The residual stream is (x, delta): see ARCHITECTURE.md. A step that fails has stored nothing; `begin` starts anew.
@@ -165,14 +166,15 @@ cdef class Engine:
     cdef void *team_memory
     cdef const sw_kernels *kernels
     cdef const sw_ops *ops
-    cdef sw_fold fold
+    cdef sw_residual residual
     cdef Next next
     cdef int n_tokens, n_layers, layer
     cdef tuple runs, rope
     cdef readonly int threads, max_tokens
     cdef readonly str isa
 
-    def __init__(self, Dims dims not None, *, int max_tokens, int context, bint keep_float=False, int threads=1, str isa=""):
+    def __init__(self, Dims dims not None, *, int max_tokens, int context, bint keep_float=False, int threads=1,
+                 str isa=""):
         self.isa = isa or best_isa()
         self.kernels = kernels_for(self.isa)
         self.ops = sw_ops_for(self.kernels.name)
@@ -183,7 +185,8 @@ cdef class Engine:
             raise MemoryError()
         self.team = <sw_team *>((<uintptr_t>self.team_memory + 63) // 64 * 64)
         sw_team_init(self.team, self.threads)
-        self.workspace = Workspace(dims, max_tokens, (context + SW_KV_SEGMENT - 1) // SW_KV_SEGMENT, self.threads, keep_float)
+        segments = (context + SW_KV_SEGMENT - 1) // SW_KV_SEGMENT
+        self.workspace = Workspace(dims, max_tokens, segments, self.threads, keep_float)
         self.ws = &self.workspace.ws
         self.runs = ()
 
@@ -223,13 +226,15 @@ cdef class Engine:
 
     cdef _check_kv(self, KvCache kv, int n_tokens, int n_layers):
         cdef const sw_kv *k = kv.layers
-        if kv.n_layers != n_layers or (n_layers and (k.n_kv_heads != self.dims.d.n_kv_heads or k.head_dim != self.dims.d.head_dim)):
+        cdef const sw_dims *d = &self.dims.d
+        if kv.n_layers != n_layers or (n_layers and (k.n_kv_heads != d.n_kv_heads or k.head_dim != d.head_dim)):
             raise ValueError("a KV cache of other layers")
         if kv.filled + n_tokens > min(kv.capacity, self.ws.max_segments * SW_KV_SEGMENT):
             raise ValueError(f"positions {kv.filled}..{kv.filled + n_tokens} do not fit the KV cache")
 
     cdef _place(self, int n_tokens, const float[:, ::1] cos, const float[:, ::1] sin):
-        if cos.shape[0] != n_tokens or sin.shape[0] != n_tokens or cos.shape[1] != self.dims.d.rope_half or sin.shape[1] != cos.shape[1]:
+        cdef int half = self.dims.d.rope_half
+        if cos.shape[0] != n_tokens or sin.shape[0] != n_tokens or cos.shape[1] != half or sin.shape[1] != half:
             raise ValueError("cos and sin must be (tokens, rope_dims / 2)")
         self.ws.cos, self.ws.sin = &cos[0, 0], &sin[0, 0]
         self.rope = cos, sin  # kept alive
@@ -252,12 +257,12 @@ cdef class Engine:
         cdef sw_step s = self._step()
         with nogil, parallel(num_threads=self.threads):
             run_embed(s, threadid(), &table.m, &ids[0])
-        self.fold, self.next = sw_fold(0, NULL), ATTENTION
+        self.residual, self.next = sw_residual(0, NULL), ATTENTION
 
     cdef _check_ids(self, Mat table, const int32_t[::1] ids):
-        if table.m.cols != self.dims.d.hidden or ids.shape[0] != self.n_tokens:
-            raise ValueError(f"embedding of width {table.m.cols} for {ids.shape[0]} ids, expected {self.dims.d.hidden} for {self.n_tokens}")
-        cdef int i
+        cdef int i, h = self.dims.d.hidden
+        if table.m.cols != h or ids.shape[0] != self.n_tokens:
+            raise ValueError(f"an embedding {table.m.cols} wide for {ids.shape[0]} ids, not {h} for {self.n_tokens}")
         for i in range(self.n_tokens):
             if not 0 <= ids[i] < table.m.rows:
                 raise ValueError(f"token id {ids[i]} is outside the vocabulary of {table.m.rows}")
@@ -266,9 +271,10 @@ cdef class Engine:
         """x = the hidden state (tokens, hidden) that came from the stage before."""
         self._expect(INPUT, True, "set_hidden")
         if x.shape[0] != self.n_tokens or x.shape[1] != self.dims.d.hidden:
-            raise ValueError(f"a hidden state of {x.shape[0]} x {x.shape[1]}, expected {self.n_tokens} x {self.dims.d.hidden}")
+            expected = (self.n_tokens, self.dims.d.hidden)
+            raise ValueError(f"a hidden state of {(x.shape[0], x.shape[1])}, expected {expected}")
         np.asarray(<float[:x.shape[0], :x.shape[1]]>self.ws.x)[...] = x
-        self.fold, self.next = sw_fold(0, NULL), ATTENTION
+        self.residual, self.next = sw_residual(0, NULL), ATTENTION
 
     def attention(self, Attention layer not None):
         """The attention half of the next layer."""
@@ -276,19 +282,19 @@ cdef class Engine:
         self._check_dims(layer.dims)
         cdef sw_step s = self._step()
         with nogil, parallel(num_threads=self.threads):
-            run_attention(s, threadid(), &layer.w, self.layer, self.fold)
-        self.fold, self.next = sw_fold(1, layer.w.post_norm), FFN
+            run_attention(s, threadid(), &layer.w, self.layer, self.residual)
+        self.residual, self.next = sw_residual(1, layer.w.post_norm), FFN
 
     def ffn(self, Ffn layer not None):
-        """The feed-forward half of the layer whose attention ran; ExpertAbsent when it lacks an expert that it needs."""
+        """The feed-forward half of the layer whose attention ran; ExpertAbsent when an expert that it needs is."""
         self._expect(FFN, True, "ffn")
         self._check_dims(layer.dims)
         cdef sw_step s = self._step()
         with nogil, parallel(num_threads=self.threads):
-            run_ffn(s, threadid(), &layer.w, self.fold)
+            run_ffn(s, threadid(), &layer.w, self.residual)
         if self.ws.absent != NULL:
             self._raise_absent(layer)
-        self.fold, self.next = sw_fold(1, layer.w.post_norm), ATTENTION
+        self.residual, self.next = sw_residual(1, layer.w.post_norm), ATTENTION
         self.layer += 1
 
     def keys(self, Attention layer not None, wanted):
@@ -303,8 +309,8 @@ cdef class Engine:
             raise ValueError(f"rows {wanted} of {self.n_tokens}")
         cdef sw_step s = self._step()
         with nogil, parallel(num_threads=self.threads):
-            run_keys(s, threadid(), &layer.w, self.layer, self.fold)
-        self.fold = sw_fold(0, NULL)
+            run_keys(s, threadid(), &layer.w, self.layer, self.residual)
+        self.residual = sw_residual(0, NULL)
         if not n:
             self._commit()
             return
@@ -316,7 +322,7 @@ cdef class Engine:
 
     def delta(self):
         """A view of the last half's output (tokens, hidden), not yet added to x: what devices add up between halves."""
-        if not self.fold.pending or self.next < ATTENTION:
+        if not self.residual.has_delta or self.next < ATTENTION:
             raise RuntimeError(f"delta out of order: {ORDER}")
         return np.asarray(<float[:self.n_tokens, :self.dims.d.hidden]>self.ws.delta)
 
@@ -345,20 +351,21 @@ cdef class Engine:
         if table is not None:
             self._check_ids(table, ids)
             r.table, r.ids = &table.m, &ids[0]
-            self.fold = sw_fold(0, NULL)
+            self.residual = sw_residual(0, NULL)
         if lm_head is not None:
             self._check_lm_head(lm_head)
             out = np.empty((self.n_tokens, lm_head.m.rows), np.float32)
-            r.lm_head, r.norm, r.logits = &lm_head.m, floats(owners, norm, self.dims.d.hidden, "output_norm"), &out[0, 0]
+            r.lm_head, r.logits = &lm_head.m, &out[0, 0]
+            r.norm = floats(owners, norm, self.dims.d.hidden, "output_norm")
         with nogil, parallel(num_threads=self.threads):
-            run_step(s, threadid(), &r, self.fold)
+            run_step(s, threadid(), &r, self.residual)
         if self.ws.absent != NULL:
             self._raise_absent(stack.ffn_of(self.ws.absent))
         if lm_head is not None:
             self._commit()
             return np.asarray(out)
         if stack.n:
-            self.fold = sw_fold(1, stack.ffn[stack.n - 1].post_norm)
+            self.residual = sw_residual(1, stack.ffn[stack.n - 1].post_norm)
         self.layer, self.next = stack.n, ATTENTION
 
     cdef _check_lm_head(self, Mat table):
@@ -370,7 +377,7 @@ cdef class Engine:
         self._expect(ATTENTION, self.layer == self.n_layers, "hidden")
         cdef sw_step s = self._step()
         with nogil, parallel(num_threads=self.threads):
-            run_finish(s, threadid(), self.fold)
+            run_finish(s, threadid(), self.residual)
         self._commit()
         return np.array(<float[:self.n_tokens, :self.dims.d.hidden]>self.ws.x)
 
@@ -384,7 +391,7 @@ cdef class Engine:
         cdef float[:, ::1] out = np.empty((self.n_tokens, table.m.rows), np.float32)
         cdef float *logits = &out[0, 0]
         with nogil, parallel(num_threads=self.threads):
-            run_lm_head(s, threadid(), w, &table.m, self.fold, logits)
+            run_lm_head(s, threadid(), w, &table.m, self.residual, logits)
         self._commit()
         return np.asarray(out)
 
@@ -408,31 +415,32 @@ cdef void run_embed(sw_step s, int thread, const sw_mat *table, const int32_t *i
     sw_embed(&s, table, ids)
 
 
-cdef void run_finish(sw_step s, int thread, sw_fold fold) noexcept nogil:
+cdef void run_finish(sw_step s, int thread, sw_residual residual) noexcept nogil:
     s.thread = thread
-    sw_finish(&s, fold)
+    sw_finish(&s, residual)
 
 
-cdef void run_attention(sw_step s, int thread, const sw_attn *w, int layer, sw_fold fold) noexcept nogil:
+cdef void run_attention(sw_step s, int thread, const sw_attn *w, int layer, sw_residual residual) noexcept nogil:
     s.thread = thread
-    sw_attention(&s, w, layer, fold)
+    sw_attention(&s, w, layer, residual)
 
 
-cdef void run_keys(sw_step s, int thread, const sw_attn *w, int layer, sw_fold fold) noexcept nogil:
+cdef void run_keys(sw_step s, int thread, const sw_attn *w, int layer, sw_residual residual) noexcept nogil:
     s.thread = thread
-    sw_keys(&s, w, layer, fold)
+    sw_keys(&s, w, layer, residual)
 
 
-cdef void run_ffn(sw_step s, int thread, const sw_ffn *w, sw_fold fold) noexcept nogil:
+cdef void run_ffn(sw_step s, int thread, const sw_ffn *w, sw_residual residual) noexcept nogil:
     s.thread = thread
-    sw_ffn_route(&s, w, fold)
+    sw_ffn_route(&s, w, residual)
     if s.ws.absent == NULL:
         sw_ffn_experts(&s, w)
 
 
-cdef void run_lm_head(sw_step s, int thread, const float *norm, const sw_mat *table, sw_fold fold, float *logits) noexcept nogil:
+cdef void run_lm_head(sw_step s, int thread, const float *norm, const sw_mat *table, sw_residual residual,
+                      float *logits) noexcept nogil:
     s.thread = thread
-    sw_lm_head(&s, norm, table, fold, logits)
+    sw_lm_head(&s, norm, table, residual, logits)
 
 
 ctypedef struct run:
@@ -446,18 +454,18 @@ ctypedef struct run:
     float *logits
 
 
-cdef void run_step(sw_step s, int thread, const run *r, sw_fold fold) noexcept nogil:
+cdef void run_step(sw_step s, int thread, const run *r, sw_residual residual) noexcept nogil:
     cdef int i
     s.thread = thread
     if r.table != NULL:
         sw_embed(&s, r.table, r.ids)
     for i in range(r.n):
-        sw_attention(&s, r.attn[i], i, fold)
-        fold = sw_fold(1, r.attn[i].post_norm)
-        sw_ffn_route(&s, r.ffn[i], fold)
+        sw_attention(&s, r.attn[i], i, residual)
+        residual = sw_residual(1, r.attn[i].post_norm)
+        sw_ffn_route(&s, r.ffn[i], residual)
         if s.ws.absent != NULL:      # once set it stays, so a thread that was put aside ends as well, only earlier
             return
         sw_ffn_experts(&s, r.ffn[i])
-        fold = sw_fold(1, r.ffn[i].post_norm)
+        residual = sw_residual(1, r.ffn[i].post_norm)
     if r.lm_head != NULL:
-        sw_lm_head(&s, r.norm, r.lm_head, fold, r.logits)
+        sw_lm_head(&s, r.norm, r.lm_head, residual, r.logits)

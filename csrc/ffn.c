@@ -1,24 +1,31 @@
-/* The feed-forward half of a layer, dense or a mixture of experts; embedding and head. */
+/* The feed-forward half of a layer, dense or a mixture of experts; embedding and output head. */
 #include <string.h>
 #include "team.h"
 
 void sw_choose_experts(const sw_ffn *w, const sw_ops *ops, float *logits, int32_t *id, float *weight);
 void sw_group_pairs(const sw_ffn *w, sw_ws *ws, int n_tokens);
 
-typedef struct { float *gate, *up, *out, *down; sw_act rows; } ffn_scratch;
+typedef struct {
+  float *gate, *up, *out, *down;
+  sw_act rows;
+} ffn_scratch;
 
 static ffn_scratch split_scratch(sw_step *s) {
   const ptrdiff_t cols = (s->dims->hidden + 63) / 64 * 64;
   ffn_scratch f;
   f.gate = (float *)(s->ws->scratch + (size_t)s->thread * s->ws->scratch_bytes);
-  f.up = f.gate + SW_CHUNK * SW_CHUNK;
-  f.out = f.up + SW_CHUNK * SW_CHUNK;
-  f.rows = (sw_act){.f = f.out + SW_CHUNK * SW_CHUNK, .f_stride = cols, .q_stride = cols, .s_stride = cols / 32,
-                    .n_tokens = SW_CHUNK, .cols = s->dims->hidden};
-  f.rows.q = (int8_t *)(f.rows.f + SW_CHUNK * cols);
-  f.rows.scale = (float *)(f.rows.q + SW_CHUNK * cols);
-  f.rows.sum = (int16_t *)(f.rows.scale + SW_CHUNK * f.rows.s_stride);
-  f.down = (float *)(f.rows.sum + 2 * SW_CHUNK * f.rows.s_stride);
+  f.up = f.gate + SW_FFN_TOKENS * SW_FFN_COLS;
+  f.out = f.up + SW_FFN_TOKENS * SW_FFN_COLS;
+  f.rows = (sw_act){.f = f.out + SW_FFN_TOKENS * SW_FFN_COLS,
+                    .f_stride = cols,
+                    .q_stride = cols,
+                    .s_stride = cols / 32,
+                    .n_tokens = SW_FFN_TOKENS,
+                    .cols = s->dims->hidden};
+  f.rows.q = (int8_t *)(f.rows.f + SW_FFN_TOKENS * cols);
+  f.rows.scale = (float *)(f.rows.q + SW_FFN_TOKENS * cols);
+  f.rows.sum = (int16_t *)(f.rows.scale + SW_FFN_TOKENS * f.rows.s_stride);
+  f.down = (float *)(f.rows.sum + 2 * SW_FFN_TOKENS * f.rows.s_stride);
   return f;
 }
 
@@ -35,99 +42,103 @@ static void gather(const sw_act *a, sw_act *to, const int32_t *token, int n, int
   }
 }
 
-/* Chunk c of SW_CHUNK columns: inner = silu(gate x) * (up x) for rows [t0, t1) of a, quantised into rows of `inner`. */
-static void gate_up(sw_step *s, const ffn_scratch *f, const sw_mat *gate, const sw_mat *up, const sw_act *a, int t0, int t1,
-                    int c, sw_act *inner, int row) {
-  const int first = c * SW_CHUNK, n = sw_min(SW_CHUNK, gate->rows - first), p0 = first / SW_PANEL;
+/* Span c of SW_FFN_COLS columns: silu(gate x) * (up x) for rows [t0, t1) of a, quantised into rows of `ffn_mid`. */
+static void gate_up(sw_step *s, const ffn_scratch *f, const sw_mat *gate, const sw_mat *up, const sw_act *a, int t0,
+                    int t1, int c, sw_act *ffn_mid, int row) {
+  const int first = c * SW_FFN_COLS, n = sw_min(SW_FFN_COLS, gate->rows - first), p0 = first / SW_PANEL;
   const int p1 = p0 + (n + SW_PANEL - 1) / SW_PANEL;
-  const ptrdiff_t shift = (ptrdiff_t)t0 * SW_CHUNK + first;      /* matmul writes at [token][row]; scratch starts at t0, first */
-  s->kernels->matmul[gate->type](gate, a, t0, t1, p0, p1, f->gate - shift, SW_CHUNK);
-  s->kernels->matmul[up->type](up, a, t0, t1, p0, p1, f->up - shift, SW_CHUNK);
+  const ptrdiff_t shift = (ptrdiff_t)t0 * SW_FFN_COLS +
+                          first; /* matmul writes at [token][row], scratch is [t0][first] */
+  s->kernels->matmul[gate->type](gate, a, t0, t1, p0, p1, f->gate - shift, SW_FFN_COLS);
+  s->kernels->matmul[up->type](up, a, t0, t1, p0, p1, f->up - shift, SW_FFN_COLS);
   for (int t = t0; t < t1; t++, row++) {
-    float *out = f->out + (t - t0) * SW_CHUNK;
-    s->ops->silu_mul(f->gate + (t - t0) * SW_CHUNK, f->up + (t - t0) * SW_CHUNK, n, out);
-    if (inner->f) memcpy((float *)inner->f + row * inner->f_stride + first, out, n * sizeof(float));
-    s->kernels->quantize(out, n, inner->q + row * inner->q_stride + first, inner->scale + row * inner->s_stride + first / 32,
-                         inner->sum + 2 * (row * inner->s_stride + first / 32));
+    float *out = f->out + (t - t0) * SW_FFN_COLS;
+    s->ops->silu_mul(f->gate + (t - t0) * SW_FFN_COLS, f->up + (t - t0) * SW_FFN_COLS, n, out);
+    if (ffn_mid->f) memcpy((float *)ffn_mid->f + row * ffn_mid->f_stride + first, out, n * sizeof(float));
+    s->kernels->quantize(out, n, ffn_mid->q + row * ffn_mid->q_stride + first,
+                         ffn_mid->scale + row * ffn_mid->s_stride + first / 32,
+                         ffn_mid->sum + 2 * (row * ffn_mid->s_stride + first / 32));
   }
 }
 
-static void gate_up_dense(sw_step *s, const ffn_scratch *f, const sw_ffn *w, int c, sw_act *inner, int row) {
-  for (int t = 0; t < s->n_tokens; t += SW_CHUNK)
-    gate_up(s, f, &w->gate, &w->up, &s->ws->act_hidden, t, sw_min(t + SW_CHUNK, s->n_tokens), c, inner, row + t);
+static void gate_up_dense(sw_step *s, const ffn_scratch *f, const sw_ffn *w, int c, sw_act *ffn_mid, int row) {
+  for (int t = 0; t < s->n_tokens; t += SW_FFN_TOKENS)
+    gate_up(s, f, &w->gate, &w->up, &s->ws->act_hidden, t, sw_min(t + SW_FFN_TOKENS, s->n_tokens), c, ffn_mid, row + t);
 }
 
-static void gate_up_expert(sw_step *s, ffn_scratch *f, const sw_ffn *w, int a, int c, sw_act *inner) {
+static void gate_up_expert(sw_step *s, ffn_scratch *f, const sw_ffn *w, int a, int c, sw_act *ffn_mid) {
   const sw_ws *ws = s->ws;
   sw_mat gate = w->expert_gate, up = w->expert_up;
   gate.data = w->gate_data[ws->active[a]];
   up.data = w->up_data[ws->active[a]];
-  for (int p = ws->start[a]; p < ws->start[a + 1]; p += SW_CHUNK) {
-    const int n = sw_min(SW_CHUNK, ws->start[a + 1] - p), t = ws->pair_token[p];
+  for (int p = ws->start[a]; p < ws->start[a + 1]; p += SW_FFN_TOKENS) {
+    const int n = sw_min(SW_FFN_TOKENS, ws->start[a + 1] - p), t = ws->pair_token[p];
     if (n == 1) {
-      gate_up(s, f, &gate, &up, &ws->act_hidden, t, t + 1, c, inner, p);
+      gate_up(s, f, &gate, &up, &ws->act_hidden, t, t + 1, c, ffn_mid, p);
       continue;
     }
     gather(&ws->act_hidden, &f->rows, ws->pair_token + p, n, is_float(gate.type) || is_float(up.type));
-    gate_up(s, f, &gate, &up, &f->rows, 0, n, c, inner, p);
+    gate_up(s, f, &gate, &up, &f->rows, 0, n, c, ffn_mid, p);
   }
 }
 
 /* Rows of panels [p0, p1) of delta: the dense or shared down projection, then each expert in ascending order. */
-static void down_dense(sw_step *s, const sw_ffn *w, const sw_act *inner, int row, int p0, int p1) {
+static void down_dense(sw_step *s, const sw_ffn *w, const sw_act *ffn_mid, int row, int p0, int p1) {
   const ptrdiff_t h = s->dims->hidden;
-  s->kernels->matmul[w->down.type](&w->down, inner, row, row + s->n_tokens, p0, p1, s->ws->delta - row * h, h);
+  s->kernels->matmul[w->down.type](&w->down, ffn_mid, row, row + s->n_tokens, p0, p1, s->ws->delta - row * h, h);
 }
 
-static void down_experts(sw_step *s, const ffn_scratch *f, const sw_ffn *w, const sw_act *inner, int p0, int p1) {
+static void down_experts(sw_step *s, const ffn_scratch *f, const sw_ffn *w, const sw_act *ffn_mid, int p0, int p1) {
   const sw_ws *ws = s->ws;
   const int h = s->dims->hidden, r0 = p0 * SW_PANEL, n = sw_min(p1 * SW_PANEL, h) - r0;
   sw_mat down = w->expert_down;
   for (int a = 0; a < ws->n_active; a++) {
     down.data = w->down_data[ws->active[a]];
-    for (int p = ws->start[a]; p < ws->start[a + 1]; p += SW_CHUNK) {
-      const int end = sw_min(p + SW_CHUNK, ws->start[a + 1]);
-      s->kernels->matmul[down.type](&down, inner, p, end, p0, p1, f->down - (ptrdiff_t)p * n - r0, n);
+    for (int p = ws->start[a]; p < ws->start[a + 1]; p += SW_FFN_TOKENS) {
+      const int end = sw_min(p + SW_FFN_TOKENS, ws->start[a + 1]);
+      s->kernels->matmul[down.type](&down, ffn_mid, p, end, p0, p1, f->down - (ptrdiff_t)p * n - r0, n);
       for (int i = p; i < end; i++)
-        s->ops->axpy(ws->pair_weight[i], f->down + (ptrdiff_t)(i - p) * n, ws->delta + (size_t)ws->pair_token[i] * h + r0, n);
+        s->ops->axpy(ws->pair_weight[i], f->down + (ptrdiff_t)(i - p) * n,
+                     ws->delta + (size_t)ws->pair_token[i] * h + r0, n);
     }
   }
 }
 
-/* The shared buffer of inner activations, shaped for this layer's widest FFN. */
-static sw_act shape_inner(sw_step *s, const sw_ffn *w) {
-  sw_act a = s->ws->act_inner;
+/* The buffer between the two products, shaped for this layer's widest FFN. */
+static sw_act shape_ffn_mid(sw_step *s, const sw_ffn *w) {
+  sw_act a = s->ws->act_ffn_mid;
   const int width = w->expert_gate.rows > w->gate.rows ? w->expert_gate.rows : w->gate.rows;
-  const int keep_float = (w->down.rows && is_float(w->down.type)) || (w->expert_down.rows && is_float(w->expert_down.type));
+  const int keep_float = (w->down.rows && is_float(w->down.type)) ||
+                         (w->expert_down.rows && is_float(w->expert_down.type));
   a.cols = width;
-  a.f = keep_float ? s->ws->inner : NULL;
+  a.f = keep_float ? s->ws->ffn_mid : NULL;
   a.f_stride = width;
   a.q_stride = (width + 63) / 64 * 64;
   a.s_stride = a.q_stride / 32;
   return a;
 }
 
-static int chunks(const sw_mat *m) { return (m->rows + SW_CHUNK - 1) / SW_CHUNK; }
+static int col_spans(const sw_mat *m) { return (m->rows + SW_FFN_COLS - 1) / SW_FFN_COLS; }
 
 static void ffn_dense(sw_step *s, const sw_ffn *w) {
   ffn_scratch f = split_scratch(s);
-  sw_act inner = shape_inner(s, w);
-  const sw_split up = sw_split_of(s, s->n_tokens, chunks(&w->gate), 1);
+  sw_act ffn_mid = shape_ffn_mid(s, w);
+  const sw_split up = sw_split_of(s, s->n_tokens, col_spans(&w->gate), 1);
   SW_SHARE(s, i, up.n) {
     const sw_range r = sw_item(&up, i);
-    for (int c = r.from; c < r.to; c++) gate_up_dense(s, &f, w, c, &inner, 0);
+    for (int c = r.from; c < r.to; c++) gate_up_dense(s, &f, w, c, &ffn_mid, 0);
   }
   sw_join(s);
   const sw_split down = sw_split_panels(s, s->n_tokens, &w->down);
   SW_SHARE(s, i, down.n) {
     const sw_range r = sw_item_panels(&down, i, &w->down);
-    down_dense(s, w, &inner, 0, r.from, r.to);
+    down_dense(s, w, &ffn_mid, 0, r.from, r.to);
   }
   sw_join(s);
 }
 
-/* One thread, when it is known which experts run and before any thread reads their tables: whoever keeps experts elsewhere
- * finds slots for them and queues reads here. */
+/* One thread, when it is known which experts run and before any thread reads their tables: whoever keeps experts
+ * elsewhere finds slots for them and queues reads here. */
 static void need_experts(sw_ws *ws, const sw_ffn *w) {
   for (int a = 0; a < ws->n_active; a++) {
     const int e = ws->active[a];
@@ -138,17 +149,19 @@ static void need_experts(sw_ws *ws, const sw_ffn *w) {
 static void route_experts(sw_step *s, const sw_ffn *w) {
   sw_ws *ws = s->ws;
   const ffn_scratch f = split_scratch(s);
-  sw_act inner = shape_inner(s, w);
-  const int panels = sw_panels(&w->router), shared = w->gate.rows ? chunks(&w->gate) : 0;
+  sw_act ffn_mid = shape_ffn_mid(s, w);
+  const int panels = sw_panels(&w->router), shared = w->gate.rows ? col_spans(&w->gate) : 0;
   SW_SHARE(s, i, panels + shared) {
     if (i < panels)
-      s->kernels->matmul[w->router.type](&w->router, &ws->act_hidden, 0, s->n_tokens, i, i + 1, ws->router, w->n_experts);
-    else
-      gate_up_dense(s, &f, w, i - panels, &inner, s->n_tokens * w->top_k);
+      s->kernels->matmul[w->router.type](&w->router, &ws->act_hidden, 0, s->n_tokens, i, i + 1, ws->router,
+                                         w->n_experts);
+    else gate_up_dense(s, &f, w, i - panels, &ffn_mid, s->n_tokens * w->top_k);
   }
   sw_join(s);
-  SW_SHARE(s, t, s->n_tokens)
-    sw_choose_experts(w, s->ops, ws->router + (size_t)t * w->n_experts, ws->pick + t * w->top_k, ws->pick_weight + t * w->top_k);
+  SW_SHARE(s, t, s->n_tokens) {
+    sw_choose_experts(w, s->ops, ws->router + (size_t)t * w->n_experts, ws->topk_ids + t * w->top_k,
+                      ws->topk_weights + t * w->top_k);
+  }
   sw_join(s);
   SW_SHARE(s, once, 1) {
     sw_group_pairs(w, ws, s->n_tokens);
@@ -159,41 +172,41 @@ static void route_experts(sw_step *s, const sw_ffn *w) {
 
 static void run_experts(sw_step *s, const sw_ffn *w) {
   ffn_scratch f = split_scratch(s);
-  sw_act inner = shape_inner(s, w);
-  const int h = s->dims->hidden, per_expert = chunks(&w->expert_gate);
+  sw_act ffn_mid = shape_ffn_mid(s, w);
+  const int h = s->dims->hidden, per_expert = col_spans(&w->expert_gate);
   const sw_split up = sw_split_of(s, s->n_tokens, s->ws->n_active * per_expert, 1);
   SW_SHARE(s, i, up.n) {
     const sw_range r = sw_item(&up, i);
-    for (int c = r.from; c < r.to; c++) gate_up_expert(s, &f, w, c / per_expert, c % per_expert, &inner);
+    for (int c = r.from; c < r.to; c++) gate_up_expert(s, &f, w, c / per_expert, c % per_expert, &ffn_mid);
   }
   sw_join(s);
   sw_split split = sw_split_panels(s, s->n_tokens, &w->expert_down);
   SW_SHARE(s, i, split.n) {
     const sw_range r = sw_item_panels(&split, i, &w->expert_down);
     const int p0 = r.from, p1 = r.to, n = sw_min(p1 * SW_PANEL, h) - p0 * SW_PANEL;
-    if (w->down.rows)
-      down_dense(s, w, &inner, s->n_tokens * w->top_k, p0, p1);
+    if (w->down.rows) down_dense(s, w, &ffn_mid, s->n_tokens * w->top_k, p0, p1);
     else
       for (int t = 0; t < s->n_tokens; t++) memset(s->ws->delta + (size_t)t * h + p0 * SW_PANEL, 0, n * sizeof(float));
-    down_experts(s, &f, w, &inner, p0, p1);
+    down_experts(s, &f, w, &ffn_mid, p0, p1);
   }
   sw_join(s);
 }
 
-void sw_ffn_route(sw_step *s, const sw_ffn *w, sw_fold fold) {
-  sw_fold_norm(s, w->norm, fold);
+void sw_ffn_route(sw_step *s, const sw_ffn *w, sw_residual residual) {
+  sw_add_norm(s, w->norm, residual);
   if (w->n_experts) route_experts(s, w);
 }
 
 void sw_ffn_experts(sw_step *s, const sw_ffn *w) {
-  if (w->n_experts) run_experts(s, w); else ffn_dense(s, w);
+  if (w->n_experts) run_experts(s, w);
+  else ffn_dense(s, w);
 }
 
-void sw_finish(sw_step *s, sw_fold fold) { sw_fold_norm(s, NULL, fold); }
+void sw_finish(sw_step *s, sw_residual residual) { sw_add_norm(s, NULL, residual); }
 
-void sw_lm_head(sw_step *s, const float *norm, const sw_mat *table, sw_fold fold, float *logits) {
+void sw_lm_head(sw_step *s, const float *norm, const sw_mat *table, sw_residual residual, float *logits) {
   const sw_split p = sw_split_panels(s, s->n_tokens, table);
-  sw_fold_norm(s, norm, fold);
+  sw_add_norm(s, norm, residual);
   SW_SHARE(s, i, p.n) {
     const sw_range r = sw_item_panels(&p, i, table);
     s->kernels->matmul[table->type](table, &s->ws->act_hidden, 0, s->n_tokens, r.from, r.to, logits, table->rows);

@@ -36,7 +36,7 @@ cdef extern from "ops.h" nogil:
         void (*silu_mul)(const float *, const float *, int, float *) noexcept nogil
         void (*softmax)(float *, int) noexcept nogil
         void (*sigmoid)(float *, int) noexcept nogil
-        void (*spread)(float *, int) noexcept nogil
+        void (*hadamard)(float *, int) noexcept nogil
         void (*rope)(float *, const float *, const float *, int, int) noexcept nogil
     const sw_ops *sw_ops_for(const char *)
 
@@ -123,8 +123,8 @@ def op(str name, str isa, *args):
         ops.softmax(&a[0], n)
     elif name == "sigmoid":
         ops.sigmoid(&a[0], n)
-    elif name == "spread":
-        ops.spread(&a[0], n)
+    elif name == "hadamard":
+        ops.hadamard(&a[0], n)
     elif name == "rmsnorm":
         b = np.array(args[1], np.float32)
         ops.rmsnorm(&a[0], &b[0], args[2], n, &a[0])

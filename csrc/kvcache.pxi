@@ -37,9 +37,10 @@ cdef class KvCache:
             self._allocate(i, heads, hd, self.capacity)
 
     cdef object _allocate(self, int i, int heads, int hd, int capacity):
-        """New memory for a layer. Untouched pages of it take no memory, so a large capacity costs little until it is used.
+        """New memory for a layer. Untouched pages of it take none, so a large capacity costs little until it is used.
 
-        Huge pages would take 2 MiB for the first position of each head, and make attention faster by some per cent only.
+        Huge pages would take 2 MiB for the first position of each head, and make attention faster by some per cent
+        only.
         """
         cdef size_t n = <size_t>heads * capacity * hd, item = KV_BYTES[self.kind]
         cdef size_t n_bytes = 2 * n * item + (n // 16 * 2 if item == 1 else 0)

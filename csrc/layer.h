@@ -1,21 +1,34 @@
-/* The two halves of a transformer layer, run by a team of threads. */
+/* The two halves of a transformer layer, run by a team of threads.
+ *
+ *   row        a token of a step: which KV cache, which position
+ *   run        rows that follow each other in one cache; a lone row has no such neighbour
+ *   group      the query heads that read one kv head; for routing, a group of experts
+ *   tile       query rows that pass over the same keys and values together
+ *   segment    1024 positions, whose partial result is independent; block: 64 positions, a step of the online softmax
+ *   x, delta   the residual stream: see sw_residual
+ *   attn_out   what the heads give, before W_o
+ *   ffn_mid    silu(gate x) * (up x), what the down projection reads
+ *   topk_ids   the experts that the router chose for a token; active: those that any token of the step needs
+ *   pair       a token and an expert that it needs; in the order of experts, then tokens
+ *   unit       SW_UNIT_PANELS panels of a matrix; item: what a thread takes at once; phase: items in any order */
 #ifndef SW_LAYER_H
 #define SW_LAYER_H
 #include <stdatomic.h>
 #include "ops.h"
 
-#define SW_CHUNK 64          /* FFN columns, and tokens, per step of a fused gate-up item */
-#define SW_GROUP 4           /* panels that are shared out together */
-#define SW_GROUPS 4          /* at most so many of these in an item of a batch */
+#define SW_FFN_COLS 64   /* columns of gate and up in an item */
+#define SW_FFN_TOKENS 64 /* tokens that pass through an item at once */
+#define SW_UNIT_PANELS 4 /* panels that are shared out together: whole groups of streams */
+#define SW_BATCH_UNITS 4 /* at most so many units in an item of a batch */
 
-/* Threads work through the same phases. A phase is a number of items; a thread takes one after the other, so a slow core
- * takes fewer. A phase is over when its items are done, not when all threads have come: a thread that the system has put
- * aside holds nobody up unless it holds an item, and when it runs again it walks through the phases it missed.
+/* Threads work through the same phases. A phase is a number of items; a thread takes one after the other, so a slow
+ * core takes fewer. A phase is over when its items are done, not when all threads have come: a thread that the system
+ * has put aside holds nobody up unless it holds an item, and when it runs again it walks through the phases it missed.
  * Whoever waits spins briefly, then sleeps. */
 typedef struct {
   int n_threads;
-  _Alignas(64) _Atomic uint64_t ticket;                /* phase << 32 | next item */
-  _Alignas(64) atomic_int done;                        /* items done in this phase */
+  _Alignas(64) _Atomic uint64_t ticket; /* phase << 32 | next item */
+  _Alignas(64) atomic_int done;         /* items done in this phase */
   _Alignas(64) _Atomic uint32_t phase;
   atomic_int sleepers;
 } sw_team;
@@ -26,22 +39,22 @@ typedef struct {
 } sw_dims;
 
 typedef struct {
-  const float *norm, *post_norm;                       /* post_norm NULL but in sandwich families */
+  const float *norm, *post_norm; /* post_norm NULL but in sandwich families */
   sw_mat q, k, v, o;
-  const float *q_bias, *k_bias, *v_bias;               /* each may be NULL */
-  const float *q_norm, *k_norm;                        /* (head_dim,) or NULL */
+  const float *q_bias, *k_bias, *v_bias; /* each may be NULL */
+  const float *q_norm, *k_norm;          /* (head_dim,) or NULL */
 } sw_attn;
 
 typedef struct {
-  int layer;                                           /* its number in the model, for messages */
+  int layer; /* its number in the model, for messages */
   const float *norm, *post_norm;
-  sw_mat gate, up, down;                               /* dense FFN or shared expert; rows == 0 when there is none */
-  int n_experts, top_k, n_group, top_group, sigmoid, normalise;   /* n_experts == 0: dense */
+  sw_mat gate, up, down; /* dense FFN or shared expert; rows == 0 when there is none */
+  int n_experts, top_k, n_group, top_group, sigmoid, normalise; /* n_experts == 0: dense */
   float scale;
-  sw_mat router;                                       /* (n_experts, hidden) */
-  const float *router_bias;                            /* (n_experts,) added to the choice only, or NULL */
-  sw_mat expert_gate, expert_up, expert_down;          /* shapes of one expert; data comes from the tables */
-  const uint8_t **gate_data, **up_data, **down_data;   /* (n_experts,) each; NULL where an expert is absent */
+  sw_mat router;                                     /* (n_experts, hidden) */
+  const float *router_bias;                          /* (n_experts,) added to the choice only, or NULL */
+  sw_mat expert_gate, expert_up, expert_down;        /* shapes of one expert; data comes from the tables */
+  const uint8_t **gate_data, **up_data, **down_data; /* (n_experts,) each; NULL where an expert is absent */
 } sw_ffn;
 
 /* Where a token of a step stands: the layers of its session's KV cache, and its position. */
@@ -50,49 +63,50 @@ typedef struct {
   int32_t position;
 } sw_row;
 
-/* Attention of some query rows over some positions: with each kv head an item of the phase. Tokens that follow each other
- * in one cache share tiles. Query row r is of token `token` + r / group, query head r % group of the kv head. */
+/* Attention of some query rows over some positions: with each kv head an item of the phase. Tokens that follow each
+ * other in one cache share tiles. Query row r is of token `token` + r / group, query head r % group of the kv head. */
 typedef struct {
-  int32_t token, first, rows;                          /* query rows [first, first + rows) */
-  int32_t begin, end;                                  /* positions */
-  int32_t part;                                        /* where a partial result goes; -1: all positions, and final */
+  int32_t token, first, rows; /* query rows [first, first + rows) */
+  int32_t begin, end;         /* positions */
+  int32_t partial;            /* where a partial result goes; -1: all positions, and final */
 } sw_tile;
 
-/* A token that no other of its session follows or precedes: its first part, or -1 when it is not cut by segment. */
+/* A lone row: its token, and its first partial result, or -1 when it is not cut by segment. */
 typedef struct {
-  int32_t token, part;
+  int32_t token, partial;
 } sw_lone;
 
 /* Buffers for max_tokens tokens; made by the caller. Strides are exact widths. */
 typedef struct {
-  int max_tokens, max_segments, max_parts;
-  float *x, *delta, *normed;                           /* (tokens, hidden) */
-  float *q, *k, *v;                                    /* (tokens, heads * head_dim), (tokens, kv_heads * head_dim) twice */
-  float *mixed;                                        /* (tokens, heads * head_dim) attention output */
-  float *inner;                                        /* (pairs, widest ffn) silu(gate) * up, kept for float weights */
-  float *router;                                       /* (tokens, n_experts) */
-  const float *cos, *sin;                              /* (tokens, rope_half) of this step */
-  sw_act act_hidden, act_mixed, act_inner;
-  sw_row *rows;                                        /* (tokens,) */
-  sw_tile *tiles;                                      /* how attention is cut, the same in all layers */
+  int max_tokens, max_segments, max_partials;
+  float *x, *delta, *normed; /* (tokens, hidden) */
+  float *q, *k, *v;          /* (tokens, heads * head_dim), (tokens, kv_heads * head_dim) twice */
+  float *attn_out;           /* (tokens, heads * head_dim) attention output */
+  float *ffn_mid;            /* (pairs, widest ffn), kept for float weights */
+  float *router;             /* (tokens, n_experts) */
+  const float *cos, *sin;    /* (tokens, rope_half) of this step */
+  sw_act act_hidden, act_attn_out, act_ffn_mid;
+  sw_row *rows;   /* (tokens,) */
+  sw_tile *tiles; /* how attention is cut, the same in all layers */
   sw_lone *lone;
-  int n_tiles, n_lone, n_parts;
-  float *part_m, *part_l, *part_acc;                   /* (max_parts, heads), and times head_dim */
-  int32_t *pick;                                       /* (tokens, top_k) chosen experts, ascending */
-  float *pick_weight;
-  int32_t *active, *start, *pair_token;                /* experts in use; their first pair; the token of each pair */
+  int n_tiles, n_lone, n_partials;
+  float *partial_m, *partial_l, *partial_acc; /* (max_partials, heads): maximum, sum; times head_dim */
+  int32_t *topk_ids;                          /* (tokens, top_k) chosen experts, ascending */
+  float *topk_weights;
+  int32_t *active, *start, *pair_token; /* experts in use; their first pair; the token of each pair */
   float *pair_weight;
   int n_active;
-  _Atomic(const sw_ffn *) absent;                      /* the mixture that needed experts which were absent; NULL: none */
-  uint8_t *scratch;                                    /* (threads, scratch_bytes) */
+  _Atomic(const sw_ffn *) absent; /* the mixture that needed experts which were absent; NULL: none */
+  uint8_t *scratch;               /* (threads, scratch_bytes) */
   size_t scratch_bytes;
 } sw_ws;
 
-/* What the half before left in delta: nothing, or something to add to x (through its post-norm when it has one). */
+/* The residual stream is x and what the half before left in delta: nothing, or what the next one adds to x first
+ * (through the post-norm of that half, when it has one). Between halves, devices that share a layer add up deltas. */
 typedef struct {
-  int pending;
-  const float *norm;
-} sw_fold;
+  int has_delta;
+  const float *post_norm;
+} sw_residual;
 
 /* What one thread knows of a step; each has its own copy. */
 typedef struct {
@@ -103,23 +117,25 @@ typedef struct {
   sw_ws *ws;
   int n_tokens;
   int thread;
-  uint32_t phase;                                      /* the phase this thread is in */
+  uint32_t phase; /* the phase this thread is in */
 } sw_step;
 
 void sw_team_init(sw_team *team, int n_threads);
 size_t sw_scratch_bytes(const sw_dims *d, int max_cols, int max_segments);
-int sw_max_tiles(const sw_dims *d, int max_tokens, int max_parts, int n_threads);
+int sw_max_tiles(const sw_dims *d, int max_tokens, int max_partials, int n_threads);
 /* One thread, before a step, when ws->rows says where its tokens stand. */
 void sw_plan_attention(const sw_step *s);
 /* Every thread of the team calls these in the same order; delta is complete when they return. `layer` counts from the
  * first layer of the KV caches. */
-void sw_attention(sw_step *s, const sw_attn *w, int layer, sw_fold fold);
-void sw_keys(sw_step *s, const sw_attn *w, int layer, sw_fold fold);            /* only fold, and store keys and values */
-/* The feed-forward half in two steps. Route ends when it is known which experts run: fold, norm, router, and meanwhile the
- * shared expert's first half. If it finds one absent it says so in ws->absent and the step is over: no thread may go on. */
-void sw_ffn_route(sw_step *s, const sw_ffn *w, sw_fold fold);
-void sw_ffn_experts(sw_step *s, const sw_ffn *w);        /* or the dense feed-forward */
-void sw_lm_head(sw_step *s, const float *norm, const sw_mat *table, sw_fold fold, float *logits);   /* (n_tokens, vocab) */
-void sw_finish(sw_step *s, sw_fold fold);                /* only fold */
+void sw_attention(sw_step *s, const sw_attn *w, int layer, sw_residual residual);
+/* Of the attention half only the sum, and keys and values. */
+void sw_keys(sw_step *s, const sw_attn *w, int layer, sw_residual residual);
+/* The feed-forward half in two steps. Route ends when it is known which experts run: sum, norm, router, and meanwhile
+ * the shared expert's first half. If one is absent it says so in ws->absent and the step is over for every thread. */
+void sw_ffn_route(sw_step *s, const sw_ffn *w, sw_residual residual);
+void sw_ffn_experts(sw_step *s, const sw_ffn *w); /* or the dense feed-forward */
+/* logits (n_tokens, vocab) */
+void sw_lm_head(sw_step *s, const float *norm, const sw_mat *table, sw_residual residual, float *logits);
+void sw_finish(sw_step *s, sw_residual residual); /* only x += delta */
 void sw_embed(sw_step *s, const sw_mat *embed, const int32_t *ids);
 #endif

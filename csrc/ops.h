@@ -3,19 +3,20 @@
 #define SW_OPS_H
 #include "sw.h"
 
-#define SW_KV_BLOCK 64      /* positions per step of the online softmax; aligned to position 0 */
-#define SW_KV_SEGMENT 1024  /* positions per independent partial result; aligned to position 0 */
-#define SW_TILE_ROWS 32     /* query rows that share a block of keys and values */
+#define SW_KV_BLOCK 64     /* positions per step of the online softmax; aligned to position 0 */
+#define SW_KV_SEGMENT 1024 /* positions per independent partial result; aligned to position 0 */
+#define SW_TILE_ROWS 32    /* query rows that share a block of keys and values */
 
 enum sw_kv_kind { SW_KV_F16 = 0, SW_KV_Q8_0 = 1, SW_KV_F32 = 2 };
 
-/* Keys and values of one layer; as int8 they are kept spread (see sw_ops). Keys: (n_kv_heads, capacity / 16, head_dim, 16), so that 16 positions are lanes.
+/* Keys and values of one layer; int8 holds their Hadamard transform (see sw_ops).
+ * Keys: (n_kv_heads, capacity / 16, head_dim, 16), so that 16 positions are lanes.
  * Values: (n_kv_heads, capacity, head_dim). f32, f16 bits, or int8 with one f16 scale per position and 32 dims:
  * k_scale (n_kv_heads, capacity / 16, head_dim / 32, 16), v_scale (n_kv_heads, capacity, head_dim / 32). */
 typedef struct {
   uint8_t *k, *v;
   uint16_t *k_scale, *v_scale;
-  int32_t kind, capacity;   /* capacity in positions, a multiple of SW_KV_BLOCK */
+  int32_t kind, capacity; /* capacity in positions, a multiple of SW_KV_BLOCK */
   int32_t n_kv_heads, head_dim;
 } sw_kv;
 
@@ -36,7 +37,7 @@ typedef struct {
   void (*rope)(float *x, const float *cos, const float *sin, int half, int pair);
   /* The normalised Hadamard transform of each power of two that divides n (the largest): its own inverse. It spreads
    * outliers over their neighbours, so that blocks of int8 lose less. */
-  void (*spread)(float *x, int n);
+  void (*hadamard)(float *x, int n);
   /* Store the key and the value of one head at one position. */
   void (*kv_store)(const sw_kv *kv, int head, int pos, const float *k, const float *v);
   /* Attention of `rows` <= SW_TILE_ROWS query rows (rows, head_dim), already scaled, over positions [begin, end) of
@@ -44,14 +45,15 @@ typedef struct {
    * the sum l and the unnormalised output acc (rows, head_dim). scratch: sw_attn_scratch(head_dim) floats. */
   void (*attend)(const sw_kv *kv, int head, const float *q, const int32_t *limit, int rows, int begin, int end,
                  float *m, float *l, float *acc, float *scratch);
-  /* Merge n_segments partial results of one row, each (head_dim) apart by `stride` floats, and normalise. */
-  void (*merge)(const float *m, const float *l, const float *acc, ptrdiff_t m_stride, ptrdiff_t acc_stride, int n_segments,
-                int head_dim, float *out);
+  /* Merge n_segments partial results of one row, each (head_dim), apart by the strides, and normalise. */
+  void (*merge)(const float *m, const float *l, const float *acc, ptrdiff_t m_stride, ptrdiff_t acc_stride,
+                int n_segments, int head_dim, float *out);
 } sw_ops;
 
 static inline size_t sw_attn_scratch(int head_dim) {
-  return (size_t)SW_TILE_ROWS * SW_KV_BLOCK + 4 * head_dim;   /* scores, and the scales of a block of keys and of values */
+  return (size_t)SW_TILE_ROWS * SW_KV_BLOCK +
+         4 * head_dim; /* scores, and the scales of a block of keys and of values */
 }
 
-const sw_ops *sw_ops_for(const char *kernels_name);   /* the float ops that go with a kernel table */
+const sw_ops *sw_ops_for(const char *kernels_name); /* the float ops that go with a kernel table */
 #endif

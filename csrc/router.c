@@ -8,19 +8,22 @@
 /* Index of the largest score, the lowest index among equals. */
 static int best(const float *score, int n) {
   int b = 0;
-  for (int i = 1; i < n; i++) if (score[i] > score[b]) b = i;
+  for (int i = 1; i < n; i++)
+    if (score[i] > score[b]) b = i;
   return b;
 }
 
-/* Group routing (DeepSeek-V3): only the experts of the top_group groups with the largest sum of two best scores stay. */
+/* Group routing (DeepSeek-V3): only experts of the top_group groups with the largest sum of two best scores stay. */
 static void keep_groups(const sw_ffn *w, float *choice) {
   const int size = w->n_experts / w->n_group;
   float sum[MAX_EXPERTS];
   for (int g = 0; g < w->n_group; g++) {
     float first = NEVER, second = NEVER;
     for (int i = g * size; i < (g + 1) * size; i++) {
-      if (choice[i] > first) { second = first; first = choice[i]; }
-      else if (choice[i] > second) second = choice[i];
+      if (choice[i] > first) {
+        second = first;
+        first = choice[i];
+      } else if (choice[i] > second) second = choice[i];
     }
     sum[g] = size > 1 ? first + second : first;
   }
@@ -30,21 +33,27 @@ static void keep_groups(const sw_ffn *w, float *choice) {
     keep[g] = 1;
     sum[g] = NEVER;
   }
-  for (int i = 0; i < w->n_experts; i++) if (!keep[i / size]) choice[i] = NEVER;
+  for (int i = 0; i < w->n_experts; i++)
+    if (!keep[i / size]) choice[i] = NEVER;
 }
 
 static void sort_by_id(int32_t *id, float *weight, int n) {
   for (int i = 1; i < n; i++)
     for (int j = i; j > 0 && id[j] < id[j - 1]; j--) {
-      int32_t a = id[j]; id[j] = id[j - 1]; id[j - 1] = a;
-      float b = weight[j]; weight[j] = weight[j - 1]; weight[j - 1] = b;
+      int32_t a = id[j];
+      id[j] = id[j - 1];
+      id[j - 1] = a;
+      float b = weight[j];
+      weight[j] = weight[j - 1];
+      weight[j - 1] = b;
     }
 }
 
 void sw_choose_experts(const sw_ffn *w, const sw_ops *ops, float *logits, int32_t *id, float *weight) {
   const int n = w->n_experts, k = w->top_k;
   float choice[MAX_EXPERTS];
-  if (w->sigmoid) ops->sigmoid(logits, n); else ops->softmax(logits, n);
+  if (w->sigmoid) ops->sigmoid(logits, n);
+  else ops->softmax(logits, n);
   for (int i = 0; i < n; i++) choice[i] = w->router_bias ? logits[i] + w->router_bias[i] : logits[i];
   if (w->n_group > 1) keep_groups(w, choice);
   float sum = 0.0f;
@@ -60,11 +69,11 @@ void sw_choose_experts(const sw_ffn *w, const sw_ops *ops, float *logits, int32_
 }
 
 /* Sort all (token, expert) pairs by expert, then token. Experts add to a token in ascending order of their number,
- * whatever the batch: so a token's sum is the same alone and in a chunk. */
+ * whatever the batch: so a token's sum is the same alone and in a batch. */
 void sw_group_pairs(const sw_ffn *w, sw_ws *ws, int n_tokens) {
   int32_t count[MAX_EXPERTS + 1] = {0};
   const int pairs = n_tokens * w->top_k;
-  for (int i = 0; i < pairs; i++) count[ws->pick[i] + 1]++;
+  for (int i = 0; i < pairs; i++) count[ws->topk_ids[i] + 1]++;
   ws->n_active = 0;
   for (int e = 0; e < w->n_experts; e++) {
     if (count[e + 1]) {
@@ -75,8 +84,8 @@ void sw_group_pairs(const sw_ffn *w, sw_ws *ws, int n_tokens) {
   }
   ws->start[ws->n_active] = pairs;
   for (int i = 0; i < pairs; i++) {
-    const int at = count[ws->pick[i]]++;
+    const int at = count[ws->topk_ids[i]]++;
     ws->pair_token[at] = i / w->top_k;
-    ws->pair_weight[at] = ws->pick_weight[i];
+    ws->pair_weight[at] = ws->topk_weights[i];
   }
 }

@@ -8,13 +8,13 @@
 #include <unistd.h>
 #endif
 
-#define SPIN 2000   /* about 10-40 us: longer than most waits for a last item, much shorter than a time slice */
+#define SPIN 2000 /* about 10-40 us: longer than most waits for a last item, much shorter than a time slice */
 
 static inline void relax(void) {
 #if defined(__x86_64__)
   __builtin_ia32_pause();
 #elif defined(__aarch64__)
-  __asm__ volatile("isb");      /* yield is a no-op on Cortex-A; isb pauses for a few dozen cycles */
+  __asm__ volatile("isb"); /* yield is a no-op on Cortex-A; isb pauses for a few dozen cycles */
 #endif
 }
 

@@ -3,16 +3,17 @@
 #include "layer.h"
 
 void sw_next_phase(sw_step *s);
-void sw_join(sw_step *s);         /* wait until every item of this phase is done */
-/* x += what the half before left; normed = rmsnorm(x), quantised; norm NULL: only fold. */
-void sw_fold_norm(sw_step *s, const float *norm, sw_fold fold);
+void sw_join(sw_step *s); /* wait until every item of this phase is done */
+/* x += delta, where there is one; normed = rmsnorm(x), quantised; norm NULL: only the sum. */
+void sw_add_norm(sw_step *s, const float *norm, sw_residual residual);
 
 /* The next of n items of this phase, or -1 when all are taken or the others are already past this phase. */
 static inline int sw_take(const sw_step *s, int n) {
   uint64_t t = atomic_load_explicit(&s->team->ticket, memory_order_acquire);
   do {
     if ((uint32_t)(t >> 32) != s->phase || (int)(uint32_t)t >= n) return -1;
-  } while (!atomic_compare_exchange_weak_explicit(&s->team->ticket, &t, t + 1, memory_order_acq_rel, memory_order_acquire));
+  } while (
+      !atomic_compare_exchange_weak_explicit(&s->team->ticket, &t, t + 1, memory_order_acq_rel, memory_order_acquire));
   return (int)(uint32_t)t;
 }
 
@@ -28,9 +29,9 @@ static inline int sw_panels(const sw_mat *m) { return (m->rows + SW_PANEL - 1) /
 static inline int sw_min(int a, int b) { return a < b ? a : b; }
 static inline int sw_max(int a, int b) { return a > b ? a : b; }
 
-/* How the units of a phase are shared out as n items. In a batch each has `grain` units. A single token waits for memory:
- * there (grain 0) the first items are long, so that the streams of weights are, and each round of them takes half of
- * what is left, so that nobody waits long for the slowest thread. */
+/* How the units of a phase are shared out as n items. In a batch each has `grain` units. A single token waits for
+ * memory: there (grain 0) the first items are long, so that the streams of weights are, and each round of them takes
+ * half of what is left, so that nobody waits long for the slowest thread. */
 typedef struct {
   int units, grain, threads, n;
 } sw_split;
@@ -60,14 +61,14 @@ static inline sw_range sw_item(const sw_split *p, int i) {
   return (sw_range){i * p->grain, sw_min((i + 1) * p->grain, p->units)};
 }
 
-/* The panels of a matrix, in units of SW_GROUP: whole groups of streams; in a batch at most SW_GROUPS of them an item. */
+/* The panels of a matrix in units: in a batch at most SW_BATCH_UNITS of them an item. */
 static inline sw_split sw_split_panels(const sw_step *s, int n_tokens, const sw_mat *m) {
-  const int units = (sw_panels(m) + SW_GROUP - 1) / SW_GROUP;
-  return sw_split_of(s, n_tokens, units, sw_max(1, sw_min(units / (s->team->n_threads * 8), SW_GROUPS)));
+  const int units = (sw_panels(m) + SW_UNIT_PANELS - 1) / SW_UNIT_PANELS;
+  return sw_split_of(s, n_tokens, units, sw_max(1, sw_min(units / (s->team->n_threads * 8), SW_BATCH_UNITS)));
 }
 
 static inline sw_range sw_item_panels(const sw_split *p, int i, const sw_mat *m) {
   const sw_range r = sw_item(p, i);
-  return (sw_range){r.from * SW_GROUP, sw_min(r.to * SW_GROUP, sw_panels(m))};
+  return (sw_range){r.from * SW_UNIT_PANELS, sw_min(r.to * SW_UNIT_PANELS, sw_panels(m))};
 }
 #endif

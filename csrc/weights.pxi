@@ -34,10 +34,11 @@ cdef class Dims:
     cdef sw_dims d
     cdef readonly int ffn, n_experts, top_k, expert_ffn
 
-    def __init__(self, *, int hidden, int n_heads, int n_kv_heads, int head_dim, int rope_dims, bint rope_pair, float eps,
-                 float q_scale, int ffn, int n_experts=0, int top_k=0, int expert_ffn=0):
+    def __init__(self, *, int hidden, int n_heads, int n_kv_heads, int head_dim, int rope_dims, bint rope_pair,
+                 float eps, float q_scale, int ffn, int n_experts=0, int top_k=0, int expert_ffn=0):
         if head_dim % 16 or head_dim < 16 or n_heads % n_kv_heads or rope_dims % 2 or rope_dims > head_dim:
-            raise ValueError(f"head_dim {head_dim} must be a multiple of 16, heads {n_heads} of {n_kv_heads}, rope dims {rope_dims} even")
+            raise ValueError(f"head_dim {head_dim} must be a multiple of 16, heads {n_heads} of {n_kv_heads}, "
+                             f"rope dims {rope_dims} even")
         self.d = sw_dims(hidden, n_heads, n_kv_heads, head_dim, rope_dims // 2, rope_pair, eps, q_scale)
         self.ffn, self.n_experts, self.top_k, self.expert_ffn = ffn, n_experts, top_k, expert_ffn
 
@@ -75,15 +76,16 @@ cdef class Mat:
 
     def unpack(self):
         """The GGUF bytes, uint8 (rows, row_bytes)."""
-        cdef uint8_t[:, ::1] out = np.empty((self.m.rows, self.m.cols // sw_type_block(self.m.type) * sw_type_bytes(self.m.type)), np.uint8)
+        row_bytes = self.m.cols // sw_type_block(self.m.type) * sw_type_bytes(self.m.type)
+        cdef uint8_t[:, ::1] out = np.empty((self.m.rows, row_bytes), np.uint8)
         sw_unpack(&self.m, &out[0, 0], 0, self.m.rows)
         return np.asarray(out)
 
 
 def pack(int qtype, const uint8_t[:, ::1] raw, int cols, uint8_t[::1] out, int tile_cols=0, int n_threads=1):
     """Pack GGUF rows `raw` (rows, row_bytes) into `out`; returns the Mat over it."""
-    cdef int rows = <int>raw.shape[0]
-    if sw_type_block(qtype) == 0 or cols % sw_type_block(qtype) or <size_t>raw.shape[1] != cols // sw_type_block(qtype) * sw_type_bytes(qtype):
+    cdef int rows = <int>raw.shape[0], block = sw_type_block(qtype)
+    if block == 0 or cols % block or <size_t>raw.shape[1] != cols // block * sw_type_bytes(qtype):
         raise ValueError(f"type {qtype}: rows of {raw.shape[1]} bytes are not {cols} columns")
     mat = Mat(qtype, rows, cols, out, tile_cols)
     cdef const sw_mat *m = &(<Mat>mat).m
@@ -94,7 +96,8 @@ def pack(int qtype, const uint8_t[:, ::1] raw, int cols, uint8_t[::1] out, int t
     return mat
 
 
-cdef void pack_share(const sw_mat *m, uint8_t *dst, const uint8_t *src, int rows, int thread, int n_threads) noexcept nogil:
+cdef void pack_share(const sw_mat *m, uint8_t *dst, const uint8_t *src, int rows, int thread,
+                     int n_threads) noexcept nogil:
     cdef int r = thread * 64
     while r < rows:
         sw_pack(m, dst, src, r, min(r + 64, rows))
@@ -116,8 +119,8 @@ def matmul(Mat w, x, str isa="", int n_threads=1):
     for i in range(n):
         k.quantize(&xs[i, 0], cols, &q[i, 0], &scale[i, 0], &total[i, 0])
     with nogil, parallel(num_threads=n_threads):
-        k.matmul[w.m.type](&w.m, &a, 0, n, threadid() * panels // n_threads, (threadid() + 1) * panels // n_threads, &y[0, 0],
-                           w.m.rows)
+        k.matmul[w.m.type](&w.m, &a, 0, n, threadid() * panels // n_threads, (threadid() + 1) * panels // n_threads,
+                           &y[0, 0], w.m.rows)
     return np.asarray(y)
 
 
@@ -146,8 +149,8 @@ cdef class Attention:
     cdef Dims dims
     cdef list owners
 
-    def __init__(self, Dims dims not None, *, norm, Mat q, Mat k, Mat v, Mat o, post_norm=None, q_bias=None, k_bias=None, v_bias=None,
-                 q_norm=None, k_norm=None):
+    def __init__(self, Dims dims not None, *, norm, Mat q, Mat k, Mat v, Mat o, post_norm=None, q_bias=None,
+                 k_bias=None, v_bias=None, q_norm=None, k_norm=None):
         cdef int h = dims.d.hidden, qw = dims.d.n_heads * dims.d.head_dim, kw = dims.d.n_kv_heads * dims.d.head_dim
         self.dims, self.owners = dims, []
         o_ = self.owners
@@ -177,9 +180,9 @@ cdef class Ffn:
     def __cinit__(self):
         memset(&self.w, 0, sizeof(sw_ffn))
 
-    def __init__(self, Dims dims not None, *, norm, int layer=0, post_norm=None, Mat gate=None, Mat up=None, Mat down=None,
-                 Mat router=None, router_bias=None, experts=(), int top_k=0, bint sigmoid=False, bint normalise=True,
-                 float scale=1.0, int n_group=1, int top_group=1):
+    def __init__(self, Dims dims not None, *, norm, int layer=0, post_norm=None, Mat gate=None, Mat up=None,
+                 Mat down=None, Mat router=None, router_bias=None, experts=(), int top_k=0, bint sigmoid=False,
+                 bint normalise=True, float scale=1.0, int n_group=1, int top_group=1):
         """`experts` are (gate, up, down) for each row of the router, or None for one that is absent."""
         cdef int h = dims.d.hidden, n
         self.dims, self.owners = dims, []
@@ -196,8 +199,10 @@ cdef class Ffn:
         if router is None:
             return
         n = router.m.rows
-        if not 0 < top_k <= min(n, dims.top_k) or n > dims.n_experts or n_group < 1 or n % n_group or not 0 < top_group <= n_group:
-            raise ValueError(f"{n} experts, top {top_k}, {n_group} groups, top {top_group}: impossible or more than planned for")
+        fits = 0 < top_k <= min(n, dims.top_k) and n <= dims.n_experts
+        if not fits or n_group < 1 or n % n_group or not 0 < top_group <= n_group:
+            raise ValueError(f"{n} experts, top {top_k}, {n_group} groups, top {top_group}: impossible or more than "
+                             "planned for")
         if len(experts) != n:
             raise ValueError(f"the router knows {n} experts, the list holds {len(experts)}")
         self.w.n_experts, self.w.top_k, self.w.n_group, self.w.top_group = n, top_k, n_group, top_group
@@ -237,7 +242,8 @@ cdef class Ffn:
         set_shape(&w.expert_gate, gate, width, h, "expert_gate")
         set_shape(&w.expert_up, up, width, h, "expert_up")
         set_shape(&w.expert_down, down, h, width, "expert_down")
-        w.gate_data[i], w.up_data[i], w.down_data[i], self.experts[i] = gate.m.data, up.m.data, down.m.data, (gate, up, down)
+        w.gate_data[i], w.up_data[i], w.down_data[i] = gate.m.data, up.m.data, down.m.data
+        self.experts[i] = gate, up, down
 
     cdef list _absent(self, const int32_t *needed, int n):
         return [needed[i] for i in range(n) if self.experts[needed[i]] is None]

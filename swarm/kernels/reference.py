@@ -140,7 +140,7 @@ def rope_pair(x: F32, cos: F32, sin: F32) -> F32:
 # ---- attention ----
 
 
-def spread(x: F32) -> F32:
+def hadamard(x: F32) -> F32:
     """The Hadamard transform of each power of two that divides the length (the largest), normalised."""
     block = len(x) & -len(x)
     signs = np.ones((1, 1), np.float32)

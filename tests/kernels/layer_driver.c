@@ -55,16 +55,16 @@ static sw_act act(const float *f, int rows, int cols) {
 
 static sw_ws workspace(const sw_dims *d) {
   const int qw = HEADS * HEAD_DIM, kw = KV_HEADS * HEAD_DIM, pairs = TOKENS * (TOP_K + 1), rope = TOKENS * d->rope_half;
-  sw_ws w = {.max_tokens = TOKENS, .max_segments = 1, .max_parts = 1};
+  sw_ws w = {.max_tokens = TOKENS, .max_segments = 1, .max_partials = 1};
   w.x = buffer(TOKENS * HIDDEN * 4); w.delta = buffer(TOKENS * HIDDEN * 4); w.normed = buffer(TOKENS * HIDDEN * 4);
   w.q = buffer((size_t)TOKENS * qw * 4); w.k = buffer((size_t)TOKENS * kw * 4); w.v = buffer((size_t)TOKENS * kw * 4);
-  w.mixed = buffer((size_t)TOKENS * qw * 4); w.inner = buffer((size_t)pairs * FFN * 4); w.router = buffer(TOKENS * EXPERTS * 4);
+  w.attn_out = buffer((size_t)TOKENS * qw * 4); w.ffn_mid = buffer((size_t)pairs * FFN * 4); w.router = buffer(TOKENS * EXPERTS * 4);
   w.cos = floats(rope, 0.5f, 0.4f); w.sin = floats(rope, 0.5f, 0.4f);
-  w.act_hidden = act(w.normed, TOKENS, HIDDEN); w.act_mixed = act(w.mixed, TOKENS, qw); w.act_inner = act(w.inner, pairs, 128);
+  w.act_hidden = act(w.normed, TOKENS, HIDDEN); w.act_attn_out = act(w.attn_out, TOKENS, qw); w.act_ffn_mid = act(w.ffn_mid, pairs, 128);
   w.rows = buffer(TOKENS * sizeof(sw_row));
   w.tiles = buffer(sw_max_tiles(d, TOKENS, 1, 1) * sizeof(sw_tile)); w.lone = buffer(TOKENS * sizeof(sw_lone));
-  w.part_m = buffer(HEADS * 4); w.part_l = buffer(HEADS * 4); w.part_acc = buffer((size_t)qw * 4);
-  w.pick = buffer(TOKENS * TOP_K * 4); w.pick_weight = buffer(TOKENS * TOP_K * 4);
+  w.partial_m = buffer(HEADS * 4); w.partial_l = buffer(HEADS * 4); w.partial_acc = buffer((size_t)qw * 4);
+  w.topk_ids = buffer(TOKENS * TOP_K * 4); w.topk_weights = buffer(TOKENS * TOP_K * 4);
   w.active = buffer(EXPERTS * 4); w.start = buffer((EXPERTS + 1) * 4);
   w.pair_token = buffer(TOKENS * TOP_K * 4); w.pair_weight = buffer(TOKENS * TOP_K * 4);
   w.scratch_bytes = sw_scratch_bytes(d, HIDDEN, 1);
@@ -125,10 +125,10 @@ static uint64_t run(const sw_kernels *kernels, const sw_ops *ops, int type, int 
     for (int t = 0; t < s.n_tokens; t++) ws.rows[t] = (sw_row){&kv, position++};
     sw_plan_attention(&s);
     for (int i = 0; i < s.n_tokens * HIDDEN; i++) ws.x[i] = noise(1.0f);
-    sw_attention(&s, &a, 0, (sw_fold){0, NULL});
-    sw_ffn_route(&s, &f, (sw_fold){1, a.post_norm});
+    sw_attention(&s, &a, 0, (sw_residual){0, NULL});
+    sw_ffn_route(&s, &f, (sw_residual){1, a.post_norm});
     sw_ffn_experts(&s, &f);
-    sw_finish(&s, (sw_fold){1, f.post_norm});
+    sw_finish(&s, (sw_residual){1, f.post_norm});
     h = hash(h, ws.x, (size_t)s.n_tokens * HIDDEN * 4);
     s.n_tokens = 1;
   }

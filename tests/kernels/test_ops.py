@@ -21,7 +21,7 @@ def cases() -> list[tuple[str, tuple[object, ...], np.ndarray]]:
         x, w = values(n), values(n + 1000)[:n]
         found.append(("softmax", (x,), reference.softmax(x)))
         found.append(("sigmoid", (x * 20,), reference.sigmoid(x * 20)))
-        found.append(("spread", (x,), reference.spread(x)))
+        found.append(("hadamard", (x,), reference.hadamard(x)))
         found.append(("silu_mul", (x, w), reference.silu_mul(x, w)))
         found.append(("rmsnorm", (x, w, 1e-5), reference.rmsnorm(x, w, 1e-5)))
     for half in (1, 8, 12, 32):
