@@ -33,23 +33,22 @@ class SlicedModel:
 
     def _step(self, ids: np.ndarray) -> np.ndarray:
         position, n = self.caches[0].length, len(ids)
-        for d in self.decoders:
+        for d, cache in zip(self.decoders, self.caches, strict=True):
+            d.engine.begin([(cache, n)], *d.rope.at(position, n))
             d.engine.embed(d._embedding, ids)
         for layer in range(self.decoders[0].spec.n_layers):
-            for d, cache in zip(self.decoders, self.caches, strict=True):
-                d.engine.attention(d._pairs[layer][0], cache, layer, position, n, *d.rope.at(position, n))
-            self._all_reduce(n)
             for d in self.decoders:
-                d.engine.ffn(d._pairs[layer][1], n)
-            self._all_reduce(n)
-        for d, cache in zip(self.decoders, self.caches, strict=True):
-            d.engine.commit(cache, position, n)
-        return np.concatenate([d.engine.head(d._output_norm, d._output, n, 0) for d in self.decoders], axis=1)
+                d.engine.attention(d.layers[layer][0])
+            self._all_reduce()
+            for d in self.decoders:
+                d.engine.ffn(d.layers[layer][1])
+            self._all_reduce()
+        return np.concatenate([d.engine.lm_head(d._output_norm, d._output) for d in self.decoders], axis=1)
 
-    def _all_reduce(self, n_tokens: int) -> None:
-        total = sum(d.engine.delta(n_tokens) for d in self.decoders)
+    def _all_reduce(self) -> None:
+        total = sum(d.engine.delta() for d in self.decoders)
         for d in self.decoders:
-            d.engine.delta(n_tokens)[...] = total
+            d.engine.delta()[...] = total
 
 
 def slice_decoder(source: TensorSource, spec: ModelSpec, bounds: SliceBounds, *, kv: str) -> Decoder:
