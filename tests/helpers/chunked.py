@@ -6,6 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
+from swarm.store.chunks import ChunkStore
+from swarm.store.manifest import Manifest
 from tests.helpers.gguf_writer import write_gguf
 
 METADATA = {
@@ -33,3 +35,18 @@ def write_model(path: Path, *, layers: int = 2, width: int = 256, seed: int = 0)
             f"blk.{i}.ffn_down_exps.weight": (values(N_EXPERTS, 4 * width, 320), "F16"),
         }
     return write_gguf(path, METADATA, tensors)
+
+
+def fetch(store: ChunkStore, seeder: ChunkStore, manifest: Manifest, chunks: list[int] | range | None = None) -> None:
+    """Bring chunks (None: all) from one store to the other."""
+    store.add_manifest(manifest.encoded, manifest.id)
+    for chunk in range(manifest.n_chunks) if chunks is None else chunks:
+        data = seeder.read(manifest.chunk_id(chunk), 0, int(manifest.chunk_sizes[chunk]))
+        assert data is not None and store.put(manifest.id, chunk, data)
+
+
+def held(store: ChunkStore, manifest: Manifest) -> np.ndarray:
+    """Which chunks a store has."""
+    chunks = store.model(manifest.id)
+    assert chunks is not None
+    return chunks.held

@@ -1,12 +1,10 @@
-"""The chunk store: what is in it is right, survives crashes, fits the quota, and can be loaded from and served."""
+"""The chunk store: what is in it is right, survives crashes, fits the quota, and can be served."""
 
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import threading
-from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -14,91 +12,16 @@ import numpy as np
 import pytest
 
 from swarm import files
-from swarm.errors import DiskFull, ModelNotFound, RemoteProtocolError, ResourceError
+from swarm.errors import DiskFull, RemoteProtocolError, ResourceError
 from swarm.store import chunks as chunks_module
 from swarm.store.chunks import ChunkStore
 from swarm.store.gguf import open_gguf
 from swarm.store.journal import Journal
 from swarm.store.manifest import Manifest
-from swarm.store.rectangles import Rectangle
 from swarm.wire.ids import ChunkId
-from tests.helpers.chunked import write_model
+from tests.helpers.chunked import fetch, held, write_model
 
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_model(tmp_path_factory.mktemp("model") / "model.gguf")
-
-
-@pytest.fixture
-def seeder(tmp_path: Path, model: Path) -> Iterator[tuple[ChunkStore, Manifest]]:
-    """The store of the device that has the file."""
-    store = ChunkStore(tmp_path / "seeder")
-    yield store, store.import_gguf(model, threads=2)
-    store.close()
-
-
-@pytest.fixture
-def open_store(tmp_path: Path) -> Iterator[Callable[..., ChunkStore]]:
-    """Opens the store of another device, again and again."""
-    opened: list[ChunkStore] = []
-
-    def open_it(quota_bytes: int | None = None) -> ChunkStore:
-        while opened:
-            opened.pop().close()
-        opened.append(ChunkStore(tmp_path / "leecher", quota_bytes))
-        return opened[-1]
-
-    yield open_it
-    while opened:
-        opened.pop().close()
-
-
-def fetch(store: ChunkStore, seeder: ChunkStore, manifest: Manifest, chunks: list[int] | range | None = None) -> None:
-    store.add_manifest(manifest.encoded, manifest.id)
-    for chunk in range(manifest.n_chunks) if chunks is None else chunks:
-        data = seeder.read(manifest.chunk_id(chunk), 0, int(manifest.chunk_sizes[chunk]))
-        assert data is not None and store.put(manifest.id, chunk, data)
-
-
-def held(store: ChunkStore, manifest: Manifest) -> np.ndarray:
-    chunks = store.model(manifest.id)
-    assert chunks is not None
-    return chunks.held
-
-
-# ---- fetching and loading
-
-
-def test_a_fetched_model_reads_like_the_file_it_came_from(seeder, open_store, model: Path) -> None:
-    source, manifest = seeder
-    store = open_store()
-    fetch(store, source, manifest)
-    with open_gguf(model) as file:
-        for stored in (store.open(manifest.id), source.open(manifest.id)):
-            assert dict(stored.metadata).keys() == dict(file.metadata).keys()
-            assert stored.metadata["tokenizer.ggml.tokens"] == file.metadata["tokenizer.ggml.tokens"]
-            assert list(stored.tensors) == list(file.tensors) and stored.name == "Tiny chunked"
-            for name, info in file.tensors.items():
-                assert (stored.tensors[name].shape, stored.tensors[name].quant) == (info.shape, info.quant)
-                raw = file.raw(name)
-                np.testing.assert_array_equal(stored.raw(name), raw)
-                slabs = list(stored.slabs(name))
-                np.testing.assert_array_equal(np.stack(slabs).reshape(raw.shape), raw)
-                stored.drop(name)
-
-
-def test_a_shard_can_be_loaded_when_only_its_chunks_are_here(seeder, open_store, model: Path) -> None:
-    source, manifest = seeder
-    store = open_store()
-    names = [name for name in manifest.by_name if name.startswith("blk.1.")]
-    fetch(store, source, manifest, manifest.chunks_of(map(Rectangle, names)))
-    stored = store.open(manifest.id)
-    with open_gguf(model) as file:
-        for name in names:
-            np.testing.assert_array_equal(stored.raw(name), file.raw(name))
-    with pytest.raises(ModelNotFound, match=r"chunks of tensor 'blk.0.attn_q.weight' are not on this device yet"):
-        stored.raw("blk.0.attn_q.weight")
+# ---- serving
 
 
 def test_one_expert_can_be_served_by_a_device_that_holds_no_other(seeder, open_store) -> None:
@@ -160,52 +83,6 @@ def test_a_manifest_of_another_model_is_refused(seeder, open_store) -> None:
         open_store().add_manifest(manifest.encoded[:-1], manifest.id)
 
 
-def test_damage_on_disk_is_found_before_it_is_served(seeder, open_store) -> None:
-    source, manifest = seeder
-    store = open_store()
-    fetch(store, source, manifest)
-    chunks = store.model(manifest.id)
-    chunk = manifest.by_name["blk.0.attn_q.weight"].chunks[0]
-    group, offset = chunks.files.position(chunk)
-    path = chunks.directory / f"{group}.data"
-    open_store()  # nothing is checked any more
-    with path.open("r+b") as file:
-        file.seek(offset + 10)
-        file.write(b"\xff\xfe\xfd")
-    store = open_store()
-    assert store.read(manifest.chunk_id(chunk), 0, 100) is None
-    assert list(np.flatnonzero(~held(store, manifest))) == [chunk]
-    assert not held(open_store(), manifest)[chunk]
-    fetch(store := open_store(), source, manifest, [chunk])
-    assert held(store, manifest).all()
-
-
-def test_verify_finds_damage_that_came_after_the_first_look(seeder, open_store) -> None:
-    source, manifest = seeder
-    store = open_store()
-    fetch(store, source, manifest)
-    chunks = store.model(manifest.id)
-    with (chunks.directory / "outside.data").open("r+b") as file:
-        file.write(b"\xff\xfe\xfd")
-    told: list[tuple[int, int]] = []
-    wrong = chunks.verify(lambda done, total: told.append((done, total)))
-    assert wrong == [manifest.by_name["token_embd.weight"].chunks[0]]
-    assert told[-1] == (manifest.n_chunks, manifest.n_chunks)
-    assert chunks.verify() == []
-
-
-@pytest.mark.parametrize("damage", ["deleted", "cut"])
-def test_a_data_file_that_is_gone_or_cut_counts_as_not_fetched(seeder, open_store, damage: str) -> None:
-    source, manifest = seeder
-    store = open_store()
-    fetch(store, source, manifest)
-    path = store.model(manifest.id).directory / "layer0000.data"
-    open_store().close()
-    path.unlink() if damage == "deleted" else os.truncate(path, 5000)
-    missing = {manifest.tensor_of(int(chunk)).name for chunk in np.flatnonzero(~held(open_store(), manifest))}
-    assert missing == {name for name in manifest.by_name if name.startswith("blk.0.")}
-
-
 def test_a_manifest_damaged_on_disk_comes_again_and_the_chunks_are_still_there(seeder, open_store) -> None:
     source, manifest = seeder
     store = open_store()
@@ -240,56 +117,6 @@ def test_after_kill_9_no_verified_chunk_is_missing(seeder, tmp_path: Path) -> No
         store.close()
 
 
-def test_after_a_power_cut_only_what_the_disk_really_has_is_believed(seeder, open_store, tmp_path: Path) -> None:
-    source, manifest = seeder
-    store = open_store()
-    n_synced = manifest.n_chunks // 2
-    fetch(store, source, manifest, range(n_synced))
-    store.sync()
-    fetch(store, source, manifest, range(n_synced, manifest.n_chunks))
-    # The power goes: the journal reached the disk, the data of every second new chunk did not, and a note was torn.
-    directory = tmp_path / "cut" / "models" / manifest.id
-    shutil.copytree(store.model(manifest.id).directory, directory)
-    lost = range(n_synced, manifest.n_chunks, 2)
-    for chunk in lost:
-        group, offset = store.model(manifest.id).files.position(chunk)
-        with (directory / f"{group}.data").open("r+b") as file:
-            file.seek(offset)
-            file.write(bytes(int(manifest.chunk_sizes[chunk])))
-    with (directory / "journal").open("ab") as file:
-        file.write(b"\x01\x00\x07")
-    after = ChunkStore(tmp_path / "cut")
-    try:
-        assert list(np.flatnonzero(~held(after, manifest))) == list(lost)
-        assert after.model(manifest.id).verify() == []
-    finally:
-        after.close()
-
-
-def test_flushed_chunks_are_not_read_again_at_the_next_start(seeder, open_store, monkeypatch) -> None:
-    source, manifest = seeder
-    fetch(open_store(), source, manifest)
-    open_store().close()
-    hashed: list[int] = []
-    monkeypatch.setattr(
-        "swarm.store.model_chunks.ModelChunks._is_right", lambda self, chunk, data: bool(hashed.append(chunk)) or True
-    )
-    assert held(open_store(), manifest).all()
-    assert hashed == []
-
-
-def test_a_flush_during_which_chunks_arrive_vouches_only_for_the_earlier_ones(seeder, open_store, monkeypatch) -> None:
-    source, manifest = seeder
-    store = open_store()
-    fetch(store, source, manifest, range(3))
-    chunks = store.model(manifest.id)
-    monkeypatch.setattr("swarm.store.model_chunks.flush", lambda paths: fetch(store, source, manifest, [3]))
-    chunks.sync()
-    journal = Journal(chunks.directory / "journal", manifest.n_chunks)
-    journal.close()
-    assert list(np.flatnonzero(journal.held)) == [0, 1, 2, 3] and journal.unsynced == [3]
-
-
 def test_a_flush_begins_by_itself_and_its_failure_is_told(seeder, open_store, monkeypatch) -> None:
     source, manifest = seeder
     store = open_store()
@@ -317,7 +144,7 @@ def test_a_flush_begins_by_itself_and_its_failure_is_told(seeder, open_store, mo
 
 
 def test_a_restarted_device_serves_its_file_without_hashing_it_again(
-    seeder, tmp_path, model: Path, monkeypatch
+    seeder, tmp_path, chunked_model: Path, monkeypatch
 ) -> None:
     source, manifest = seeder
     source.close()
@@ -325,7 +152,7 @@ def test_a_restarted_device_serves_its_file_without_hashing_it_again(
     again = ChunkStore(tmp_path / "seeder")
     try:
         assert held(again, manifest).all() and again.stored_bytes == 0
-        assert again.import_gguf(model).id == manifest.id
+        assert again.import_gguf(chunked_model).id == manifest.id
     finally:
         again.close()
 
@@ -361,47 +188,6 @@ def test_a_file_changed_under_a_running_device_is_found_out(seeder, tmp_path: Pa
         out.write(b"other")
     assert source.read(manifest.chunk_id(chunk), 0, 10) is None
     assert not held(source, manifest)[chunk]
-
-
-def test_chunks_of_a_damaged_file_come_from_others_and_make_the_model_whole(seeder, tmp_path: Path) -> None:
-    source, _ = seeder
-    path = write_model(tmp_path / "damaged.gguf", seed=5)
-    intact = write_model(tmp_path / "intact.gguf", seed=5)
-    other = ChunkStore(tmp_path / "other")
-    manifest = other.import_gguf(intact)
-    assert source.import_gguf(path).id == manifest.id
-    names = ["blk.0.attn_q.weight", "blk.1.ffn_down_exps.weight"]
-    with open_gguf(path) as file, path.open("r+b") as out:
-        for name in names:
-            out.seek(file.tensors[name].offset + 5)
-            out.write(b"other")
-    bad = source.model(manifest.id).verify()
-    assert {manifest.tensor_of(chunk).name for chunk in bad} == set(names)
-    stored = source.open(manifest.id)
-    with pytest.raises(ModelNotFound, match=r"1 of 2 chunks of tensor 'blk.0.attn_q.weight' are"):
-        stored.raw(names[0])
-    fetch(source, other, manifest, bad)
-    with open_gguf(intact) as file:
-        for name in file.tensors:
-            np.testing.assert_array_equal(stored.raw(name), file.raw(name))
-            np.testing.assert_array_equal(
-                np.stack(list(stored.slabs(name))).reshape(file.raw(name).shape), file.raw(name)
-            )
-    other.close()
-
-
-def test_importing_a_missing_or_broken_file_says_so(seeder, tmp_path: Path) -> None:
-    source, _ = seeder
-    with pytest.raises(ModelNotFound, match="there is no such file"):
-        source.import_gguf(tmp_path / "absent.gguf")
-
-
-def test_import_tells_how_far_it_is(tmp_path: Path, model: Path) -> None:
-    told: list[tuple[int, int]] = []
-    store = ChunkStore(tmp_path / "s")
-    manifest = store.import_gguf(model, progress=lambda done, total: told.append((done, total)))
-    store.close()
-    assert told[-1] == (manifest.total_bytes, manifest.total_bytes) and len(told) == len(manifest.tensors) + 1
 
 
 # ---- space
@@ -457,26 +243,10 @@ def test_room_is_made_by_removing_the_model_unused_for_longest(seeder, open_stor
     assert {path.name for path in (store.root / "models").iterdir()} == {manifests[2].id}
 
 
-def test_trim_lets_go_of_layers_that_are_not_needed(seeder, open_store) -> None:
-    source, manifest = seeder
-    store = open_store()
-    fetch(store, source, manifest)
-    chunks = store.model(manifest.id)
-    before = store.stored_bytes
-    keep = manifest.chunks_of(Rectangle(name) for name in manifest.by_name if name.startswith("blk.0."))
-    gained = chunks.trim(keep)
-    assert gained == before - store.stored_bytes > 0
-    assert sorted(np.flatnonzero(chunks.held)) == keep
-    assert not (chunks.directory / "layer0001.data").exists()
-    assert sorted(np.flatnonzero(held(open_store(), manifest))) == keep
-    fetch(store := open_store(), source, manifest)
-    assert held(store, manifest).all()
-
-
-def test_removing_an_imported_model_leaves_the_users_file_alone(seeder, model: Path) -> None:
+def test_removing_an_imported_model_leaves_the_users_file_alone(seeder, chunked_model: Path) -> None:
     source, manifest = seeder
     source.remove(manifest.id)
-    assert source.holdings() == [] and model.exists()
+    assert source.holdings() == [] and chunked_model.exists()
 
 
 # ---- several at once
@@ -494,7 +264,7 @@ def test_a_store_that_cannot_be_made_says_why(tmp_path: Path) -> None:
 
 
 def test_two_that_import_one_file_at_once_hash_it_once_and_close_nothing(
-    open_store, model: Path, monkeypatch: pytest.MonkeyPatch
+    open_store, chunked_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = open_store()
     both_ask = threading.Barrier(2)
@@ -507,7 +277,7 @@ def test_two_that_import_one_file_at_once_hash_it_once_and_close_nothing(
 
     def read_it() -> bytes:
         both_ask.wait()
-        stored = store.open(store.import_gguf(model).id)
+        stored = store.open(store.import_gguf(chunked_model).id)
         return stored.raw("blk.0.attn_q.weight").tobytes()
 
     monkeypatch.setattr(chunks_module, "manifest_of", hash_it)

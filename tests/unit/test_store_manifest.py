@@ -115,15 +115,6 @@ def test_every_digest_is_the_hash_of_its_chunk(model: Path, manifest: Manifest) 
         assert manifest.find(blake3(b"absent").hexdigest()) == []
 
 
-def test_the_same_file_under_another_name_has_the_same_id(model: Path, manifest: Manifest, tmp_path: Path) -> None:
-    copy = tmp_path / "other name.gguf"
-    copy.write_bytes(model.read_bytes())
-    with open_gguf(copy) as file:
-        assert manifest_of(file).id == manifest.id
-    with open_gguf(write_model(tmp_path / "b.gguf", seed=1)) as file:
-        assert manifest_of(file).id != manifest.id
-
-
 def test_the_chunks_of_a_layer_are_those_of_its_tensors_and_the_header(manifest: Manifest) -> None:
     names = [tensor.name for tensor in manifest.tensors if tensor.name.startswith("blk.1.")]
     chunks = manifest.chunks_of(map(Rectangle, names))
