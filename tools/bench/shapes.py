@@ -166,8 +166,8 @@ def write_model(path: Path, shape: Shape, mix: str) -> Path:
     """Write the model to `path`, unless it is there already."""
     if path.exists():
         return path
-    part = path.with_suffix(".part")
-    w = GGUFWriter(str(part), shape.arch)
+    partial = path.with_suffix(".partial")
+    w = GGUFWriter(str(partial), shape.arch)
     add_metadata(w, shape)
     for seed, (name, layer, dims) in enumerate(matrices(shape)):
         quant = quant_for(shape, mix, name, layer, dims[-1])
@@ -182,7 +182,7 @@ def write_model(path: Path, shape: Shape, mix: str) -> Path:
     w.write_kv_data_to_file()
     w.write_tensors_to_file()
     w.close()
-    part.rename(path)
+    partial.rename(path)
     return path
 
 
