@@ -507,14 +507,9 @@ class Sessions:
 
     def _current(self, sender: PeerId, key: SessionId, epoch: int, phase: Phase) -> Session | None:
         session = self.sessions.get(key)
-        if (
-            session is None
-            or session.epoch != epoch
-            or session.phase is not phase
-            or sender not in session.pipeline.peers
-        ):
+        if session is None or session.epoch != epoch or session.phase is not phase:
             return None
-        return session
+        return session if sender in session.pipeline.peers else None
 
     def _from_last_stage(self, sender: PeerId, key: SessionId, epoch: int) -> Session | None:
         session = self._current(sender, key, epoch, Phase.RUNNING)

@@ -90,7 +90,7 @@ RULES = {
         LinkPolicy, "broke_protocol", "self.access.back_off(link.connection.device_key, now)", "0.0", 8
     ),
     "a device whose link never broke stays lost for the core": Sabotage(
-        Membership, "heard", "and not known.link_up", "", 625
+        Membership, "heard", "and not peer.link_up", "", 625
     ),
 }
 
