@@ -9,15 +9,14 @@ import numpy as np
 import pytest
 
 from swarm import kernels
-from swarm.engine import weights as loading
 from swarm.engine.decoder import Decoder
-from swarm.engine.weights import join_weights, load_weights
-from swarm.errors import ContextFull, ExpertAbsent, OutOfMemory
+from swarm.engine.weights import load_weights
+from swarm.errors import ContextFull, ExpertAbsent
 from swarm.kernels import _native
 from swarm.models import spec_from_gguf
 from swarm.models.spec import Role
-from swarm.parts import all_parts, parts_of
-from swarm.store.gguf import GGUF, open_gguf
+from swarm.parts import parts_of
+from swarm.store.gguf import open_gguf
 from tests.helpers.numpy_decoder import NumpyDecoder
 from tests.helpers.tiny import TINY, make_weights, wide, write_tiny
 
@@ -157,22 +156,6 @@ def test_token_ids_outside_the_vocabulary_are_refused(tmp_path: Path) -> None:
             d.forward([5, bad], d.new_kv())
 
 
-def test_weights_that_do_not_fit_the_memory_are_refused_before_loading(tmp_path: Path) -> None:
-    with open_gguf(write(tmp_path, "llama", "F32")) as model:
-        spec = spec_from_gguf(model.metadata, model.tensors)
-        with pytest.raises(OutOfMemory, match="weights need"):
-            load_weights(model, spec, all_parts(spec.n_layers), memory_bytes=1000)
-
-
-def test_a_tied_head_is_packed_once(tmp_path: Path) -> None:
-    with open_gguf(write(tmp_path, "qwen3", "F32")) as model:
-        spec = spec_from_gguf(model.metadata, model.tensors)
-        both = load_weights(model, spec, all_parts(spec.n_layers))
-        one = load_weights(model, spec, all_parts(spec.n_layers)[:-1])
-    assert spec.tied_lm_head
-    assert both.n_bytes == one.n_bytes
-
-
 @pytest.mark.parametrize("kv", ["f16", "q8_0", "f32"])
 def test_a_kv_cache_that_grows_keeps_what_it_holds(tmp_path: Path, kv: str) -> None:
     d = decoder(write(tmp_path, "glm4", "Q8_0"), kv=kv)
@@ -207,27 +190,6 @@ def test_a_kv_cache_beyond_all_memory_is_a_memory_error(tmp_path: Path) -> None:
     with pytest.raises(MemoryError):
         for _ in range(1 << 10):
             d.new_kv()
-
-
-def test_pages_of_the_file_are_given_back_before_all_experts_are_packed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    dropped = []
-    monkeypatch.setattr(GGUF, "drop", lambda self, name: dropped.append(name))
-    monkeypatch.setattr(loading, "PACK_BYTES", 8192)
-    decoder(write(tmp_path, "air", "Q8_0"))
-    assert dropped.count("blk.1.ffn_up_exps.weight") > 1
-    assert set(dropped) >= {"token_embd.weight", "blk.0.attn_q.weight", "blk.2.ffn_down_exps.weight"}
-
-
-def test_weights_of_single_layers_join_into_a_shard(tmp_path: Path) -> None:
-    path = write(tmp_path, "air", "Q4_K")
-    with open_gguf(path) as model:
-        spec = spec_from_gguf(model.metadata, model.tensors)
-        n = spec.n_layers
-        parts = [load_weights(model, spec, [part]) for part in all_parts(n)]
-    joined = Decoder(spec, join_weights(parts, range(n)), context=512, threads=1, kv="f32")
-    assert np.array_equal(joined.logits(IDS), decoder(path).logits(IDS))
 
 
 MIXTURES = (("air", "Q4_K"), ("qwen3moe", "Q4_0"), ("glm-groups", "Q8_0"))

@@ -1,0 +1,114 @@
+"""Values of a file's metadata: defaults where they are missing, one line where they make no sense."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from swarm.errors import BadModelFile, UnsupportedModel
+from swarm.models.spec import RopeScaling
+from tests.helpers.declared import declared
+from tests.helpers.tiny import TINY
+
+
+def test_missing_keys_get_the_defaults_of_files_in_the_wild() -> None:
+    plain = replace(TINY["llama-tied"], left_out=())
+    assert declared(plain) == declared(TINY["llama-tied"])
+    moe = declared(TINY["intellect3"], without=("expert_gating_func", "expert_weights_scale")).layers[1].moe
+    assert moe is not None
+    assert (moe.gating, moe.normalise, moe.scale) == ("sigmoid", True, 1.0)
+    assert declared(TINY["air"], expert_weights_scale=0.0).layers[1].moe == moe
+
+
+def test_yarn_is_read_with_its_sharper_attention() -> None:
+    scaling = declared(TINY["qwen3-yarn"]).rope.scaling
+    assert scaling is not None
+    assert (scaling.kind, scaling.factor, scaling.original_context) == ("yarn", 4.0, 64)
+    assert scaling.attention_factor == pytest.approx(1.1386294)
+
+
+def test_linear_scaling_is_read_and_no_scaling_is_none() -> None:
+    tiny = TINY["llama-tied"]
+    linear = declared(tiny, rope__scaling__type="linear", rope__scaling__factor=2.0)
+    assert linear.rope.scaling == RopeScaling("linear", 2.0)
+    assert declared(tiny, rope__scaling__type="none").rope.scaling is None
+    assert declared(tiny, rope__scaling__type="yarn", rope__scaling__factor=1.0).rope.scaling is None
+
+
+BAD_VALUES = [
+    ("glm4", {"block_count": 0}, "glm4.block_count is 0: must be a whole number from 1 to 1024"),
+    ("glm4", {"block_count": 4_000_000_000}, "glm4.block_count is 4000000000"),
+    ("glm4", {"block_count": 4}, "tensor blk.3.attn_norm.weight is missing"),
+    ("glm4", {"block_count": True}, "glm4.block_count is True"),
+    ("glm4", {"block_count": "3"}, "glm4.block_count is '3'"),
+    ("glm4", {"embedding_length": -64}, "glm4.embedding_length is -64"),
+    ("glm4", {"embedding_length": 96}, "tensor token_embd.weight is 317 x 64: the metadata makes it 317 x 96"),
+    ("glm4", {"context_length": 0}, "glm4.context_length is 0"),
+    ("glm4", {"feed_forward_length": 97}, "tensor blk.0.ffn_up.weight is 192 x 64: the metadata makes it 194 x 64"),
+    ("glm4", {"attention.head_count": 0}, "glm4.attention.head_count is 0"),
+    ("glm4", {"attention.head_count": 3}, "glm4.attention.head_count is 3: not a multiple of the 2"),
+    ("glm4", {"attention.head_count": 8}, "tensor blk.0.attn_q.weight is 128 x 64: the metadata makes it 256 x 64"),
+    ("glm4", {"attention.head_count_kv": 0}, "glm4.attention.head_count_kv is 0"),
+    ("glm4", {"attention.layer_norm_rms_epsilon": float("nan")}, "glm4.attention.layer_norm_rms_epsilon is nan"),
+    ("glm4", {"attention.layer_norm_rms_epsilon": -1e-5}, "glm4.attention.layer_norm_rms_epsilon is -1e-05"),
+    ("glm4", {"attention.layer_norm_rms_epsilon": 0.0}, "glm4.attention.layer_norm_rms_epsilon is 0.0"),
+    ("glm4", {"rope.dimension_count": 34}, "glm4.rope.dimension_count is 34: must be even and at most 32"),
+    ("glm4", {"rope.dimension_count": 15}, "glm4.rope.dimension_count is 15: must be even"),
+    ("glm4", {"rope.freq_base": float("inf")}, "glm4.rope.freq_base is inf"),
+    ("glm4", {"rope.freq_base": 0.0}, "glm4.rope.freq_base is 0.0"),
+    ("llama-tied", {"attention.head_count": 5, "attention.head_count_kv": 5}, "not a multiple of the 5 heads"),
+    ("qwen3moe", {"expert_count": 0}, "qwen3moe.expert_count is 0"),
+    ("qwen3moe", {"expert_count": 1 << 31}, "qwen3moe.expert_count is 2147483648"),
+    ("qwen3moe", {"expert_used_count": 9}, "qwen3moe.expert_used_count is 9: there are only 8 experts"),
+    ("qwen3moe", {"expert_used_count": 0}, "qwen3moe.expert_used_count is 0"),
+    ("qwen3moe", {"expert_weights_norm": 2}, "qwen3moe.expert_weights_norm is 2: must be true or false"),
+    ("qwen3moe", {"rope.scaling.type": 7}, "qwen3moe.rope.scaling.type is 7: must be text"),
+    ("air", {"nextn_predict_layers": 4}, "glm4moe.nextn_predict_layers is 4: there are only 4 blocks"),
+    ("air", {"leading_dense_block_count": 2}, "tensor blk.1.ffn_gate.weight is missing"),
+    ("air", {"leading_dense_block_count": 0}, "tensor blk.0.ffn_gate_inp.weight is missing"),
+    ("air", {"expert_weights_scale": float("nan")}, "glm4moe.expert_weights_scale is nan"),
+    ("glm-groups", {"expert_group_count": 3}, "glm4moe.expert_group_count is 3: 8 experts do not make such groups"),
+    ("glm-groups", {"expert_group_count": 8}, "glm4moe.expert_group_count is 8"),
+    ("glm-groups", {"expert_group_used_count": 5}, "glm4moe.expert_group_used_count is 5"),
+    ("glm-groups", {"expert_group_used_count": 1}, "glm4moe.expert_group_used_count is 1: 3 experts do not fit"),
+]
+
+
+@pytest.mark.parametrize(("name", "changes", "message"), BAD_VALUES)
+def test_value_that_makes_no_sense_is_named(name: str, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(BadModelFile) as error:
+        declared(TINY[name], **{key.replace(".", "__"): value for key, value in changes.items()})
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+UNSUPPORTED = [
+    ("glm4", {"attention.key_length": 31, "attention.value_length": 31}, "heads of 31 columns: Swarm runs multiples"),
+    ("llama-tied", {"attention.head_count": 8}, "heads of 8 columns"),
+    ("llama", {"expert_count": 8}, "llama.expert_count is 8"),
+    ("llama", {"rope.scaling.type": "longrope"}, "llama.rope.scaling.type is 'longrope'"),
+    ("llama", {"attention.sliding_window": 4096}, "llama.attention.sliding_window is 4096"),
+    ("llama", {"attention.value_length": 16}, "keys of 32 and values of 16 columns"),
+    ("llama", {"attention.head_count": [4, 4, 8]}, "llama.attention.head_count differs from layer to layer"),
+    ("glm4", {"rope.dimension_sections": [8, 4, 4, 0]}, "glm4.rope.dimension_sections is a list of 4"),
+    ("air", {"expert_gating_func": 3}, "glm4moe.expert_gating_func is 3"),
+]
+
+
+@pytest.mark.parametrize(("name", "changes", "message"), UNSUPPORTED)
+def test_feature_that_is_not_run_is_refused(name: str, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(UnsupportedModel) as error:
+        declared(TINY[name], **{key.replace(".", "__"): value for key, value in changes.items()})
+    assert message in str(error.value)
+
+
+def test_list_that_says_the_same_for_every_layer_is_one_value() -> None:
+    assert declared(TINY["llama"], attention__head_count=[4, 4, 4]) == declared(TINY["llama"])
+
+
+@pytest.mark.parametrize("key", ["block_count", "embedding_length", "attention.head_count", "context_length"])
+def test_missing_key_is_named(key: str) -> None:
+    with pytest.raises(BadModelFile, match=f"qwen3.{key} is missing"):
+        declared(TINY["qwen3"], without=(key,))
