@@ -76,24 +76,34 @@ class DropKv(Effect):
     session: SessionId
 
 
-class Compute(Effect):
-    """Run the layers [first, end) over positions [position, position + len(ids)).
+class SessionRows(Value):
+    """Rows of a step that follow each other in one session: its positions [position, position + len(ids)).
 
-    The input is the embedding of `ids` where first is 0, else `frame`. The output is the frame for the next stage; on
-    the last stage with `sample` it is a token id for the position after the last one, and without it None.
+    The input is the embedding of `ids` on the first stage, else `frame`. On the last stage `sample` asks for the token
+    id at the position after the last one.
     """
 
-    job: int
     session: SessionId
-    model: ModelId
-    first: int
-    end: int
     position: int
     ids: tuple[int, ...]
     sample: bool
     frame: Buffer | None = None
     sampling: Sampling = field(default_factory=Sampling)
     recent: tuple[int, ...] = ()  # ids up to and with this step, for the penalties; empty when they are off
+
+
+class Compute(Effect):
+    """Run the layers [first, end) over rows of one session, or of several at once: the bits of each are the same.
+
+    For each of `rows` the output is the frame for the next stage; on the last stage with `sample` a token id, and
+    without it neither.
+    """
+
+    job: int
+    model: ModelId
+    first: int
+    end: int
+    rows: tuple[SessionRows, ...]
 
 
 # --- to the user of this node

@@ -23,7 +23,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from swarm import limits
-from swarm.cluster.effects import NEVER, Buffer, Compute, Effect, OpenKv, Send
+from swarm.cluster.effects import NEVER, Buffer, Compute, Effect, OpenKv, Send, SessionRows
 from swarm.cluster.memory import KvEntry, Ledger
 from swarm.cluster.pipeline import Pipeline
 from swarm.cluster.shards import Claim, Shards
@@ -362,12 +362,8 @@ class StageSessions:
         last = session.place.after is None
         sampling = session.open.sampling
         recent = _recent(session.ids, step.end, sampling) if last and step.sample else ()
-        return Compute(
-            job=job,
+        rows = SessionRows(
             session=session.open.session,
-            model=session.place.model,
-            first=session.place.first,
-            end=session.place.end,
             position=step.position,
             ids=step.ids,
             sample=step.sample and last,
@@ -375,6 +371,7 @@ class StageSessions:
             sampling=sampling,
             recent=recent,
         )
+        return Compute(job, session.place.model, session.place.first, session.place.end, (rows,))
 
     def computed(
         self, job: int, frame: Buffer | None, info: TensorInfo | None, token: int | None, now: float

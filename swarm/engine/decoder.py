@@ -138,9 +138,17 @@ class Decoder:
                 self.engine.ffn(ffn)
             return self.engine.lm_head(self._output_norm, self._output)
 
+    def check_room(self, rows: Rows) -> None:
+        """Raise ContextFull when these do not fit their KV cache."""
+        end = rows.kv.length + len(rows.tokens)
+        if end > rows.kv.capacity:
+            raise ContextFull(
+                f"{end} tokens do not fit the context of {rows.kv.capacity}; start anew, or raise the context"
+            )
+
     def _steps(self, ids: Sequence[int] | I32, kv: _native.KvCache, *, all_logits: bool) -> F32:
         array = np.ascontiguousarray(ids, np.int32)
-        self._check([Rows(array, kv)])
+        self.check_room(Rows(array, kv))
         pieces = [array[start : start + MAX_STEP_TOKENS] for start in range(0, len(array), MAX_STEP_TOKENS)]
         if all_logits:
             return np.concatenate([self.step_logits([Rows(piece, kv, Keep.ALL)]) for piece in pieces])
@@ -152,7 +160,8 @@ class Decoder:
     @contextmanager
     def _step(self, rows: Sequence[Rows]) -> Iterator[I32 | F32]:
         """Begin a step: the tokens of all rows. One that fails half-way is forgotten."""
-        self._check(rows)
+        for r in rows:
+            self.check_room(r)
         tables = [self.rope.at(r.kv.length, len(r.tokens)) for r in rows]
         cos, sin = tables[0] if len(rows) == 1 else (np.concatenate(part) for part in zip(*tables, strict=True))
         self.engine.begin([(r.kv, len(r.tokens)) for r in rows], cos, sin)
@@ -178,14 +187,6 @@ class Decoder:
         if ids is None:
             self.engine.set_hidden(tokens)
         return self.engine.step(self._stack, ids=ids, table=table, norm=self._output_norm, lm_head=lm_head)
-
-    def _check(self, rows: Sequence[Rows]) -> None:
-        for r in rows:
-            if r.kv.length + len(r.tokens) > r.kv.capacity:
-                raise ContextFull(
-                    f"{r.kv.length + len(r.tokens)} tokens do not fit the context of {r.kv.capacity}; "
-                    "start anew, or raise the context"
-                )
 
     def _layer(self, i: int) -> tuple[_native.Attention, _native.Ffn]:
         m, v = self.weights.matrices, self.weights.vectors

@@ -18,8 +18,8 @@ from typing import TypeVarTuple
 import numpy as np
 import numpy.typing as npt
 
-from swarm.cluster.effects import Compute, DropKv, Effect, OpenKv, Unload
-from swarm.engine.decoder import Decoder
+from swarm.cluster.effects import Compute, DropKv, Effect, OpenKv, SessionRows, Unload
+from swarm.engine.decoder import Decoder, Keep, Rows
 from swarm.engine.sampling import SamplingParams, sample
 from swarm.engine.weights import Weights, join_weights
 from swarm.errors import SwarmError
@@ -34,17 +34,24 @@ from swarm.wire.records import Sampling, TensorInfo
 log = logging.getLogger(__name__)
 F32 = npt.NDArray[np.float32]
 Args = TypeVarTuple("Args")
+FORGOTTEN = "the conversation's memory is gone here"
 STEPS_KEPT = 256  # whose median tells how fast this device decodes now
 
 
-class Done(Value):
-    """What a `Compute` gave: a frame for the next stage, or a token, or neither; or why it failed, in one line."""
+class StepOutput(Value):
+    """What a step gave a session: a frame for the next stage, or a token, or neither; or why it failed, in one line."""
 
-    job: int
     frame: memoryview | None = None
     info: TensorInfo | None = None
     token: int | None = None
     error: str = ""
+
+
+class Done(Value):
+    """A `Compute` is done: what each of its rows gave, in their order."""
+
+    job: int
+    outputs: tuple[StepOutput, ...]
 
 
 @dataclass(slots=True)
@@ -161,33 +168,45 @@ class ComputeWorker:
     def _compute(self, job: Compute) -> None:
         started = time.perf_counter()
         try:
-            done = self._step(job)
-        except Exception as error:  # whatever it is, the worker goes on, and the entry node hears of it
-            done = Done(job.job, error=_line(error))
+            outputs = self._step(job)
+        except Exception as error:  # whatever it is, the worker goes on, and the entry nodes hear of it
+            outputs = [StepOutput(error=_line(error))] * len(job.rows)
         took_s = time.perf_counter() - started
-        self._answer(done)  # before the bookkeeping: the next stage waits for it
+        self._answer(Done(job.job, tuple(outputs)))  # before the bookkeeping: the next stage waits for it
+        n_positions = sum(len(rows.ids) for rows in job.rows)
         self.busy_s += took_s
-        self.positions += len(job.ids)
-        if len(job.ids) == 1:
+        self.positions += n_positions
+        if n_positions == 1:
             self.decode_steps.append(took_s)
 
-    def _step(self, job: Compute) -> Done:
-        kv = self._kv.get(job.session)
-        if kv is None or kv.cache.length < job.position:
-            return Done(job.job, error="the conversation's memory is gone here")
-        kv.cache.truncate(job.position)
-        decoder = self._decoder(job.model, job.first, job.end, kv.cache.capacity)
-        ids = np.array(job.ids, np.int32)
-        is_last = job.end == decoder.spec.n_layers
-        if not is_last:
-            hidden = decoder.embed(ids, kv.cache) if job.first == 0 else decoder.extend(_hidden(job, decoder), kv.cache)
-            return Done(job.job, memoryview(hidden.data).cast("B"), TensorInfo("f32", hidden.shape))
-        if not job.sample:
-            decoder.store(ids if job.first == 0 else _hidden(job, decoder), kv.cache)
-            return Done(job.job)
-        logits = decoder.forward(ids, kv.cache) if job.first == 0 else decoder.finish(_hidden(job, decoder), kv.cache)
-        params = params_of(job.sampling)
-        return Done(job.job, token=sample(logits, params, job.position + len(job.ids), job.recent))
+    def _step(self, job: Compute) -> list[StepOutput]:
+        """One step over the rows of all sessions; one that is not ready stays out of it and hears why."""
+        capacities = [kv.cache.capacity for rows in job.rows if (kv := self._kv.get(rows.session)) is not None]
+        if not capacities:
+            return [StepOutput(error=FORGOTTEN)] * len(job.rows)
+        decoder = self._decoder(job.model, job.first, job.end, max(capacities))
+        outputs: list[StepOutput | None] = []
+        batch: list[tuple[SessionRows, Rows]] = []
+        for rows in job.rows:
+            try:
+                batch.append((rows, self._ready(rows, job, decoder)))
+                outputs.append(None)
+            except Exception as error:
+                outputs.append(StepOutput(error=_line(error)))
+        step = _last_stage if job.end == decoder.spec.n_layers else _stage
+        computed = iter(step(decoder, batch) if batch else ())
+        return [next(computed) if output is None else output for output in outputs]
+
+    def _ready(self, rows: SessionRows, job: Compute, decoder: Decoder) -> Rows:
+        """What a session brings to a step."""
+        kv = self._kv.get(rows.session)
+        if kv is None or kv.cache.length < rows.position:
+            raise SwarmError(FORGOTTEN)
+        kv.cache.truncate(rows.position)
+        tokens = np.array(rows.ids, np.int32) if job.first == 0 else _hidden(rows, decoder)
+        ready = Rows(tokens, kv.cache, Keep.LAST if rows.sample else Keep.NONE)
+        decoder.check_room(ready)
+        return ready
 
     def _decoder(self, model: ModelId, first: int, end: int, context: int) -> Decoder:
         """The decoder of a range of layers, with buffers for so much context."""
@@ -233,11 +252,28 @@ def sampling_of(params: SamplingParams) -> Sampling:
     )
 
 
-def _hidden(job: Compute, decoder: Decoder) -> F32:
+def _stage(decoder: Decoder, batch: list[tuple[SessionRows, Rows]]) -> list[StepOutput]:
+    """A step of a stage that is not the last: a frame for each session."""
+    hidden = decoder.step_hidden([ready for _, ready in batch])  # (tokens, hidden) of all
+    frames = np.split(hidden, np.cumsum([len(ready.tokens) for _, ready in batch])[:-1])
+    return [StepOutput(memoryview(frame.data).cast("B"), TensorInfo("f32", frame.shape)) for frame in frames]
+
+
+def _last_stage(decoder: Decoder, batch: list[tuple[SessionRows, Rows]]) -> list[StepOutput]:
+    """A step of the last stage: a token for each session that samples."""
+    logits = iter(decoder.step_logits([ready for _, ready in batch]))
+    return [StepOutput(token=_sample(next(logits), rows) if rows.sample else None) for rows, _ in batch]
+
+
+def _sample(logits: F32, rows: SessionRows) -> int:
+    return sample(logits, params_of(rows.sampling), rows.position + len(rows.ids), rows.recent)
+
+
+def _hidden(rows: SessionRows, decoder: Decoder) -> F32:
     """The activations that came from the stage before: float32 (tokens, hidden)."""
-    if job.frame is None or len(job.frame) != 4 * len(job.ids) * decoder.spec.hidden:
-        raise ValueError(f"activations of {len(job.frame or b'')} bytes do not fit {len(job.ids)} positions")
-    hidden = np.frombuffer(job.frame, np.float32).reshape(len(job.ids), decoder.spec.hidden)
+    if rows.frame is None or len(rows.frame) != 4 * len(rows.ids) * decoder.spec.hidden:
+        raise ValueError(f"activations of {len(rows.frame or b'')} bytes do not fit {len(rows.ids)} positions")
+    hidden = np.frombuffer(rows.frame, np.float32).reshape(len(rows.ids), decoder.spec.hidden)
     return np.require(hidden, requirements="A")  # a frame may lie anywhere in a message
 
 

@@ -226,15 +226,15 @@ class Node:
 
     def _on_done(self, done: Done) -> None:
         """A step is done; on the worker's thread."""
-        if done.error:
-            self.events.note("step_failed", why=done.error)
+        (output,) = done.outputs  # the core gives one session a step
+        if output.error:
+            self.events.note("step_failed", why=output.error)
         try:
-            if done.error:
-                self._driver.act(lambda core, now: core.compute_failed(done.job, done.error, now))
+            if output.error:
+                self._driver.act(lambda core, now: core.compute_failed(done.job, output.error, now))
             else:
-                self._driver.act(
-                    lambda core, now: core.computed(done.job, now, frame=done.frame, info=done.info, token=done.token)
-                )
+                frame, info, token = output.frame, output.info, output.token
+                self._driver.act(lambda core, now: core.computed(done.job, now, frame=frame, info=info, token=token))
         except Exception as error:  # as in _on_fast
             self.events.bug(error)
 

@@ -245,7 +245,8 @@ class Node:
                     engine.caches.pop(session, None)
                 case fx.Compute():
                     engine.busy = True
-                    step_s = len(effect.ids) ** 0.5 * (effect.end - effect.first) * self.sim.layer_s
+                    n_rows = sum(len(rows.ids) for rows in effect.rows)
+                    step_s = n_rows**0.5 * (effect.end - effect.first) * self.sim.layer_s
                     self.later(step_s * self.sim.rng.uniform(0.5, 1.5), lambda e=effect: self.compute(e))
             self.sim.require(engine.used_bytes <= engine.memory_bytes, f"{self.name} uses more memory than it may")
 
@@ -281,26 +282,27 @@ class Node:
             return
         running = self.core.stage_sessions.running
         self.sim.require(running is not None and running.job == job.job, "the core forgot its step")
-        self.count_positions(job, running.epoch)
+        (rows,) = job.rows
+        self.count_positions(rows, running.epoch)
         needed = set(self.sim.model.parts(job.first, job.end))
         self.sim.require(needed <= self.engine.parts, f"{self.name} computes layers that it does not hold")
-        kv, _ = self.engine.caches[job.session]
-        values = toy.embed(job.position, job.ids) if job.first == 0 else toy.unpack(bytes(job.frame or b""))
-        values = kv.run(job.position, values)
+        kv, _ = self.engine.caches[rows.session]
+        values = toy.embed(rows.position, rows.ids) if job.first == 0 else toy.unpack(bytes(rows.frame or b""))
+        values = kv.run(rows.position, values)
         if job.end < self.sim.model.n_layers:
             info = TensorInfo("f32", (len(values), 2))
             self.do(self.core.computed(job.job, self.now, frame=toy.pack(values), info=info))
-        elif job.sample:
-            token = toy.sample(values[-1], job.sampling.seed, job.position + len(job.ids))
+        elif rows.sample:
+            token = toy.sample(values[-1], rows.sampling.seed, rows.position + len(rows.ids))
             self.do(self.core.computed(job.job, self.now, token=token))
         else:
             self.do(self.core.computed(job.job, self.now))
         self.work()
 
-    def count_positions(self, job: fx.Compute, epoch: int) -> None:
+    def count_positions(self, rows: fx.SessionRows, epoch: int) -> None:
         """A stage computes each position of an epoch once."""
-        for position in range(job.position, job.position + len(job.ids)):
-            key = (job.session, epoch, position)
+        for position in range(rows.position, rows.position + len(rows.ids)):
+            key = (rows.session, epoch, position)
             self.sim.require(key not in self.computed, f"{self.name} computes position {position} twice in one epoch")
             self.computed.add(key)
 

@@ -62,9 +62,10 @@ def run(core: Core, effects: list[Effect], tokens: list[int], now: float = 0.0) 
         if isinstance(effect, Load):
             todo += core.loaded(effect.ticket, now)
         elif isinstance(effect, Compute):
-            if effect.sample and not tokens:
+            (rows,) = effect.rows
+            if rows.sample and not tokens:
                 continue
-            todo += core.computed(effect.job, now, token=tokens.pop(0) if effect.sample else None)
+            todo += core.computed(effect.job, now, token=tokens.pop(0) if rows.sample else None)
         else:
             out.append(effect)
     return out

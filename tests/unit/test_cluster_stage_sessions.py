@@ -6,7 +6,7 @@ import pytest
 
 from swarm import limits
 from swarm.cluster.cost import LayerCost, ModelCost
-from swarm.cluster.effects import Compute, DropKv, Effect, Load, OpenKv, Send
+from swarm.cluster.effects import Compute, DropKv, Effect, Load, OpenKv, Send, SessionRows
 from swarm.cluster.memory import Ledger
 from swarm.cluster.shards import Shards
 from swarm.cluster.stage_sessions import StageSessions
@@ -76,6 +76,11 @@ def computes(effects: list[Effect]) -> list[Compute]:
     return [e for e in effects if isinstance(e, Compute)]
 
 
+def rows_of(job: Compute) -> SessionRows:
+    (rows,) = job.rows
+    return rows
+
+
 def ids(
     stage: StageSessions, position: int, *tokens: int, epoch: int = 2, session: SessionId = S1, now: float = 0.0
 ) -> list[Effect]:
@@ -129,7 +134,8 @@ def test_resting_kv_makes_way_for_a_new_session() -> None:
 def test_the_first_stage_embeds_and_sends_on() -> None:
     stage = opened(FIRST)
     (job,) = computes(ids(stage, 0, 5, 6, 7))
-    assert (job.first, job.end, job.position, job.ids, job.sample) == (0, 2, 0, (5, 6, 7), False)
+    rows = rows_of(job)
+    assert (job.first, job.end, rows.position, rows.ids, rows.sample) == (0, 2, 0, (5, 6, 7), False)
     ((to, onward),) = sent(stage.computed(job.job, b"x", TensorInfo("f32", (3, 8)), None, 0.0))
     assert to == MIDDLE and isinstance(onward, Activation)
     assert (onward.position, onward.layer, onward.ids, onward.sample) == (0, 2, (5, 6, 7), True)
@@ -138,7 +144,7 @@ def test_the_first_stage_embeds_and_sends_on() -> None:
 def test_the_last_stage_samples_for_the_first_one_and_the_entry_node() -> None:
     stage = opened(LAST)
     (job,) = computes(stage.activation(MIDDLE, activation(0, 5, layer=4), b"x", 0.0))
-    assert job.sample
+    assert rows_of(job).sample
     messages = sent(stage.computed(job.job, None, None, 8, 0.0))
     assert messages == [(FIRST, Token(S1, 2, 1, 8)), (ENTRY, Token(S1, 2, 1, 8))]
 
@@ -154,7 +160,7 @@ def test_a_token_begins_the_next_step_on_the_first_stage() -> None:
     (job,) = computes(ids(stage, 0, 5))
     stage.computed(job.job, b"x", TensorInfo("f32", (1, 8)), None, 0.0)
     (step,) = computes(stage.token(LAST, Token(S1, 2, 1, 8), 0.0))
-    assert (step.position, step.ids) == (1, (8,))
+    assert (rows_of(step).position, rows_of(step).ids) == (1, (8,))
 
 
 @pytest.mark.parametrize(("position", "token"), [(1, END_ID), (99, 8)])
@@ -225,25 +231,27 @@ def test_decode_steps_go_before_prefill_batches_until_one_has_waited_too_long() 
     (running,) = computes(ids(stage, 0, 1))
     ids(stage, 0, 5, 6, 7, epoch=3, session=S2, now=0.0)
     ids(stage, 1, 2, now=0.01)
-    assert computes(stage.computed(running.job, b"x", TensorInfo("f32", (1, 8)), None, 0.02))[0].session == S1
+    (following,) = computes(stage.computed(running.job, b"x", TensorInfo("f32", (1, 8)), None, 0.02))
+    assert rows_of(following).session == S1
     ids(stage, 2, 3, now=0.03)
     late = 0.1 + limits.PREFILL_PATIENCE_S
     assert stage.running is not None
     (batch,) = computes(stage.computed(stage.running.job, b"x", TensorInfo("f32", (1, 8)), None, late))
-    assert batch.session == S2
+    assert rows_of(batch).session == S2
 
 
 def test_sessions_take_turns() -> None:
     stage = opened(FIRST)
     stage.open(ENTRY, opening(3, S2), 0.0)
-    order = [job.session for job in computes(ids(stage, 0, 1))]
+    order = [rows_of(job).session for job in computes(ids(stage, 0, 1))]
     for position in (1, 2):
         ids(stage, position, 1)
     for position in (0, 1):
         ids(stage, position, 1, epoch=3, session=S2)
     while stage.running is not None:
         order += [
-            j.session for j in computes(stage.computed(stage.running.job, b"x", TensorInfo("f32", (1, 8)), None, 0.0))
+            rows_of(job).session
+            for job in computes(stage.computed(stage.running.job, b"x", TensorInfo("f32", (1, 8)), None, 0.0))
         ]
     assert order == [S1, S1, S2, S1, S2]
 
@@ -319,7 +327,7 @@ def test_the_last_stage_hands_the_ids_to_the_penalties(sampling: Sampling, recen
     stage = stage_of(LAST)
     stage.open(ENTRY, opening(sampling=sampling), 0.0)
     (job,) = computes(stage.activation(MIDDLE, activation(0, 4, 5, 6, layer=4), b"x", 0.0))
-    assert job.recent == recent
+    assert rows_of(job).recent == recent
 
 
 def test_the_number_of_sessions_is_bounded() -> None:

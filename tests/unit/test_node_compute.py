@@ -1,0 +1,132 @@
+"""The compute worker: steps over rows of one session and of several."""
+
+from __future__ import annotations
+
+import queue
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from swarm.cluster.effects import Compute, DropKv, OpenKv, SessionRows
+from swarm.engine.decoder import Decoder
+from swarm.engine.sampling import sample
+from swarm.engine.weights import load_weights
+from swarm.models import spec_from_gguf
+from swarm.models.spec import ModelSpec
+from swarm.node.compute import FORGOTTEN, ComputeWorker, Done, StepOutput, params_of
+from swarm.parts import all_parts
+from swarm.store.gguf import open_gguf
+from swarm.wire.ids import ModelId, SessionId
+from swarm.wire.records import Sampling
+from tests.helpers.tiny import TINY, make_weights, wide, write_tiny
+
+MODEL = ModelId(bytes([1]) * 32)
+CONTEXT = 64
+SESSIONS = tuple(SessionId(bytes([i]) * 16) for i in range(3))
+SAMPLING = Sampling(temperature=1.0, seed=7)
+PROMPTS = tuple(tuple(np.random.default_rng(i).integers(4, 256, n).tolist()) for i, n in enumerate((5, 30, 1)))
+
+
+class Worker:
+    """A worker with a tiny model, and the answers to what it is asked."""
+
+    def __init__(self, path: Path) -> None:
+        self.done: queue.SimpleQueue[Done] = queue.SimpleQueue()
+        self.worker = ComputeWorker(lambda function, *args: function(*args), self.done.put, threads=1)
+        with open_gguf(path) as model:
+            self.spec: ModelSpec = spec_from_gguf(model.metadata, model.tensors)
+            for part in all_parts(self.spec.n_layers):
+                self.worker.install(MODEL, self.spec, part, load_weights(model, self.spec, [part]))
+            weights = load_weights(model, self.spec, all_parts(self.spec.n_layers))
+        self.alone = Decoder(self.spec, weights, context=CONTEXT, threads=1)
+        self._job = 0
+
+    def open(self, first: int, end: int, context: int = CONTEXT) -> None:
+        for session in SESSIONS:
+            self.worker.put(OpenKv(session, MODEL, first, end, context, 0))
+
+    def compute(self, first: int, end: int, *rows: SessionRows) -> tuple[StepOutput, ...]:
+        self._job += 1
+        self.worker.put(Compute(self._job, MODEL, first, end, rows))
+        done = self.done.get(timeout=30)
+        assert done.job == self._job
+        return done.outputs
+
+    def tokens_alone(self, i: int, n: int) -> list[int]:
+        """What session i samples when it has the device to itself."""
+        kv, ids = self.alone.new_kv(), list(PROMPTS[i])
+        logits = self.alone.forward(ids, kv)
+        for _ in range(n):
+            ids.append(sample(logits, params_of(SAMPLING), len(ids), ()))
+            logits = self.alone.forward(ids[-1:], kv)
+        return ids[len(PROMPTS[i]) :]
+
+
+@pytest.fixture
+def worker(tmp_path: Path) -> Iterator[Worker]:
+    tiny = wide(TINY["qwen3moe"])
+    made = Worker(write_tiny(tmp_path / "tiny.gguf", tiny, make_weights(tiny), "Q4_0"))
+    yield made
+    made.worker.stop()
+
+
+def rows(i: int, position: int, *ids: int, is_sampled: bool = True, frame: memoryview | None = None) -> SessionRows:
+    return SessionRows(SESSIONS[i], position, ids, is_sampled, frame, SAMPLING)
+
+
+def test_several_sessions_in_a_step_get_the_tokens_that_each_gets_alone(worker: Worker) -> None:
+    n_layers = worker.spec.n_layers
+    worker.open(0, n_layers)
+    ids = [list(prompt) for prompt in PROMPTS]
+    at = [0, 0, 0]
+    for step in range(4):  # the long prompt comes in two pieces beside the others' decode steps
+        ends = [len(part) for part in ids]
+        if step == 0:
+            ends[1] = 20
+        asked = [rows(i, at[i], *ids[i][at[i] : ends[i]], is_sampled=ends[i] == len(ids[i])) for i in range(3)]
+        outputs = worker.compute(0, n_layers, *asked)
+        assert [output.error for output in outputs] == [""] * 3
+        at = ends
+        for i, output in enumerate(outputs):
+            assert (output.token is None) == (step == 0 and i == 1)
+            ids[i] += [] if output.token is None else [output.token]
+    for i in range(3):
+        n = len(ids[i]) - len(PROMPTS[i])
+        assert ids[i][len(PROMPTS[i]) :] == worker.tokens_alone(i, n) and n >= 3
+
+
+def test_stages_pass_on_a_frame_for_each_session(worker: Worker) -> None:
+    n_layers = worker.spec.n_layers
+    want = [worker.tokens_alone(i, 1)[0] for i in range(3)]
+    worker.open(0, 1)
+    first = worker.compute(0, 1, *(rows(i, 0, *PROMPTS[i]) for i in range(3)))
+    assert [output.info and output.info.shape for output in first] == [
+        (len(prompt), worker.spec.hidden) for prompt in PROMPTS
+    ]
+    worker.open(1, n_layers)
+    onward = (rows(i, 0, *PROMPTS[i], frame=first[i].frame) for i in range(3))
+    assert [output.token for output in worker.compute(1, n_layers, *onward)] == want
+
+
+def test_a_session_that_is_not_ready_stays_out_of_the_step_and_hears_why(worker: Worker) -> None:
+    n_layers = worker.spec.n_layers
+    worker.open(0, n_layers)
+    worker.worker.put(DropKv(SESSIONS[0]))
+    too_long = [5] * (CONTEXT + 1)
+    gone, full, fine = worker.compute(0, n_layers, rows(0, 0, 5), rows(1, 0, *too_long), rows(2, 0, *PROMPTS[2]))
+    assert gone == StepOutput(error=FORGOTTEN)
+    assert full.error.startswith(f"{CONTEXT + 1} tokens do not fit the context")
+    assert fine == StepOutput(token=worker.tokens_alone(2, 1)[0])
+    (ahead,) = worker.compute(0, n_layers, rows(2, 3, 5))
+    assert ahead.error == FORGOTTEN, "positions before it are missing"
+
+
+def test_a_step_that_fails_as_a_whole_fails_for_each_of_its_sessions(worker: Worker) -> None:
+    n_layers = worker.spec.n_layers
+    worker.open(0, n_layers)
+    outputs = worker.compute(0, n_layers, rows(0, 0, 5), rows(1, 0, worker.spec.vocab))
+    assert all("outside the vocabulary" in output.error for output in outputs) and len(outputs) == 2
+    (again,) = worker.compute(0, n_layers, rows(0, 0, *PROMPTS[0]))
+    assert again.token == worker.tokens_alone(0, 1)[0]
