@@ -5,6 +5,9 @@ msgspec does it; the annotation of a field says what is legal: `Annotated[int, M
 here: ids, texts of so many bytes that can be printed, and errors that name the field. A peer may send more fields than
 we know (a newer minor version); those are skipped. A field with a default may be missing (an older one). Everything
 else is a Violation.
+
+Other programs find plain msgpack: the tests write and read the same bytes with the msgpack package, which is otherwise
+what the store writes its files with (store/manifest.py, store/chunks.py).
 """
 
 from __future__ import annotations
@@ -143,8 +146,10 @@ def _named(kind: type[Record], error: str) -> str:
         if isinstance(hint, type) and issubclass(hint, Record):
             field = hint.__struct_fields__[index - (hint.__struct_config__.tag is not None)]
             name, hint = f"{hint.__name__}.{field}", _bare(get_type_hints(hint, include_extras=True)[field])
-        else:
-            hint = _bare(get_args(hint)[0])  # of a tuple
+        elif get_origin(hint) is tuple:
+            hint = _bare(get_args(hint)[0])
+        else:  # an array or a map in place of an id or a text, which may have anything in it
+            break
     if get_origin(hint) is Literal:
         rule = f"expected one of {', '.join(get_args(hint))}"  # msgspec repeats what came, which may be anything
     return f"{name}: {rule[0].lower()}{rule[1:]}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import random
 import sys
+import time
 
 import msgpack
 import pytest
@@ -121,6 +122,25 @@ def test_a_hundred_thousand_random_frames_are_refused_in_flat_memory() -> None:
     print(f"seed {seed}: {decoded} of 100000 were messages; {grown} blocks of memory more after the second half")
     assert grown < 500
     assert decoded < 50_000
+
+
+def test_what_comes_in_place_of_an_id_is_refused_whatever_it_is() -> None:
+    """msgspec reads it before it is known to be no id: maps, extensions and broken timestamps, in each other."""
+    seed = 5
+    rng, refused = random.Random(seed), 0
+    alphabet = b"\x81\x82\x91\x92\xc0\xc4\x01\xa1\xd4\xd6\xd8\xc7\x0c\xff\xcb\xcf\x00\x05"
+    for _ in range(30_000):
+        junk = bytes(rng.choices(alphabet, k=rng.randint(1, 30)))
+        refused += not _is_message(b"\x93\x1f" + junk + b"\x00")  # ManifestRequest(model, offset)
+    assert refused == 30_000, f"seed {seed}"
+
+
+def test_a_map_of_colliding_keys_in_place_of_an_id_costs_little() -> None:
+    """Whole numbers are their own hashes: a table of the largest header's worth is made, and no more."""
+    keys = b"".join(b"\xcf" + (i << 32).to_bytes(8, "big") + b"\xc0" for i in range(5900))
+    before = time.process_time()
+    assert not _is_message(b"\x93\x1f\xdf" + (5900).to_bytes(4, "big") + keys + b"\x00")
+    assert time.process_time() - before < 0.5
 
 
 def _blocks() -> int:
