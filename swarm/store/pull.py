@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from swarm import limits
 from swarm.store.pacing import RateLimit
-from swarm.store.pull_peer import ChunkRequest, PullPeer
+from swarm.store.pull_peer import AskedChunk, PullPeer
 from swarm.wire.ids import PeerId
 
 
@@ -77,9 +77,9 @@ class Pull:
         self._n_holders = np.zeros(len(sizes), np.int32)
         self._n_open = 0  # chunks that are wanted and not verified
         self._peers: dict[PeerId, PullPeer] = {}
-        self._requests: dict[int, ChunkRequest] = {}
+        self._requests: dict[int, AskedChunk] = {}
         self._copies: dict[int, set[int]] = {}  # chunk -> its requests
-        self._arrived: dict[int, ChunkRequest] = {}  # not verified yet
+        self._arrived: dict[int, AskedChunk] = {}  # not verified yet
         self._bytes_out = 0  # asked, or arrived and not verified
         self._next_request = 1
         self._limit = RateLimit()
@@ -270,7 +270,7 @@ class Pull:
     def _ask(self, peer_id: PeerId, peer: PullPeer, chunk: int, now: float) -> AskChunk:
         number, n_bytes = self._next_request, int(self._sizes[chunk])
         self._next_request += 1
-        request = self._requests[number] = ChunkRequest(peer_id, chunk, n_bytes, now)
+        request = self._requests[number] = AskedChunk(peer_id, chunk, n_bytes, now)
         peer.asked(number, request)
         self._copies.setdefault(chunk, set()).add(number)
         self._bytes_out += n_bytes
@@ -302,7 +302,7 @@ class Pull:
         else:
             self._state[chunk] = _ASKED if chunk in self._copies else _NEEDED
 
-    def _ban(self, wrong: ChunkRequest) -> list[PullEffect]:
+    def _ban(self, wrong: AskedChunk) -> list[PullEffect]:
         if wrong.peer in self.banned:
             return []
         self.banned.add(wrong.peer)

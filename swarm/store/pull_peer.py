@@ -15,7 +15,7 @@ COUNTED_S = 0.1  # a rate is measured over so long at least: chunks come in burs
 
 
 @dataclass(slots=True)
-class ChunkRequest:
+class AskedChunk:
     """A chunk that was asked of a peer."""
 
     peer: PeerId
@@ -29,7 +29,7 @@ class PullPeer:
     """What a peer has, what is asked of it, and how fast it answered lately."""
 
     have: npt.NDArray[np.bool_]
-    requests: dict[int, ChunkRequest] = field(default_factory=dict)  # in the order of asking
+    requests: dict[int, AskedChunk] = field(default_factory=dict)  # in the order of asking
     asked_bytes: int = 0
     run: deque[int] = field(default_factory=deque)  # what to ask next
     bytes_per_s: float = 0.0
@@ -51,7 +51,7 @@ class PullPeer:
         in_window = self.asked_bytes < self.window_bytes and len(self.requests) < limits.MAX_PULL_REQUESTS
         return in_window and now >= self.resume_at
 
-    def asked(self, number: int, request: ChunkRequest) -> None:
+    def asked(self, number: int, request: AskedChunk) -> None:
         """A chunk was asked of it."""
         if not self.requests:
             self.heard_at = self.counted_at = request.asked_at

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from swarm import limits
-from swarm.store.pull_peer import ChunkRequest, PullPeer
+from swarm.store.pull_peer import AskedChunk, PullPeer
 from swarm.wire.ids import PeerId
 
 A = PeerId("a" * 32)
@@ -16,7 +16,7 @@ MIB = 1024 * 1024
 def peer_that_was_asked(n: int, now: float = 0.0) -> PullPeer:
     peer = PullPeer(np.ones(n, np.bool_))
     for number in range(n):
-        peer.asked(number, ChunkRequest(A, number, MIB, now))
+        peer.asked(number, AskedChunk(A, number, MIB, now))
     return peer
 
 
@@ -37,7 +37,7 @@ def test_a_full_window_or_many_small_requests_are_enough() -> None:
     peer = PullPeer(np.ones(100, np.bool_))
     for number in range(limits.MAX_PULL_REQUESTS):
         assert peer.is_ready(0.0)
-        peer.asked(number, ChunkRequest(A, number, 100, 0.0))
+        peer.asked(number, AskedChunk(A, number, 100, 0.0))
     assert not peer.is_ready(0.0)
     peer.answered(0)
     assert peer.is_ready(0.0) and peer.asked_bytes == 100 * (limits.MAX_PULL_REQUESTS - 1)

@@ -11,8 +11,8 @@ from tools import structure
 
 ROOT = Path(__file__).parents[2]
 
-CIRCLES = []
-TWINS = {"ChunkRequest": 2}
+CIRCLES: list[list[str]] = []
+TWINS: dict[str, int] = {}
 UNTESTED = {
     "swarm.__main__",
     "swarm.api.app",
