@@ -32,25 +32,13 @@ UNTESTED = {
     "swarm.cli.local",
     "swarm.cli.options",
     "swarm.cli.plan",
-    "swarm.cli.progress",
     "swarm.cli.rekey",
     "swarm.cli.remote",
-    "swarm.engine.weights",
     "swarm.errors",
     "swarm.kernels.reference_matmul",
     "swarm.limits",
-    "swarm.models.chatglm",
-    "swarm.models.glm4",
-    "swarm.models.glm4moe",
-    "swarm.models.header",
-    "swarm.models.llama",
-    "swarm.models.naming",
-    "swarm.models.qwen3",
-    "swarm.models.qwen3moe",
-    "swarm.models.registry",
     "swarm.net.events",
     "swarm.node.background",
-    "swarm.node.compute",
     "swarm.node.doctor",
     "swarm.node.event_log",
     "swarm.node.fast_path",
@@ -69,14 +57,9 @@ UNTESTED = {
     "swarm.node.plan",
     "swarm.node.provide",
     "swarm.node.status",
-    "swarm.store.data_files",
     "swarm.store.gguf_cursor",
     "swarm.store.gguf_header",
     "swarm.store.gguf_metadata",
-    "swarm.store.importing",
-    "swarm.store.model_chunks",
-    "swarm.store.pacing",
-    "swarm.store.stored_model",
     "swarm.text.bpe",
     "swarm.text.guard",
     "swarm.text.marks",
@@ -86,10 +69,7 @@ UNTESTED = {
     "swarm.text.stream",
     "swarm.text.vocab",
 }
-SLEEPS = {
-    "test_api_stream.py": 1,
-    "test_node_parts.py": 1,
-}
+SLEEPS = {"test_api_stream.py": 1, "test_node_parts.py": 1}
 UNDECLARED: set[str] = set()
 
 
