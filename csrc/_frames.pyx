@@ -1,8 +1,8 @@
 # cython: language_level=3
 """A message in or out of a ZeroMQ socket in one call: what swarm/net/frames.py does with pyzmq, past pyzmq.
 
-pyzmq makes an object, a view and a weak reference for each frame, asks for options through a Python enum, and lets go of
-the GIL for calls that never wait. With cold caches that is 70 of the 390 us that a message takes from one program to
+pyzmq makes an object, a view and a weak reference for each frame, asks for options through a Python enum, and lets go
+of the GIL for calls that never wait. With cold caches that is 70 of the 390 us that a message takes from one program to
 another. The functions are those of the very library that pyzmq has loaded: `bind` is told where they are. No call here
 waits.
 """

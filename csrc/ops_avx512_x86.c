@@ -7,8 +7,16 @@ SW_TARGET("avx512f,avx512vl,avx512bw,avx512dq,avx2,fma,f16c,prefer-vector-width=
 typedef float vf __attribute__((vector_size(64)));
 typedef int32_t vi __attribute__((vector_size(64)));
 /* Copies, not casts: where the tests emulate these types, they are unions. */
-static inline __m512 to_m512(vf v) { __m512 r; memcpy(&r, &v, sizeof r); return r; }
-static inline vf from_m512(__m512 v) { vf r; memcpy(&r, &v, sizeof r); return r; }
+static inline __m512 to_m512(vf v) {
+  __m512 r;
+  memcpy(&r, &v, sizeof r);
+  return r;
+}
+static inline vf from_m512(__m512 v) {
+  vf r;
+  memcpy(&r, &v, sizeof r);
+  return r;
+}
 static inline vf vfma(vf a, vf b, vf c) { return from_m512(_mm512_fmadd_ps(to_m512(a), to_m512(b), to_m512(c))); }
 static inline vf vset(float x) { return from_m512(_mm512_set1_ps(x)); }
 static inline vf vbytes(const int8_t *p) {

@@ -1,12 +1,13 @@
 /* Runs two small layers, dense and a mixture of experts, over every kernel set usable here (or ONLY alone) and prints
- * "set 0 case hash" of the residual stream: a prefill, then single tokens, with each kind of KV cache. Equal hashes mean
- * that a whole layer, norms, rotation, attention and routing included, has the same bits on both processors. */
+ * "set 0 case hash" of the residual stream: a prefill, then single tokens, with each kind of KV cache. Equal hashes
+ * mean that a whole layer, norms, rotation, attention and routing included, has the same bits on both processors. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include "layer.h"
 
-enum { HIDDEN = 64, HEADS = 4, KV_HEADS = 2, HEAD_DIM = 32, FFN = 96, EXPERTS = 6, TOP_K = 2, TOKENS = 70, CONTEXT = 128 };
+enum { HIDDEN = 64, HEADS = 4, KV_HEADS = 2, HEAD_DIM = 32, FFN = 96, EXPERTS = 6, TOP_K = 2 };
+enum { TOKENS = 70, CONTEXT = 128 };
 
 static uint64_t state = 7;
 
@@ -58,9 +59,11 @@ static sw_ws workspace(const sw_dims *d) {
   sw_ws w = {.max_tokens = TOKENS, .max_segments = 1, .max_partials = 1};
   w.x = buffer(TOKENS * HIDDEN * 4); w.delta = buffer(TOKENS * HIDDEN * 4); w.normed = buffer(TOKENS * HIDDEN * 4);
   w.q = buffer((size_t)TOKENS * qw * 4); w.k = buffer((size_t)TOKENS * kw * 4); w.v = buffer((size_t)TOKENS * kw * 4);
-  w.attn_out = buffer((size_t)TOKENS * qw * 4); w.ffn_mid = buffer((size_t)pairs * FFN * 4); w.router = buffer(TOKENS * EXPERTS * 4);
+  w.attn_out = buffer((size_t)TOKENS * qw * 4); w.ffn_mid = buffer((size_t)pairs * FFN * 4);
+  w.router = buffer(TOKENS * EXPERTS * 4);
   w.cos = floats(rope, 0.5f, 0.4f); w.sin = floats(rope, 0.5f, 0.4f);
-  w.act_hidden = act(w.normed, TOKENS, HIDDEN); w.act_attn_out = act(w.attn_out, TOKENS, qw); w.act_ffn_mid = act(w.ffn_mid, pairs, 128);
+  w.act_hidden = act(w.normed, TOKENS, HIDDEN); w.act_attn_out = act(w.attn_out, TOKENS, qw);
+  w.act_ffn_mid = act(w.ffn_mid, pairs, 128);
   w.rows = buffer(TOKENS * sizeof(sw_row));
   w.tiles = buffer(sw_max_tiles(d, TOKENS, 1, 1) * sizeof(sw_tile)); w.lone = buffer(TOKENS * sizeof(sw_lone));
   w.partial_m = buffer(HEADS * 4); w.partial_l = buffer(HEADS * 4); w.partial_acc = buffer((size_t)qw * 4);
@@ -91,14 +94,16 @@ static sw_ffn feed_forward(int type, int mixture) {
   sw_ffn f = {.norm = floats(HIDDEN, 1, 0.2f), .gate = matrix(type, FFN, HIDDEN), .up = matrix(type, FFN, HIDDEN),
               .down = matrix(type, HIDDEN, FFN)};
   if (!mixture) return f;
-  f.n_experts = EXPERTS; f.top_k = TOP_K; f.n_group = 3; f.top_group = 2; f.sigmoid = 1; f.normalise = 1; f.scale = 2.5f;
+  f.n_experts = EXPERTS; f.top_k = TOP_K; f.n_group = 3; f.top_group = 2;
+  f.sigmoid = 1; f.normalise = 1; f.scale = 2.5f;
   f.router = matrix(SW_F32, EXPERTS, HIDDEN);
   f.router_bias = floats(EXPERTS, 0, 0.3f);
   f.gate_data = buffer(3 * EXPERTS * sizeof(void *));
   f.up_data = f.gate_data + EXPERTS;
   f.down_data = f.up_data + EXPERTS;
   for (int e = 0; e < EXPERTS; e++) {
-    f.expert_gate = matrix(type, FFN, HIDDEN); f.expert_up = matrix(type, FFN, HIDDEN); f.expert_down = matrix(type, HIDDEN, FFN);
+    f.expert_gate = matrix(type, FFN, HIDDEN); f.expert_up = matrix(type, FFN, HIDDEN);
+    f.expert_down = matrix(type, HIDDEN, FFN);
     f.gate_data[e] = f.expert_gate.data; f.up_data[e] = f.expert_up.data; f.down_data[e] = f.expert_down.data;
   }
   return f;

@@ -43,7 +43,8 @@ EMULATED simde__m512 from_half(__m256i v) {
   return two_ps(_mm256_cvtph_ps(_mm256_castsi256_si128(v)), _mm256_cvtph_ps(_mm256_extracti128_si256(v, 1)));
 }
 EMULATED simde__m512i widen_u16(__m256i v) {
-  return two_si(_mm256_cvtepu16_epi32(_mm256_castsi256_si128(v)), _mm256_cvtepu16_epi32(_mm256_extracti128_si256(v, 1)));
+  return two_si(_mm256_cvtepu16_epi32(_mm256_castsi256_si128(v)),
+                _mm256_cvtepu16_epi32(_mm256_extracti128_si256(v, 1)));
 }
 EMULATED simde__m512i widen_u8(__m128i v) {
   return two_si(_mm256_cvtepu8_epi32(v), _mm256_cvtepu8_epi32(_mm_srli_si128(v, 8)));
