@@ -97,8 +97,9 @@ def test_what_is_imported_is_declared() -> None:
     declared = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["dependencies"]
     names = {_normal(re.split(r"[^\w.-]", each)[0]) for each in declared}
     packages = packages_distributions()
-    found = {name for name in structure.third_party(ROOT) if not names & set(map(_normal, packages.get(name, [name])))}
-    assert found == UNDECLARED
+    imported = {name: set(map(_normal, packages.get(name, [name]))) for name in structure.third_party(ROOT)}
+    assert {name for name, providers in imported.items() if not names & providers} == UNDECLARED
+    assert not names - set().union(*imported.values()), "nobody imports these"
 
 
 def _normal(name: str) -> str:
