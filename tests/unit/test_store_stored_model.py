@@ -9,8 +9,9 @@ import pytest
 
 from swarm.errors import ModelNotFound
 from swarm.store.gguf import open_gguf
+from swarm.store.manifest import Cut, Manifest
 from swarm.store.rectangles import Rectangle
-from tests.helpers.chunked import fetch
+from tests.helpers.chunked import RECTANGLES, Q, expected, fetch
 
 
 def test_a_fetched_model_reads_like_the_file_it_came_from(seeder, open_store, chunked_model: Path) -> None:
@@ -42,3 +43,58 @@ def test_a_shard_can_be_loaded_when_only_its_chunks_are_here(seeder, open_store,
             np.testing.assert_array_equal(stored.raw(name), file.raw(name))
     with pytest.raises(ModelNotFound, match=r"chunks of tensor 'blk.0.attn_q.weight' are not on this device yet"):
         stored.raw("blk.0.attn_q.weight")
+
+
+# ---- rectangles
+
+
+def touched(manifest: Manifest, rectangle: Rectangle) -> list[int]:
+    name, rows, columns = rectangle
+    tensor = manifest.by_name[name]
+    return list(tensor.chunks_of(range(tensor.n_slabs), rows, columns))
+
+
+@pytest.mark.parametrize("rectangle", RECTANGLES)
+def test_a_device_with_only_the_chunks_of_a_rectangle_reads_it(
+    seeder, open_store, chunked_model: Path, rectangle: Rectangle
+) -> None:
+    source, manifest = seeder
+    store = open_store()
+    fetch(store, source, manifest, touched(manifest, rectangle))
+    with open_gguf(chunked_model) as file:
+        want = expected(file, rectangle)
+    for stored in (source.open(manifest.id), store.open(manifest.id)):
+        got = stored.raw(*rectangle)
+        assert got.shape == want.shape and np.array_equal(got, want)
+        if want.ndim > 1:
+            assert np.array_equal(np.stack(list(stored.slabs(*rectangle))).reshape(want.shape), want)
+
+
+def test_what_lies_outside_the_chunks_that_are_here_is_not_to_be_read(seeder, open_store) -> None:
+    source, manifest = seeder
+    store = open_store()
+    fetch(store, source, manifest, touched(manifest, Rectangle(Q, [range(0, 20)])))
+    stored = store.open(manifest.id)
+    assert stored.raw(Q, [range(0, 20)]).shape == (20, 1024)
+    with pytest.raises(ModelNotFound, match=r"chunks of tensor 'blk.0.attn_q.weight' are not on this device yet"):
+        stored.raw(Q, [range(0, 20), range(1500, 1510)])
+
+
+def test_a_rectangle_touches_only_the_chunks_that_it_needs(seeder) -> None:
+    _, manifest = seeder
+    for name, rows, columns in RECTANGLES:
+        tensor = manifest.by_name[name]
+        chunks = touched(manifest, Rectangle(name, rows, columns))
+        assert chunks == sorted(set(chunks))
+        for chunk in tensor.chunks if len(tensor.shape) > 1 else ():
+            place = tensor.place(chunk)
+            if tensor.cut is Cut.ROWS:
+                meets = rows is None or any(p.start < place.row1 and place.row0 < p.stop for p in rows)
+            else:
+                first, end = (tensor.quant.row_bytes(c) for c in (columns.start, columns.stop))
+                meets = first < place.byte1 and place.byte0 < end
+            assert (chunk in chunks) == meets, (name, place)
+
+
+def test_nothing_of_a_tensor_touches_nothing(seeder) -> None:
+    assert touched(seeder[1], Rectangle(Q, [])) == touched(seeder[1], Rectangle(Q, [range(5, 5)])) == []
