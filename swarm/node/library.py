@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,6 +17,7 @@ from swarm.models.registry import spec_from_gguf
 from swarm.models.spec import ModelSpec, tensors_needed
 from swarm.node.fetch import Around, Fetcher
 from swarm.node.model_cost import model_cost
+from swarm.node.shared_work import SharedWork
 from swarm.parts import Part, all_parts
 from swarm.store.chunks import ChunkStore
 from swarm.store.manifest import Manifest
@@ -99,24 +99,18 @@ class Library:
         self._store: ChunkStore = around.store
         self._run_io = around.run_io
         self._kv = kv
-        self._learning: dict[ModelId, asyncio.Task[KnownModel]] = {}
+        self._learning: SharedWork[ModelId, KnownModel] = SharedWork()
+        self._importing: SharedWork[Path, ModelId] = SharedWork()
 
     async def know(self, model: ModelId) -> KnownModel:
         """Get the manifest and the header of a model; raise SwarmError when they cannot be had or not be run."""
         if model in self.known:
             return self.known[model]
-        task = self._learning.get(model)
-        if task is None:
-            task = self._learning[model] = asyncio.create_task(self._learn(model), name="swarm-learn")
-            task.add_done_callback(lambda done: self._learnt(model, done))
-        return await asyncio.shield(task)
+        return await self._learning.get(model, lambda: self._learn(model))
 
     async def add_file(self, path: Path, threads: int) -> ModelId:
-        """Offer a GGUF file to the swarm; it stays where it is."""
-        manifest = await self._run_io(lambda: self._store.import_gguf(path, threads=threads))
-        if manifest.id in self.known and self.known[manifest.id].source.manifest is not manifest:
-            del self.known[manifest.id]  # what was known read from chunks that are closed now
-        return manifest.id
+        """Offer a GGUF file to the swarm; it stays where it is. It is hashed once for all who offer it now."""
+        return await self._importing.get(path.absolute(), lambda: self._import(path, threads))
 
     def entries(self) -> list[Entry]:
         """All models that this device or a peer has something of, by name."""
@@ -141,17 +135,19 @@ class Library:
         hint = f"did you mean {close}?" if close else f"there is {', '.join(names)}" if names else "there is none"
         return ModelNotFound(f"no device here has a model called {text[:80]!r}; {hint}")
 
+    async def _import(self, path: Path, threads: int) -> ModelId:
+        manifest = await self._run_io(lambda: self._store.import_gguf(path, threads=threads))
+        if manifest.id in self.known and self.known[manifest.id].source.manifest is not manifest:
+            del self.known[manifest.id]  # what was known read from chunks that are closed now
+        return manifest.id
+
     async def _learn(self, model: ModelId) -> KnownModel:
         manifest = await self.fetcher.manifest(model)
         await self.fetcher.fetch(model, manifest.header_chunks)
-        return await self._run_io(self._read, model)
+        known = self.known[model] = await self._run_io(self._read, model)
+        return known
 
     def _read(self, model: ModelId) -> KnownModel:
         source = self._store.open(model)
         spec = spec_from_gguf(source.metadata, source.tensors)
         return KnownModel(source, spec, model_cost(slug(source.name), spec, source.tensors, self._kv))
-
-    def _learnt(self, model: ModelId, task: asyncio.Task[KnownModel]) -> None:
-        self._learning.pop(model, None)
-        if not task.cancelled() and task.exception() is None:
-            self.known[model] = task.result()

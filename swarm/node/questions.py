@@ -21,6 +21,7 @@ from swarm.node.driver import Driver
 from swarm.node.event_log import EventLog
 from swarm.node.holdings import Holdings
 from swarm.node.library import KnownModel
+from swarm.node.shared_work import SharedWork
 from swarm.store.fetching import Download, fetch
 from swarm.store.keeping import file_at
 from swarm.store.naming import meaning_of
@@ -60,6 +61,7 @@ class Questions:
             closed=self._forget,
             is_settling=is_settling,
         )
+        self._downloads: SharedWork[str, Path] = SharedWork()
         self._placements: dict[SessionId, Placement] = {}  # who worked on each answer at its last word
         self._read: dict[SessionId, int] = {}
         driver.carry_out(Emit, self._deliver, on_loop=True)
@@ -89,8 +91,8 @@ class Questions:
             await asyncio.sleep(0.1)  # the device that has it may be about to be found
             found = meaning_of(text, folder, library.entries())
         if isinstance(found, Download):
-            self._events.note("downloading", model=found.name, size=size_text(found.size_bytes))
-            found = await self._background.run_io(fetch, found, folder)
+            download = found
+            found = await self._downloads.get(download.name, lambda: self._download(download))
         if found is None:
             raise library.not_found(text)
         return await self._holdings.add_file(found) if isinstance(found, Path) else found
@@ -101,6 +103,10 @@ class Questions:
             answer.cancel()
 
     # --- within
+
+    async def _download(self, download: Download) -> Path:
+        self._events.note("downloading", model=download.name, size=size_text(download.size_bytes))
+        return await self._background.run_io(fetch, download, self._settings.models_path)
 
     async def _watch(self, answer: Answer) -> None:
         """Tell a reader who still waits for the first word how far the prompt is read."""

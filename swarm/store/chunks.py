@@ -201,6 +201,10 @@ class ChunkStore:
         source = open_gguf(path)
         manifest = manifest_of(source, threads=threads, progress=progress)
         with self._lock:
+            offered = self._models.get(manifest.id)
+            if offered is not None and _is_whole(offered):
+                source.close()  # another file with the same content serves, and somebody may be reading it
+                return offered.manifest
             self._close_model(manifest.id)
             directory = self._write_manifest(manifest)
             with disk_errors(self.root, "home"):
@@ -242,6 +246,17 @@ class ChunkStore:
         except DiskFull:
             return False
         return True
+
+
+def _is_whole(chunks: ModelChunks) -> bool:
+    """The file that a model came from is there, unchanged, and nothing in it was found to be damaged."""
+    stamp = _read_stamp(chunks.directory)
+    if chunks.source is None or stamp is None or not chunks.held.all():
+        return False
+    try:
+        return _stamp(Path(str(stamp[0][0]))) == stamp
+    except (OSError, ModelError, IndexError, TypeError):
+        return False
 
 
 def _stamp(path: Path) -> Stamp:

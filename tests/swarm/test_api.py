@@ -6,6 +6,7 @@ import http.client
 import json
 import socket
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,19 @@ def request(
 
 def error_code(reply: tuple[int, dict[str, object]]) -> tuple[int, object]:
     return reply[0], reply[1]["error"]["code"]  # type: ignore[index]
+
+
+def test_the_first_requests_of_a_model_may_come_all_at_once(tmp_path: Path, real_model: Path) -> None:
+    """The file is hashed and loaded once, for all of them; it is not known to the node before."""
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "a-model.gguf").symlink_to(real_model)
+    with Swarm(tmp_path, [400_000_000], context=CONTEXT) as nodes:
+        body = {"model": "a-model", "messages": QUESTION, "temperature": 0, "max_tokens": 3}
+        with ThreadPoolExecutor(8) as pool:
+            path = "/v1/chat/completions"
+            replies = list(pool.map(lambda _: request(nodes.nodes[0], "POST", path, body), range(8)))
+    assert [status for status, _ in replies] == [200] * 8, replies
+    assert len({reply["choices"][0]["message"]["content"] for _, reply in replies}) == 1  # type: ignore[index]
 
 
 def test_openais_client_lists_models_and_chats(nodes: Swarm, node: NodeProcess, alone: swarm.Model) -> None:

@@ -190,6 +190,17 @@ def test_a_file_changed_under_a_running_device_is_found_out(seeder, tmp_path: Pa
     assert not held(source, manifest)[chunk]
 
 
+def test_a_second_file_of_the_same_model_closes_nothing(seeder, tmp_path: Path) -> None:
+    """Somebody may be reading from the first one just now."""
+    source, _ = seeder
+    first, second = (write_model(tmp_path / name, seed=6) for name in ("first.gguf", "second.gguf"))
+    manifest = source.import_gguf(first)
+    chunks = source.model(manifest.id)
+    assert source.import_gguf(second) is manifest and source.model(manifest.id) is chunks
+    first.unlink()
+    assert source.import_gguf(second).id == manifest.id and source.model(manifest.id) is not chunks
+
+
 # ---- space
 
 
