@@ -32,7 +32,7 @@ from swarm.cluster.stage_sessions import StageSessions
 from swarm.parts import Part
 from swarm.wire import messages as m
 from swarm.wire.ids import BootId, ModelId, PeerId, SessionId
-from swarm.wire.records import Capabilities, NodeState, TensorInfo
+from swarm.wire.records import Capabilities, KvFormat, NodeState, TensorInfo
 
 Handler = Callable[[PeerId, Any, Buffer | None, float], list[Effect]]  # each takes its own type of message
 
@@ -50,14 +50,15 @@ class Identity:
 class Core:
     """One node's decisions."""
 
-    def __init__(self, me: Identity, capabilities: Capabilities, rng: Random) -> None:
+    def __init__(self, me: Identity, capabilities: Capabilities, rng: Random, *, kv: KvFormat = "f16") -> None:
+        """`kv` is how the sessions that begin here keep keys and values, on every device that takes part."""
         self.me = me.peer
         self.capabilities = capabilities
         self.members = Membership(me.peer, me.boot, me.name)
         self.ledger = Ledger(capabilities.memory_bytes)
         self.shards = Shards(me.peer, self.ledger)
         self.stage_sessions = StageSessions(me.peer, self.ledger, self.shards)
-        self.placer = Placer(me.peer, self, rng, me.first_epoch)
+        self.placer = Placer(me.peer, self, rng, first_epoch=me.first_epoch, kv=kv)
         self.sessions = Sessions(me.peer, self.placer)
         self.held: dict[tuple[PeerId, ModelId], frozenset[Part]] = {}
         self._advertised_at = -NEVER

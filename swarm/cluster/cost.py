@@ -21,7 +21,7 @@ adds two collectives a layer, an expert cache adds the missed bytes over the dis
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from swarm.cluster.pipeline import Stage, hops
 from swarm.parts import EMBED, Part, parts_of
@@ -42,10 +42,11 @@ class LayerCost:
 
     dense_bytes: int  # read at every step: attention, norms, router, shared expert, dense FFN
     macs: int  # multiply-adds per token
-    kv_bytes: int  # per token of context
+    kv_bytes: int  # per token of context, as f16 unless the model's cost is of another format (`kept_as`)
     expert_bytes: int = 0  # all routed experts
     expert_share: float = 0.0  # experts used per token / experts
     context_macs: int = 0  # attention: multiply-adds per token and position of context
+    kv_q8_0_bytes: int = 0  # as kv_bytes, kept as q8_0; 0 where that cannot be
 
     @property
     def weight_bytes(self) -> int:
@@ -74,6 +75,14 @@ class ModelCost:
     @property
     def weight_bytes(self) -> int:
         return self.embed_bytes + self.head_bytes + sum(layer.weight_bytes for layer in self.layers)
+
+    def kept_as(self, kv: str) -> ModelCost | None:
+        """The same with keys and values kept in that format; None where they cannot be."""
+        if kv == "f16":
+            return self
+        if kv != "q8_0" or not all(layer.kv_q8_0_bytes for layer in self.layers):
+            return None
+        return replace(self, layers=tuple(replace(layer, kv_bytes=layer.kv_q8_0_bytes) for layer in self.layers))
 
     def part_bytes(self, part: Part) -> int:
         if part.is_layer:

@@ -60,7 +60,10 @@ class Unload(Effect):
 
 
 class OpenKv(Effect):
-    """KV for layers [first, end) with room for `context` tokens; what is there is cut to the first `keep` positions."""
+    """KV for layers [first, end) with room for `context` tokens; what is there is cut to the first `keep` positions.
+
+    `kv` is how keys and values are kept: f16 or q8_0.
+    """
 
     session: SessionId
     model: ModelId
@@ -68,6 +71,7 @@ class OpenKv(Effect):
     end: int
     context: int
     keep: int
+    kv: str = "f16"
 
 
 class DropKv(Effect):

@@ -39,7 +39,6 @@ from swarm.wire.records import KvFormat, Placement, Shard
 
 KEEP_SLACK = 1.10  # a new layout must be so much faster before the current one is given up
 ADOPT_SLACK = 1.25  # another author's layout may be so much slower than our best: sharing saves memory and loading
-KV_TYPE: KvFormat = "f16"
 
 
 class World(Protocol):
@@ -111,8 +110,10 @@ class Placing:
 class Placer:
     """The placings of all models that sessions of this node need."""
 
-    def __init__(self, me: PeerId, world: World, rng: Random, first_epoch: int) -> None:
+    def __init__(self, me: PeerId, world: World, rng: Random, *, first_epoch: int, kv: KvFormat = "f16") -> None:
+        """`kv` is how the sessions of these placements keep keys and values, on every stage."""
         self.me = me
+        self.kv = kv
         self.world = world
         self.rng = rng
         self.epoch = first_epoch
@@ -174,7 +175,7 @@ class Placer:
     # --- events
 
     def model_known(self, model: ModelId, cost: ModelCost, now: float) -> list[Effect]:
-        self.models[model] = cost
+        self.models[model] = cost.kept_as(self.kv) or cost  # who asks for a session sees to it that they can be
         placing = self.placings.get(model)
         return (
             self._replan(placing, now) if placing is not None and placing.state is State.IDLE and placing.wanted else []
@@ -337,7 +338,7 @@ class Placer:
 
     def _offer(self, placing: Placing, best: Plan, pipeline: Pipeline, now: float) -> list[Effect]:
         placing.placement = Placement(
-            placing.model, self.next_epoch(), self.me, placing.context, KV_TYPE, pipeline.shards
+            placing.model, self.next_epoch(), self.me, placing.context, self.kv, pipeline.shards
         )
         self._enter(placing, State.OFFERING)
         placing.plan, placing.no_plan, placing.took, placing.asked_at = best, None, set(), now

@@ -72,6 +72,11 @@ class Shards:
         """Weights that some placement needs."""
         return {part for claim in self._claims() for part in claim.parts}
 
+    def model_of(self, placement: Placement) -> ModelCost | None:
+        """What the model costs that placement; None when it is not known, or its KV cannot be kept as it wants."""
+        model = self.models.get(placement.model)
+        return model.kept_as(placement.kv) if model is not None else None
+
     def missing_for_kv(self, n_bytes: int) -> int:
         """Bytes that are missing for so much more KV beside all promised weights and running sessions."""
         return self.ledger.running_bytes() + n_bytes + self._weight_bytes(self.needed()) - self.ledger.total_bytes
@@ -100,6 +105,8 @@ class Shards:
         shard = Pipeline.of(placement).shard_of(self.me)
         if shard is None or not _is_sane(shard, self.models[placement.model]):
             return [_refuse(placement, "the offer has no shard that this device can hold")]
+        if self.model_of(placement) is None:
+            return [_refuse(placement, f"keys and values of this model cannot be kept as {placement.kv}")]
         return self._consider(self._claim(placement, shard, now), now)
 
     def commit(self, message: PlacementCommit, now: float) -> list[Effect]:
@@ -179,7 +186,8 @@ class Shards:
         return sum(self.models[model].part_bytes(part) for model, part in parts)
 
     def _claim(self, placement: Placement, shard: Shard, now: float) -> Claim:
-        model = self.models[placement.model]
+        model = self.model_of(placement)
+        assert model is not None
         parts = frozenset((placement.model, p) for p in model.parts(shard.layer_start, shard.layer_end))
         context = min(placement.context, MIN_CONTEXT)
         kv = model.stage_kv_bytes(shard.layer_start, shard.layer_end, context)

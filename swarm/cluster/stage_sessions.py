@@ -98,6 +98,7 @@ class RingPlace(Value):
     after: PeerId | None  # None: this is the last stage
     ring_first: PeerId
     ring_last: PeerId
+    kv: str = "f16"  # how keys and values are kept
 
     @classmethod
     def of(cls, claim: Claim) -> RingPlace:
@@ -114,6 +115,7 @@ class RingPlace(Value):
             after=after.leader.peer if after is not None else None,
             ring_first=pipeline.first.leader.peer,
             ring_last=pipeline.last.leader.peer,
+            kv=claim.placement.kv,
         )
 
     @property
@@ -159,7 +161,8 @@ class StageSessions:
     ) -> tuple[list[Effect], SessionReply]:
         place = RingPlace.of(claim)
         have = self._kept(before, place, message)
-        model = self.shards.models[message.model]
+        model = self.shards.model_of(claim.placement)
+        assert model is not None
         n_bytes = model.stage_kv_bytes(place.first, place.end, message.context)
         room, missing = self._reserve(claim, message.session, n_bytes, now)
         if missing > 0:
@@ -169,13 +172,15 @@ class StageSessions:
         self.sessions.pop(message.session, None)
         self.sessions[message.session] = StageSession(message, place, have, have, ids, answered=reply)
         self._forget_oldest()
-        opened = OpenKv(message.session, message.model, place.first, place.end, message.context, have)
+        opened = OpenKv(message.session, message.model, place.first, place.end, message.context, have, place.kv)
         return [*room, opened], reply
 
     def _kept(self, before: StageSession | None, place: RingPlace, message: SessionOpen) -> int:
         """Positions of KV here that are still true for the new epoch."""
         entry = self.ledger.kv.get(message.session)
-        if before is None or entry is None or (entry.first, entry.end) != (place.first, place.end):
+        if before is None or before.place.kv != place.kv or entry is None:
+            return 0
+        if (entry.first, entry.end) != (place.first, place.end):
             return 0
         return min(message.keep, before.done) if before.open.model == message.model else 0
 

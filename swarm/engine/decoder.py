@@ -70,10 +70,10 @@ class Decoder:
         self._output = weights.matrices.get((OUTSIDE_LAYERS, Role.LM_HEAD))
         self._output_norm = weights.vectors.get((OUTSIDE_LAYERS, Role.OUTPUT_NORM))
 
-    def new_kv(self, capacity: int | None = None) -> _native.KvCache:
-        """An empty KV cache for the shard's layers. Memory is taken as positions fill."""
+    def new_kv(self, capacity: int | None = None, kind: str = "") -> _native.KvCache:
+        """An empty KV cache for the shard's layers, of the decoder's kind or another. Memory is taken as it fills."""
         positions = min(capacity or self.context, self.context)
-        return _native.KvCache(self.dims, len(self.weights.layers), positions, self.kv_kind)
+        return _native.KvCache(self.dims, len(self.weights.layers), positions, kind or self.kv_kind)
 
     def forward(self, ids: Sequence[int] | I32, kv: _native.KvCache) -> F32:
         """Append `ids`; return the logits float32 (vocab,) after the last one."""

@@ -68,6 +68,7 @@ class _Kv:
     model: ModelId
     first: int
     end: int
+    kind: str
     cache: _native.KvCache
 
 
@@ -156,10 +157,11 @@ class ComputeWorker:
 
     def _open_kv(self, effect: OpenKv) -> None:
         kv = self._kv.get(effect.session)
-        if kv is None or (kv.model, kv.first, kv.end) != (effect.model, effect.first, effect.end):
+        wanted = (effect.model, effect.first, effect.end, effect.kv)
+        if kv is None or (kv.model, kv.first, kv.end, kv.kind) != wanted:
             self._kv.pop(effect.session, None)  # before the new one takes memory
             decoder = self._decoder(effect.model, effect.first, effect.end, effect.context)
-            kv = _Kv(effect.model, effect.first, effect.end, decoder.new_kv(effect.context))
+            kv = _Kv(*wanted, decoder.new_kv(effect.context, effect.kv))
             self._kv[effect.session] = kv
         kv.cache.truncate(min(effect.keep, kv.cache.length))
         if kv.cache.capacity < effect.context:

@@ -49,7 +49,7 @@ class Holdings:
             in_use=self._models_in_use,
             banned=self._on_ban,
         )
-        self.library = Library(around, Random(secrets.randbits(64)), "f16")
+        self.library = Library(around, Random(secrets.randbits(64)))
         self._driver = driver
         self._background = background
         self._store = store

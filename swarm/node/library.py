@@ -93,12 +93,11 @@ class Entry:
 class Library:
     """Finds models by name, here and on peers, and gets to know them."""
 
-    def __init__(self, around: Around, rng: Random, kv: str) -> None:
+    def __init__(self, around: Around, rng: Random) -> None:
         self.fetcher = Fetcher(around, rng)
         self.known: dict[ModelId, KnownModel] = {}
         self._store: ChunkStore = around.store
         self._run_io = around.run_io
-        self._kv = kv
         self._learning: SharedWork[ModelId, KnownModel] = SharedWork()
         self._importing: SharedWork[Path, ModelId] = SharedWork()
 
@@ -150,4 +149,4 @@ class Library:
     def _read(self, model: ModelId) -> KnownModel:
         source = self._store.open(model)
         spec = spec_from_gguf(source.metadata, source.tensors)
-        return KnownModel(source, spec, model_cost(slug(source.name), spec, source.tensors, self._kv))
+        return KnownModel(source, spec, model_cost(slug(source.name), spec, source.tensors))

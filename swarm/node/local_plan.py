@@ -15,7 +15,7 @@ from swarm.models.sizes import context_of
 from swarm.node import measure
 from swarm.node.home import Home
 from swarm.node.model_cost import model_cost
-from swarm.node.plan import Json, default_plan_context, plan_json
+from swarm.node.plan import Json, cost_as_kept, default_plan_context, plan_json
 from swarm.parts import all_parts
 from swarm.store.gguf import open_gguf
 from swarm.store.importing import model_name
@@ -34,7 +34,7 @@ def _plan(path: Path, settings: config.Settings, add: Sequence[str], context: in
     capabilities = measure.capabilities(home, settings, settings.threads or kernels.threads())
     with open_gguf(path) as file:
         spec = spec_from_gguf(file.metadata, file.tensors)
-        cost = model_cost(slug(model_name(file)), spec, file.tensors)
+        cost = cost_as_kept(model_cost(slug(model_name(file)), spec, file.tensors), spec, settings.kv)
     context_of(spec, context)  # raises ConfigError for more than it was made for
     mine = Device(
         id=PeerId("0" * 32),

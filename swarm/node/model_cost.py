@@ -7,16 +7,16 @@ from collections.abc import Mapping
 from swarm.cluster.cost import LayerCost, ModelCost
 from swarm.engine.weights import MATRICES, packed_bytes
 from swarm.models.header import TensorEntry
-from swarm.models.sizes import kv_bytes_per_token
+from swarm.models.sizes import kv_bytes_per_token, kv_kinds
 from swarm.models.spec import EXPERT_ROLES, ModelSpec, NeededTensor, tensors_needed
 from swarm.parts import EMBED, LM_HEAD, Part
 
 F32_BYTES = 4  # vectors (norms, biases) are kept as floats
 
 
-def model_cost(name: str, spec: ModelSpec, tensors: Mapping[str, TensorEntry], kv: str = "f16") -> ModelCost:
+def model_cost(name: str, spec: ModelSpec, tensors: Mapping[str, TensorEntry]) -> ModelCost:
     """The cost of every part of a model."""
-    kv_bytes = kv_bytes_per_token(spec, kv.upper(), n_layers=1)
+    kv_bytes = {kind: kv_bytes_per_token(spec, kind.upper(), n_layers=1) for kind in kv_kinds(spec, ("f16", "q8_0"))}
     return ModelCost(
         name=name,
         layers=tuple(_layer(layer, spec, tensors, kv_bytes) for layer in range(spec.n_layers)),
@@ -27,7 +27,7 @@ def model_cost(name: str, spec: ModelSpec, tensors: Mapping[str, TensorEntry], k
     )
 
 
-def _layer(layer: int, spec: ModelSpec, tensors: Mapping[str, TensorEntry], kv_bytes: int) -> LayerCost:
+def _layer(layer: int, spec: ModelSpec, tensors: Mapping[str, TensorEntry], kv_bytes: Mapping[str, int]) -> LayerCost:
     needed = tensors_needed(spec, [Part(layer)])
     experts = [need for need in needed if need.role in EXPERT_ROLES]
     dense = [need for need in needed if need.role not in EXPERT_ROLES]
@@ -38,10 +38,11 @@ def _layer(layer: int, spec: ModelSpec, tensors: Mapping[str, TensorEntry], kv_b
     return LayerCost(
         dense_bytes=_bytes(dense, tensors),
         macs=macs,
-        kv_bytes=kv_bytes,
+        kv_bytes=kv_bytes["f16"],
         expert_bytes=_bytes(experts, tensors),
         expert_share=share,
         context_macs=2 * spec.n_heads * spec.head_dim,
+        kv_q8_0_bytes=kv_bytes.get("q8_0", 0),
     )
 
 

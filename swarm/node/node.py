@@ -21,6 +21,7 @@ import msgspec
 from swarm import config, kernels, limits
 from swarm.cluster import effects as fx
 from swarm.cluster.core import Core, Identity
+from swarm.cluster.planner import Demand
 from swarm.net import events as net
 from swarm.net.inbox import Inbox
 from swarm.net.transport import Transport
@@ -87,7 +88,7 @@ class Node:
         me = self.transport.me
         self.peer = me.peer
         identity = Identity(me.peer, me.boot, options.name, first_epoch=int(time.time()))
-        core = Core(identity, capabilities, Random(secrets.randbits(64)))
+        core = Core(identity, capabilities, Random(secrets.randbits(64)), kv=self.settings.kv)
         self._driver = driver = Driver(core, self.background)
         self._began_at = driver.now
         self._meters = Meters()
@@ -206,7 +207,8 @@ class Node:
         """Where a model would run, with made-up devices if wanted."""
         known = await self.find(model)
         tokens = context or plan.default_plan_context(known.spec.context_length, self.settings.context)
-        return await plan.plan_model(self._driver, known, add, tokens, self.background.run_io)
+        demand = Demand(plan.cost_as_kept(known.cost, known.spec, self.settings.kv), tokens)
+        return await plan.plan_model(self._driver, known.id, demand, add, self.background.run_io)
 
     def doctor(self) -> list[Json]:
         """What is wrong between this device and the others."""

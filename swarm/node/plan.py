@@ -5,28 +5,37 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict
 
-from swarm.cluster.cost import LinkSpeed
+from swarm.cluster.cost import LinkSpeed, ModelCost
 from swarm.cluster.devices import WIRED, with_added
 from swarm.cluster.explain import explain
 from swarm.cluster.planner import Demand, NoPlan, Plan, plan
+from swarm.models.sizes import kv_bytes_per_token
+from swarm.models.spec import ModelSpec
 from swarm.node.driver import Driver
 from swarm.node.fetch import RunIo
-from swarm.node.library import KnownModel
-from swarm.wire.ids import PeerId
+from swarm.wire.ids import ModelId, PeerId
 
 Json = dict[str, object]
 PLANNED_CONTEXT = 2048
 
 
-async def plan_model(driver: Driver, known: KnownModel, add: Sequence[str], context: int, run_io: RunIo) -> Json:
-    """Where a model would run, with made-up devices if wanted; `context` is in tokens."""
-    there = driver.read(lambda core: core.devices(known.id, driver.now))
+async def plan_model(driver: Driver, model: ModelId, demand: Demand, add: Sequence[str], run_io: RunIo) -> Json:
+    """Where a model would run, with made-up devices if wanted."""
+    there = driver.read(lambda core: core.devices(model, driver.now))
     real = {device.id for device in there}
 
     def link(a: PeerId, b: PeerId) -> LinkSpeed | None:
         return driver.read(lambda core: core.link(a, b)) if a in real and b in real else WIRED
 
-    return plan_json(await run_io(plan, Demand(known.cost, context), with_added(there, add), link))
+    return plan_json(await run_io(plan, demand, with_added(there, add), link))
+
+
+def cost_as_kept(cost: ModelCost, spec: ModelSpec, kv: str) -> ModelCost:
+    """The cost with keys and values kept in that format; raise ConfigError where they cannot be."""
+    kv_bytes_per_token(spec, kv.upper())
+    kept = cost.kept_as(kv)
+    assert kept is not None
+    return kept
 
 
 def default_plan_context(context_length: int, wanted: int) -> int:

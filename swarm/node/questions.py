@@ -14,7 +14,7 @@ from swarm.cluster.membership import Health
 from swarm.cluster.pipeline import Pipeline
 from swarm.cluster.session import Phase
 from swarm.config import Settings
-from swarm.models.sizes import context_of
+from swarm.models.sizes import context_of, kv_bytes_per_token
 from swarm.node.answer import Answer, Port, Question, Reading
 from swarm.node.background import Background
 from swarm.node.driver import Driver
@@ -71,6 +71,7 @@ class Questions:
     async def ask(self, question: Question) -> Answer:
         """Begin an answer; raise SwarmError when the model is not to be had or the question cannot be used."""
         known = await self._holdings.know(await self.find(question.model))
+        kv_bytes_per_token(known.spec, self._settings.kv.upper())  # says why, when they cannot be kept so
         prompt = await self._background.run_io(prompt_of, known, question)
         context = context_of(known.spec, self._settings.context)
         check_fits(prompt.ids, context)

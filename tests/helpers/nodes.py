@@ -225,14 +225,19 @@ class Swarm(AbstractContextManager["Swarm"]):
         *,
         model: Path | None = None,
         context: int = 0,
+        kv: Sequence[str] = (),
         settle: bool = True,
         lan: Lan | None = None,
     ) -> None:
-        """`lan`: node i runs on host i + 1 and finds the others by itself; without it all are on loopback."""
+        """`kv`: the setting of each node, where it is not f16.
+
+        `lan`: node i runs on host i + 1 and finds the others by itself; without it all are on loopback.
+        """
         self.lan = lan
         self.folder = folder
         self.key = written(new_swarm_key())
         self.context = context
+        self.kv = kv
         self.nodes: list[NodeProcess] = []
         self.memories = memories
         self.model_file = model
@@ -279,6 +284,7 @@ class Swarm(AbstractContextManager["Swarm"]):
             command += ["--no-discovery", "--port", str(free_port()), "--api-port", str(free_port())]
             command += ["--peer", f"127.0.0.1:{self.nodes[0].port}"] if self.nodes else []
         env = {**os.environ, "SWARM_MODELS_DIR": str(self.folder / "models"), "HOME": str(self.folder)}
+        env |= {"SWARM_KV": self.kv[len(self.nodes)]} if len(self.nodes) < len(self.kv) else {}
         node = NodeProcess(name, home, command, env, namespace)
         self.nodes.append(node)
         node.start()

@@ -20,9 +20,9 @@ MAX_TOKENS = 60
 FAMILIES = ("llama", "llama-tied", "chatglm", "glm4", "intellect3", "qwen3", "qwen3moe")
 
 
-def alone(path: Path, max_tokens: int = MAX_TOKENS) -> list[int]:
+def alone(path: Path, max_tokens: int = MAX_TOKENS, kv: str = "f16") -> list[int]:
     """The ids that one device generates."""
-    model = swarm.load(path, threads=1, context=CONTEXT)
+    model = swarm.load(path, threads=1, context=CONTEXT, kv=kv)
     params = SamplingParams(temperature=0.9, top_p=0.95, seed=7, presence_penalty=0.5)
     generation = model.chat(QUESTION, max_tokens=max_tokens, params=params)
     assert generation.text or generation.thinking_text
@@ -69,3 +69,18 @@ def test_unequal_nodes_answer_what_one_answers_with_real_weights(tmp_path: Path,
     assert [answer.error for answer in heard] == [""] * 2
     assert all(answer.tokens == expected for answer in heard)
     assert all(held.values()) and max(held.values()) < 30, "everybody took part, nobody held the whole model"
+
+
+def test_keys_and_values_are_kept_as_the_entry_node_says(tmp_path: Path, real_model: Path) -> None:
+    """On every stage of its sessions, whatever the others' setting is; the planner counts their bytes."""
+    cost = cost_of(real_model).kept_as("q8_0")
+    assert cost is not None
+    memories = [size + 2_000_000 for size in memories_for(cost, (22, 8), CONTEXT)]
+    with Swarm(tmp_path / "swarm", memories, model=real_model, context=CONTEXT, kv=("q8_0", "f16")) as nodes:
+        eighths, halves = (node.ask(body(nodes.model)) for node in nodes.nodes)
+        held = layers_held(nodes.nodes[0].status())
+    print(held)
+    assert (eighths.error, halves.error) == ("", "") and all(held.values())
+    assert eighths.tokens == alone(real_model, kv="q8_0")
+    assert halves.tokens == alone(real_model, kv="f16")
+    assert eighths.tokens != halves.tokens

@@ -101,3 +101,13 @@ def test_parts_count_the_embedding_and_the_head() -> None:
     assert list(MODEL.parts(0, 3)) == [EMBED, Part(0), Part(1), Part(2)]
     assert list(MODEL.parts(3, 10)) == [*map(Part, range(3, 10)), LM_HEAD]
     assert MODEL.stage_weight_bytes(0, 10) == MODEL.weight_bytes == 1_130_000_000
+
+
+def test_a_cost_follows_how_keys_and_values_are_kept() -> None:
+    model = ModelCost("m", (LayerCost(10, 1, 32, kv_q8_0_bytes=17), LayerCost(10, 1, 64, kv_q8_0_bytes=34)), 5, 5, 8, 1)
+    eighths = model.kept_as("q8_0")
+    assert eighths is not None and model.kept_as("f16") is model
+    assert (model.stage_kv_bytes(0, 2, 100), eighths.stage_kv_bytes(0, 2, 100)) == (9600, 5100)
+    assert eighths.weight_bytes == model.weight_bytes
+    assert model.kept_as("q4_0") is None
+    assert ModelCost("m", (LayerCost(10, 1, 32),), 5, 5, 8, 1).kept_as("q8_0") is None, "heads of another size"

@@ -56,7 +56,7 @@ def world() -> FakeWorld:
 
 @pytest.fixture
 def placer(world: FakeWorld) -> Placer:
-    placer = Placer(ME, world, Random(1), 1)
+    placer = Placer(ME, world, Random(1), first_epoch=1)
     placer.model_known(MODEL, COST, 0.0)
     return placer
 
@@ -94,7 +94,7 @@ def test_a_need_is_offered_committed_to_all_and_ready_when_all_are(placer: Place
 
 
 def test_an_unknown_model_is_looked_up_first(world: FakeWorld) -> None:
-    placer = Placer(ME, world, Random(1), 1)
+    placer = Placer(ME, world, Random(1), first_epoch=1)
     assert placer.need(MODEL, 10, 0.0) == [LookUp(MODEL)]
     assert sent(placer.model_known(MODEL, COST, 1.0), PlacementOffer)
 

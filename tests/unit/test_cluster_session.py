@@ -330,7 +330,8 @@ class ReadyPlacer(Placer):
     """Has one placement, and it is ready."""
 
     def __init__(self) -> None:
-        super().__init__(ME, Core(Identity(ME, BootId("1" * 16), "me"), capabilities(1, 1e6), Random(1)), Random(1), 1)
+        world = Core(Identity(ME, BootId("1" * 16), "me"), capabilities(1, 1e6), Random(1))
+        super().__init__(ME, world, Random(1), first_epoch=1)
         self.placings[MODEL] = Placing(MODEL, 100, State.READY, GROUPS)
 
     def need(self, model: ModelId, context: int, now: float) -> list[Effect]:

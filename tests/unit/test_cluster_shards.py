@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from swarm import limits
@@ -197,3 +199,18 @@ def test_weights_stay_as_a_cache_until_room_is_needed() -> None:
     assert s.ledger.used_bytes == 450
     effects = load(s, placement(2, 0, 4))
     assert not [e for e in effects if isinstance(e, Load)], "they are still here"
+
+
+def test_room_is_kept_for_keys_and_values_as_the_offer_wants_them() -> None:
+    layers = (LayerCost(100, 1, 32, kv_q8_0_bytes=17),) * 8
+    for kv, n_bytes in (("f16", 32), ("q8_0", 17)):
+        s = Shards(ME, Ledger(450 + 4 * 10 * n_bytes))
+        s.model_known(MODEL, replace(COST, layers=layers), 0.0)
+        assert answer(s.offer(PlacementOffer(replace(placement(1, 0, 4), kv=kv)), 0.0)).accepted, kv
+        s.ledger.total_bytes -= 1
+        assert answer(s.offer(PlacementOffer(replace(placement(2, 0, 4), kv=kv)), 0.0)).missing_bytes == 1, kv
+
+
+def test_a_device_that_cannot_keep_keys_and_values_so_says_so() -> None:
+    refused = answer(shards(1000).offer(PlacementOffer(replace(placement(1, 0, 4), kv="q8_0")), 0.0))
+    assert not refused.accepted and refused.text == "keys and values of this model cannot be kept as q8_0"

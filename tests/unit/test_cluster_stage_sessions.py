@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from swarm import limits
@@ -378,3 +380,17 @@ def test_a_leader_sends_to_the_next_leader_and_a_follower_takes_no_activations()
 def test_a_follower_answers_probes() -> None:
     ((to, message),) = sent(opened_in_group(MIDDLE).probe(ENTRY, SessionProbe(S1, 2)))
     assert to == ENTRY and isinstance(message, SessionProbed) and not message.busy
+
+
+def test_a_session_keeps_keys_and_values_as_its_placement_says() -> None:
+    ledger = Ledger(50_000)
+    shards = Shards(FIRST, ledger)
+    shards.model_known(MODEL, replace(COST, layers=(LayerCost(100, 1, 32, kv_q8_0_bytes=17),) * 6), 0.0)
+    placement = Placement(MODEL, 1, ENTRY, 100, "q8_0", RING)
+    shards.offer(PlacementOffer(placement), 0.0)
+    for effect in shards.commit(PlacementCommit(placement), 0.0):
+        if isinstance(effect, Load):
+            shards.parts_loaded(effect.ticket, 0.0)
+    effects = StageSessions(FIRST, ledger, shards).open(ENTRY, opening(), 0.0)
+    assert [e.kv for e in effects if isinstance(e, OpenKv)] == ["q8_0"]
+    assert ledger.kv[S1].n_bytes == 2 * 17 * 100

@@ -84,7 +84,7 @@ def holding(name: str, digit: str, have: int = 4) -> ModelHolding:
 
 def library(*holdings: ModelHolding) -> Library:
     around: Any = SimpleNamespace(store=SimpleNamespace(holdings=lambda: list(holdings)), run_io=None)
-    return Library(around, None, "f16")  # type: ignore[arg-type]
+    return Library(around, None)  # type: ignore[arg-type]
 
 
 def test_a_model_is_found_by_its_name_or_a_beginning_of_it() -> None:
