@@ -193,7 +193,7 @@ class _SilenceWatch:
 
 def _quiet(event: Note | Reading) -> Json:
     if isinstance(event, Note):
-        return {"note": event.text}
+        return {"note": event.text, "kind": event.kind.value}
     return {"reading": [event.done, event.total]}
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 Progress = Callable[[int, int], None]
 SILENCE_S = 60.0  # the node writes at least a comment every ten seconds
-LOADING = "loading the model"  # said at every beginning; of interest only while nothing has come
+ROUTINE = ("loading", "goes_on")  # kinds of notes that are of interest only while nothing has come
 
 
 class RemoteModel:
@@ -158,7 +158,7 @@ class RemoteAnswer:
         if "reading" in value:
             if self._progress is not None:
                 self._progress(*value["reading"])
-        elif not (begun and value["note"] in ("", LOADING)):
+        elif not (begun and value["kind"] in ROUTINE):
             self._say(value["note"], begun)
 
     def _figures(self, value: dict[str, Any]) -> None:

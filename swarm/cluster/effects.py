@@ -130,11 +130,21 @@ class Ended(Effect):
     missing_bytes: int = 0  # of memory, when that is why
 
 
+class NoticeKind(StrEnum):
+    """What a quiet line is about, for programs."""
+
+    WAITS = "waits"  # for devices, memory or a free place
+    LOADING = "loading"  # said at every beginning: of interest only while nothing has come
+    CHANGED = "changed"  # it goes on with other devices
+    GOES_ON = "goes_on"  # nothing is in its way any more
+
+
 class Notice(Effect):
     """One quiet line for the reader of an answer: why it waits, or what changed. Empty: it goes on."""
 
     session: SessionId
     text: str
+    kind: NoticeKind = NoticeKind.WAITS
 
 
 class Log(Effect):

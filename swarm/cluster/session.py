@@ -37,7 +37,7 @@ from enum import Enum
 
 from swarm import limits
 from swarm.answers import PIPELINED_PREFILL_BATCH, EndReason
-from swarm.cluster.effects import NEVER, Effect, Emit, Ended, Log, Notice, Send
+from swarm.cluster.effects import NEVER, Effect, Emit, Ended, Log, Notice, NoticeKind, Send
 from swarm.cluster.pipeline import NOBODY, Pipeline
 from swarm.cluster.placement import Placer, State
 from swarm.units import size_text
@@ -214,16 +214,20 @@ class Sessions:
         if session.phase is not Phase.PLACING:
             return []
         if ready is None:
-            return self._say(session, self._why_waiting(session))
+            return self._say_why(session)
         if now < session.retry_at:
             return []
         return self._open(session, ready, now)
 
-    def _why_waiting(self, session: Session) -> str:
+    def _say_why(self, session: Session) -> list[Effect]:
+        """Why it has no placement yet."""
         placing = self.placer.placings[session.ask.model]
         if placing.state is State.BACKOFF:
-            return "waiting for devices: " + placing.trouble if placing.trouble else "waiting for devices"
-        return "loading the model" if placing.state is State.LOADING else ""
+            trouble = f": {placing.trouble}" if placing.trouble else ""
+            return self._say(session, f"waiting for devices{trouble}")
+        if placing.state is State.LOADING:
+            return self._say(session, "loading the model", NoticeKind.LOADING)
+        return self._say(session, "")
 
     def _park(self, session: Session, now: float) -> list[Effect]:
         placing = self.placer.placings[session.ask.model]
@@ -498,12 +502,12 @@ class Sessions:
 
     # --- within
 
-    def _say(self, session: Session, text: str) -> list[Effect]:
+    def _say(self, session: Session, text: str, kind: NoticeKind = NoticeKind.WAITS) -> list[Effect]:
         """One quiet line, when it changes."""
         if text == session.notice:
             return []
         session.notice = text
-        return [Notice(session.id, text)]
+        return [Notice(session.id, text, kind if text else NoticeKind.GOES_ON)]
 
     def _current(self, sender: PeerId, key: SessionId, epoch: int, phase: Phase) -> Session | None:
         session = self.sessions.get(key)

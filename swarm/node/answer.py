@@ -13,7 +13,7 @@ from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequenc
 from dataclasses import dataclass, field
 
 from swarm.answers import EndReason, Meter, Piece, Stats
-from swarm.cluster.effects import Effect, Emit, Ended, Notice
+from swarm.cluster.effects import Effect, Emit, Ended, Notice, NoticeKind
 from swarm.cluster.session import AnswerRequest
 from swarm.engine.sampling import SamplingParams
 from swarm.errors import DoesNotFit, SwarmError, SwarmNetworkError
@@ -47,6 +47,7 @@ class Note:
     """One quiet line: why the answer waits, or what changed. Empty: it goes on."""
 
     text: str
+    kind: NoticeKind
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +132,7 @@ class Answer:
                     for piece in self._on_token(event.token):
                         yield piece
                 elif isinstance(event, Notice):
-                    yield Note(event.text)
+                    yield Note(event.text, event.kind)
                 elif isinstance(event, (Reading, Pulse)):
                     yield event
                 elif isinstance(event, Ended) and event.missing_bytes and not self.tokens and self._port.is_settling():

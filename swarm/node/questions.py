@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from swarm.cluster.core import Core
-from swarm.cluster.effects import Emit, Ended, Notice
+from swarm.cluster.effects import Emit, Ended, Notice, NoticeKind
 from swarm.cluster.membership import Health
 from swarm.cluster.pipeline import Pipeline
 from swarm.cluster.session import Phase
@@ -143,7 +143,7 @@ class Questions:
             lambda core: [core.members.name_of(p) for p in used if p not in peers and not _is_well(core, p)]
         )
         if names:
-            answer.deliver(Notice(answer.session, going_on(names, len(peers))))
+            answer.deliver(Notice(answer.session, going_on(names, len(peers)), NoticeKind.CHANGED))
 
     def _tell_reading(self, answer: Answer, session: _Running) -> None:
         if answer.tokens or session.done >= session.goal or self._read.get(answer.session) == session.done:
