@@ -18,10 +18,11 @@ from swarm.node.event_log import EventLog
 from swarm.node.fetch import Around
 from swarm.node.library import KnownModel, Library
 from swarm.node.outbox import Outbox
+from swarm.node.routes import Routes
 from swarm.parts import Part
 from swarm.store.chunks import ChunkStore
 from swarm.wire.ids import ModelId, PeerId
-from swarm.wire.messages import Catalog
+from swarm.wire.messages import Catalog, ChunkReply, Have, ManifestReply
 
 Bits = npt.NDArray[np.bool_]
 
@@ -93,7 +94,15 @@ class Holdings:
 
     # --- what peers say
 
-    def on_catalog(self, peer: PeerId, message: Catalog) -> None:
+    def take_messages(self, routes: Routes) -> None:
+        """What peers tell of their models, and what they send of them."""
+        fetcher = self.library.fetcher
+        routes.take(Catalog, self._on_catalog)
+        routes.take_framed(ManifestReply, fetcher.manifest_piece)
+        routes.take_framed(Have, fetcher.have)
+        routes.take_framed(ChunkReply, fetcher.chunk)
+
+    def _on_catalog(self, peer: PeerId, message: Catalog) -> None:
         """A peer told what it has."""
         before = self.library.fetcher.catalogs.get(peer, {})
         self.library.fetcher.catalog(peer, message.models)

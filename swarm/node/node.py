@@ -41,6 +41,7 @@ from swarm.node.outbox import Outbox
 from swarm.node.peers import Peers
 from swarm.node.provide import Provider
 from swarm.node.questions import Questions
+from swarm.node.routes import Routes
 from swarm.node.status import StatusReports
 from swarm.store.chunks import ChunkStore
 from swarm.units import rate_text
@@ -90,6 +91,7 @@ class Node:
         identity = Identity(me.peer, me.boot, options.name, first_epoch=int(time.time()))
         core = Core(identity, capabilities, Random(secrets.randbits(64)), kv=self.settings.kv)
         self._driver = driver = Driver(core, self.background)
+        self._routes = routes = Routes(driver)
         self._began_at = driver.now
         self._meters = Meters()
         self._outbox = outbox = Outbox(self.transport, self.events)
@@ -140,7 +142,9 @@ class Node:
         for kind in (fx.Compute, fx.OpenKv, fx.DropKv):
             driver.carry_out(kind, self._worker.put)
         driver.carry_out(fx.Log, self.events.core_said)
-        self._handlers = self._table()
+        for part in (self.holdings, self._provider, self.peers, self.status):
+            part.take_messages(routes)
+        routes.take(m.Heartbeat, self._on_heartbeat)
 
     @classmethod
     async def start(cls, options: Options, transport_of: TransportOf) -> Node:
@@ -244,7 +248,7 @@ class Node:
         """Something came from the transport; on the loop."""
         match event:
             case net.Received():
-                self._on_message(event)
+                self._routes.deliver(event)
             case net.PeerUp():
                 self._on_peer_up(event)
             case net.PeerDown():
@@ -259,13 +263,6 @@ class Node:
             case net.Broken(text):
                 self.events.note("bug", why=text)
                 self.background.start_anew(RESTART_S, f"a bug ended its connections ({text})")
-
-    def _on_message(self, event: net.Received) -> None:
-        handler = self._handlers.get(type(event.message))
-        if handler is not None:
-            handler(event.peer, event.message, event.frame if event.frame is not None else memoryview(b""))
-        else:
-            self._driver.act(lambda core, now: core.received(event.peer, event.message, event.frame, now))
 
     def _on_peer_up(self, event: net.PeerUp) -> None:
         self.events.note("joined", name=event.name, address=str(event.address))
@@ -284,30 +281,6 @@ class Node:
         self.events.troubles.append(event)
         self.events.note("clone", why=event.text)
         self._driver.act(lambda core, now: core.clone_seen(event.peer, core.members.name_of(event.peer), now))
-
-    def _table(self) -> dict[type[m.Message], Callable[[PeerId, m.Message, memoryview], None]]:
-        """What happens on each message that ends here (wire/routing.py)."""
-        fetcher, provider = self.library.fetcher, self._provider
-        handlers: dict[type[m.Message], Callable[[PeerId, m.Message, memoryview], None]] = {}
-
-        def on(kind: type[m.Message], handler: Callable[..., None], *, frame: bool = False) -> None:
-            handlers[kind] = handler if frame else lambda peer, message, _: handler(peer, message)
-
-        on(m.Heartbeat, self._on_heartbeat)
-        on(m.Catalog, self.holdings.on_catalog)
-        on(m.ManifestRequest, provider.manifest)
-        on(m.HaveRequest, provider.have)
-        on(m.ChunkRequest, provider.chunk)
-        on(m.ChunkCancel, provider.cancel)
-        on(m.ManifestReply, fetcher.manifest_piece, frame=True)
-        on(m.Have, fetcher.have, frame=True)
-        on(m.ChunkReply, fetcher.chunk, frame=True)
-        on(m.StatusRequest, self.status.answer_request)
-        on(m.StatusReply, self.status.take_reply)
-        on(m.LinkProbed, self.peers.link_probed)
-        on(m.Rekey, self.peers.rekey)
-        on(m.RekeyDone, self.peers.rekey_done)
-        return handlers
 
     def _on_heartbeat(self, peer: PeerId, message: m.Heartbeat) -> None:
         rtt_s = next((info.rtt_s for info in self.transport.peers() if info.peer == peer), None)

@@ -21,6 +21,7 @@ from swarm.node.driver import Driver, is_serving
 from swarm.node.event_log import EventLog
 from swarm.node.home import Home
 from swarm.node.outbox import Outbox
+from swarm.node.routes import Routes
 from swarm.wire.ids import PeerId
 from swarm.wire.messages import PROTOCOL, LinkProbe, LinkProbed, Rekey, RekeyDone
 from swarm.wire.records import Address
@@ -78,6 +79,12 @@ class Peers:
         self._probes: dict[tuple[PeerId, int], asyncio.Future[int]] = {}
         self._next_probe = 1
         self._keeping = asyncio.Lock()
+
+    def take_messages(self, routes: Routes) -> None:
+        """What peers say of links and keys."""
+        routes.take(LinkProbed, self.link_probed)
+        routes.take(Rekey, self.rekey)
+        routes.take(RekeyDone, self.rekey_done)
 
     @property
     def looks_around(self) -> bool:

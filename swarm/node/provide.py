@@ -10,6 +10,7 @@ from typing import Protocol
 from swarm import limits
 from swarm.errors import PeerBusy, SwarmError
 from swarm.node.fetch import RunIo
+from swarm.node.routes import Routes
 from swarm.store.chunks import ChunkStore
 from swarm.store.pacing import RateLimit
 from swarm.wire.codec import Buffer
@@ -44,6 +45,13 @@ class Provider:
         self._limit = RateLimit()
         self._queues: dict[PeerId, deque[ChunkRequest]] = {}
         self._tasks: dict[PeerId, asyncio.Task[None]] = {}
+
+    def take_messages(self, routes: Routes) -> None:
+        """What peers ask of the store."""
+        routes.take(ManifestRequest, self.manifest)
+        routes.take(HaveRequest, self.have)
+        routes.take(ChunkRequest, self.chunk)
+        routes.take(ChunkCancel, self.cancel)
 
     def manifest(self, peer: PeerId, message: ManifestRequest) -> None:
         """Give a piece of a manifest."""

@@ -22,6 +22,7 @@ from swarm.node.meters import Meters
 from swarm.node.outbox import Outbox
 from swarm.node.peers import Peers
 from swarm.node.provide import Provider
+from swarm.node.routes import Routes
 from swarm.wire.ids import PeerId
 from swarm.wire.messages import StatusReply, StatusRequest
 from swarm.wire.records import ModelHolding, NodeState, SessionState, Shard
@@ -60,6 +61,11 @@ class StatusReports:
         self._next_request = 1
 
     # --- peers ask, peers answer
+
+    def take_messages(self, routes: Routes) -> None:
+        """Questions of peers, and their answers."""
+        routes.take(StatusRequest, self.answer_request)
+        routes.take(StatusReply, self.take_reply)
 
     def answer_request(self, peer: PeerId, message: StatusRequest) -> None:
         """Tell a peer about this device."""

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import ast
+import asyncio
 import inspect
 import textwrap
+from pathlib import Path
 from random import Random
-from unittest.mock import MagicMock
 
 from swarm.cluster.core import Core, Identity
 from swarm.net.link_policy import LinkPolicy
-from swarm.node.node import Node
 from swarm.wire.ids import BootId, PeerId
-from swarm.wire.messages import MESSAGES, Hello, Welcome
+from swarm.wire.messages import MESSAGES, Hello, Message, Welcome
 from swarm.wire.records import Capabilities
 from swarm.wire.routing import CORE, NODE, TRANSPORT
+from tests.helpers.one_node import one_node
 
 
 def test_no_message_ends_in_two_places() -> None:
@@ -34,5 +35,9 @@ def test_the_core_knows_what_ends_in_it_and_nothing_else() -> None:
     assert core._handlers.keys() == CORE
 
 
-def test_the_node_knows_what_ends_in_it_and_nothing_else() -> None:
-    assert Node._table(MagicMock()).keys() == NODE
+def test_the_node_knows_what_ends_in_it_and_nothing_else(tmp_path: Path) -> None:
+    async def kinds() -> set[type[Message]]:
+        async with one_node(tmp_path) as node:
+            return set(node._routes.handlers)
+
+    assert asyncio.run(kinds()) == NODE
