@@ -99,3 +99,16 @@ def test_settings_are_read_without_importing_anything_heavy() -> None:
     code = "import sys, swarm.config as c; c.load(); print(sorted({'numpy', 'rich', 'minijinja'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("text", "n_bytes"), [("6GiB", 6 * 2**30), ("800MB", 800_000_000), ("64", 64), ("2 kib", 2048), ("75%", 750)]
+)
+def test_sizes_are_read_as_people_write_them(text: str, n_bytes: int) -> None:
+    assert config.parse_bytes("memory", text, of=1000) == n_bytes
+
+
+@pytest.mark.parametrize("text", ["much", "-1GB", "101%", "1 GG", "1e9", "١GB", "9" * 40])
+def test_other_sizes_are_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match="memory is"):
+        config.parse_bytes("memory", text, of=1000)

@@ -1,0 +1,24 @@
+"""The directory of a node."""
+
+from __future__ import annotations
+
+import stat
+from pathlib import Path
+
+from swarm.node.home import Home, Running
+
+
+def test_a_nodes_file_is_its_users_alone_and_goes_with_it(tmp_path: Path) -> None:
+    home = Home(tmp_path / "home")
+    home.make()
+    running = Running(7, "ab", "attic", 7417, 8642, "secret")
+    home.say_running(running)
+    assert home.running() == running
+    assert stat.S_IMODE(home.running_file.stat().st_mode) == 0o600
+    home.say_stopped(8)
+    assert home.running() == running, "another process's word does not count"
+    home.say_stopped(7)
+    assert home.running() is None
+    for text in ("", "[]", '{"pid": 1}', "{" * 5000):
+        home.running_file.write_text(text)
+        assert home.running() is None

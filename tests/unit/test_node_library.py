@@ -1,0 +1,45 @@
+"""Models by name."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from swarm.node.library import Library, slug
+from swarm.wire.ids import ModelId
+from swarm.wire.records import ModelHolding
+
+
+def holding(name: str, digit: str, have: int = 4) -> ModelHolding:
+    return ModelHolding(ModelId(digit * 64), name, 4, have, 1000)
+
+
+def library(*holdings: ModelHolding) -> Library:
+    around: Any = SimpleNamespace(store=SimpleNamespace(holdings=lambda: list(holdings)), run_io=None)
+    return Library(around, None)  # type: ignore[arg-type]
+
+
+def test_a_model_is_found_by_its_name_or_a_beginning_of_it() -> None:
+    books = library(holding("SmolLM2 135M Instruct", "a"), holding("GLM 4 9B", "b"), holding("GLM 4 32B", "c"))
+    for text in ("smollm2-135m-instruct", "SmolLM2 135M", "smollm2", "a" * 64, "aaaaaaaa"):
+        assert books.find(text) == "a" * 64, text
+    assert books.find("glm-4-9b") == "b" * 64
+    assert books.find("glm") is None, "several"
+    assert books.find("llama") is None and books.find("") is None and books.find("aaa") is None
+    assert "did you mean glm-4-9b?" in str(books.not_found("glm-4-9"))
+    assert "there is glm-4-32b, glm-4-9b, smollm2-135m-instruct" in str(books.not_found("xxxxxx"))
+
+
+def test_a_whole_copy_is_meant_before_a_broken_one_of_the_same_name() -> None:
+    books = library(holding("M", "a", 2), holding("M", "b", 4), holding("M", "c", 0))
+    assert books.find("m") == "b" * 64
+    assert [entry.n_whole for entry in books.entries()] == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("name", "word"), [("SmolLM2 135M", "smollm2-135m"), ("GLM-4.5 Air", "glm-4.5-air"), ("  ", "model"), ("../x", "x")]
+)
+def test_a_models_name_becomes_one_word(name: str, word: str) -> None:
+    assert slug(name) == word
