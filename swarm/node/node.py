@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
+from typing import cast
 
 import msgspec
 
@@ -47,7 +48,7 @@ from swarm.store.chunks import ChunkStore
 from swarm.units import rate_text
 from swarm.wire import messages as m
 from swarm.wire.ids import ModelId, PeerId
-from swarm.wire.records import Capabilities
+from swarm.wire.records import Capabilities, KvFormat
 
 TransportOf = Callable[[Inbox], Transport]
 Json = dict[str, object]
@@ -89,7 +90,8 @@ class Node:
         me = self.transport.me
         self.peer = me.peer
         identity = Identity(me.peer, me.boot, options.name, first_epoch=int(time.time()))
-        core = Core(identity, capabilities, Random(secrets.randbits(64)), kv=self.settings.kv)
+        kv = cast(KvFormat, self.settings.kv)  # config.py has checked it
+        core = Core(identity, capabilities, Random(secrets.randbits(64)), kv=kv)
         self._driver = driver = Driver(core, self.background)
         self._routes = routes = Routes(driver)
         self._began_at = driver.now

@@ -14,7 +14,7 @@ from swarm.cluster.shards import Shards
 from swarm.parts import Part, parts_of
 from swarm.wire.ids import ModelId, PeerId, SessionId
 from swarm.wire.messages import PlacementCommit, PlacementOffer, PlacementReply, ShardReady
-from swarm.wire.records import Placement, Shard
+from swarm.wire.records import KvFormat, Placement, Shard
 
 ME, LOW, HIGH = (PeerId(c * 32) for c in "5ab")
 MODEL, OTHER = ModelId("1" * 64), ModelId("2" * 64)
@@ -30,10 +30,17 @@ def shards(memory: int) -> Shards:
 
 
 def placement(
-    epoch: int, first: int, end: int, *, author: PeerId = LOW, model: ModelId = MODEL, context: int = 10
+    epoch: int,
+    first: int,
+    end: int,
+    *,
+    author: PeerId = LOW,
+    model: ModelId = MODEL,
+    context: int = 10,
+    kv: KvFormat = "f16",
 ) -> Placement:
     mine = Shard(ME, first, end, first == 0, end == 8)
-    return Placement(model, epoch, author, context, "f16", (mine,))
+    return Placement(model, epoch, author, context, kv, (mine,))
 
 
 def answer(effects: list[Effect]) -> PlacementReply:
@@ -203,14 +210,15 @@ def test_weights_stay_as_a_cache_until_room_is_needed() -> None:
 
 def test_room_is_kept_for_keys_and_values_as_the_offer_wants_them() -> None:
     layers = (LayerCost(100, 1, 32, kv_q8_0_bytes=17),) * 8
-    for kv, n_bytes in (("f16", 32), ("q8_0", 17)):
+    formats: tuple[tuple[KvFormat, int], ...] = (("f16", 32), ("q8_0", 17))
+    for kv, n_bytes in formats:
         s = Shards(ME, Ledger(450 + 4 * 10 * n_bytes))
         s.model_known(MODEL, replace(COST, layers=layers), 0.0)
-        assert answer(s.offer(PlacementOffer(replace(placement(1, 0, 4), kv=kv)), 0.0)).accepted, kv
+        assert answer(s.offer(PlacementOffer(placement(1, 0, 4, kv=kv)), 0.0)).accepted, kv
         s.ledger.total_bytes -= 1
-        assert answer(s.offer(PlacementOffer(replace(placement(2, 0, 4), kv=kv)), 0.0)).missing_bytes == 1, kv
+        assert answer(s.offer(PlacementOffer(placement(2, 0, 4, kv=kv)), 0.0)).missing_bytes == 1, kv
 
 
 def test_a_device_that_cannot_keep_keys_and_values_so_says_so() -> None:
-    refused = answer(shards(1000).offer(PlacementOffer(replace(placement(1, 0, 4), kv="q8_0")), 0.0))
+    refused = answer(shards(1000).offer(PlacementOffer(placement(1, 0, 4, kv="q8_0")), 0.0))
     assert not refused.accepted and refused.text == "keys and values of this model cannot be kept as q8_0"

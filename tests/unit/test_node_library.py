@@ -5,9 +5,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
-import pytest
-
-from swarm.node.library import Library, slug
+from swarm.node.library import Library
 from swarm.wire.ids import ModelId
 from swarm.wire.records import ModelHolding
 
@@ -36,10 +34,3 @@ def test_a_whole_copy_is_meant_before_a_broken_one_of_the_same_name() -> None:
     books = library(holding("M", "a", 2), holding("M", "b", 4), holding("M", "c", 0))
     assert books.find("m") == "b" * 64
     assert [entry.n_whole for entry in books.entries()] == [0, 1]
-
-
-@pytest.mark.parametrize(
-    ("name", "word"), [("SmolLM2 135M", "smollm2-135m"), ("GLM-4.5 Air", "glm-4.5-air"), ("  ", "model"), ("../x", "x")]
-)
-def test_a_models_name_becomes_one_word(name: str, word: str) -> None:
-    assert slug(name) == word

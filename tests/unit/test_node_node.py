@@ -14,7 +14,6 @@ from swarm.node.compute import Done
 from swarm.node.node import Node
 from swarm.wire.ids import BootId, PeerId
 from swarm.wire.records import Address, Version
-
 from tests.helpers.one_node import one_node
 
 PEER = PeerId("a" * 32)
