@@ -8,6 +8,7 @@ The node carries them out in that order. `Load` may take minutes and is answered
 from __future__ import annotations
 
 from dataclasses import field
+from enum import StrEnum
 
 from swarm.answers import EndReason
 from swarm.parts import Part

@@ -6,6 +6,7 @@ import inspect
 
 import pytest
 
+from swarm.answers import EndReason
 from swarm.cluster import effects as fx
 from swarm.wire.ids import ModelId, SessionId
 
@@ -29,4 +30,4 @@ def test_nothing_comes_after_never() -> None:
 
 
 def test_an_end_without_an_error_has_none() -> None:
-    assert fx.Ended(SessionId("b" * 32), fx.Reason.STOP) == fx.Ended(SessionId("b" * 32), fx.Reason.STOP, "", 0)
+    assert fx.Ended(SessionId("b" * 32), EndReason.STOP) == fx.Ended(SessionId("b" * 32), EndReason.STOP, "", 0)

@@ -10,7 +10,7 @@ import pytest
 
 from swarm.net import events
 from swarm.node import node as nodes
-from swarm.node.compute import Done
+from swarm.node.compute import Done, StepOutput
 from swarm.node.node import Node
 from swarm.wire.ids import BootId, PeerId
 from swarm.wire.records import Address, Version
@@ -57,7 +57,7 @@ def test_a_bug_in_a_fast_message_or_a_step_is_noted_and_ends_no_thread(tmp_path:
         async with one_node(tmp_path) as node:
             bad: Any = object()
             assert node._on_fast(bad), "taken: nothing else could do better"
-            node._on_done(Done(99, error="no memory"))
+            node._on_done(Done(99, (StepOutput(error="no memory"),)))
             return [event for _, event, _ in node.events.entries]
 
     assert asyncio.run(story()) == ["bug", "step_failed"]

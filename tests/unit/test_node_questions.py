@@ -13,7 +13,7 @@ import pytest
 from swarm import config
 from swarm.errors import ModelNotFound
 from swarm.node.library import Entry
-from swarm.node.questions import Questions, common_prefix, going_on
+from swarm.node.questions import Questions, going_on
 from swarm.wire.ids import ModelId
 
 GLM = ModelId("9" * 64)
@@ -85,7 +85,3 @@ def test_a_model_that_nobody_has_is_told_when_all_had_time_to_be_found(tmp_path:
 def test_the_quiet_line_names_who_is_gone_and_how_many_go_on() -> None:
     assert going_on(["pi-kitchen"], 2) == "pi-kitchen is gone; going on with 2 devices"
     assert going_on(["a", "b", "c"], 1) == "a, b and c are gone; going on with one device"
-
-
-def test_what_two_prompts_have_in_common() -> None:
-    assert [common_prefix([1, 2, 3], other) for other in ([1, 2, 4], [1, 2], [9], [1, 2, 3, 4])] == [2, 2, 0, 3]

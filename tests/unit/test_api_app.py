@@ -11,7 +11,11 @@ import pytest
 from swarm.answers import Piece
 from swarm.api import app
 from swarm.api.openai import Reply
+from swarm.errors import ModelNotFound
 from swarm.node.answer import Pulse
+from swarm.node.library import Entry
+from swarm.wire.ids import ModelId
+from tests.helpers.api_client import api_of
 
 REPLY = Reply(False, "cmpl-1", 0, "tiny")
 SILENCE = b": still at it\n\n"
@@ -120,7 +124,7 @@ def test_a_reader_who_goes_away_cancels_the_answer(n_read: int) -> None:
             answer.deliver(Piece("word"))
             await anext(stream)
         reader = asyncio.ensure_future(anext(stream))
-        await asyncio.sleep(0.01)
+        await asyncio.sleep(0)
         reader.cancel()
         with pytest.raises(asyncio.CancelledError):
             await reader
@@ -128,3 +132,19 @@ def test_a_reader_who_goes_away_cancels_the_answer(n_read: int) -> None:
         assert answer.is_closed
 
     run(scenario())
+
+
+def test_health_and_models_are_told() -> None:
+    entries = [Entry(ModelId("ab" * 32), "smollm2-135m", 100, 1)]
+    library = SimpleNamespace(
+        entries=lambda: entries,
+        find=lambda name: entries[0].id if name == "smollm2" else None,
+        not_found=lambda name: ModelNotFound(f"no device here has a model called {name!r}"),
+    )
+    api = api_of(peer="ab", name="attic", n_others=2, library=library)
+    assert api.get("/health").json() == {"status": "ok", "peer": "ab", "name": "attic", "devices": 3}
+    assert [row["id"] for row in api.get("/v1/models").json()["data"]] == ["smollm2-135m"]
+    assert api.get("/v1/models/smollm2").json()["id"] == "smollm2-135m"
+    assert api.get("/v1/models/gpt-4").status_code == 404
+    assert api.get("/v1/nothing").json()["error"]["message"] == "GET /v1/nothing: not found"
+    assert api.get("/health", headers={"host": "evil.example"}).status_code == 403
