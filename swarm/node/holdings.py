@@ -123,7 +123,7 @@ class Holdings:
 
     def _on_ban(self, peer: PeerId, reason: str) -> None:
         name = self._driver.read(lambda core: core.members.name_of(peer))
-        self._events.note("liar", name=name, why=reason)
+        self._events.note("bad_peer", name=name, why=reason)
 
     # --- within
 

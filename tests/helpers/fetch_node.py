@@ -87,7 +87,7 @@ async def fetch(node: Node, sources: int) -> None:
         say(error=f"{type(error).__name__}: {error}")
         return
     seconds = time.monotonic() - started
-    liars = [fields["why"] for _, event, fields in node.events.entries if event == "liar"]
+    liars = [fields["why"] for _, event, fields in node.events.entries if event == "bad_peer"]
     here = node.store.model(model)
     say(
         bytes=node.library.fetcher.bytes_fetched - before,

@@ -19,7 +19,7 @@ from swarm.node.compute import FORGOTTEN, ComputeWorker, Done, StepOutput, param
 from swarm.parts import all_parts
 from swarm.store.gguf import open_gguf
 from swarm.wire.ids import ModelId, SessionId
-from swarm.wire.records import Sampling
+from swarm.wire.records import KvFormat, Sampling
 from tests.helpers.tiny import TINY, make_weights, wide, write_tiny
 
 MODEL = ModelId(bytes([1]) * 32)
@@ -54,9 +54,9 @@ class Worker:
         assert done.job == self._job
         return done.outputs
 
-    def tokens_alone(self, i: int, n: int) -> list[int]:
+    def tokens_alone(self, i: int, n: int, kind: KvFormat = "f16") -> list[int]:
         """What session i samples when it has the device to itself."""
-        kv, ids = self.alone.new_kv(), list(PROMPTS[i])
+        kv, ids = self.alone.new_kv(kind=kind), list(PROMPTS[i])
         logits = self.alone.forward(ids, kv)
         for _ in range(n):
             ids.append(sample(logits, params_of(SAMPLING), len(ids), ()))
@@ -95,6 +95,21 @@ def test_several_sessions_in_a_step_get_the_tokens_that_each_gets_alone(worker: 
     for i in range(3):
         n = len(ids[i]) - len(PROMPTS[i])
         assert ids[i][len(PROMPTS[i]) :] == worker.tokens_alone(i, n) and n >= 3
+
+
+def test_each_session_keeps_keys_and_values_in_its_own_format(worker: Worker) -> None:
+    n_layers = worker.spec.n_layers
+    kinds: tuple[KvFormat, ...] = ("f16", "q8_0", "f16")
+    for session, kind in zip(SESSIONS, kinds, strict=True):
+        worker.worker.put(OpenKv(session, MODEL, 0, n_layers, CONTEXT, 0, kind))
+    outputs = worker.compute(0, n_layers, *(rows(i, 0, *PROMPTS[i]) for i in range(3)))
+    assert [[output.token] for output in outputs] == [worker.tokens_alone(i, 1, kinds[i]) for i in range(3)]
+    # Opened again in another format, what was there is gone.
+    worker.worker.put(OpenKv(SESSIONS[1], MODEL, 0, n_layers, CONTEXT, len(PROMPTS[1])))
+    (output,) = worker.compute(0, n_layers, rows(1, len(PROMPTS[1]), 5))
+    assert output.error == FORGOTTEN
+    (output,) = worker.compute(0, n_layers, rows(1, 0, *PROMPTS[1]))
+    assert [output.token] == worker.tokens_alone(1, 1)
 
 
 def test_stages_pass_on_a_frame_for_each_session(worker: Worker) -> None:
