@@ -113,7 +113,9 @@ def unpack(kind: type[T], data: bytes | bytearray | memoryview) -> T:
         return record
     except msgspec.ValidationError as error:
         raise Violation(_named(kind, str(error))) from error
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (
+        Exception
+    ) as error:  # DecodeError, RecursionError, and what else a library may raise: no peer may end a thread
         raise Violation(f"not msgpack: {error}") from error
 
 

@@ -108,7 +108,7 @@ def test_an_illegal_value_is_named_with_its_rule(place: int, bad: object, rule: 
 
 def test_a_text_that_is_no_utf8_is_refused() -> None:
     data = msgpack.packb(WIRE).replace("äö".encode(), b"\xed\xa0\x80a")  # a lone surrogate
-    with pytest.raises(Violation, match="UTF-8"):
+    with pytest.raises(Violation, match=r"(?i)utf-8"):
         unpack(Outer, data)
 
 
