@@ -113,9 +113,7 @@ def unpack(kind: type[T], data: bytes | bytearray | memoryview) -> T:
         return record
     except msgspec.ValidationError as error:
         raise Violation(_named(kind, str(error))) from error
-    except (
-        Exception
-    ) as error:  # DecodeError, RecursionError, and what else a library may raise: no peer may end a thread
+    except Exception as error:  # DecodeError, RecursionError, ...: whatever it is, no peer may end a thread
         raise Violation(f"not msgpack: {error}") from error
 
 
