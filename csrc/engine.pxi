@@ -370,7 +370,7 @@ cdef class Engine:
 
     cdef _check_lm_head(self, Mat table):
         if table.m.cols != self.dims.d.hidden:
-            raise ValueError(f"an output head of width {table.m.cols}, expected {self.dims.d.hidden}")
+            raise ValueError(f"an LM head of width {table.m.cols}, expected {self.dims.d.hidden}")
 
     def hidden(self):
         """End the step: a copy of x (tokens, hidden) with what is pending added, which travels to the next stage."""

@@ -1,4 +1,4 @@
-/* The feed-forward half of a layer, dense or a mixture of experts; embedding and output head. */
+/* The feed-forward half of a layer, dense or a mixture of experts; embedding and LM head. */
 #include <string.h>
 #include "team.h"
 

@@ -157,10 +157,10 @@ def _read_user_file(path: Path) -> dict[str, Value]:
 
 
 def _checked(name: str, value: object, where: str) -> Value:
-    known = {field.name: getattr(defaults(), field.name) for field in fields(Settings)}
-    if name not in known:
-        raise ConfigError(f"{where}: there is no setting {name!r}; there are {', '.join(known)}")
-    kind = type(known[name])
+    settings = {field.name: getattr(defaults(), field.name) for field in fields(Settings)}
+    if name not in settings:
+        raise ConfigError(f"{where}: there is no setting {name!r}; there are {', '.join(settings)}")
+    kind = type(settings[name])
     if type(value) is not kind:
         raise ConfigError(f"{where}: {name} must be {_article(kind)}, not {value!r}")
     assert isinstance(value, (str, int))

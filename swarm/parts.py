@@ -1,4 +1,4 @@
-"""What a model is cut into: the embedding, each layer and the output head, held, loaded and counted one by one.
+"""What a model is cut into: the embedding, each layer and the LM head, held, loaded and counted one by one.
 
 This stands below every package, because declarations, weights, disks and decisions all speak of parts. A part does not
 travel: messages name layer ranges (`wire.records.Shard`) and chunks.

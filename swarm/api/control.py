@@ -43,9 +43,9 @@ async def plan(request: Request) -> JSONResponse:
 async def model(request: Request) -> JSONResponse:
     """What somebody means by a model's name; it is fetched if need be."""
     node: Node = request.app.state.node
-    known = await node.find(request.query_params.get("name", ""))
-    context = context_of(known.spec, node.settings.context)
-    return JSONResponse({"id": known.id, "name": known.name, "context": context, "family": known.spec.family})
+    found = await node.find(request.query_params.get("name", ""))
+    context = context_of(found.spec, node.settings.context)
+    return JSONResponse({"id": found.id, "name": found.name, "context": context, "family": found.spec.family})
 
 
 async def invite(node: Node, body: Json) -> Json:

@@ -64,9 +64,9 @@ class ModelCost:
     name: str
     layers: tuple[LayerCost, ...]
     embed_bytes: int
-    head_bytes: int  # resident on the last stage; a tied head is the embedding, held there too
+    lm_head_bytes: int  # resident on the last stage; a tied head is the embedding, held there too
     hidden: int
-    head_macs: int
+    lm_head_macs: int
 
     @property
     def n_layers(self) -> int:
@@ -74,7 +74,7 @@ class ModelCost:
 
     @property
     def weight_bytes(self) -> int:
-        return self.embed_bytes + self.head_bytes + sum(layer.weight_bytes for layer in self.layers)
+        return self.embed_bytes + self.lm_head_bytes + sum(layer.weight_bytes for layer in self.layers)
 
     def kept_as(self, kv: str) -> ModelCost | None:
         """The same with keys and values kept in that format; None where they cannot be."""
@@ -87,7 +87,7 @@ class ModelCost:
     def part_bytes(self, part: Part) -> int:
         if part.is_layer:
             return self.layers[part.layer].weight_bytes
-        return self.embed_bytes if part == EMBED else self.head_bytes
+        return self.embed_bytes if part == EMBED else self.lm_head_bytes
 
     def parts(self, first: int, end: int) -> tuple[Part, ...]:
         """The parts that a stage of layers [first, end) needs on its disk."""
@@ -139,10 +139,10 @@ def step_s(model: ModelCost, stage: Stage[Device], context: int, n_tokens: int =
     (device,) = stage.members  # what slices cost is not known yet: ValueError for several
     layers = model.layers[stage.first : stage.end]
     last = stage.end == model.n_layers
-    weights = sum(layer.read_bytes(n_tokens) for layer in layers) + (model.head_bytes if last else 0)
+    weights = sum(layer.read_bytes(n_tokens) for layer in layers) + (model.lm_head_bytes if last else 0)
     kv = context * sum(layer.kv_bytes for layer in layers)
     macs = n_tokens * sum(layer.macs + context * layer.context_macs for layer in layers)
-    macs += model.head_macs if last else 0  # logits of the last token only
+    macs += model.lm_head_macs if last else 0  # logits of the last token only
     work_s = max((weights + kv) / device.read_bytes_per_s, macs / device.macs_per_s)
     return work_s + len(layers) * device.layer_s + device.step_s
 

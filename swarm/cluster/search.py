@@ -111,8 +111,8 @@ class Search:
         """Seconds of a decode step, as `cost.step_s` computes them for one range."""
         s = self.sums
         read, macs = _between(s.read), _between(s.macs + self.context * s.context_macs)
-        read[:, self.n] += self.model.head_bytes
-        macs[:, self.n] += self.model.head_macs
+        read[:, self.n] += self.model.lm_head_bytes
+        macs[:, self.n] += self.model.lm_head_macs
         read_s = (read + _between(s.kv) * self.context) / device.read_bytes_per_s
         overhead = _between(np.arange(self.n + 1.0)) * device.layer_s + device.step_s
         return np.maximum(read_s, macs / device.macs_per_s) + overhead
@@ -128,7 +128,7 @@ class Search:
     @cached_property
     def _fastest_token_s(self) -> float:
         """Seconds of a token on the fastest device, as if it fitted: what the bias for fetching is measured in."""
-        read = float(self.sums.read[self.n]) + self.model.head_bytes
+        read = float(self.sums.read[self.n]) + self.model.lm_head_bytes
         return min(read / device.read_bytes_per_s for device in self.devices)
 
     def _hops(self, link: LinkOf, n_bytes: int) -> list[list[float]]:
@@ -276,7 +276,7 @@ class _Sums:
         """Bytes of weights and KV of each range."""
         memory = _between(self.weight) + _between(self.kv) * kv_tokens
         memory[0, :] += model.embed_bytes
-        memory[:, model.n_layers] += model.head_bytes
+        memory[:, model.n_layers] += model.lm_head_bytes
         return memory
 
 

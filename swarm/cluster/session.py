@@ -486,9 +486,9 @@ class Sessions:
 
     def _start(self, session: Session, now: float) -> list[Effect]:
         model = session.ask.model
-        alone = not any(s.is_active and s.ask.model == model for s in self.sessions.values())
+        is_only_one = not any(s.is_active and s.ask.model == model for s in self.sessions.values())
         _enter(session, Phase.PLACING, now)
-        effects = self.placer.refresh(model, now) if alone else []
+        effects = self.placer.refresh(model, now) if is_only_one else []
         return effects + self.placer.need(model, session.limit, now) + self._follow(session, now)
 
     def _say_queued(self, session: Session) -> list[Effect]:

@@ -7,7 +7,7 @@ The rules that keep a session whole, checked for every message of data:
 - it comes from the one that may send it: ids from the entry node (to the first stage), activations from the stage
   before, a sampled token from the last stage.
 - its first position is the next one that this stage expects. Earlier ones were here already (a duplicate), later ones
-  mean that something was lost: both are dropped; the entry node notices the silence and opens the session again.
+  mean that something was lost: both are dropped; the entry node sees the silence and opens the session again.
 
 So each stage computes each position of an epoch at most once and in order, whatever the network repeats, drops or
 reorders. A stage never waits for anything and never resends: only the entry node recovers.
@@ -442,8 +442,8 @@ def _recent(ids: list[int], end: int, sampling: Sampling) -> tuple[int, ...]:
     """Of ids[:end], those that the penalties look at; empty when there are no penalties."""
     if sampling.repetition_penalty == 1.0 and not sampling.frequency_penalty and not sampling.presence_penalty:
         return ()
-    window = sampling.penalty_window or end
-    return tuple(ids[max(end - window, 0) : end])
+    first = 0 if sampling.repeat_last_n < 0 else max(end - sampling.repeat_last_n, 0)
+    return tuple(ids[first:end])
 
 
 def _no(message: SessionOpen, text: str, missing_bytes: int = 0) -> SessionReply:

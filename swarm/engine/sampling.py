@@ -151,8 +151,8 @@ def _penalised(logits: F32, params: SamplingParams, recent: Sequence[int]) -> F3
         return logits
     window = recent if params.repeat_last_n < 0 else recent[-params.repeat_last_n :]
     ids, counts = np.unique(np.asarray(window, dtype=np.int64), return_counts=True)
-    known = (ids >= 0) & (ids < len(logits))
-    ids, counts = ids[known], counts[known]
+    in_vocab = (ids >= 0) & (ids < len(logits))
+    ids, counts = ids[in_vocab], counts[in_vocab]
     values = logits[ids].astype(np.float64)
     values = np.where(values > 0, values / params.repetition_penalty, values * params.repetition_penalty)
     values -= counts * params.frequency_penalty + params.presence_penalty

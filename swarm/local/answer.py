@@ -73,7 +73,7 @@ class LocalAnswer:
     @property
     def finish_reason(self) -> str | None:
         """'stop', 'length' (max_tokens), 'context' (full) or 'cancelled'; None while the answer still comes."""
-        return self._ended
+        return None if self._ended is None else self._ended.value
 
     @property
     def stats(self) -> Stats:

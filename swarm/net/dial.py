@@ -130,14 +130,14 @@ class Dialer:
         ]
 
     def _adopt(self, peer: PeerId, target: Target, now: float) -> None:
-        known = self._targets.get(peer)
-        if known is None:
+        before = self._targets.get(peer)
+        if before is None:
             target.learnt_at = now
             self._targets[peer] = target
             return
-        rest = [each for each in known.addresses if each not in target.addresses]
-        known.addresses = [*target.addresses, *rest][: limits.MAX_ADDRESSES]
-        known.by_hand = True
+        rest = [each for each in before.addresses if each not in target.addresses]
+        before.addresses = [*target.addresses, *rest][: limits.MAX_ADDRESSES]
+        before.by_hand = True
 
     def _turn_s(self, peer: PeerId) -> float:
         """Both learn of each other, or lose each other, at the same time: one calls, the other waits a moment."""

@@ -12,7 +12,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import TypeVarTuple
 
 import numpy as np
@@ -35,6 +35,7 @@ log = logging.getLogger(__name__)
 F32 = npt.NDArray[np.float32]
 Args = TypeVarTuple("Args")
 FORGOTTEN = "the conversation's memory is gone here"
+SAMPLING_FIELDS = tuple(field.name for field in fields(SamplingParams))
 STEPS_KEPT = 256  # whose median tells how fast this device decodes now
 
 
@@ -145,14 +146,14 @@ class ComputeWorker:
         self._models.setdefault(model, _Model(spec)).parts[part] = weights
 
     def _unload(self, model: ModelId, parts: Iterable[Part]) -> None:
-        here = self._models.get(model)
-        if here is None:
+        loaded = self._models.get(model)
+        if loaded is None:
             return
-        gone = [part for part in parts if here.parts.pop(part, None) is not None]
-        for first, end in list(here.decoders):
-            if any(part in parts_of(first, end, here.spec.n_layers) for part in gone):
-                del here.decoders[first, end]
-        if not here.parts:
+        gone = [part for part in parts if loaded.parts.pop(part, None) is not None]
+        for first, end in list(loaded.decoders):
+            if any(part in parts_of(first, end, loaded.spec.n_layers) for part in gone):
+                del loaded.decoders[first, end]
+        if not loaded.parts:
             del self._models[model]
 
     def _open_kv(self, effect: OpenKv) -> None:
@@ -212,46 +213,26 @@ class ComputeWorker:
 
     def _decoder(self, model: ModelId, first: int, end: int, context: int) -> Decoder:
         """The decoder of a range of layers, with buffers for so much context."""
-        here = self._models[model]
-        decoder = here.decoders.get((first, end))
+        loaded = self._models[model]
+        decoder = loaded.decoders.get((first, end))
         if decoder is None or decoder.context < context:
-            parts = parts_of(first, end, here.spec.n_layers)
-            weights = join_weights((here.parts[part] for part in parts), range(first, end))
+            parts = parts_of(first, end, loaded.spec.n_layers)
+            weights = join_weights((loaded.parts[part] for part in parts), range(first, end))
             size = max(context, 2 * decoder.context if decoder is not None else 0)
-            decoder = Decoder(here.spec, weights, context=size, threads=self._threads, isa=self._isa)
-            here.decoders[first, end] = decoder
+            decoder = Decoder(loaded.spec, weights, context=size, threads=self._threads, isa=self._isa)
+            loaded.decoders[first, end] = decoder
         return decoder
 
 
 def params_of(sampling: Sampling) -> SamplingParams:
-    """What travelled, as the engine takes it; a window of 0 means all ids (those that came are the window already)."""
-    return SamplingParams(
-        temperature=sampling.temperature,
-        top_k=sampling.top_k,
-        top_p=sampling.top_p,
-        min_p=sampling.min_p,
-        repetition_penalty=sampling.repetition_penalty,
-        repeat_last_n=sampling.penalty_window or -1,
-        frequency_penalty=sampling.frequency_penalty,
-        presence_penalty=sampling.presence_penalty,
-        seed=sampling.seed,
-    )
+    """What travelled, as the engine takes it."""
+    return SamplingParams(**{name: getattr(sampling, name) for name in SAMPLING_FIELDS})
 
 
 def sampling_of(params: SamplingParams) -> Sampling:
-    """The same the other way. `params` has a seed; a window of no ids means that there are no penalties."""
-    none = params.repeat_last_n == 0
-    return Sampling(
-        temperature=params.temperature,
-        top_k=params.top_k,
-        top_p=params.top_p,
-        min_p=params.min_p,
-        repetition_penalty=1.0 if none else params.repetition_penalty,
-        frequency_penalty=0.0 if none else params.frequency_penalty,
-        presence_penalty=0.0 if none else params.presence_penalty,
-        penalty_window=max(params.repeat_last_n, 0),
-        seed=params.seed or 0,
-    )
+    """The same the other way; a greedy answer needs no seed."""
+    values = {name: getattr(params, name) for name in SAMPLING_FIELDS}
+    return Sampling(**{**values, "seed": params.seed or 0})
 
 
 def _stage(decoder: Decoder, batch: list[tuple[SessionRows, Rows]]) -> list[StepOutput]:

@@ -99,28 +99,28 @@ class Fetcher:
 
     async def fetch(self, model: ModelId, chunks: Iterable[int]) -> None:
         """Have these chunks on the disk. Raise DiskFull, or ModelNotFound when no device that is there has them."""
-        here = self._around.store.model(model)
-        if here is None:
+        chunks_here = self._around.store.model(model)
+        if chunks_here is None:
             raise ModelNotFound(f"model {model[:12]} is not known here yet")
-        missing = {chunk for chunk in chunks if not here.held[chunk]}
+        missing = {chunk for chunk in chunks if not chunks_here.held[chunk]}
         if not missing:
             return
-        n_bytes = int(here.manifest.chunk_sizes[list(missing)].sum())
+        n_bytes = int(chunks_here.manifest.chunk_sizes[list(missing)].sum())
         await self._around.run_io(self._around.store.make_room, n_bytes, self._around.in_use())
-        fetch = self._fetches.get(model) or self._begin(model, here.manifest)
+        fetch = self._fetches.get(model) or self._begin(model, chunks_here.manifest)
         wait = _Wait(missing, asyncio.get_running_loop().create_future())
         fetch.waits.append(wait)
         if self._ticking is None or self._ticking.done():
             self._ticking = _spawn(self._tick_while_fetching())
         self._do(fetch, fetch.pull.want(sorted(missing), time.monotonic()))
-        self._settle(fetch, (chunk for chunk in missing if here.held[chunk]))  # what came while room was made
+        self._settle(fetch, (chunk for chunk in missing if chunks_here.held[chunk]))  # what came while room was made
         await wait.future
 
     async def manifest(self, model: ModelId) -> Manifest:
         """The manifest of a model, from this device or from whoever has it; ModelNotFound when nobody gives it."""
-        here = self._around.store.model(model)
-        if here is not None:
-            return here.manifest
+        chunks_here = self._around.store.model(model)
+        if chunks_here is not None:
+            return chunks_here.manifest
         for peer in self.holders(model):
             try:
                 data = await self._manifest_of(peer, model)
@@ -181,10 +181,10 @@ class Fetcher:
 
     def have(self, peer: PeerId, message: Have, frame: memoryview) -> None:
         """A peer told which chunks of a model it has."""
-        here = self._around.store.model(message.model)
-        if here is None or message.start != 0:
+        chunks_here = self._around.store.model(message.model)
+        if chunks_here is None or message.start != 0:
             return
-        bits = np.unpackbits(np.frombuffer(frame, np.uint8), bitorder="little")[: here.manifest.n_chunks]
+        bits = np.unpackbits(np.frombuffer(frame, np.uint8), bitorder="little")[: chunks_here.manifest.n_chunks]
         self._around.peer_has(peer, message.model, bits.astype(np.bool_))
         fetch = self._fetches.get(message.model)
         if fetch is not None:
@@ -241,10 +241,10 @@ class Fetcher:
                     chunk_id = self._manifest(fetch).chunk_id(chunk)
                     self._around.send(peer, ChunkRequest(number, chunk_id, 0, n_bytes))
                 case Cancel(peer, request):
-                    known = fetch.numbers.pop(request, None)
-                    if known is not None:
-                        self._requests.pop(known, None)
-                        self._around.send(peer, ChunkCancel(known))
+                    asked = fetch.numbers.pop(request, None)
+                    if asked is not None:
+                        self._requests.pop(asked, None)
+                        self._around.send(peer, ChunkCancel(asked))
                 case AskHave(peer):
                     self.ask_have(peer, fetch.model)
                 case Ban(peer, reason):
@@ -301,9 +301,9 @@ class Fetcher:
         return f"{name}: no chunk came for {limits.FETCH_PATIENCE_S:.0f} s from the devices that have it"
 
     def _manifest(self, fetch: _Fetch) -> Manifest:
-        here = self._around.store.model(fetch.model)
-        assert here is not None
-        return here.manifest
+        chunks_here = self._around.store.model(fetch.model)
+        assert chunks_here is not None
+        return chunks_here.manifest
 
     async def _manifest_of(self, peer: PeerId, model: ModelId) -> bytes:
         data = bytearray()

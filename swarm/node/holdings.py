@@ -65,11 +65,11 @@ class Holdings:
 
     async def know(self, model: ModelId) -> KnownModel:
         """Get to know a model, and tell the core; raise SwarmError when that cannot be."""
-        known = await self.library.know(model)
+        known_model = await self.library.know(model)
         if not self._driver.read(lambda core: model in core.shards.models):
-            self._driver.act(lambda core, now: core.model_known(model, known.cost, now))
-            self._tell_core(known)
-        return known
+            self._driver.act(lambda core, now: core.model_known(model, known_model.cost, now))
+            self._tell_core(known_model)
+        return known_model
 
     def look_up(self, model: ModelId) -> None:
         """Get to know a model when that can be."""
@@ -107,19 +107,19 @@ class Holdings:
         before = self.library.fetcher.catalogs.get(peer, {})
         self.library.fetcher.catalog(peer, message.models)
         for holding in message.models:
-            known = self.library.known.get(holding.model)
-            if known is None:
+            known_model = self.library.known.get(holding.model)
+            if known_model is None:
                 if holding != before.get(holding.model) or holding.model in self._missed:
                     self.look_up(holding.model)
             elif holding.n_have == holding.n_chunks:
-                self._core_holdings(peer, holding.model, known.all_parts)
+                self._core_holdings(peer, holding.model, known_model.all_parts)
             else:
                 self.library.fetcher.ask_have(peer, holding.model)
 
     def _peer_has(self, peer: PeerId, model: ModelId, held: Bits) -> None:
-        known = self.library.known.get(model)
-        if known is not None and len(held) == known.manifest.n_chunks:
-            self._core_holdings(peer, model, known.parts_in(held))
+        known_model = self.library.known.get(model)
+        if known_model is not None and len(held) == known_model.manifest.n_chunks:
+            self._core_holdings(peer, model, known_model.parts_in(held))
 
     def _on_ban(self, peer: PeerId, reason: str) -> None:
         name = self._driver.read(lambda core: core.members.name_of(peer))
@@ -137,31 +137,31 @@ class Holdings:
             if isinstance(error, ModelNotFound):
                 self._missed.add(model)
 
-    def _tell_core(self, known: KnownModel) -> None:
+    def _tell_core(self, known_model: KnownModel) -> None:
         """What this device and its peers have of a model that the core has just come to know."""
-        self._tell_core_of_ours(known)
+        self._tell_core_of_ours(known_model)
         for peer, catalog in self.library.fetcher.catalogs.items():
-            holding = catalog.get(known.id)
+            holding = catalog.get(known_model.id)
             if holding is None or not holding.n_have:
                 continue
             if holding.n_have == holding.n_chunks:
-                self._core_holdings(peer, known.id, known.all_parts)
+                self._core_holdings(peer, known_model.id, known_model.all_parts)
             else:
-                self.library.fetcher.ask_have(peer, known.id)
+                self.library.fetcher.ask_have(peer, known_model.id)
 
-    def _tell_core_of_ours(self, known: KnownModel) -> None:
-        chunks = self._store.model(known.id)
+    def _tell_core_of_ours(self, known_model: KnownModel) -> None:
+        chunks = self._store.model(known_model.id)
         if chunks is not None:
-            self._core_holdings(self._me, known.id, known.parts_in(chunks.held))
+            self._core_holdings(self._me, known_model.id, known_model.parts_in(chunks.held))
 
     def _core_holdings(self, peer: PeerId, model: ModelId, parts: frozenset[Part]) -> None:
         self._driver.act(lambda core, now: core.holdings(peer, model, parts, now))
 
     def _has_changed(self, model: ModelId) -> None:
         """There is more of a model here than before: tell the core and everybody."""
-        known = self.library.known.get(model)
-        if known is not None:
-            self._tell_core_of_ours(known)
+        known_model = self.library.known.get(model)
+        if known_model is not None:
+            self._tell_core_of_ours(known_model)
         self.tell_catalog()
 
     def _models_in_use(self) -> set[ModelId]:

@@ -81,8 +81,8 @@ class Home:
 
     def say_stopped(self, pid: int) -> None:
         """Take that back, unless another node has said it meanwhile."""
-        known = self.running()
-        if known is not None and known.pid == pid:
+        running = self.running()
+        if running is not None and running.pid == pid:
             self.running_file.unlink(missing_ok=True)
 
     def addresses(self) -> dict[str, str]:

@@ -143,8 +143,8 @@ class Library:
     async def _learn(self, model: ModelId) -> KnownModel:
         manifest = await self.fetcher.manifest(model)
         await self.fetcher.fetch(model, manifest.header_chunks)
-        known = self.known[model] = await self._run_io(self._read, model)
-        return known
+        self.known[model] = await self._run_io(self._read, model)
+        return self.known[model]
 
     def _read(self, model: ModelId) -> KnownModel:
         source = self._store.open(model)

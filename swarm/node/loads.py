@@ -52,14 +52,14 @@ class Loads:
     async def _fetch(self, loading: Loading) -> None:
         """Fetch what the disk lacks, then read it once all earlier work of the worker is done."""
         try:
-            known = await self._holdings.know(loading.model)
-            loading.weight_bytes.update({part: known.cost.part_bytes(part) for part in loading.parts})
-            await self._holdings.library.fetcher.fetch(loading.model, known.chunks_of(loading.parts))
+            known_model = await self._holdings.know(loading.model)
+            loading.weight_bytes.update({part: known_model.cost.part_bytes(part) for part in loading.parts})
+            await self._holdings.library.fetcher.fetch(loading.model, known_model.chunks_of(loading.parts))
         except SwarmError as error:
             loading.error = str(error)
             self._on_ended(loading)
             return
-        self._worker.call_after(lambda: self.loader.load(loading, known.source, known.spec))
+        self._worker.call_after(lambda: self.loader.load(loading, known_model.source, known_model.spec))
 
     def _on_installed(self, loading: Loading, part: Part, spec: ModelSpec, weights: Weights) -> None:
         if part in loading.parts and loading.ticket in self._loading:

@@ -93,14 +93,14 @@ def capabilities(home: Home, settings: config.Settings, threads: int) -> Capabil
 
 async def again_when_quiet(home: Home, isa: str, threads: int, is_idle: Callable[[], bool]) -> bool:
     """Wait for a quiet moment and repeat a measurement that others disturbed; False when none did."""
-    known = remembered(home, isa, threads)
+    figures = remembered(home, isa, threads)
     wait_s = AGAIN_FIRST_S
     again = False
-    while known is not None and known.others > QUIET:
+    while figures is not None and figures.others > QUIET:
         await asyncio.sleep(wait_s)
         wait_s = min(2 * wait_s, AGAIN_MAX_S)
         if is_idle() and await asyncio.to_thread(others_now, LOOK_S) <= QUIET and is_idle():
-            known = await asyncio.to_thread(measure, home, isa, threads, known)
+            figures = await asyncio.to_thread(measure, home, isa, threads, figures)
             again = True
     return again
 

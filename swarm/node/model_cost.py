@@ -21,9 +21,9 @@ def model_cost(name: str, spec: ModelSpec, tensors: Mapping[str, TensorEntry]) -
         name=name,
         layers=tuple(_layer(layer, spec, tensors, kv_bytes) for layer in range(spec.n_layers)),
         embed_bytes=_bytes(tensors_needed(spec, [EMBED]), tensors),
-        head_bytes=_bytes(tensors_needed(spec, [LM_HEAD]), tensors),
+        lm_head_bytes=_bytes(tensors_needed(spec, [LM_HEAD]), tensors),
         hidden=spec.hidden,
-        head_macs=spec.hidden * spec.vocab,
+        lm_head_macs=spec.hidden * spec.vocab,
     )
 
 

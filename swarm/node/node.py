@@ -211,10 +211,10 @@ class Node:
 
     async def plan(self, model: str, add: Sequence[str], context: int) -> Json:
         """Where a model would run, with made-up devices if wanted."""
-        known = await self.find(model)
-        tokens = context or plan.default_plan_context(known.spec.context_length, self.settings.context)
-        demand = Demand(plan.cost_as_kept(known.cost, known.spec, self.settings.kv), tokens)
-        return await plan.plan_model(self._driver, known.id, demand, add, self.background.run_io)
+        known_model = await self.find(model)
+        tokens = context or plan.default_plan_context(known_model.spec.context_length, self.settings.context)
+        demand = Demand(plan.cost_as_kept(known_model.cost, known_model.spec, self.settings.kv), tokens)
+        return await plan.plan_model(self._driver, known_model.id, demand, add, self.background.run_io)
 
     def doctor(self) -> list[Json]:
         """What is wrong between this device and the others."""

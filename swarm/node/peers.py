@@ -131,8 +131,8 @@ class Peers:
         """A device is connected: remember where, and measure the link when there is time."""
         if self._met.get(peer) != str(address):
             self._met[peer] = str(address)
-            known = dict(list({**self._home.addresses(), **self._met}.items())[-limits.MAX_REMEMBERED_PEERS :])
-            self._background.spawn(self._keep(known))
+            addresses = dict(list({**self._home.addresses(), **self._met}.items())[-limits.MAX_REMEMBERED_PEERS :])
+            self._background.spawn(self._keep(addresses))
         self._background.spawn(self._measure_link(peer))
 
     def link_probed(self, peer: PeerId, message: LinkProbed) -> None:
@@ -234,9 +234,9 @@ class Peers:
         if seen.fingerprint == self._transport.me.credentials.fingerprint:
             self._transport.learn(seen.peer, seen.addresses)
 
-    async def _keep(self, known: dict[str, str]) -> None:
+    async def _keep(self, addresses: dict[str, str]) -> None:
         async with self._keeping:  # one after the other: they write the same file
-            await self._background.run_io(self._home.keep_addresses, known)
+            await self._background.run_io(self._home.keep_addresses, addresses)
 
     async def _measure_link(self, peer: PeerId) -> None:
         """Send a megabyte twice when nothing else is going on; the better one counts."""

@@ -70,13 +70,13 @@ class Questions:
 
     async def ask(self, question: Question) -> Answer:
         """Begin an answer; raise SwarmError when the model is not to be had or the question cannot be used."""
-        known = await self._holdings.know(await self.find(question.model))
-        kv_bytes_per_token(known.spec, self._settings.kv.upper())  # says why, when they cannot be kept so
-        prompt = await self._background.run_io(prompt_of, known, question)
-        context = context_of(known.spec, self._settings.context)
+        model = await self._holdings.know(await self.find(question.model))
+        kv_bytes_per_token(model.spec, self._settings.kv.upper())  # says why, when they cannot be kept so
+        prompt = await self._background.run_io(prompt_of, model, question)
+        context = context_of(model.spec, self._settings.context)
         check_fits(prompt.ids, context)
-        session, cached = self._session_for(known.id, prompt.ids)
-        answer = Answer(self._port, known, question, prompt, session=session, context=context, cached_tokens=cached)
+        session, cached = self._session_for(model.id, prompt.ids)
+        answer = Answer(self._port, model, question, prompt, session=session, context=context, cached_tokens=cached)
         self.answers[session] = answer
         self._background.spawn(self._watch(answer))
         return answer
@@ -184,15 +184,15 @@ def _resting(core: Core, model: ModelId) -> list[tuple[SessionId, list[int]]]:
 
 
 def _is_well(core: Core, peer: PeerId) -> bool:
-    known = core.members.peers.get(peer)
-    return known is None or (known.health is Health.ALIVE and known.link_up)
+    member = core.members.peers.get(peer)
+    return member is None or (member.health is Health.ALIVE and member.link_up)
 
 
-def prompt_of(known: KnownModel, question: Question) -> Prompt:
+def prompt_of(model: KnownModel, question: Question) -> Prompt:
     """What the model is given; slow when a model is new."""
     if question.prompt is not None:
-        return known.text.continuation(question.prompt)
-    return known.text.chat(question.messages, tools=question.tools, thinking=question.thinking)
+        return model.text.continuation(question.prompt)
+    return model.text.chat(question.messages, tools=question.tools, thinking=question.thinking)
 
 
 def going_on(names: list[str], n_devices: int) -> str:

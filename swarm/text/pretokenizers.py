@@ -87,6 +87,6 @@ PRETOKENIZERS: dict[str, PreTokenizer] = {
 def pretokenizer_named(name: str) -> PreTokenizer:
     """The pre-tokenizer of that name; UnsupportedModel when Swarm does not know it, for a guess would garble text."""
     if name not in PRETOKENIZERS:
-        known = ", ".join(sorted(PRETOKENIZERS))
-        raise UnsupportedModel(f"tokenizer.ggml.pre is {name[:80]!r}, which Swarm does not know; supported: {known}")
+        names = ", ".join(sorted(PRETOKENIZERS))
+        raise UnsupportedModel(f"tokenizer.ggml.pre is {name[:80]!r}, which Swarm does not know; supported: {names}")
     return PRETOKENIZERS[name]

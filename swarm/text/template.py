@@ -82,11 +82,6 @@ class ChatTemplate:
             eos_token=_name(tokenizer, tokenizer.eos_id),
         )
 
-    @property
-    def can_think(self) -> bool:
-        """Whether the template knows of thinking."""
-        return "<think>" in self.source or "enable_thinking" in self.source
-
     def render(
         self,
         messages: Sequence[Message],

@@ -42,7 +42,7 @@ from swarm.wire.records import (
 )
 from swarm.wire.schema import Line, Name, Record, Software
 
-PROTOCOL = Version(1, 0)
+PROTOCOL = Version(2, 0)
 
 
 class Lane(Enum):

@@ -170,7 +170,7 @@ class Sampling(Record):
     repetition_penalty: Annotated[float, Meta(ge=0.0, le=limits.MAX_PENALTY)] = 1.0
     frequency_penalty: Annotated[float, Meta(ge=-limits.MAX_PENALTY, le=limits.MAX_PENALTY)] = 0.0
     presence_penalty: Annotated[float, Meta(ge=-limits.MAX_PENALTY, le=limits.MAX_PENALTY)] = 0.0
-    penalty_window: Count = 0
+    repeat_last_n: Annotated[int, Meta(ge=-1, le=limits.MAX_POSITION)] = -1  # that the penalties see; -1: all
     seed: Annotated[int, Meta(ge=0)] = 0  # msgpack ends at 2**64 - 1
 
 

@@ -187,7 +187,7 @@ def _values(rng: np.random.Generator, role: str, shape: tuple[int, ...]) -> np.n
 
 # ---- how they are stored ----
 
-# Mixes of more than one quant: for most matrices, for values and down projections, for the output head.
+# Mixes of more than one quant: for most matrices, for values and down projections, for the LM head.
 MIXES = {
     "Q4_0": ("Q4_0", "Q4_0", "Q6_K"),
     "Q4_K": ("Q4_K", "Q6_K", "Q6_K"),

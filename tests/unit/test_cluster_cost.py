@@ -21,7 +21,9 @@ from swarm.parts import EMBED, LM_HEAD, Part
 from swarm.wire.ids import PeerId
 
 DENSE = LayerCost(dense_bytes=100_000_000, macs=200_000_000, kv_bytes=1000)
-MODEL = ModelCost("m", (DENSE,) * 10, embed_bytes=50_000_000, head_bytes=80_000_000, hidden=4096, head_macs=100_000_000)
+MODEL = ModelCost(
+    "m", (DENSE,) * 10, embed_bytes=50_000_000, lm_head_bytes=80_000_000, hidden=4096, lm_head_macs=100_000_000
+)
 
 
 def device(name: str = "a", **figures: float) -> Device:

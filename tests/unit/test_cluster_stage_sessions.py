@@ -322,7 +322,8 @@ def test_a_probe_says_how_far_the_stage_is_and_whether_it_works() -> None:
     [
         (Sampling(), ()),
         (Sampling(repetition_penalty=1.1), (4, 5, 6)),
-        (Sampling(presence_penalty=1.0, penalty_window=2), (5, 6)),
+        (Sampling(presence_penalty=1.0, repeat_last_n=2), (5, 6)),
+        (Sampling(presence_penalty=1.0, repeat_last_n=0), ()),
     ],
 )
 def test_the_last_stage_hands_the_ids_to_the_penalties(sampling: Sampling, recent: tuple[int, ...]) -> None:

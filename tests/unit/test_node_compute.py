@@ -153,12 +153,8 @@ def test_a_step_that_fails_as_a_whole_fails_for_each_of_its_sessions(worker: Wor
         SamplingParams(seed=1),
         SamplingParams(0.3, 5, 0.8, 0.1, 1.2, 30, 0.5, -0.5, 2**62),
         SamplingParams(repetition_penalty=1.5, repeat_last_n=-1, seed=0),
+        SamplingParams(repetition_penalty=1.5, repeat_last_n=0, seed=4),
     ],
 )
 def test_parameters_arrive_as_they_were_sent(params: SamplingParams) -> None:
     assert params_of(sampling_of(params)) == params
-
-
-def test_a_window_of_no_tokens_means_no_penalties() -> None:
-    params = params_of(sampling_of(SamplingParams(repetition_penalty=1.5, repeat_last_n=0, seed=4)))
-    assert (params.repetition_penalty, params.frequency_penalty, params.presence_penalty) == (1.0, 0.0, 0.0)

@@ -99,7 +99,7 @@ def test_another_major_version_is_told_not_failed(kind: type) -> None:
     place = {Hello: 1, Welcome: 1, Refuse: 3}[kind]
     values: list[object] = [number_of(kind), "x", "y", "z"]
     values[place] = [9, 1]
-    with pytest.raises(LinkRefused, match=r"speaks protocol 9\.1, this device 1\.\d+: update the older one") as raised:
+    with pytest.raises(LinkRefused, match=r"speaks protocol 9\.1, this device 2\.\d+: update the older one") as raised:
         if kind is Hello:
             answer(BOB, Lane.FAST, NONCES[1], [msgpack.packb(values)], curve_key=b"", where="old", now=0.0)
         else:

@@ -35,7 +35,7 @@ from swarm import kernels  # noqa: E402
 PARTS = {  # of a step, by the names of symbols in the compiled engine
     "matrix products": r"matmul|quant32|quantize|gate_up",
     "attention": r"attend|micro_|op_merge|op_softmax|block_keys|kv_store|op_hadamard|sw_attention",
-    "norms, rope, activation, sums": r"rmsnorm|fold_norm|op_|row_any|finish_head|sw_ffn|sw_embed|sw_head|dequant",
+    "norms, rope, activation, sums": r"rmsnorm|fold_norm|op_|row_any|finish_head|sw_ffn|sw_embed|sw_lm_head|dequant",
     "routing": r"sw_choose_experts|group_pairs|need_experts",
     "waiting for the other threads": r"sw_join|next_phase|gomp|futex|omp_",
 }
