@@ -18,7 +18,7 @@ from statistics import median
 
 ROOT = Path(__file__).resolve().parents[1]
 SCHEMA = ("swarm/wire/schema.py", "swarm/wire/_records.pyi", "swarm/value.py", "csrc/_records.pyx")
-SANDBOX = ("swarm/text/sandbox.py",)
+SANDBOX = ("swarm/text/sandbox.py", "swarm/text/render_worker.py")
 MAX_C_COLUMNS = 120
 BOUND = re.compile(r"_?(MAX|MIN|MOST)_|[A-Z0-9_]+_(S|MS|BYTES|CHARS|TOKENS|STEPS)$")
 C_SOURCES = ("*.c", "*.h", "*.inc", "*.pyx", "*.pxi")
