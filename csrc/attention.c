@@ -214,12 +214,15 @@ static void attend(sw_step *s, int layer) {
   const sw_dims *d = s->dims;
   const sw_ws *ws = s->ws;
   tile_scratch t = split_scratch(s);
+  /* Runs: the longest tiles of all heads first. Lone tokens wait for memory: the segments of a head follow each other. */
+  const int is_lone = ws->n_lone == s->n_tokens;
   SW_SHARE(s, i, ws->n_tiles * d->n_kv_heads) {
-    const sw_tile *tile = &ws->tiles[i / d->n_kv_heads];
+    const int h = is_lone ? i / ws->n_tiles : i % d->n_kv_heads;
+    const sw_tile *tile = &ws->tiles[is_lone ? i % ws->n_tiles : i / d->n_kv_heads];
     const sw_kv *kv = ws->rows[tile->token].kv + layer;
-    gather_rows(s, &t, tile, i % d->n_kv_heads);
-    if (tile->partial < 0) attend_whole(s, &t, tile, kv, i % d->n_kv_heads);
-    else attend_partial(s, &t, tile, kv, i % d->n_kv_heads);
+    gather_rows(s, &t, tile, h);
+    if (tile->partial < 0) attend_whole(s, &t, tile, kv, h);
+    else attend_partial(s, &t, tile, kv, h);
   }
   sw_join(s);
   if (!ws->n_partials) return;

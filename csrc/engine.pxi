@@ -207,7 +207,7 @@ cdef class Engine:
         cdef int n, i, total = 0, n_layers = -1
         self.abandon()
         runs = tuple(runs)
-        if len({id(cache) for cache, _ in runs}) < len(runs):
+        if len(runs) > 1 and len({id(cache) for cache, _ in runs}) < len(runs):
             raise ValueError("a step has two runs of one KV cache")
         for kv, n in runs:
             n_layers = kv.n_layers if n_layers < 0 else n_layers

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 
@@ -109,34 +108,44 @@ class Decoder:
 
         At most MAX_STEP_TOKENS together (or the context of the decoder), each KV cache once.
         """
-        with self._step(rows) as tokens:
+        tokens = self._begin(rows)
+        try:
             if len(tokens) == len(rows):
                 self._one_call(tokens, None)
             else:
                 self._halves(tokens, self.layers)
             return self.engine.hidden()
+        except BaseException:
+            self.engine.abandon()
+            raise
 
     def step_logits(self, rows: Sequence[Rows]) -> F32:
-        """A step of the last stage: logits float32 (wanted, vocab) after the tokens that `keep` says, in order of rows.
-
-        Of the last layer, all rows need keys and values; only those that are wanted need the rest of it.
-        """
+        """A step of the last stage: logits float32 (wanted, vocab) after the tokens that `keep` says, in order."""
         wanted = _wanted(rows)
-        with self._step(rows) as tokens:
-            is_all = len(wanted) == len(tokens)
-            if is_all and len(tokens) == len(rows):
+        tokens = self._begin(rows)
+        try:
+            if len(wanted) == len(tokens) == len(rows):
                 logits = self._one_call(tokens, self._output)
                 assert logits is not None
                 return logits
-            self._halves(tokens, self.layers if is_all else self.layers[:-1])
-            if not is_all:
-                attention, ffn = self.layers[-1]
-                self.engine.keys(attention, wanted)
-                if not wanted:
-                    return np.empty((0, self.spec.vocab), np.float32)
-                self.engine.attention(attention)
-                self.engine.ffn(ffn)
-            return self.engine.lm_head(self._output_norm, self._output)
+            return self._logits(tokens, wanted)
+        except BaseException:
+            self.engine.abandon()
+            raise
+
+    def _logits(self, tokens: I32 | F32, wanted: list[int]) -> F32:
+        """Of the last layer, all rows need keys and values; only those that are wanted need the rest of it."""
+        if len(wanted) == len(tokens):
+            self._halves(tokens, self.layers)
+        else:
+            self._halves(tokens, self.layers[:-1])
+            attention, ffn = self.layers[-1]
+            self.engine.keys(attention, wanted)
+            if not wanted:
+                return np.empty((0, self.spec.vocab), np.float32)
+            self.engine.attention(attention)
+            self.engine.ffn(ffn)
+        return self.engine.lm_head(self._output_norm, self._output)
 
     def check_room(self, rows: Rows) -> None:
         """Raise ContextFull when these do not fit their KV cache."""
@@ -157,19 +166,14 @@ class Decoder:
         last: F32 = self.step_logits([Rows(pieces[-1], kv)])[0]
         return last
 
-    @contextmanager
-    def _step(self, rows: Sequence[Rows]) -> Iterator[I32 | F32]:
-        """Begin a step: the tokens of all rows. One that fails half-way is forgotten."""
+    def _begin(self, rows: Sequence[Rows]) -> I32 | F32:
+        """Begin a step: the tokens of all rows."""
         for r in rows:
             self.check_room(r)
         tables = [self.rope.at(r.kv.length, len(r.tokens)) for r in rows]
         cos, sin = tables[0] if len(rows) == 1 else (np.concatenate(part) for part in zip(*tables, strict=True))
         self.engine.begin([(r.kv, len(r.tokens)) for r in rows], cos, sin)
-        try:
-            yield rows[0].tokens if len(rows) == 1 else np.concatenate([r.tokens for r in rows])
-        except BaseException:
-            self.engine.abandon()
-            raise
+        return rows[0].tokens if len(rows) == 1 else np.concatenate([r.tokens for r in rows])
 
     def _halves(self, tokens: I32 | F32, layers: Sequence[tuple[_native.Attention, _native.Ffn]]) -> None:
         """Half by half: back to Python between them, so that Ctrl-C is heard; a prefill step can take long."""
@@ -243,7 +247,10 @@ def _wanted(rows: Sequence[Rows]) -> list[int]:
     end = 0
     for r in rows:
         first, end = end, end + len(r.tokens)
-        wanted += {Keep.ALL: range(first, end), Keep.LAST: range(end - 1, end), Keep.NONE: range(0)}[r.keep]
+        if r.keep is Keep.LAST:
+            wanted.append(end - 1)
+        elif r.keep is Keep.ALL:
+            wanted.extend(range(first, end))
     return wanted
 
 
