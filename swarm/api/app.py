@@ -25,7 +25,7 @@ from starlette.routing import Route
 
 from swarm.answers import Piece
 from swarm.api import control
-from swarm.api.body import body_json
+from swarm.api.body import parsed_body
 from swarm.api.errors import BadRequest, body_of, response_of
 from swarm.api.guard import LocalOnly
 from swarm.api.openai import Json, Reply, Wanted, parse_chat, parse_completion, sse
@@ -93,7 +93,7 @@ async def completion(request: Request) -> Response:
 
 async def _answer(request: Request, parse: Callable[[Json], Wanted], prefix: str) -> Response:
     node: Node = request.app.state.node
-    wanted = parse(await body_json(request))
+    wanted = await parsed_body(request, parse)
     answer = await node.ask(wanted.question)
     reply = Reply(parse is parse_chat, prefix + secrets.token_hex(12), int(time.time()), answer.model.name)
     if not wanted.stream:

@@ -84,7 +84,7 @@ class Model:
 
         Raise TextError or ContextFull at once when the prompt cannot be used.
         """
-        made = self._text.continuation(prompt)
+        made = self._text.continuation(prompt, context=self.context)
         return self._answer(made, max_tokens, _merged(params, sampling), stop=stop, progress=progress)
 
     def chat(
@@ -104,7 +104,7 @@ class Model:
         thinking: ask for thinking before the answer, or for none; None leaves it to the model. Raise TextError or
         ContextFull at once when the conversation cannot be used.
         """
-        prompt = self._text.chat(messages, tools=tools, thinking=thinking)
+        prompt = self._text.chat(messages, tools=tools, thinking=thinking, context=self.context)
         return self._answer(prompt, max_tokens, _merged(params, sampling), stop=stop, progress=progress)
 
     def _answer(

@@ -72,8 +72,8 @@ class Questions:
         """Begin an answer; raise SwarmError when the model is not to be had or the question cannot be used."""
         model = await self._holdings.know(await self.find(question.model))
         kv_bytes_per_token(model.spec, self._settings.kv.upper())  # says why, when they cannot be kept so
-        prompt = await self._background.run_io(prompt_of, model, question)
         context = context_of(model.spec, self._settings.context)
+        prompt = await self._background.run_io(prompt_of, model, question, context)
         check_fits(prompt.ids, context)
         session, cached = self._session_for(model.id, prompt.ids)
         answer = Answer(self._port, model, question, prompt, session=session, context=context, cached_tokens=cached)
@@ -188,11 +188,11 @@ def _is_well(core: Core, peer: PeerId) -> bool:
     return member is None or (member.health is Health.ALIVE and member.link_up)
 
 
-def prompt_of(model: KnownModel, question: Question) -> Prompt:
+def prompt_of(model: KnownModel, question: Question, context: int) -> Prompt:
     """What the model is given; slow when a model is new."""
     if question.prompt is not None:
-        return model.text.continuation(question.prompt)
-    return model.text.chat(question.messages, tools=question.tools, thinking=question.thinking)
+        return model.text.continuation(question.prompt, context=context)
+    return model.text.chat(question.messages, tools=question.tools, thinking=question.thinking, context=context)
 
 
 def going_on(names: list[str], n_devices: int) -> str:

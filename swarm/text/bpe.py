@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Sequence
 
 from tokenizers import Regex
 from tokenizers import Tokenizer as Backend
 from tokenizers.models import BPE
+from tokenizers.normalizers import NFC
 from tokenizers.pre_tokenizers import ByteLevel, PreTokenizer, Split
 from tokenizers.pre_tokenizers import Sequence as InTurn
 
 from swarm.errors import BadModelFile
 from swarm.text.vocab import CONTROL, UNKNOWN, USER_DEFINED, Vocabulary
+
+MAX_COMPOSED_CHARS = 4  # characters that Unicode's composed form makes one of, at most (UAX #15)
 
 
 class BytePairEncoder:
@@ -20,14 +22,13 @@ class BytePairEncoder:
 
     def __init__(self, vocabulary: Vocabulary, merges: list[tuple[str, str]]) -> None:
         self._vocabulary = vocabulary
-        self._compose = vocabulary.pre.compose
         self._backend = _backend(vocabulary, merges)
+        self.max_chars = _max_chars(vocabulary)
 
     def encode(self, text: str) -> list[int]:
         """The ids of a run of plain text."""
-        if self._compose:
-            text = unicodedata.normalize("NFC", text)
-        ids: list[int] = self._backend.encode(text, add_special_tokens=False).ids
+        # Of the package's calls only those for batches let other threads run; a long word takes seconds.
+        ids: list[int] = self._backend.encode_batch_fast([text], add_special_tokens=False)[0].ids
         return ids
 
     def piece(self, token: int) -> bytes:
@@ -49,8 +50,16 @@ def _backend(vocabulary: Vocabulary, merges: list[tuple[str, str]]) -> Backend:
     except Exception as error:  # the package raises bare Exception for a merge that makes no known token
         raise BadModelFile(f"tokenizer.ggml.merges does not fit tokenizer.ggml.tokens: {str(error)[:120]}") from None
     backend = Backend(model)
+    if vocabulary.pre.compose:
+        backend.normalizer = NFC()
     backend.pre_tokenizer = InTurn(_steps(vocabulary.pre.patterns))
     return backend
+
+
+def _max_chars(vocabulary: Vocabulary) -> int:
+    if not vocabulary.ids.keys() >= set(map(chr, _byte_alphabet())):
+        return 0
+    return max(map(len, vocabulary.tokens)) * (MAX_COMPOSED_CHARS if vocabulary.pre.compose else 1)
 
 
 def _steps(patterns: Sequence[str]) -> list[PreTokenizer]:

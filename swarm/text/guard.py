@@ -9,7 +9,7 @@ may still trim them, compare them, and look for thinking in them.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 from swarm.errors import TextError
@@ -18,6 +18,8 @@ from swarm.text.vocab import PRINTED_NAMES
 # Characters that Unicode keeps for a program's own use; one that the conversation does not contain is the flag.
 _NONCHARACTERS = tuple(map(chr, range(0xFDD0, 0xFDF0)))
 _THINKING = ("<think>", "</think>")
+_MAX_NAME_CHARS = max(map(len, PRINTED_NAMES))
+PIECE_CHARS = 64 * 1024  # searched at once: 5 ms
 
 
 class Guarded(NamedTuple):
@@ -56,12 +58,26 @@ class Guard:
 
     def _protect(self, value: object, pattern: re.Pattern[str]) -> object:
         if isinstance(value, str):
-            return pattern.sub(lambda m: m[0] + self._flag if m[1] else m[0], value)
+            flagged = (pattern.sub(lambda m: m[0] + self._flag if m[1] else m[0], piece) for piece in _pieces(value))
+            return "".join(flagged)
         if isinstance(value, Mapping):
             return {self._protect(key, pattern): self._protect(item, pattern) for key, item in value.items()}
         if isinstance(value, list | tuple):
             return [self._protect(item, pattern) for item in value]
         return value
+
+
+def _pieces(text: str) -> Iterator[str]:
+    """`text` cut where no name is: one search through a long text would hold the interpreter for all of it."""
+    start = 0
+    while len(text) - start > PIECE_CHARS:
+        end = start + PIECE_CHARS
+        # Every name that is looked for begins with this, and has it nowhere else.
+        mark = text.rfind("<", end - _MAX_NAME_CHARS, end)
+        end = mark if mark >= 0 else end
+        yield text[start:end]
+        start = end
+    yield text[start:]
 
 
 def _unused_flag(values: object) -> str:

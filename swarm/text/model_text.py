@@ -36,21 +36,27 @@ class ModelText:
         *,
         tools: Sequence[Mapping[str, object]] | None = None,
         thinking: bool | None = None,
+        context: int,
     ) -> Prompt:
-        """The prompt of a conversation; TextError when it cannot be one for this model."""
+        """The prompt of a conversation; TextError when it cannot be one for this model.
+
+        ContextFull when it is too long for `context` tokens by its characters alone; see `check_fits` for the rest.
+        """
         if self.template is None:
             raise TextError(
                 f"{self.name} has no chat template, so it is no chat model; "
                 "`swarm run --raw` and /v1/completions continue a text"
             )
         rendered = self.template.render(messages, tools=tools, thinking=thinking)
+        check_length(self.tokenizer.least_tokens(rendered.text), context)
         prompt = Prompt(rendered.encode(self.tokenizer), is_chat=True, opens_thinking=rendered.opens_thinking)
         self.check(prompt.ids)
         return prompt
 
-    def continuation(self, prompt: str | Sequence[int]) -> Prompt:
-        """The prompt that is a text, or token ids, as they are."""
+    def continuation(self, prompt: str | Sequence[int], *, context: int) -> Prompt:
+        """The prompt that is a text, or token ids, as they are; ContextFull as for `chat`."""
         if isinstance(prompt, str):
+            check_length(self.tokenizer.least_tokens(prompt), context)
             prompt = self.tokenizer.encode(prompt, add_bos=self.tokenizer.add_bos)
         self.check(prompt)
         return Prompt(list(prompt))
@@ -74,10 +80,20 @@ def check_fits(prompt: Sequence[int], context: int) -> None:
     if min(prompt) < 0:
         raise TextError(f"{min(prompt)} is not a token id")
     if len(prompt) >= context:
-        raise ContextFull(
-            f"the conversation has {len(prompt)} tokens and the context holds {context}; "
-            "start anew, shorten it, or raise the context"
-        )
+        raise _too_long(str(len(prompt)), context)
+
+
+def check_length(least_tokens: int, context: int) -> None:
+    """Raise ContextFull for a text of at least so many tokens: to count them exactly could take minutes."""
+    if least_tokens >= context:
+        raise _too_long(f"at least {least_tokens}", context)
+
+
+def _too_long(n_tokens: str, context: int) -> ContextFull:
+    return ContextFull(
+        f"the conversation has {n_tokens} tokens and the context holds {context}; "
+        "start anew, shorten it, or raise the context"
+    )
 
 
 def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:

@@ -14,6 +14,8 @@ from swarm.text.vocab import Vocabulary, merges_from_metadata
 class Encoder(Protocol):
     """Text without marks to ids, and ids to bytes: byte-level BPE or SentencePiece."""
 
+    max_chars: int  # of text that one token stands for, at most; 0 where characters may be dropped
+
     def encode(self, text: str) -> list[int]: ...
     def piece(self, token: int) -> bytes: ...
 
@@ -70,6 +72,10 @@ class Tokenizer:
             position = mark.end
         ids += self._plain(text[position:])
         return ids
+
+    def least_tokens(self, text: str) -> int:
+        """No encoding of `text` has fewer tokens than this; known at once, from its length."""
+        return -(-len(text) // self._encoder.max_chars) if self._encoder.max_chars else 0
 
     def decode(self, ids: Iterable[int], special: bool = False) -> str:
         """The text of `ids`; control tokens are left out unless `special`, invalid bytes become U+FFFD."""

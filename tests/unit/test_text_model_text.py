@@ -21,30 +21,30 @@ def text_of(name: str | None) -> ModelText:
 
 
 def test_a_conversation_knows_whether_it_opens_the_thinking() -> None:
-    prompt = text_of("intellect-3").chat(HI)
+    prompt = text_of("intellect-3").chat(HI, context=100)
     assert prompt.is_chat and prompt.opens_thinking
-    assert not text_of("chatml").chat(HI).opens_thinking
+    assert not text_of("chatml").chat(HI, context=100).opens_thinking
 
 
 def test_a_text_or_ids_are_continued_as_they_are() -> None:
     text = text_of(None)
-    assert text.continuation("Once") == Prompt(TOKENIZER.encode("Once"))
-    assert text.continuation((1, 2)) == Prompt([1, 2])
+    assert text.continuation("Once", context=100) == Prompt(TOKENIZER.encode("Once"))
+    assert text.continuation((1, 2), context=100) == Prompt([1, 2])
 
 
 def test_only_a_chat_is_read_for_thinking() -> None:
     text = text_of("intellect-3")
     ids = TOKENIZER.encode("hm</think> a", special=True)
-    chat, continued = text.reader(text.chat(HI), []), text.reader(text.continuation([1]), [])
+    chat, continued = text.reader(text.chat(HI, context=100), []), text.reader(text.continuation([1], context=100), [])
     assert next(piece for i in ids for piece in chat.push(i)) == Piece("h", thinking=True)
     assert not any(piece.thinking for i in ids for piece in continued.push(i))
 
 
 def test_what_is_no_prompt_is_refused() -> None:
     with pytest.raises(TextError, match=r"tiny has no chat template.*--raw"):
-        text_of(None).chat(HI)
+        text_of(None).chat(HI, context=100)
     with pytest.raises(TextError, match=f"{len(VOCAB)} is no token of this model"):
-        text_of(None).continuation([len(VOCAB)])
+        text_of(None).continuation([len(VOCAB)], context=100)
     with pytest.raises(TextError, match="empty"):
         check_fits([], 10)
     with pytest.raises(ContextFull, match="10 tokens and the context holds 10"):
@@ -53,3 +53,14 @@ def test_what_is_no_prompt_is_refused() -> None:
 
 def test_a_common_prefix_is_counted() -> None:
     assert [common_prefix([1, 2, 3], other) for other in ([1, 2, 4], [1, 2], [9], [1, 2, 3, 4])] == [2, 2, 0, 3]
+
+
+def test_what_can_never_fit_is_refused_by_its_length_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Tokenizer, "encode", lambda *args, **options: pytest.fail("it was counted"))
+    text = text_of("chatml")
+    words = "the conversation has at least 10[0-9]* tokens and the context holds 1000; start anew"
+    long = "x" * (1000 * max(map(len, VOCAB)))
+    with pytest.raises(ContextFull, match=words):
+        text.continuation(long, context=1000)
+    with pytest.raises(ContextFull, match=words):
+        text.chat([{"role": "user", "content": long}], context=1000)

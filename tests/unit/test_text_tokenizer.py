@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from swarm.errors import BadModelFile, ModelError, TextError, UnsupportedModel
 from swarm.text.pretokenizers import PRETOKENIZERS
 from swarm.text.tokenizer import Tokenizer
+from tests.helpers.pauses import PauseWatch
 from tests.helpers.tiny_text import VOCAB, byte_characters, text_metadata
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, BYTE = 1, 2, 3, 4, 6
@@ -52,6 +53,7 @@ def spm_metadata(**changes: object) -> dict[str, object]:
 
 BPE = Tokenizer.from_metadata(bpe_metadata())
 SPM = Tokenizer.from_metadata(spm_metadata())
+COMPOSING = Tokenizer.from_metadata(text_metadata("qwen3"))
 BOTH = pytest.mark.parametrize("tokenizer", [BPE, SPM], ids=["bpe", "spm"])
 
 
@@ -290,3 +292,30 @@ def _tokens(metadata: dict[str, object]) -> list[str]:
     tokens = metadata["tokenizer.ggml.tokens"]
     assert isinstance(tokens, list)
     return tokens
+
+
+@pytest.mark.parametrize("tokenizer", [BPE, SPM, COMPOSING], ids=["bpe", "spm", "composing"])
+@given(text=st.text(max_size=80) | st.text("the reand<|user|>[X]ab ", max_size=200))
+def test_no_text_has_fewer_tokens_than_its_length_says(tokenizer: Tokenizer, text: str) -> None:
+    assert tokenizer.least_tokens(text) <= len(tokenizer.encode(text, special=True))
+
+
+def test_where_characters_are_dropped_the_length_says_nothing() -> None:
+    tokenizer = Tokenizer.from_metadata(bpe_metadata(tokens=["QQ" if token == "Q" else token for token in VOCAB]))
+    assert tokenizer.encode("Q" * 100) == []
+    assert tokenizer.least_tokens("Q" * 100) == 0
+
+
+@pytest.mark.parametrize("tokenizer", [BPE, SPM, COMPOSING], ids=["bpe", "spm", "composing"])
+@pytest.mark.parametrize(
+    "text", ["word " * 100_000, "x" * 300_000, "a" + "\u0301\u0323" * 50_000], ids=["words", "one word", "accents"]
+)
+def test_other_threads_run_while_a_long_text_is_encoded(tokenizer: Tokenizer, text: str) -> None:
+    with PauseWatch() as watch:
+        tokenizer.encode(text)
+    assert watch.longest_s < 0.2
+
+
+def test_text_is_composed_where_the_model_wants_it() -> None:
+    assert COMPOSING.decode(COMPOSING.encode("e\u0301 \u1112\u1161\u11ab")) == "\u00e9 \ud55c"
+    assert BPE.decode(BPE.encode("e\u0301")) == "e\u0301"
