@@ -21,12 +21,11 @@ class Rope:
     def __init__(self, spec: RopeSpec, divisors: F32 | None) -> None:
         # A table of one position costs nearly as much as one of a block: steps that follow each other share it.
         self._block = lru_cache(maxsize=KEPT_BLOCKS)(self._compute)
-        self.magnitude = 1.0
+        self.magnitude = spec.scaling.attention_factor if spec.scaling is not None else 1.0
         self.frequencies = reference.rope_frequencies(spec.dims, spec.theta, divisors)
         if spec.scaling is not None and spec.scaling.kind == "linear":
             self.frequencies = self.frequencies / np.float32(spec.scaling.factor)
         elif spec.scaling is not None:
-            self.magnitude = spec.scaling.attention_factor
             self.frequencies = self.frequencies / reference.yarn_divisors(
                 spec.dims,
                 spec.theta,

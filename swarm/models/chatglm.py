@@ -1,7 +1,7 @@
-"""chatglm: GLM-4-9B-chat, from either of its two checkpoints (fused or separate query, key and value).
+"""chatglm: GLM-4-9B-chat, from either of its two checkpoints (fused or separate query, key and value), and GLM-Edge.
 
 Half of each head is rotated, in adjacent pairs, also where the file does not say so. One tensor, ffn_up, holds the
-gate's rows and then those of up.
+gate's rows and then those of up. GLM-Edge has no biases.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ def declare(h: Header) -> ModelSpec:
     """The spec of a chatglm file."""
     n_layers = header.block_count(h)
     n_heads, n_kv_heads, head_dim = header.heads(h)
+    bias = naming.has_qkv_bias(h)
     spec = ModelSpec(
         family="chatglm",
         n_layers=n_layers,
@@ -33,18 +34,18 @@ def declare(h: Header) -> ModelSpec:
             scaling=header.rope_scaling(h),
         ),
         attention_scale=header.attention_scale(h, head_dim),
-        qkv_bias=True,
+        qkv_bias=bias,
         tied_lm_head=naming.is_tied(h),
         layers=(LayerSpec(ffn=header.ffn_width(h)),) * n_layers,
     )
-    return naming.bind(h, spec, [names(h, layer) for layer in range(n_layers)])
+    return naming.bind(h, spec, [names(h, layer, bias) for layer in range(n_layers)])
 
 
-def names(h: Header, layer: int) -> list[Name]:
+def names(h: Header, layer: int, bias: bool) -> list[Name]:
     """Tensors of one layer."""
     return [
         *naming.layer_names(layer, ("attn_norm", Role.ATTN_NORM)),
-        *naming.qkv_names(h, layer, bias=True),
+        *naming.qkv_names(h, layer, bias),
         *naming.layer_names(layer, ("attn_output", Role.O), ("ffn_norm", Role.FFN_NORM)),
         (f"blk.{layer}.ffn_up.weight", (Role.GATE, Role.UP)),
         *naming.layer_names(layer, ("ffn_down", Role.DOWN)),

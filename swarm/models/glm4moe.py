@@ -16,6 +16,7 @@ from swarm.models.spec import LayerSpec, ModelSpec, MoeSpec, Role, RopeSpec
 
 def declare(h: Header) -> ModelSpec:
     """The spec of a glm4moe file."""
+    h.ignore("feed_forward_length")  # where no layer is dense
     h.refuse("rope.dimension_sections", "Swarm does not run the vision models of this family")
     n_layers = trunk_layers(h)
     n_dense = h.whole("leading_dense_block_count", 0, header.MAX_LAYERS, default=0)
@@ -43,7 +44,8 @@ def declare(h: Header) -> ModelSpec:
         tied_lm_head=naming.is_tied(h),
         layers=dense_layers(h, dense) + moe_layers(h, dense, n_layers),
     )
-    return naming.bind(h, spec, [names(h, spec, layer) for layer in range(n_layers)])
+    beside = mtp_blocks(h) | {str(block) for block in range(n_layers, header.block_count(h))}
+    return naming.bind(h, spec, [names(h, spec, layer) for layer in range(n_layers)], beside)
 
 
 def trunk_layers(h: Header) -> int:
@@ -55,11 +57,16 @@ def trunk_layers(h: Header) -> int:
     n_nextn = h.whole("nextn_predict_layers", 0, header.MAX_LAYERS, default=0)
     if n_nextn >= n_blocks:
         raise BadModelFile(f"{h.arch}.nextn_predict_layers is {n_nextn}: there are only {n_blocks} blocks")
-    mtp = {name.split(".", 2)[1] for name in h.tensors if name.startswith("blk.") and ".nextn." in name}
+    mtp = mtp_blocks(h)
     n_layers = n_blocks - n_nextn
     while n_layers < n_blocks and h.has(f"blk.{n_layers}.attn_norm.weight") and str(n_layers) not in mtp:
         n_layers += 1
     return n_layers
+
+
+def mtp_blocks(h: Header) -> set[str]:
+    """The numbers of blocks that predict further tokens, as the table has them."""
+    return {name.split(".", 2)[1] for name in h.tensors if name.startswith("blk.") and ".nextn." in name}
 
 
 def dense_layers(h: Header, count: int) -> tuple[LayerSpec, ...]:

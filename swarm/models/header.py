@@ -13,6 +13,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from swarm.architectures import architecture, quoted
 from swarm.errors import BadModelFile, UnsupportedModel
 from swarm.kernels.quants import Quant
 from swarm.models.spec import RopeScaling
@@ -36,16 +37,38 @@ HEAD_STEP = 16  # columns of a head that the engine takes at a time
 MAX_EXPERTS = 1024  # also the engine's bound
 MAX_CONTEXT = 1 << 26
 MAX_VOCAB = 1 << 22
-MAX_QUOTED = 80  # characters of a file's text shown in a message
+
+
+# Keys that files may carry beside those that a family reads, whatever they say: they change no token's logits.
+HARMLESS = frozenset(
+    {
+        "attention.key_length_swa",  # of windows of attention, and files with windows are refused
+        "attention.layer_norm_epsilon",  # of the other kind of norm
+        "attention.value_length_swa",
+        "classifier.output_labels",
+        "embedding_length_out",
+        "pooling_type",
+        "rope.dimension_count_swa",
+        "rope.freq_base_swa",
+        "rope.scaling.finetuned",
+        "rope.scaling.original_context_length",  # yarn reads it, other ways do not need it
+        "tensor_data_layout",
+        "vocab_size",  # the embedding's rows say it
+    }
+)
 
 
 class Header:
-    """Metadata and tensor table of one model file of architecture `arch`; keys are given without the `{arch}.`."""
+    """Metadata and tensor table of one model file of architecture `arch`; keys are given without the `{arch}.`.
+
+    It remembers which keys were asked for: what no declaration asks for must not matter (`refuse_other_keys`).
+    """
 
     def __init__(self, metadata: Mapping[str, Any], tensors: Mapping[str, TensorEntry]) -> None:
         self.metadata = metadata
         self.tensors = tensors
         self.arch = architecture(metadata)
+        self._understood = set(HARMLESS)
 
     def whole(self, key: str, lo: int, hi: int, default: int | None = None) -> int:
         """The whole number `key`, lo <= value <= hi; BadModelFile when absent without a default, or out of range."""
@@ -81,13 +104,31 @@ class Header:
         """Whether the file has this tensor."""
         return tensor in self.tensors
 
+    def given(self, key: str) -> bool:
+        """Whether `key` is there and not zero, false or empty."""
+        self._understood.add(key)
+        return _says_something(self.metadata.get(f"{self.arch}.{key}"))
+
     def refuse(self, key: str, why: str) -> None:
         """UnsupportedModel when `key` is there and not zero: it changes what the model computes."""
-        value = self.metadata.get(f"{self.arch}.{key}", False)
-        if _is_list(value) or value:
-            raise UnsupportedModel(f"{self.arch}.{key} is {quoted(value)}: {why}")
+        if self.given(key):
+            raise UnsupportedModel(f"{self.arch}.{key} is {quoted(self.metadata[f'{self.arch}.{key}'])}: {why}")
+
+    def ignore(self, *keys: str) -> None:
+        """Declare that these keys change nothing in this model."""
+        self._understood.update(keys)
+
+    def refuse_other_keys(self) -> None:
+        """UnsupportedModel for a key of the architecture that nobody has asked for and that says something."""
+        prefix = f"{self.arch}."
+        for name in self.metadata:
+            key = name.removeprefix(prefix)
+            if name.startswith(prefix) and key not in self._understood and self.given(key):
+                shown = f"{quoted(name)[1:-1]} is {quoted(self.metadata[name])}"
+                raise UnsupportedModel(f"{shown}: Swarm's {self.arch} does not know what it changes")
 
     def _find(self, key: str, default: Any) -> tuple[str, Any]:
+        self._understood.add(key)
         name = f"{self.arch}.{key}"
         value = self.metadata.get(name, default)
         if value is None:
@@ -101,24 +142,14 @@ class Header:
         return values[0].item() if isinstance(values, np.ndarray) else values[0]
 
 
+def _says_something(value: object) -> bool:
+    if isinstance(value, np.ndarray):
+        return bool(value.any())
+    return any(value) if isinstance(value, list | tuple) else bool(value)
+
+
 def _is_list(value: object) -> bool:
     return isinstance(value, list | tuple | np.ndarray)
-
-
-def architecture(metadata: Mapping[str, Any]) -> str:
-    """The value of general.architecture."""
-    arch = metadata.get("general.architecture")
-    if not isinstance(arch, str) or not arch:
-        raise BadModelFile(f"general.architecture is {quoted(arch)}: the file does not say which kind of model it is")
-    return arch
-
-
-def quoted(value: Any) -> str:
-    """A file's value as it may be shown: escaped, and cut when long."""
-    if _is_list(value):
-        return f"a list of {len(value)}"
-    text = ascii(value)
-    return text if len(text) <= MAX_QUOTED else text[:MAX_QUOTED] + "..."
 
 
 # ---- what all families say in the same keys ----
@@ -157,6 +188,8 @@ def vocab_size(h: Header) -> int:
 def heads(h: Header) -> tuple[int, int, int]:
     """Query heads, key/value heads, and the width of each."""
     h.refuse("attention.sliding_window", "Swarm has no sliding window attention")
+    if not h.flag("attention.causal", default=True):
+        raise UnsupportedModel(f"{h.arch}.attention.causal is False: Swarm runs models that write, not that embed")
     n_heads = h.whole("attention.head_count", 1, MAX_HEADS)
     n_kv_heads = h.whole("attention.head_count_kv", 1, MAX_HEADS, default=n_heads)
     if n_heads % n_kv_heads:
@@ -194,30 +227,48 @@ def rope_theta(h: Header) -> float:
 
 
 def rope_scaling(h: Header) -> RopeScaling | None:
-    """What `rope.scaling.*` asks for; None when it asks for nothing."""
-    kind = h.text("rope.scaling.type", default="none")
-    if kind == "none":
-        return None
-    factor = h.real("rope.scaling.factor", 0.001, 1e6, default=1.0)
-    if kind == "linear":
-        return RopeScaling("linear", factor) if factor != 1 else None
-    h.refuse("rope.scaling.yarn_log_multiplier", "Swarm runs yarn without it")
-    if kind != "yarn":
+    """What `rope.scaling.*` asks for; None when it asks for nothing.
+
+    As llama.cpp has it: a factor without a type is linear, and attn_factor counts with any type.
+    """
+    kind = h.text("rope.scaling.type", default="linear")
+    factor, sharpness = _stretch(h), _given_factor(h, "rope.scaling.attn_factor") or 1.0
+    if kind == "yarn":
+        return _yarn(h, factor, sharpness)
+    if kind not in ("none", "linear"):
         raise UnsupportedModel(f"{h.arch}.rope.scaling.type is {quoted(kind)}: Swarm runs none, linear and yarn")
-    return _yarn(h, factor)
+    if kind == "none":
+        factor = 1.0
+    return RopeScaling("linear", factor, attention_factor=sharpness) if (factor, sharpness) != (1.0, 1.0) else None
 
 
-def _yarn(h: Header, factor: float) -> RopeScaling | None:
-    if factor <= 1:
-        return None
-    return RopeScaling(
+def _stretch(h: Header) -> float:
+    """How many times longer contexts became; files of 2023 say so in another key."""
+    factor, old = (_given_factor(h, key) for key in ("rope.scaling.factor", "rope.scale_linear"))
+    return factor or old or 1.0
+
+
+def _given_factor(h: Header, key: str) -> float:
+    """A factor of rotary frequencies; 0 when the file has none."""
+    return h.real(key, 0.001, 1e6) if h.given(key) else 0.0
+
+
+def _yarn(h: Header, factor: float, sharpness: float) -> RopeScaling | None:
+    h.refuse("rope.scaling.yarn_log_multiplier", "Swarm runs yarn without it")
+    if h.real("rope.scaling.yarn_ext_factor", 0.0, 1e3, default=1.0) != 1:
+        raise UnsupportedModel(f"{h.arch}.rope.scaling.yarn_ext_factor is not 1: Swarm runs yarn as it was published")
+    if factor < 1:
+        raise UnsupportedModel(f"{h.arch}.rope.scaling.factor is {factor:g}: Swarm runs yarn that stretches")
+    own = _given_factor(h, "rope.scaling.yarn_attn_factor") or yarn_attention_factor(factor)
+    scaling = RopeScaling(
         kind="yarn",
         factor=factor,
         original_context=h.whole("rope.scaling.original_context_length", 1, MAX_CONTEXT, default=context_length(h)),
-        attention_factor=h.real("rope.scaling.attn_factor", 0.001, 1e3, default=1.0) * yarn_attention_factor(factor),
+        attention_factor=sharpness * own,
         beta_fast=h.real("rope.scaling.yarn_beta_fast", 0.001, 1e6, default=32.0),
         beta_slow=h.real("rope.scaling.yarn_beta_slow", 0.001, 1e6, default=1.0),
     )
+    return scaling if (factor, scaling.attention_factor) != (1.0, 1.0) else None
 
 
 def yarn_attention_factor(factor: float) -> float:
@@ -265,6 +316,7 @@ def expert_groups(h: Header, n_experts: int, top_k: int) -> tuple[int, int]:
     """Groups of experts, and in how many of them a token may choose; (1, 1) when there are none."""
     n_group = h.whole("expert_group_count", 0, MAX_EXPERTS, default=1) or 1
     if n_group == 1:
+        h.ignore("expert_group_used_count")
         return 1, 1
     top_group = h.whole("expert_group_used_count", 1, MAX_EXPERTS)
     if n_experts % n_group or n_experts // n_group < 2:

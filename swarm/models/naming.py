@@ -6,11 +6,13 @@ tensor of the list with the file's tensor table: presence, shape, type.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+from collections.abc import Container, Iterable
 from dataclasses import replace
 
+from swarm.architectures import quoted
 from swarm.errors import BadModelFile, UnsupportedModel
-from swarm.models.header import Header, quoted
+from swarm.models.header import Header
 from swarm.models.spec import OUTSIDE_LAYERS, ModelSpec, Role, RoleShape, TensorRef, role_shape
 
 # One tensor of the file and the roles whose rows it holds, in order.
@@ -36,8 +38,8 @@ _QKV_BIAS = (Role.Q_BIAS, Role.K_BIAS, Role.V_BIAS)
 
 
 def has_qkv_bias(h: Header) -> bool:
-    """Whether the first layer's query has a bias; then all must."""
-    return h.has("blk.0.attn_q.bias") or h.has("blk.0.attn_qkv.bias")
+    """Whether the query of any layer has a bias; then all must."""
+    return any(name.endswith((".attn_q.bias", ".attn_qkv.bias")) for name in h.tensors)
 
 
 def layer_names(layer: int, *names: tuple[str, Role]) -> list[Name]:
@@ -71,15 +73,21 @@ def is_tied(h: Header) -> bool:
 # ---- names to checked rectangles ----
 
 
-def bind(h: Header, spec: ModelSpec, layer_names: Iterable[list[Name]]) -> ModelSpec:
-    """The spec with a TensorRef for every role, after checking each tensor's presence, shape and type."""
+def bind(
+    h: Header, spec: ModelSpec, layer_names: Iterable[list[Name]], beside: Container[str] = frozenset()
+) -> ModelSpec:
+    """The spec with a TensorRef for every role, after checking each tensor's presence, shape and type.
+
+    Keys and tensors that the family has no use for are refused, but for the blocks called `beside`, by their numbers.
+    """
+    h.refuse_other_keys()
     outside = _refs(h, spec, OUTSIDE_LAYERS, outside_names(h))
     layers = tuple(
         replace(block, tensors=_refs(h, spec, layer, names))
         for layer, (block, names) in enumerate(zip(spec.layers, layer_names, strict=True))
     )
     bound = replace(spec, layers=layers, tensors=outside)
-    _refuse_unknown_tensors(h, bound)
+    _refuse_other_tensors(h, bound, beside)
     return bound
 
 
@@ -114,16 +122,15 @@ def _file_shape(want: RoleShape) -> tuple[int, ...]:
     return (want.rows,) if want.cols == 1 else (want.rows, want.cols)
 
 
-# What files may carry beside a layer's weights without changing what it computes.
-_HARMLESS = ("attn_rot_embd.weight", "attn_rot_embd", "rope_freqs.weight")
+# What files of 2023 carry beside a layer's weights; it changes nothing.
+_HARMLESS = re.compile(r"blk\.\d+\.attn_rot_embd(\.weight)?")
 
 
-def _refuse_unknown_tensors(h: Header, spec: ModelSpec) -> None:
-    """UnsupportedModel for a tensor of a layer that the spec does not use: leaving it out would compute nonsense."""
-    used = {ref.name for block in spec.layers for ref in block.tensors.values()}
+def _refuse_other_tensors(h: Header, spec: ModelSpec, beside: Container[str]) -> None:
+    """UnsupportedModel for a tensor that the spec does not use: leaving it out would compute nonsense."""
+    groups = (spec.tensors, *(block.tensors for block in spec.layers))
+    used = {ref.name for tensors in groups for ref in tensors.values()}
     for name in h.tensors:
-        block, _, rest = name.removeprefix("blk.").partition(".")
-        if not name.startswith("blk.") or not block.isdecimal() or int(block) >= spec.n_layers:
-            continue
-        if name not in used and rest not in _HARMLESS:
+        prefix, block, *_ = *name.split(".", 2), ""
+        if name not in used and not (prefix == "blk" and block in beside) and not _HARMLESS.fullmatch(name):
             raise UnsupportedModel(f"tensor {quoted(name)}: Swarm's {h.arch} has no use for it, so it is another model")

@@ -40,6 +40,8 @@ def mixture(h: Header) -> MoeSpec:
     """The mixture of every layer."""
     n_experts, top_k = header.experts(h)
     h.refuse("expert_shared_count", "Swarm's qwen3moe has no shared experts")
+    h.ignore("feed_forward_length")  # of dense layers: there are none
+    n_group, top_group = header.expert_groups(h, n_experts, top_k)
     return MoeSpec(
         n_experts=n_experts,
         top_k=top_k,
@@ -47,6 +49,8 @@ def mixture(h: Header) -> MoeSpec:
         gating=header.gating(h, default="softmax"),
         normalise=h.flag("expert_weights_norm", default=True),
         scale=header.expert_scale(h),
+        n_group=n_group,
+        top_group=top_group,
     )
 
 

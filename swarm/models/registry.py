@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from swarm.errors import UnsupportedModel
-from swarm.models import chatglm, glm4, glm4moe, llama, qwen3, qwen3moe
-from swarm.models.header import Header, TensorEntry, quoted
+from swarm.models import chatglm, glm4, glm4moe, llama, qwen2, qwen3, qwen3moe
+from swarm.models.header import Header, TensorEntry
 from swarm.models.spec import ModelSpec
 
 FAMILIES: dict[str, Callable[[Header], ModelSpec]] = {
@@ -15,6 +14,7 @@ FAMILIES: dict[str, Callable[[Header], ModelSpec]] = {
     "glm4": glm4.declare,
     "glm4moe": glm4moe.declare,
     "llama": llama.declare,
+    "qwen2": qwen2.declare,
     "qwen3": qwen3.declare,
     "qwen3moe": qwen3moe.declare,
 }
@@ -27,6 +27,4 @@ def spec_from_gguf(metadata: Mapping[str, Any], tensors: Mapping[str, TensorEntr
     are missing or make no sense.
     """
     h = Header(metadata, tensors)
-    if h.arch not in FAMILIES:
-        raise UnsupportedModel(f"model architecture {quoted(h.arch)}: Swarm runs {', '.join(sorted(FAMILIES))}")
     return FAMILIES[h.arch](h)

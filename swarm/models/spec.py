@@ -77,10 +77,10 @@ class TensorRef:
 
 @dataclass(frozen=True, slots=True)
 class RopeScaling:
-    """Rotary frequencies stretched for contexts longer than the model was trained on.
+    """Rotary frequencies stretched for contexts longer than the model was trained on; cos and sin times a factor.
 
-    `linear` divides every frequency by `factor`. `yarn` (arXiv 2309.00071) does so only for the slow ones, blends from
-    beta_slow to beta_fast rotations over `original_context`, and multiplies cos and sin by `attention_factor`.
+    `linear` divides every frequency by `factor`. `yarn` (arXiv 2309.00071) does so only for the slow ones, and blends
+    from beta_slow to beta_fast rotations over `original_context`. Both multiply cos and sin by `attention_factor`.
     """
 
     kind: Literal["linear", "yarn"]

@@ -12,9 +12,10 @@ from types import TracebackType
 
 import numpy as np
 
-from swarm.errors import BadModelFile, ModelNotFound
+from swarm.architectures import architecture
+from swarm.errors import BadModelFile, ModelNotFound, UnsupportedQuant
 from swarm.limits import MAX_SPLIT_FILES
-from swarm.store.gguf_header import GGUFHeader, GGUFTensor, parse_header
+from swarm.store.gguf_header import GGUFHeader, GGUFTensor, parse_header, parse_metadata
 from swarm.store.gguf_metadata import Metadata
 from swarm.store.rectangles import U8, Rows, cut
 
@@ -81,15 +82,23 @@ def open_gguf(path: str | os.PathLike[str]) -> GGUF:
     """Open a GGUF file, or all files of a split one of which any is given.
 
     Raise ModelNotFound when a file is missing, BadModelFile when one is broken, UnsupportedQuant for a tensor of a type
-    that Swarm does not run.
+    that Swarm does not run, UnsupportedModel when such a file is not of a kind that it runs.
     """
     paths = split_paths(Path(path))
     maps = [_map_file(file) for file in paths]
-    headers = [
-        parse_header(data, str(file), number) for number, (file, data) in enumerate(zip(paths, maps, strict=True))
-    ]
+    headers = _read_headers(paths, maps)
     _check_split(paths, headers)
     return GGUF(paths, maps, headers)
+
+
+def _read_headers(paths: list[Path], maps: list[mmap.mmap]) -> list[GGUFHeader]:
+    try:
+        return [
+            parse_header(data, str(file), number) for number, (file, data) in enumerate(zip(paths, maps, strict=True))
+        ]
+    except UnsupportedQuant:
+        architecture(parse_metadata(maps[0], str(paths[0])))  # another quant of a model that cannot run helps nobody
+        raise
 
 
 def split_paths(path: Path) -> list[Path]:

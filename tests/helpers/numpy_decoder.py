@@ -119,13 +119,12 @@ class NumpyDecoder:
     def _rope_table(self, tokens: int) -> tuple[np.ndarray, np.ndarray]:
         rope, scaling = self.spec.rope, self.spec.rope.scaling
         frequencies = ops.rope_frequencies(rope.dims, rope.theta)
-        factor = 1.0
+        factor = scaling.attention_factor if scaling else 1.0
         if Role.ROPE_FREQS in self.spec.tensors:
             frequencies = frequencies / self._outside(Role.ROPE_FREQS)
         if scaling and scaling.kind == "linear":
             frequencies = frequencies / np.float32(scaling.factor)
         if scaling and scaling.kind == "yarn":
-            factor = scaling.attention_factor
             frequencies = frequencies / ops.yarn_divisors(
                 rope.dims,
                 rope.theta,

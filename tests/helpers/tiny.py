@@ -63,6 +63,8 @@ class Tiny:
     qkv_fused: bool = False
     llama3_factor: float = 0.0
     yarn_factor: float = 0.0
+    yarn_magnitude: float = 0.0  # of cos and sin, in place of the one that follows from the factor
+    linear_factor: float = 0.0
     moe: TinyMoe | None = None
     mtp: str = "none"  # none, present, or absent (declared and counted, but without its tensors)
     left_out: tuple[str, ...] = ()  # keys that files are known to lack
@@ -84,11 +86,15 @@ TINY: dict[str, Tiny] = {
     for tiny in (
         Tiny("llama", "llama", theta=5e5, llama3_factor=8.0),
         Tiny("llama-tied", "llama", head_dim=16, rope_dims=16, tied=True, left_out=_HEAD_KEYS),
+        Tiny("llama-linear", "llama", linear_factor=4.0),
+        Tiny("qwen2", "qwen2", hidden=96, n_heads=6, head_dim=16, rope_dims=16, eps=1e-6, theta=1e6, bias=True),
+        Tiny("qwen2-yarn", "qwen2", eps=1e-6, bias=True, tied=True, yarn_factor=4.0, yarn_magnitude=1.3),
         Tiny("qwen3", "qwen3", eps=1e-6, theta=1e6, qk_norm=True, tied=True),
         Tiny("qwen3-yarn", "qwen3", eps=1e-6, theta=1e4, qk_norm=True, yarn_factor=4.0),
         Tiny("qwen3moe", "qwen3moe", eps=1e-6, theta=1e6, qk_norm=True, moe=TinyMoe()),
         Tiny("chatglm", "chatglm", eps=1.5625e-7, qkv_fused=True, **_GLM),
         Tiny("chatglm-separate", "chatglm", eps=1.5625e-7, left_out=("rope.dimension_count",), **_GLM),
+        Tiny("glm-edge", "chatglm", rope_dims=16, tied=True),
         Tiny("glm4", "glm4", **_GLM),
         Tiny("glm4-fused", "glm4", qkv_fused=True, left_out=("rope.dimension_count", "rope.freq_base"), **_GLM),
         Tiny("air", "glm4moe", theta=1e6, moe=_AIR, mtp="present", left_out=("expert_gating_func",), **_GLM),
@@ -388,6 +394,10 @@ def gguf_metadata(tiny: Tiny) -> Metadata:
             "rope.scaling.factor": tiny.yarn_factor,
             "rope.scaling.original_context_length": ORIGINAL_CONTEXT,
         }
+    if tiny.yarn_magnitude:
+        keys["rope.scaling.yarn_attn_factor"] = tiny.yarn_magnitude
+    if tiny.linear_factor:
+        keys["rope.scale_linear"] = tiny.linear_factor  # as files of 2023 have it
     if tiny.moe:
         keys |= _moe_metadata(tiny, tiny.moe)
     if mtp_blocks:

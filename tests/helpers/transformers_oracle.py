@@ -43,6 +43,7 @@ _CLASSES = {
     "glm4": ("Glm4Config", "Glm4ForCausalLM"),
     "glm4moe": ("Glm4MoeConfig", "Glm4MoeForCausalLM"),
     "llama": ("LlamaConfig", "LlamaForCausalLM"),
+    "qwen2": ("Qwen2Config", "Qwen2ForCausalLM"),
     "qwen3": ("Qwen3Config", "Qwen3ForCausalLM"),
     "qwen3moe": ("Qwen3MoeConfig", "Qwen3MoeForCausalLM"),
 }
@@ -81,6 +82,10 @@ def _rope_parameters(tiny: Tiny) -> dict[str, Any]:
         rope |= {"rope_type": "llama3", "factor": tiny.llama3_factor, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
     if tiny.yarn_factor:
         rope |= {"rope_type": "yarn", "factor": tiny.yarn_factor}
+    if tiny.yarn_magnitude:
+        rope["attention_factor"] = tiny.yarn_magnitude
+    if tiny.linear_factor:
+        rope |= {"rope_type": "linear", "factor": tiny.linear_factor}
     if tiny.llama3_factor or tiny.yarn_factor:
         rope["original_max_position_embeddings"] = ORIGINAL_CONTEXT
     return rope

@@ -23,8 +23,14 @@ def test_half_of_each_head_is_rotated_in_adjacent_pairs_also_where_the_file_does
     assert (rope.style, rope.dims) == ("pair", 16)
 
 
-def test_a_file_without_the_bias_is_not_complete() -> None:
+def test_a_file_without_the_bias_of_one_layer_is_not_complete() -> None:
     tiny = TINY["chatglm"]
     table = {name: entry for name, entry in tensor_table(tiny).items() if name != "blk.0.attn_qkv.bias"}
     with pytest.raises(BadModelFile, match=r"blk\.0\.attn_q\.bias is missing"):
         spec_from_gguf(gguf_metadata(tiny), table)
+
+
+def test_glm_edge_has_no_biases() -> None:
+    spec = declared(TINY["glm-edge"])
+    assert not spec.qkv_bias and spec.tied_lm_head
+    assert Role.Q_BIAS not in spec.layers[0].tensors

@@ -7,10 +7,12 @@ from typing import Any
 
 import pytest
 
-from swarm.errors import BadModelFile, UnsupportedModel
+from swarm.errors import BadModelFile, ModelError, UnsupportedModel
+from swarm.models.header import HARMLESS
 from swarm.models.spec import RopeScaling
 from tests.helpers.declared import declared
-from tests.helpers.tiny import TINY
+from tests.helpers.gguf_keys import KEYS
+from tests.helpers.tiny import TINY, Tiny
 
 
 def test_missing_keys_get_the_defaults_of_files_in_the_wild() -> None:
@@ -35,6 +37,81 @@ def test_linear_scaling_is_read_and_no_scaling_is_none() -> None:
     assert linear.rope.scaling == RopeScaling("linear", 2.0)
     assert declared(tiny, rope__scaling__type="none").rope.scaling is None
     assert declared(tiny, rope__scaling__type="yarn", rope__scaling__factor=1.0).rope.scaling is None
+
+
+def test_a_factor_without_a_type_and_the_old_key_are_linear() -> None:
+    tiny = TINY["llama-tied"]
+    assert declared(tiny, rope__scaling__factor=4.0).rope.scaling == RopeScaling("linear", 4.0)
+    assert declared(tiny, rope__scale_linear=4.0).rope.scaling == RopeScaling("linear", 4.0)
+    both = declared(tiny, rope__scale_linear=4.0, rope__scaling__factor=2.0)
+    assert both.rope.scaling == RopeScaling("linear", 2.0), "the new key counts"
+    assert declared(tiny, rope__scaling__factor=4.0, rope__scaling__type="none").rope.scaling is None
+
+
+def test_attn_factor_counts_with_any_type() -> None:
+    tiny = TINY["llama-tied"]
+    assert declared(tiny, rope__scaling__attn_factor=0.5).rope.scaling == RopeScaling("linear", 1.0, 0, 0.5)
+    linear = declared(tiny, rope__scaling__attn_factor=0.5, rope__scaling__factor=2.0).rope.scaling
+    assert linear == RopeScaling("linear", 2.0, 0, 0.5)
+    yarn = declared(TINY["qwen3-yarn"], rope__scaling__attn_factor=0.5).rope.scaling
+    assert yarn is not None and yarn.attention_factor == pytest.approx(0.5 * 1.1386294)
+
+
+def test_the_magnitude_of_yarn_may_be_said() -> None:
+    scaling = declared(TINY["qwen3-yarn"], rope__scaling__yarn_attn_factor=1.0).rope.scaling
+    assert scaling is not None and scaling.attention_factor == 1.0
+    same = declared(TINY["qwen3-yarn"], rope__scaling__yarn_ext_factor=1.0)
+    assert same == declared(TINY["qwen3-yarn"])
+
+
+def changes_nothing(key: str, tiny: Tiny) -> bool:
+    """Whether a key of KEYS says nothing new of this checkpoint."""
+    if key == "rope.scaling.original_context_length":
+        return not tiny.yarn_factor
+    return key in HARMLESS or {
+        "expert_group_used_count": tiny.moe is not None and tiny.moe.n_group == 1,
+        "expert_weights_norm": tiny.moe is None,  # false
+        "feed_forward_length": tiny.moe is not None and tiny.moe.dense_layers == 0,
+        "rope.scale_linear": tiny.yarn_factor > 0,  # the new key counts
+        "use_parallel_residual": tiny.arch == "qwen2",
+    }.get(key, False)
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_every_key_is_obeyed_refused_or_harmless(name: str) -> None:
+    tiny = TINY[name]
+    plain = declared(tiny)
+    for key, value in KEYS.items():
+        try:
+            changed = declared(tiny, **{key.replace(".", "__"): value})
+        except ModelError as error:
+            assert "\n" not in str(error)
+        else:
+            assert (changed == plain) == changes_nothing(key, tiny), key
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_a_key_that_nobody_knows_is_refused_by_its_name_unless_it_says_nothing(name: str) -> None:
+    tiny = TINY[name]
+    for value in (1, -0.5, True, "x", [0, 1], float("nan")):
+        with pytest.raises(UnsupportedModel) as error:
+            declared(tiny, key__of__tomorrow=value)
+        assert str(error.value).startswith(f"{tiny.arch}.key.of.tomorrow is ")
+    for value in (0, 0.0, False, "", [], [0, 0], [False]):
+        assert declared(tiny, key__of__tomorrow=value) == declared(tiny)
+
+
+def test_the_list_of_keys_has_all_of_the_gguf_package() -> None:
+    gguf = pytest.importorskip("gguf")
+    known = {key.removeprefix("{arch}.") for key in texts_of(gguf.Keys) if key.startswith("{arch}.")}
+    assert {key for key in known if "{" not in key} - KEYS.keys() == set()
+
+
+def texts_of(names: type) -> set[str]:
+    """The texts of a class and of the classes in it."""
+    values = [value for name, value in vars(names).items() if not name.startswith("__")]
+    inner = (texts_of(value) for value in values if isinstance(value, type))
+    return {value for value in values if isinstance(value, str)}.union(*inner)
 
 
 BAD_VALUES = [
@@ -92,6 +169,11 @@ UNSUPPORTED = [
     ("llama", {"attention.sliding_window": 4096}, "llama.attention.sliding_window is 4096"),
     ("llama", {"attention.value_length": 16}, "keys of 32 and values of 16 columns"),
     ("llama", {"attention.head_count": [4, 4, 8]}, "llama.attention.head_count differs from layer to layer"),
+    ("llama", {"attention.causal": False}, "llama.attention.causal is False"),
+    ("qwen3-yarn", {"rope.scaling.yarn_ext_factor": 0.5}, "qwen3.rope.scaling.yarn_ext_factor is not 1"),
+    ("qwen3-yarn", {"rope.scaling.factor": 0.5}, "qwen3.rope.scaling.factor is 0.5"),
+    ("llama", {"logit_scale": 0.25}, "llama.logit_scale is 0.25: Swarm's llama does not know what it changes"),
+    ("glm4", {"nextn_predict_layers": 1}, "glm4.nextn_predict_layers is 1"),
     ("glm4", {"rope.dimension_sections": [8, 4, 4, 0]}, "glm4.rope.dimension_sections is a list of 4"),
     ("air", {"expert_gating_func": 3}, "glm4moe.expert_gating_func is 3"),
 ]

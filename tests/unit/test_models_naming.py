@@ -73,11 +73,54 @@ def test_layer_tensor_that_the_family_does_not_know_is_refused() -> None:
         spec_from_gguf(gguf_metadata(tiny), {**table, **extra})
 
 
-def test_tensor_of_no_layer_is_ignored() -> None:
+FOREIGN = (
+    "output.bias",
+    "output.scale",
+    "output_norm.bias",
+    "token_embd_norm.weight",
+    "position_embd.weight",
+    "rope_factors_long.weight",
+    "rope_factors_short.weight",
+    "token_embd.weight.lora_a",
+    "cls.weight",
+    "cls.output.weight",
+    "v.blk.0.ln1.weight",
+    "mm.0.weight",
+    "per_layer_token_embd.weight",
+    "blk.x.y",
+    "blk.1",
+    "blk.99.attn_norm.weight",
+    "blk.0.rope_freqs.weight",
+    "blk.0.attn_output.bias",
+    "blk.0.attn_q.weight.lora_a",
+    "blk.0.attn_q.scale",
+    "blk.0.attn_sinks.weight",
+    "blk.0.attn_norm.bias",
+    "blk.0.attn_sub_norm.weight",
+    "blk.0.attn_gate.weight",
+    "blk.0.ffn_down.bias",
+    "blk.0.ffn_gate_inp.bias",
+    "blk.0.ffn_gate_inp_shexp.weight",
+    "blk.0.ffn_norm_exps.weight",
+    "blk.0.layer_output_norm.weight",
+    "blk.0.ssm_a",
+)
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_each_foreign_tensor_is_refused_by_its_name(name: str) -> None:
+    tiny = TINY[name]
+    table = tensor_table(tiny)
+    for foreign in FOREIGN:
+        extra = {foreign: StoredTensor((64,), table["output_norm.weight"].quant)}
+        with pytest.raises(UnsupportedModel) as error:
+            spec_from_gguf(gguf_metadata(tiny), {**table, **extra})
+        assert str(error.value).startswith(f"tensor '{foreign}': Swarm's {tiny.arch} has no use for it")
+
+
+@pytest.mark.parametrize("foreign", ["blk.1.attn_rot_embd", "blk.0.attn_rot_embd.weight"])
+def test_rotations_that_files_of_2023_carry_are_left_out(foreign: str) -> None:
     tiny = TINY["llama"]
     table = tensor_table(tiny)
-    extra = {
-        name: StoredTensor((64,), table["output_norm.weight"].quant)
-        for name in ("v.blk.0.ln1.weight", "blk.x.y", "blk.99.z", "blk.1.attn_rot_embd")
-    }
+    extra = {foreign: StoredTensor((64,), table["output_norm.weight"].quant)}
     assert spec_from_gguf(gguf_metadata(tiny), {**table, **extra}) == declared(tiny)

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from swarm.architectures import ARCHITECTURES
 from swarm.errors import BadModelFile, UnsupportedModel
 from swarm.models import FAMILIES, spec_from_gguf
 from tests.helpers.declared import declared
@@ -16,6 +17,7 @@ ROPE_STYLE = {
     "glm4": "pair",
     "glm4moe": "half",
     "llama": "pair",
+    "qwen2": "half",
     "qwen3": "half",
     "qwen3moe": "half",
 }
@@ -44,7 +46,7 @@ def test_spec_says_what_the_checkpoint_was_made_as(name: str) -> None:
 
 
 def test_every_family_has_a_checkpoint_and_a_rope_style() -> None:
-    assert set(FAMILIES) == {tiny.arch for tiny in TINY.values()} == set(ROPE_STYLE)
+    assert set(FAMILIES) == set(ARCHITECTURES) == {tiny.arch for tiny in TINY.values()} == set(ROPE_STYLE)
 
 
 @pytest.mark.parametrize("arch", ["gemma4", "", None, 7, "x" * 100_000, "a\nb"])
@@ -56,5 +58,5 @@ def test_unknown_architecture_is_refused_in_one_line(arch: Any) -> None:
 
 
 def test_unknown_architecture_lists_the_known_ones() -> None:
-    with pytest.raises(UnsupportedModel, match="chatglm, glm4, glm4moe, llama, qwen3, qwen3moe"):
+    with pytest.raises(UnsupportedModel, match="chatglm, glm4, glm4moe, llama, qwen2, qwen3, qwen3moe"):
         spec_from_gguf({"general.architecture": "gemma4"}, {})

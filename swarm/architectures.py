@@ -1,0 +1,55 @@
+"""Which kinds of GGUF file there are, and which of them Swarm runs: told by the metadata alone, before any tensor."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from swarm.errors import BadModelFile, UnsupportedModel
+
+# What general.architecture may say; swarm/models has a file for each.
+ARCHITECTURES = ("chatglm", "glm4", "glm4moe", "llama", "qwen2", "qwen3", "qwen3moe")
+
+MAX_QUOTED = 80  # characters of a file's text shown in a message
+
+# What lies beside models under the same ending, by general.type or general.architecture, and what to do with it.
+_VISION_PART = "it is the part of a model that sees or hears; give the model itself, another file of the same folder"
+_OTHER_KINDS = {
+    "adapter": "it is an adapter (LoRA), no model; merge it into its base model, and give that",
+    "mmproj": _VISION_PART,
+    "clip": _VISION_PART,
+    "imatrix": "it is an importance matrix, a helper of quantising, no model; give a model file of the same folder",
+    "vocab": "it is a vocabulary without a model; give the model itself",
+    "control_vector": "it is a control vector, no model; give the model that it was made for",
+    "controlvector": "it is a control vector, no model; give the model that it was made for",
+}
+
+
+def architecture(metadata: Mapping[str, Any]) -> str:
+    """The value of general.architecture, one of ARCHITECTURES.
+
+    Raise UnsupportedModel for another one or for a file that is no model, BadModelFile when the file does not say.
+    """
+    arch = metadata.get("general.architecture")
+    for kind in (metadata.get("general.type"), arch):
+        if isinstance(kind, str) and kind in _OTHER_KINDS:
+            raise UnsupportedModel(f"not a model file: {_OTHER_KINDS[kind]}")
+    if _is_importance_matrix(metadata):
+        raise UnsupportedModel(f"not a model file: {_OTHER_KINDS['imatrix']}")
+    if not isinstance(arch, str) or not arch:
+        raise BadModelFile(f"general.architecture is {quoted(arch)}: the file does not say which kind of model it is")
+    if arch not in ARCHITECTURES:
+        raise UnsupportedModel(f"model architecture {quoted(arch)}: Swarm runs {', '.join(ARCHITECTURES)}")
+    return arch
+
+
+def _is_importance_matrix(metadata: Mapping[str, Any]) -> bool:
+    return "general.architecture" not in metadata and "imatrix.chunk_count" in metadata
+
+
+def quoted(value: Any) -> str:
+    """A file's value as it may be shown: escaped, and cut when long."""
+    if hasattr(value, "__len__") and not isinstance(value, str | bytes):
+        return f"a list of {len(value)}"
+    text = ascii(value)
+    return text if len(text) <= MAX_QUOTED else text[:MAX_QUOTED] + "..."
