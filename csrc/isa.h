@@ -28,8 +28,6 @@ extern const sw_kernels sw_kernels_i8mm;
 #define SW_TARGET_END
 #endif
 
-#define INLINE static inline __attribute__((always_inline))
-
 /* What a type asks of a dot. All are constants once inlined. */
 typedef struct {
   int bits;   /* unsigned quants below 2^bits; 8: all of int8, plus W8_BIAS */
