@@ -110,11 +110,6 @@ cdef class Workspace:
         w.scratch_bytes = sw_scratch_bytes(&dims.d, h, segments)
         w.scratch = <uint8_t *>self._buffer("scratch", w.scratch_bytes * threads)
 
-    @property
-    def n_bytes(self):
-        """Memory of all buffers together; pages that no step has touched are not yet taken."""
-        return sum(len(b) for b in self.buffers.values())
-
     cdef void *_buffer(self, str name, size_t n_bytes) except NULL:
         """A buffer that starts on a cache line and is not read past its end by any kernel."""
         cdef uint8_t[::1] b = np.empty(n_bytes + 128, np.uint8)
@@ -193,11 +188,6 @@ cdef class Engine:
     def __dealloc__(self):
         free(self.team_memory)
 
-    @property
-    def buffer_bytes(self):
-        """Memory of all buffers together; pages that no step has touched are not yet taken."""
-        return self.workspace.n_bytes
-
     def begin(self, runs, cos, sin):
         """A new step over (KvCache, n_tokens) of `runs`: each goes to the next positions of its cache.
 
@@ -207,6 +197,8 @@ cdef class Engine:
         cdef int n, i, total = 0, n_layers = -1
         self.abandon()
         runs = tuple(runs)
+        if not runs:
+            raise ValueError("a step without rows")
         if len(runs) > 1 and len({id(cache) for cache, _ in runs}) < len(runs):
             raise ValueError("a step has two runs of one KV cache")
         for kv, n in runs:

@@ -1,7 +1,6 @@
 # What this CPU can run: kernel tables, teams of threads, memory bandwidth.
 
 cdef extern from "sw.h" nogil:
-    int SW_PANEL
     ctypedef struct sw_mat:
         const uint8_t *data
         int32_t type, rows, cols, tile_cols

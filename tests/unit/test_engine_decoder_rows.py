@@ -155,6 +155,8 @@ def test_one_cache_twice_or_too_many_tokens_are_refused(tmp_path: Path) -> None:
         d.step_logits([Rows(ids_of(0, 1), kv), Rows(ids_of(1, 1), kv)])
     with pytest.raises(ValueError, match="at most 64"):
         d.step_logits([Rows(ids_of(0, 40), kv), Rows(ids_of(1, 40), other)])
+    with pytest.raises(ValueError, match="without rows"):
+        d.engine.begin([], *d.rope.at(0, 1))
     assert (kv.length, other.length) == (0, 0)
 
 
