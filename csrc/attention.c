@@ -49,10 +49,11 @@ static void project_qkv(sw_step *s, const sw_attn *w, int first) {
   sw_join(s);
 }
 
-static void finish_head(sw_step *s, float *x, int head, int token, const float *bias, const float *norm) {
+static void finish_head(sw_step *s, float *x, int head, int token, const float *bias, const float *norm, int rotated) {
   const sw_dims *d = s->dims;
   if (bias) s->ops->add(x, bias + head * d->head_dim, d->head_dim);
   if (norm) s->ops->rmsnorm(x, norm, d->eps, d->head_dim, x);
+  if (!rotated) return;
   s->ops->rope(x, s->ws->cos + (size_t)token * d->rope_half, s->ws->sin + (size_t)token * d->rope_half, d->rope_half,
                d->rope_pair);
 }
@@ -66,7 +67,7 @@ static void rotate_and_store(sw_step *s, const sw_attn *w, int layer, int from) 
     const int t = i / d->n_kv_heads, h = i % d->n_kv_heads;
     const sw_kv *kv = s->ws->rows[t].kv + layer;
     float *k = s->ws->k + ((size_t)t * d->n_kv_heads + h) * hd, *v = s->ws->v + ((size_t)t * d->n_kv_heads + h) * hd;
-    finish_head(s, k, h, t, w->k_bias, w->k_norm);
+    finish_head(s, k, h, t, w->k_bias, w->k_norm, w->rotated);
     if (w->v_bias) s->ops->add(v, w->v_bias + h * hd, hd);
     if (kv->kind == SW_KV_Q8_0) {
       s->ops->hadamard(k, hd);
@@ -75,7 +76,7 @@ static void rotate_and_store(sw_step *s, const sw_attn *w, int layer, int from) 
     s->ops->kv_store(kv, h, s->ws->rows[t].position, k, v);
     for (int j = h * group; from == QUERIES && j < (h + 1) * group; j++) {
       float *q = s->ws->q + ((size_t)t * d->n_heads + j) * hd;
-      finish_head(s, q, j, t, w->q_bias, w->q_norm);
+      finish_head(s, q, j, t, w->q_bias, w->q_norm, w->rotated);
       for (int e = 0; e < hd; e++) q[e] *= d->q_scale;
       if (kv->kind == SW_KV_Q8_0) s->ops->hadamard(q, hd);
     }

@@ -43,6 +43,7 @@ typedef struct {
   sw_mat q, k, v, o;
   const float *q_bias, *k_bias, *v_bias; /* each may be NULL */
   const float *q_norm, *k_norm;          /* (head_dim,) or NULL */
+  int rotated;                           /* 0: a layer that does not know positions */
 } sw_attn;
 
 typedef struct {

@@ -13,6 +13,7 @@ cdef extern from "layer.h" nogil:
         const float *v_bias
         const float *q_norm
         const float *k_norm
+        int rotated
     ctypedef struct sw_ffn:
         int layer
         const float *norm
@@ -150,7 +151,7 @@ cdef class Attention:
     cdef list owners
 
     def __init__(self, Dims dims not None, *, norm, Mat q, Mat k, Mat v, Mat o, post_norm=None, q_bias=None,
-                 k_bias=None, v_bias=None, q_norm=None, k_norm=None):
+                 k_bias=None, v_bias=None, q_norm=None, k_norm=None, bint rotated=True):
         cdef int h = dims.d.hidden, qw = dims.d.n_heads * dims.d.head_dim, kw = dims.d.n_kv_heads * dims.d.head_dim
         self.dims, self.owners = dims, []
         o_ = self.owners
@@ -165,6 +166,7 @@ cdef class Attention:
         self.w.v_bias = floats(o_, v_bias, kw, "v_bias")
         self.w.q_norm = floats(o_, q_norm, dims.d.head_dim, "q_norm")
         self.w.k_norm = floats(o_, k_norm, dims.d.head_dim, "k_norm")
+        self.w.rotated = rotated
 
 
 cdef class Ffn:

@@ -211,6 +211,7 @@ class Decoder:
             v_bias=vector(Role.V_BIAS),
             q_norm=vector(Role.Q_NORM),
             k_norm=vector(Role.K_NORM),
+            rotated=self.spec.layers[i].rotated,
         )
         return attention, self._ffn(i, self.spec.layers[i])
 

@@ -67,6 +67,7 @@ class Attention:
         v_bias: F32 | None = None,
         q_norm: F32 | None = None,
         k_norm: F32 | None = None,
+        rotated: bool = True,
     ) -> None: ...
 
 class Ffn:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from swarm.models import chatglm, glm4, glm4moe, llama, qwen2, qwen3, qwen3moe
+from swarm.models import chatglm, glm4, glm4moe, llama, qwen2, qwen3, qwen3moe, smollm3
 from swarm.models.header import Header, TensorEntry
 from swarm.models.spec import ModelSpec
 
@@ -17,6 +17,7 @@ FAMILIES: dict[str, Callable[[Header], ModelSpec]] = {
     "qwen2": qwen2.declare,
     "qwen3": qwen3.declare,
     "qwen3moe": qwen3moe.declare,
+    "smollm3": smollm3.declare,
 }
 
 

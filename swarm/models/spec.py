@@ -129,10 +129,14 @@ class MoeSpec:
 
 @dataclass(frozen=True, slots=True)
 class LayerSpec:
-    """One transformer block: a dense feed-forward of `ffn` columns, or a mixture (then `ffn` is 0)."""
+    """One transformer block: a dense feed-forward of `ffn` columns, or a mixture (then `ffn` is 0).
+
+    A layer that is not `rotated` does without rope.
+    """
 
     ffn: int
     moe: MoeSpec | None = None
+    rotated: bool = True
     tensors: Mapping[Role, TensorRef] = field(default_factory=dict)
 
 

@@ -15,7 +15,19 @@ from tests.helpers.tiny import TINY, make_tiny
 
 # Left out: chatglm, where llama.cpp wants the q width to be the hidden one; files that leave out keys for which its
 # defaults are not those of the checkpoints (llama.cpp issue 12946); experts with gate and up in one tensor.
-NAMES = ("llama", "llama-tied", "llama-linear", "qwen2", "qwen3", "qwen3-yarn", "qwen3moe", "glm4", "air", "glm-groups")
+NAMES = (
+    "llama",
+    "llama-tied",
+    "llama-linear",
+    "qwen2",
+    "qwen3",
+    "qwen3-yarn",
+    "qwen3moe",
+    "smollm3",
+    "glm4",
+    "air",
+    "glm-groups",
+)
 IDS = list(range(40, 64))
 
 # In a process of its own: a build for another CPU dies of an illegal instruction.

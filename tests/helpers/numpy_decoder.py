@@ -60,8 +60,10 @@ class NumpyDecoder:
         if spec.qk_norm:
             q = ops.rmsnorm(q, self._get(layer, Role.Q_NORM), spec.norm_eps)
             k = ops.rmsnorm(k, self._get(layer, Role.K_NORM), spec.norm_eps)
-        rope = ops.rope_half if spec.rope.style == "half" else ops.rope_pair
-        o = ops.attention(rope(q, cos, sin), self._kept(rope(k, cos, sin)), self._kept(v), spec.attention_scale)
+        if layer.rotated:
+            rope = ops.rope_half if spec.rope.style == "half" else ops.rope_pair
+            q, k = rope(q, cos, sin), rope(k, cos, sin)
+        o = ops.attention(q, self._kept(k), self._kept(v), spec.attention_scale)
         o = self._seen_by(layer.tensors[Role.O])(o)
         return self._after(layer, ops.matmul(o, self._get(layer, Role.O)), Role.ATTN_POST_NORM)
 

@@ -92,6 +92,7 @@ TINY: dict[str, Tiny] = {
         Tiny("qwen3", "qwen3", eps=1e-6, theta=1e6, qk_norm=True, tied=True),
         Tiny("qwen3-yarn", "qwen3", eps=1e-6, theta=1e4, qk_norm=True, yarn_factor=4.0),
         Tiny("qwen3moe", "qwen3moe", eps=1e-6, theta=1e6, qk_norm=True, moe=TinyMoe()),
+        Tiny("smollm3", "smollm3", n_layers=5, hidden=128, eps=1e-6, theta=5e6, tied=True),
         Tiny("chatglm", "chatglm", eps=1.5625e-7, qkv_fused=True, **_GLM),
         Tiny("chatglm-separate", "chatglm", eps=1.5625e-7, left_out=("rope.dimension_count",), **_GLM),
         Tiny("glm-edge", "chatglm", rope_dims=16, tied=True),
@@ -337,8 +338,8 @@ def tensor_table(tiny: Tiny, mix: str = "F32") -> dict[str, StoredTensor]:
 
 
 def _file_rows(tiny: Tiny, role: str, values: np.ndarray) -> np.ndarray:
-    """llama files turn adjacent pairs, so query and key rows of a head alternate between its two halves."""
-    if tiny.arch != "llama" or role not in {"q", "k"}:
+    """Files of llama and smollm3 turn adjacent pairs: query and key rows of a head alternate between its two halves."""
+    if tiny.arch not in {"llama", "smollm3"} or role not in {"q", "k"}:
         return values
     n_heads = tiny.n_heads if role == "q" else tiny.n_kv_heads
     halves = values.reshape(n_heads, 2, tiny.head_dim // 2, -1)

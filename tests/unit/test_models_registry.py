@@ -20,6 +20,7 @@ ROPE_STYLE = {
     "qwen2": "half",
     "qwen3": "half",
     "qwen3moe": "half",
+    "smollm3": "pair",
 }
 
 
@@ -58,5 +59,5 @@ def test_unknown_architecture_is_refused_in_one_line(arch: Any) -> None:
 
 
 def test_unknown_architecture_lists_the_known_ones() -> None:
-    with pytest.raises(UnsupportedModel, match="chatglm, glm4, glm4moe, llama, qwen2, qwen3, qwen3moe"):
+    with pytest.raises(UnsupportedModel, match="chatglm, glm4, glm4moe, llama, qwen2, qwen3, qwen3moe, smollm3"):
         spec_from_gguf({"general.architecture": "gemma4"}, {})
