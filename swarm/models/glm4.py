@@ -1,6 +1,9 @@
-"""glm4: GLM-4-0414 and GLM-Z1, 9B and 32B. As chatglm, and what attention and feed-forward add is normed once more.
+"""glm4: GLM-4-0414 and GLM-Z1, 9B and 32B; the text of GLM-4.1V and 4.6V-Flash.
 
-Files of April 2025 do not give rope.dimension_count: half of each head is rotated then too.
+As chatglm, and what attention and feed-forward add is normed once more. Files of April 2025 do not give
+rope.dimension_count: half of each head is rotated then too. Files of models that see divide the rotated columns into
+sections, and hold query and key rows in the order in which halves are turned; in text, all sections turn by one
+position.
 """
 
 from __future__ import annotations
@@ -13,7 +16,6 @@ from swarm.models.spec import LayerSpec, ModelSpec, Role, RopeSpec
 
 def declare(h: Header) -> ModelSpec:
     """The spec of a glm4 file."""
-    h.refuse("rope.dimension_sections", "Swarm does not run the vision models of this family")
     n_layers = header.block_count(h)
     n_heads, n_kv_heads, head_dim = header.heads(h)
     bias = naming.has_qkv_bias(h)
@@ -28,7 +30,7 @@ def declare(h: Header) -> ModelSpec:
         head_dim=head_dim,
         norm_eps=header.norm_eps(h),
         rope=RopeSpec(
-            style="pair",
+            style="half" if h.given("rope.dimension_sections") else "pair",
             dims=header.rope_dims(h, head_dim, default=head_dim // 2),
             theta=header.rope_theta(h),
             scaling=header.rope_scaling(h),

@@ -1,4 +1,4 @@
-"""glm4moe: GLM-4.5 and later of that shape (Air, 355B), INTELLECT-3.
+"""glm4moe: GLM-4.5 and later of that shape (Air, 355B, the text of 4.5V and 4.6V), INTELLECT-3.
 
 Traps: rotation is of halves here, of half of each head. The norm before the feed-forward is post_attention_norm.
 The first layers are dense. The q width is not the hidden one. block_count counts the blocks that predict further tokens
@@ -17,7 +17,7 @@ from swarm.models.spec import LayerSpec, ModelSpec, MoeSpec, Role, RopeSpec
 def declare(h: Header) -> ModelSpec:
     """The spec of a glm4moe file."""
     h.ignore("feed_forward_length")  # where no layer is dense
-    h.refuse("rope.dimension_sections", "Swarm does not run the vision models of this family")
+    h.ignore("rope.dimension_sections")  # of models that see: in text, all parts of a head turn by one position
     n_layers = trunk_layers(h)
     n_dense = h.whole("leading_dense_block_count", 0, header.MAX_LAYERS, default=0)
     n_heads, n_kv_heads, head_dim = header.heads(h)

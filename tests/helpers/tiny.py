@@ -65,6 +65,7 @@ class Tiny:
     yarn_factor: float = 0.0
     yarn_magnitude: float = 0.0  # of cos and sin, in place of the one that follows from the factor
     linear_factor: float = 0.0
+    sections: tuple[int, ...] = ()  # of rotated columns, in models that see
     moe: TinyMoe | None = None
     mtp: str = "none"  # none, present, or absent (declared and counted, but without its tensors)
     left_out: tuple[str, ...] = ()  # keys that files are known to lack
@@ -98,6 +99,7 @@ TINY: dict[str, Tiny] = {
         Tiny("glm-edge", "chatglm", rope_dims=16, tied=True),
         Tiny("glm4", "glm4", **_GLM),
         Tiny("glm4-fused", "glm4", qkv_fused=True, left_out=("rope.dimension_count", "rope.freq_base"), **_GLM),
+        Tiny("glm4v", "glm4", sections=(2, 3, 3, 0), **_GLM),
         Tiny("air", "glm4moe", theta=1e6, moe=_AIR, mtp="present", left_out=("expert_gating_func",), **_GLM),
         Tiny("intellect3", "glm4moe", theta=1e6, moe=_AIR, mtp="absent", left_out=("expert_weights_norm",), **_GLM),
         Tiny(
@@ -339,11 +341,19 @@ def tensor_table(tiny: Tiny, mix: str = "F32") -> dict[str, StoredTensor]:
 
 def _file_rows(tiny: Tiny, role: str, values: np.ndarray) -> np.ndarray:
     """Files of llama and smollm3 turn adjacent pairs: query and key rows of a head alternate between its two halves."""
+    n_heads = tiny.n_heads if role.startswith("q") else tiny.n_kv_heads
+    if tiny.sections and role in {"q", "k", "q_bias", "k_bias"}:
+        return _pairs_to_halves(values, n_heads, tiny.rope_dims)
     if tiny.arch not in {"llama", "smollm3"} or role not in {"q", "k"}:
         return values
-    n_heads = tiny.n_heads if role == "q" else tiny.n_kv_heads
     halves = values.reshape(n_heads, 2, tiny.head_dim // 2, -1)
     return halves.swapaxes(1, 2).reshape(values.shape)
+
+
+def _pairs_to_halves(values: np.ndarray, n_heads: int, dims: int) -> np.ndarray:
+    """Of the rotated rows of each head, the first of all pairs before the second of all."""
+    heads = values.reshape(n_heads, -1, *values.shape[1:])
+    return np.concatenate([heads[:, 0:dims:2], heads[:, 1:dims:2], heads[:, dims:]], axis=1).reshape(values.shape)
 
 
 def _mtp_tensors(tiny: Tiny, weights: Weights, mix: str) -> dict[str, tuple[np.ndarray, str]]:
@@ -399,6 +409,8 @@ def gguf_metadata(tiny: Tiny) -> Metadata:
         keys["rope.scaling.yarn_attn_factor"] = tiny.yarn_magnitude
     if tiny.linear_factor:
         keys["rope.scale_linear"] = tiny.linear_factor  # as files of 2023 have it
+    if tiny.sections:
+        keys["rope.dimension_sections"] = np.array(tiny.sections, np.int32)
     if tiny.moe:
         keys |= _moe_metadata(tiny, tiny.moe)
     if mtp_blocks:

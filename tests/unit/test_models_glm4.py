@@ -16,3 +16,8 @@ def test_post_attention_norm_means_another_norm_in_glm4_than_in_glm4moe() -> Non
 def test_glm_rotates_half_of_a_head_when_the_file_does_not_say() -> None:
     assert declared(TINY["glm4"], without=("rope.dimension_count",)).rope.dims == 16
     assert declared(TINY["llama"], without=("rope.dimension_count",)).rope.dims == 32
+
+
+def test_a_model_that_sees_has_its_rows_in_the_order_of_halves() -> None:
+    assert declared(TINY["glm4v"]).rope.style == "half"
+    assert declared(TINY["glm4"], rope__dimension_sections=[0, 0, 0, 0]).rope.style == "pair"

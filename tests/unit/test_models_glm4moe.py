@@ -36,3 +36,7 @@ def test_shared_experts_of_another_width_are_read() -> None:
     moe = declared(tiny).layers[1].moe
     assert moe is not None
     assert moe.shared_ffn == 64
+
+
+def test_the_text_of_a_model_that_sees_is_that_of_one_that_does_not() -> None:
+    assert declared(TINY["air"], rope__dimension_sections=[8, 4, 4, 0]) == declared(TINY["air"])

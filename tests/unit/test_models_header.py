@@ -72,6 +72,7 @@ def changes_nothing(key: str, tiny: Tiny) -> bool:
         "expert_group_used_count": tiny.moe is not None and tiny.moe.n_group == 1,
         "expert_weights_norm": tiny.moe is None,  # false
         "feed_forward_length": tiny.moe is not None and tiny.moe.dense_layers == 0,
+        "rope.dimension_sections": tiny.arch == "glm4moe" or tiny.sections != (),
         "rope.scale_linear": tiny.yarn_factor > 0,  # the new key counts
         "use_parallel_residual": tiny.arch == "qwen2",
     }.get(key, False)
@@ -174,7 +175,7 @@ UNSUPPORTED = [
     ("qwen3-yarn", {"rope.scaling.factor": 0.5}, "qwen3.rope.scaling.factor is 0.5"),
     ("llama", {"logit_scale": 0.25}, "llama.logit_scale is 0.25: Swarm's llama does not know what it changes"),
     ("glm4", {"nextn_predict_layers": 1}, "glm4.nextn_predict_layers is 1"),
-    ("glm4", {"rope.dimension_sections": [8, 4, 4, 0]}, "glm4.rope.dimension_sections is a list of 4"),
+    ("qwen2", {"rope.dimension_sections": [8, 4, 4, 0]}, "qwen2.rope.dimension_sections is a list of 4"),
     ("air", {"expert_gating_func": 3}, "glm4moe.expert_gating_func is 3"),
 ]
 

@@ -35,7 +35,7 @@ def test_spec_says_what_the_checkpoint_was_made_as(name: str) -> None:
         tiny.vocab,
     )
     assert (spec.n_heads, spec.n_kv_heads, spec.head_dim) == (tiny.n_heads, tiny.n_kv_heads, tiny.head_dim)
-    assert (spec.rope.style, spec.rope.dims) == (ROPE_STYLE[tiny.arch], tiny.rope_dims)
+    assert (spec.rope.style, spec.rope.dims) == ("half" if tiny.sections else ROPE_STYLE[tiny.arch], tiny.rope_dims)
     assert (spec.qkv_bias, spec.qk_norm, spec.sandwich_norms, spec.tied_lm_head) == (
         tiny.bias,
         tiny.qk_norm,
