@@ -22,7 +22,7 @@ from pathlib import Path
 from swarm import config
 from swarm.cli.local import LocalNode
 from swarm.cli.progress import ProgressBar
-from swarm.cli.remote import RemoteGeneration, RemoteModel
+from swarm.cli.remote import RemoteAnswer, RemoteModel
 from swarm.cli.terminal import BOLD, DIM, paint
 from swarm.engine.sampling import SamplingParams
 from swarm.node.home import Home
@@ -101,11 +101,9 @@ def note(text: str, begun: bool) -> None:
 def answer(model: RemoteModel, at_word: int = 0, action: object = None) -> str:
     """Show an answer; do something after so many pieces."""
     params = SamplingParams(temperature=0.7, seed=12)
-    generation: RemoteGeneration = model.chat(
-        [{"role": "user", "content": QUESTION}], max_tokens=MAX_TOKENS, params=params
-    )
+    stream: RemoteAnswer = model.chat([{"role": "user", "content": QUESTION}], max_tokens=MAX_TOKENS, params=params)
     text, last, longest = "", time.monotonic(), 0.0
-    for number, piece in enumerate(generation):
+    for number, piece in enumerate(stream):
         if number:
             longest = max(longest, time.monotonic() - last)
         last = time.monotonic()
@@ -114,7 +112,7 @@ def answer(model: RemoteModel, at_word: int = 0, action: object = None) -> str:
         if number == at_word and callable(action):
             action()
     print(flush=True)
-    stats = generation.stats
+    stats = stream.stats
     speed = (stats.generated_tokens - 1) / stats.decode_s if stats.decode_s else 0.0
     figures = f"{stats.generated_tokens} tokens, {speed:.1f} tok/s, longest wait for a word {longest:.2f} s"
     print(paint(f"[{figures}]", DIM))
