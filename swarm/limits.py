@@ -173,3 +173,7 @@ MAX_REQUEST_ITEMS = 262_144  # values in them: a prompt of so many token ids
 MAX_REQUEST_NUMBER_CHARS = 64  # of a whole number; reading long ones takes quadratic time
 MAX_REQUEST_DEPTH = 100  # levels of nesting; tool schemas of real programs have ten
 MAX_API_CONNECTIONS = 256  # open at once; chat programs keep a few each
+KEPT_API_CONNECTIONS = 16  # beside them, for the command line
+REQUEST_HEAD_S = 10.0  # from a connection's beginning, or its last answer, to the end of a request's headers
+REQUEST_BODY_S = 30.0  # for the rest of it: 8 MiB through a slow tunnel
+UNREAD_REPLY_S = 60.0  # a client that takes nothing of its answer for so long is gone

@@ -138,7 +138,7 @@ def play(devices: Sequence[Device], path: Path) -> int:
         device.join(str(invitation["code"]), "--peer", f"127.0.0.1:{invitation['port']}")
         say(f"{device.name} is in, with {MEMORY}")
     added = attic.node.post("/swarm/models", {"path": str(path)}, PATIENCE_S)
-    plan = attic.node.get("/swarm/plan", PATIENCE_S, model=str(added["id"]), context="512")
+    plan = attic.node.post("/swarm/plan", {"model": str(added["id"]), "context": 512}, PATIENCE_S)
     print(paint("\n".join(str(line) for line in plan["lines"]), DIM))  # type: ignore[attr-defined]
     model = RemoteModel(attic.node, str(added["id"]), note)
     say(f"> {QUESTION}")

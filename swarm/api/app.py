@@ -4,8 +4,10 @@ GET  /health                       is the node there, and which one
 GET  /v1/models                    models of the swarm
 POST /v1/chat/completions          a conversation, streamed or whole
 POST /v1/completions               a text to be continued
-GET  /swarm/status, /swarm/plan    for the command line
-POST /swarm/...                    changes; only with the node's token (control.py)
+GET  /swarm/status, /swarm/doctor  for the command line
+POST /swarm/...                    what changes or costs something; only with the node's token (control.py)
+
+A GET changes nothing and costs nothing: web pages can send one to anybody.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ from swarm.answers import Piece
 from swarm.api import control
 from swarm.api.body import parsed_body
 from swarm.api.errors import BadRequest, body_of, response_of
-from swarm.api.guard import LocalOnly
+from swarm.api.guard import Door
 from swarm.api.openai import Json, Reply, Wanted, parse_chat, parse_completion, sse
 from swarm.errors import SwarmError
 from swarm.node.answer import Answer, Note, Pulse, Reading
@@ -53,9 +55,13 @@ def make_app(node: Node, token: str) -> Starlette:
         Route("/completions", completion, methods=["POST"]),
         *control.ROUTES,
     ]
+
+    def report(error: Exception) -> None:
+        node.events.bug(error)
+
     app = Starlette(
         routes=routes,
-        middleware=[Middleware(LocalOnly)],
+        middleware=[Middleware(Door, token=token, report=report)],
         exception_handlers={SwarmError: _on_error, HTTPException: _on_http_error},
     )
     app.state.node, app.state.token = node, token
@@ -214,4 +220,5 @@ async def _on_error(request: Request, error: Exception) -> Response:
 async def _on_http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     text = f"{request.method} {request.url.path}: {error.detail.lower()}"
-    return response_of(BadRequest(text, status=error.status_code))
+    code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "bad_request")
+    return response_of(BadRequest(text, status=error.status_code, code=code), error.headers)

@@ -1,4 +1,4 @@
-"""What the command line asks of the node on this device: to see is free, to change needs the node's token."""
+"""What the command line asks of the node on this device: to see is free, all else needs the node's token."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from starlette.routing import Route
 from swarm.api.body import body_json
 from swarm.api.errors import BadRequest
 from swarm.api.guard import may_change
+from swarm.limits import MAX_POSITION
 from swarm.models.sizes import context_of
 from swarm.node.library import Entry
 from swarm.node.node import Node
@@ -31,21 +32,22 @@ async def doctor(request: Request) -> JSONResponse:
     return JSONResponse({"findings": node.doctor()})
 
 
-async def plan(request: Request) -> JSONResponse:
-    node: Node = request.app.state.node
-    query = request.query_params
-    context = query.get("context", "0")
-    if not context.isdecimal() or len(context) > 9:
+async def plan(node: Node, body: Json) -> Json:
+    """Where a model would run; it is fetched if need be."""
+    context = body.get("context", 0)
+    if type(context) is not int or not 0 <= context <= MAX_POSITION:
         raise BadRequest(f"context is {context!r:.40}; it must be a whole number", "context")
-    return JSONResponse(await node.plan(query.get("model", ""), query.getlist("add"), int(context)))
+    add = body.get("add", [])
+    if not isinstance(add, list) or not all(isinstance(device, str) for device in add):
+        raise BadRequest("add must be a list of devices", "add")
+    return await node.plan(_model_name(body), add, context)
 
 
-async def model(request: Request) -> JSONResponse:
+async def model(node: Node, body: Json) -> Json:
     """What somebody means by a model's name; it is fetched if need be."""
-    node: Node = request.app.state.node
-    found = await node.find(request.query_params.get("name", ""))
+    found = await node.find(_model_name(body))
     context = context_of(found.spec, node.settings.context)
-    return JSONResponse({"id": found.id, "name": found.name, "context": context, "family": found.spec.family})
+    return {"id": found.id, "name": found.name, "context": context, "family": found.spec.family}
 
 
 async def invite(node: Node, body: Json) -> Json:
@@ -78,6 +80,13 @@ async def add_model(node: Node, body: Json) -> Json:
     return {"id": model, "name": node.library.known[model].name}
 
 
+def _model_name(body: Json) -> str:
+    name = body.get("model", "")
+    if not isinstance(name, str):
+        raise BadRequest(f"model is {name!r:.40}; it must be a name", "model")
+    return name
+
+
 def changes(action: Callable[[Node, Json], Awaitable[Json]]) -> Callable[[Request], Awaitable[JSONResponse]]:
     """A handler that only the node's user may call."""
 
@@ -92,8 +101,8 @@ def changes(action: Callable[[Node, Json], Awaitable[Json]]) -> Callable[[Reques
 ROUTES = [
     Route("/swarm/status", status),
     Route("/swarm/doctor", doctor),
-    Route("/swarm/plan", plan),
-    Route("/swarm/model", model),
+    Route("/swarm/plan", changes(plan), methods=["POST"]),
+    Route("/swarm/model", changes(model), methods=["POST"]),
     Route("/swarm/invite", changes(invite), methods=["POST"]),
     Route("/swarm/leave", changes(leave), methods=["POST"]),
     Route("/swarm/rekey", changes(rekey), methods=["POST"]),

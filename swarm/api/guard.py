@@ -1,52 +1,78 @@
 """Who may talk to the local API: programs of this device, not web pages that a browser shows on it.
 
 The socket is bound to 127.0.0.1, but a browser's page reaches that, too: by a request to http://127.0.0.1, which
-carries the page's Origin, or by a name that resolves to 127.0.0.1 (DNS rebinding), which stands in Host.
+carries the page's Origin or, where it has none (a picture, a link), Sec-Fetch-Site; or by a name that resolves to
+127.0.0.1 (DNS rebinding), which stands in Host.
 """
 
 from __future__ import annotations
 
 import hmac
-from urllib.parse import urlsplit
+import re
+from collections.abc import Callable
 
 from starlette.requests import Request
-from starlette.responses import JSONResponse
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-LOCAL_NAMES = frozenset({"127.0.0.1", "localhost", "::1"})
+from swarm.api.errors import BadRequest, bug_response, response_of
+
+_HOST = r"(?:127\.0\.0\.1|localhost|\[::1\])(?::[0-9]{1,5})?"
+_LOCAL_HOST = re.compile(_HOST, re.IGNORECASE)
+_LOCAL_ORIGIN = re.compile(f"https?://{_HOST}", re.IGNORECASE)
+_OWN_SITES = {"same-origin", "none"}  # none: the user typed the address
 
 
-class LocalOnly:
-    """Refuses requests whose Host or Origin is not this device itself."""
+class Door:
+    """Refuses what does not come from this device, and answers what fails inside; all in the one shape of errors."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, token: str, report: Callable[[Exception], None]) -> None:
+        """`report` is told of errors that are bugs."""
         self._app = app
+        self._token = token
+        self._report = report
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return
-        headers = Request(scope).headers
-        if not is_local(headers.get("host", ""), headers.get("origin")):
-            text = "this API answers programs on this device only; call it as http://127.0.0.1"
-            response = JSONResponse({"error": {"message": text, "type": "forbidden", "code": "not_local"}}, 403)
-            await response(scope, receive, send)
+        refusal = self._refusal(Request(scope))
+        if refusal is not None:
+            await response_of(refusal)(scope, receive, send)
             return
-        await self._app(scope, receive, send)
+        has_begun = False
+
+        async def send_on(message: Message) -> None:
+            nonlocal has_begun
+            has_begun = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_on)
+        except Exception as error:
+            self._report(error)
+            if has_begun:
+                raise  # the server breaks the connection off: the client must not take a part for the whole
+            await bug_response(error)(scope, receive, send)
+
+    def _refusal(self, request: Request) -> BadRequest | None:
+        headers = request.headers
+        if not is_local(headers.getlist("host"), headers.getlist("origin"), headers.getlist("sec-fetch-site")):
+            text = "this API answers programs on this device only; call it as http://127.0.0.1"
+            return BadRequest(text, status=403, code="not_local")
+        if request.scope.get("state", {}).get("crowded") and not may_change(request, self._token):
+            return BadRequest("too many connections are open; try again later", status=503, code="too_many")
+        return None
 
 
-def is_local(host: str, origin: str | None) -> bool:
-    """True when both headers name this device."""
-    return _name(f"//{host}") in LOCAL_NAMES and (origin is None or _name(origin) in LOCAL_NAMES)
+def is_local(hosts: list[str], origins: list[str], sites: list[str]) -> bool:
+    """True when the headers Host, Origin and Sec-Fetch-Site, each there once at most, name this device."""
+    if len(hosts) != 1 or not _LOCAL_HOST.fullmatch(hosts[0]):
+        return False
+    if origins:
+        return len(origins) == 1 and bool(_LOCAL_ORIGIN.fullmatch(origins[0]))
+    return not sites or (len(sites) == 1 and sites[0] in _OWN_SITES)
 
 
 def may_change(request: Request, token: str) -> bool:
     """True for those who can read the node's own file: the user whose node it is."""
     sent = request.headers.get("authorization", "").removeprefix("Bearer ")
     return hmac.compare_digest(sent.encode(), token.encode())
-
-
-def _name(url: str) -> str:
-    try:
-        return urlsplit(url).hostname or ""
-    except ValueError:
-        return ""

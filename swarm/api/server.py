@@ -10,8 +10,8 @@ from collections.abc import Iterator
 import uvicorn
 from starlette.types import ASGIApp
 
+from swarm.api.connection import Connection
 from swarm.errors import SwarmNetworkError
-from swarm.limits import MAX_API_CONNECTIONS
 
 HOST = "127.0.0.1"
 PORTS_TRIED = 20  # from the wanted one on; then any
@@ -25,14 +25,13 @@ class ApiServer:
         self.port = 0
         config = uvicorn.Config(
             app,
-            http="h11",
+            http=Connection,
             ws="none",
             lifespan="off",
             log_config=None,
             access_log=False,
             server_header=False,
             date_header=False,
-            limit_concurrency=MAX_API_CONNECTIONS,
             timeout_graceful_shutdown=GRACE_S,
         )
         self._server = _Server(config)

@@ -6,7 +6,6 @@ import http.client
 import json
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from urllib.parse import urlencode
 
 from swarm import config
 from swarm.errors import ConfigError, SwarmNetworkError
@@ -29,23 +28,27 @@ class LocalNode:
     api_port: int
     token: str
 
+    @property
+    def headers(self) -> dict[str, str]:
+        """Of every request: whoever has the token is let in, however many others there are."""
+        return {"authorization": f"Bearer {self.token}", "content-type": "application/json"}
+
     def connect(self, timeout_s: float) -> http.client.HTTPConnection:
         """A new connection to its API."""
         return http.client.HTTPConnection(HOST, self.api_port, timeout=timeout_s)
 
-    def get(self, path: str, timeout_s: float = QUICK_S, **query: str | list[str]) -> Json:
-        """Ask something; raise SwarmNetworkError with what the node said when it cannot."""
-        return self._call("GET", f"{path}?{urlencode(query, doseq=True)}" if query else path, None, timeout_s)
+    def get(self, path: str, timeout_s: float = QUICK_S) -> Json:
+        """See something; raise SwarmNetworkError with what the node said when it cannot."""
+        return self._call("GET", path, None, timeout_s)
 
     def post(self, path: str, body: Json, timeout_s: float = QUICK_S) -> Json:
-        """Change something."""
+        """Change something, or have the node work."""
         return self._call("POST", path, body, timeout_s)
 
     def _call(self, method: str, path: str, body: Json | None, timeout_s: float) -> Json:
         connection = self.connect(timeout_s)
         try:
-            headers = {"authorization": f"Bearer {self.token}", "content-type": "application/json"}
-            connection.request(method, path, json.dumps(body) if body is not None else None, headers)
+            connection.request(method, path, json.dumps(body) if body is not None else None, self.headers)
             response = connection.getresponse()
             value = json.loads(response.read(MAX_REPLY_BYTES))
         except (OSError, http.client.HTTPException, ValueError) as error:

@@ -40,8 +40,8 @@ def run(args: argparse.Namespace) -> int:
         result = plan_alone(args, settings)
     else:
         model = local.name_of_model(node, args.model)
-        query: dict[str, str | list[str]] = {"model": model, "add": args.add, "context": str(args.context or 0)}
-        result = node.get("/swarm/plan", PATIENCE_S, **query)
+        wanted: dict[str, object] = {"model": model, "add": args.add, "context": args.context or 0}
+        result = node.post("/swarm/plan", wanted, PATIENCE_S)
     print(json.dumps(result) if args.json else "\n".join(result["lines"]))
     return 0 if result["fits"] else 1
 

@@ -28,7 +28,7 @@ class RemoteModel:
 
     def __init__(self, node: LocalNode, model: str | None, say: Callable[[str, bool], None]) -> None:
         """Raise SwarmError when the node cannot have that model."""
-        info = node.get("/swarm/model", IMPORT_S, name=name_of_model(node, model))
+        info = node.post("/swarm/model", {"model": name_of_model(node, model)}, IMPORT_S)
         self.name = str(info["name"])
         self.context = int(str(info["context"]))
         self._node = node
@@ -119,7 +119,7 @@ class RemoteAnswer:
         return self._told or self._meter.stats
 
     def _read(self, connection: http.client.HTTPConnection) -> Iterator[Piece]:
-        headers = {"content-type": "application/json", "x-swarm-events": "1"}
+        headers = {**self._node.headers, "x-swarm-events": "1"}
         connection.request("POST", self._path, json.dumps(self._body), headers)
         self._socket = connection.sock
         response = connection.getresponse()

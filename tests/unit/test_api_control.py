@@ -21,35 +21,41 @@ def test_status_and_doctor_are_for_everybody_here() -> None:
 
 def test_every_device_that_a_plan_adds_is_counted() -> None:
     plan = returns({"fits": True})
-    api = api_of(plan=plan)
-    assert api.get("/swarm/plan", params={"model": "m", "context": "4096", "add": ["pi5"] * 40}).json() == {
-        "fits": True
-    }
+    body = {"model": "m", "context": 4096, "add": ["pi5"] * 40}
+    assert api_of(plan=plan).post("/swarm/plan", json=body, headers=CHANGES).json() == {"fits": True}
     assert plan.calls == [("m", ["pi5"] * 40, 4096)]
 
 
-@pytest.mark.parametrize("context", ["-1", "x", "1" * 10, "1.5", "²"])
-def test_a_context_that_is_no_number_is_refused(context: str) -> None:
-    reply = api_of(plan=returns({})).get("/swarm/plan", params={"context": context})
-    assert reply.status_code == 400 and reply.json()["error"]["param"] == "context"
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [*(("context", bad) for bad in (-1, "x", 10**10, 1.5, True)), ("add", "pi5"), ("add", [1]), ("model", 1)],
+)
+def test_a_plan_of_nonsense_is_refused(field: str, value: object) -> None:
+    reply = api_of(plan=returns({})).post("/swarm/plan", json={field: value}, headers=CHANGES)
+    assert reply.status_code == 400 and reply.json()["error"]["param"] == field
 
 
 def test_a_model_is_told_by_its_name() -> None:
     spec = SimpleNamespace(context_length=2048, family="llama")
     known = SimpleNamespace(id="ab", name="m", spec=spec)
     api = api_of(find=returns(known), settings=SimpleNamespace(context=0))
-    assert api.get("/swarm/model?name=m").json() == {"id": "ab", "name": "m", "context": 2048, "family": "llama"}
+    assert api.post("/swarm/model", json={"model": "m"}, headers=CHANGES).json() == {
+        "id": "ab",
+        "name": "m",
+        "context": 2048,
+        "family": "llama",
+    }
 
 
 def test_an_error_of_the_node_has_openais_shape() -> None:
     async def find(name: str) -> None:
         raise ModelNotFound(f"no device here has a model called {name!r}")
 
-    reply = api_of(find=find).get("/swarm/model?name=x")
+    reply = api_of(find=find).post("/swarm/model", json={"model": "x"}, headers=CHANGES)
     assert reply.status_code == 404 and reply.json()["error"]["code"] == "model_not_found"
 
 
-@pytest.mark.parametrize("path", ["invite", "leave", "rekey", "models"])
+@pytest.mark.parametrize("path", ["invite", "leave", "rekey", "models", "plan", "model"])
 def test_changes_need_the_token(path: str) -> None:
     for headers in ({}, {"authorization": "Bearer guess"}):
         reply = api_of().post(f"/swarm/{path}", json={}, headers=headers)

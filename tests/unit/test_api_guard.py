@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 from starlette.requests import Request
+from starlette.testclient import TestClient
+from starlette.types import Receive, Scope, Send
 
+from swarm.api.app import make_app
 from swarm.api.guard import is_local, may_change
+from tests.helpers.api_client import CHANGES, TOKEN, api_of
+
+
+async def unused(*arguments: object) -> None:
+    raise AssertionError("the node was made to work")
 
 
 @pytest.mark.parametrize(
@@ -22,10 +32,88 @@ from swarm.api.guard import is_local, may_change
         ("localhost", "null", False),
         ("localhost", "http://localhost.evil.example", False),
         ("local[host", None, False),
+        ("evil.com@127.0.0.1", None, False),
+        ("127.0.0.1#.evil.com", None, False),
+        ("127.0.0.1/.evil.com", None, False),
+        ("127.0.0.1:x", None, False),
+        ("localhost.", None, False),
+        ("127.0.0.1\n", None, False),
+        ("localhost", "file://localhost", False),
+        ("localhost", "http://localhost/", False),
+        ("localhost", "http://a@localhost", False),
     ],
 )
 def test_only_this_device_is_local(host: str, origin: str | None, fine: bool) -> None:
-    assert is_local(host, origin) is fine
+    assert is_local([host], [] if origin is None else [origin], []) is fine
+
+
+@pytest.mark.parametrize(
+    ("origins", "sites", "fine"),
+    [
+        ([], ["none"], True),
+        ([], ["same-origin"], True),
+        ([], ["same-site"], False),
+        ([], ["cross-site"], False),
+        ([], ["none", "none"], False),
+        (["https://evil.example"], ["same-origin"], False),
+        (["http://localhost"], ["cross-site"], True),  # a page that a program of this device serves
+        (["http://localhost", "https://evil.example"], [], False),
+    ],
+)
+def test_what_a_browser_says_of_a_request_is_believed(origins: list[str], sites: list[str], fine: bool) -> None:
+    assert is_local(["localhost"], origins, sites) is fine
+
+
+def test_a_request_has_one_host() -> None:
+    assert not is_local([], [], []) and not is_local(["localhost", "localhost"], [], [])
+
+
+@pytest.mark.parametrize("path", ["/swarm/model?name=m", "/swarm/plan?model=m", "/v1/models", "/health"])
+def test_a_picture_of_a_web_page_gets_and_changes_nothing(path: str) -> None:
+    reply = api_of(find=unused, plan=unused).get(path, headers={"sec-fetch-site": "cross-site"})
+    assert reply.status_code == 403
+    assert reply.json()["error"] | {"message": ""} == {
+        "message": "",
+        "type": "invalid_request_error",
+        "param": None,
+        "code": "not_local",
+    }
+
+
+@pytest.mark.parametrize("path", ["/swarm/model", "/swarm/plan"])
+def test_no_get_makes_the_node_work(path: str) -> None:
+    reply = api_of(find=unused, plan=unused).get(path)
+    assert reply.status_code == 405 and reply.headers["allow"] == "POST"
+    assert reply.json()["error"]["code"] == "method_not_allowed"
+
+
+def test_a_bug_is_told_in_the_shape_of_errors_and_reported_once() -> None:
+    def fails() -> None:
+        raise ZeroDivisionError("secret")
+
+    bugs: list[Exception] = []
+    reply = api_of(doctor=fails, events=SimpleNamespace(bug=bugs.append)).get("/swarm/doctor")
+    assert reply.status_code == 500
+    assert reply.json()["error"] | {"param": 0} == {
+        "message": "a bug in Swarm: ZeroDivisionError",
+        "type": "server_error",
+        "param": 0,
+        "code": "bug",
+    }
+    assert len(bugs) == 1
+
+
+def test_when_it_is_crowded_only_the_user_is_served() -> None:
+    app = make_app(SimpleNamespace(doctor=lambda: []), TOKEN)  # type: ignore[arg-type]
+
+    async def crowded(scope: Scope, receive: Receive, send: Send) -> None:
+        await app({**scope, "state": {"crowded": True}}, receive, send)
+
+    api = TestClient(crowded, base_url="http://127.0.0.1")
+    refused = api.get("/swarm/doctor")
+    assert refused.status_code == 503 and refused.json()["error"]["code"] == "too_many"
+    assert refused.headers["retry-after"] == "2"
+    assert api.get("/swarm/doctor", headers=CHANGES).json() == {"findings": []}
 
 
 @pytest.mark.parametrize(

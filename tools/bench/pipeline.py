@@ -96,7 +96,7 @@ def measured(args: argparse.Namespace, folder: Path, lan: Lan | None) -> dict[st
         entry = swarm.nodes[0]
         one_chat(swarm, 16, 0)
         runs = [one_chat(swarm, args.tokens, seed) for seed in range(args.repeat)]
-        plan = entry.get(f"/swarm/plan?model={swarm.model}&context={N_PROMPT + args.tokens}")
+        plan = entry.post("/swarm/plan", {"model": swarm.model, "context": N_PROMPT + args.tokens})
         one = several(swarm, 1, args.tokens)
         four = several(swarm, 4, args.tokens)
         held = [len(device["shards"]) for device in entry.status()["devices"]]  # type: ignore[index,attr-defined]
