@@ -14,14 +14,16 @@ MAX_QUOTED = 80  # characters of a file's text shown in a message
 
 # What lies beside models under the same ending, by general.type or general.architecture, and what to do with it.
 _VISION_PART = "it is the part of a model that sees or hears; give the model itself, another file of the same folder"
+_CONTROL_VECTOR = "it is a control vector, not a model; give the model that it was made for"
+_IMPORTANCE_MATRIX = "it is an importance matrix, not a model; give a model file of the same folder"
 _OTHER_KINDS = {
-    "adapter": "it is an adapter (LoRA), no model; merge it into its base model, and give that",
+    "adapter": "it is an adapter (LoRA), not a model; merge it into its base model, and give that",
     "mmproj": _VISION_PART,
     "clip": _VISION_PART,
-    "imatrix": "it is an importance matrix, a helper of quantising, no model; give a model file of the same folder",
+    "imatrix": _IMPORTANCE_MATRIX,
     "vocab": "it is a vocabulary without a model; give the model itself",
-    "control_vector": "it is a control vector, no model; give the model that it was made for",
-    "controlvector": "it is a control vector, no model; give the model that it was made for",
+    "control_vector": _CONTROL_VECTOR,
+    "controlvector": _CONTROL_VECTOR,
 }
 
 
@@ -33,18 +35,14 @@ def architecture(metadata: Mapping[str, Any]) -> str:
     arch = metadata.get("general.architecture")
     for kind in (metadata.get("general.type"), arch):
         if isinstance(kind, str) and kind in _OTHER_KINDS:
-            raise UnsupportedModel(f"not a model file: {_OTHER_KINDS[kind]}")
-    if _is_importance_matrix(metadata):
-        raise UnsupportedModel(f"not a model file: {_OTHER_KINDS['imatrix']}")
+            raise UnsupportedModel(_OTHER_KINDS[kind])
+    if arch is None and "imatrix.chunk_count" in metadata:
+        raise UnsupportedModel(_IMPORTANCE_MATRIX)
     if not isinstance(arch, str) or not arch:
         raise BadModelFile(f"general.architecture is {quoted(arch)}: the file does not say which kind of model it is")
     if arch not in ARCHITECTURES:
         raise UnsupportedModel(f"model architecture {quoted(arch)}: Swarm runs {', '.join(ARCHITECTURES)}")
     return arch
-
-
-def _is_importance_matrix(metadata: Mapping[str, Any]) -> bool:
-    return "general.architecture" not in metadata and "imatrix.chunk_count" in metadata
 
 
 def quoted(value: Any) -> str:

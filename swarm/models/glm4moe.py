@@ -7,7 +7,7 @@ The first layers are dense. The q width is not the hidden one. block_count count
 
 from __future__ import annotations
 
-from swarm.errors import BadModelFile
+from swarm.errors import BadModelFile, UnsupportedModel
 from swarm.models import header, naming
 from swarm.models.header import Header
 from swarm.models.naming import Name
@@ -16,6 +16,8 @@ from swarm.models.spec import LayerSpec, ModelSpec, MoeSpec, Role, RopeSpec
 
 def declare(h: Header) -> ModelSpec:
     """The spec of a glm4moe file."""
+    if mtp_blocks(h) and not h.has("blk.0.attn_norm.weight"):
+        raise UnsupportedModel("it is the part of a model that predicts further tokens (MTP); give the model itself")
     h.ignore("feed_forward_length")  # where no layer is dense
     h.ignore("rope.dimension_sections")  # of models that see: in text, all parts of a head turn by one position
     n_layers = trunk_layers(h)

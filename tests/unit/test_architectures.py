@@ -25,7 +25,7 @@ KINDS: list[tuple[dict[str, Any], str]] = [
 
 @pytest.mark.parametrize(("metadata", "message"), KINDS)
 def test_a_file_that_is_no_model_is_called_by_its_name(metadata: dict[str, Any], message: str) -> None:
-    with pytest.raises(UnsupportedModel, match=r"^not a model file: ") as error:
+    with pytest.raises(UnsupportedModel, match=r"^it is ") as error:
         architecture(metadata)
     assert message in str(error.value)
     assert "\n" not in str(error.value)

@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import pytest
+
+from swarm.errors import UnsupportedModel
 from swarm.models import spec_from_gguf
 from tests.helpers.declared import declared
 from tests.helpers.tiny import TINY, StoredTensor, TinyMoe, gguf_metadata, tensor_table
@@ -40,3 +43,11 @@ def test_shared_experts_of_another_width_are_read() -> None:
 
 def test_the_text_of_a_model_that_sees_is_that_of_one_that_does_not() -> None:
     assert declared(TINY["air"], rope__dimension_sections=[8, 4, 4, 0]) == declared(TINY["air"])
+
+
+def test_a_file_of_mtp_blocks_alone_is_called_by_its_name() -> None:
+    tiny = TINY["air"]
+    table: dict[str, Any] = {n: info for n, info in tensor_table(tiny).items() if not n.startswith("blk.")}
+    table["blk.3.nextn.eh_proj.weight"] = StoredTensor((64, 128), table["output.weight"].quant)
+    with pytest.raises(UnsupportedModel, match="predicts further tokens"):
+        spec_from_gguf(gguf_metadata(tiny), table)
