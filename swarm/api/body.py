@@ -3,26 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Callable
 from typing import TypeVar
 
 from starlette.requests import ClientDisconnect, Request
 
 from swarm.api.errors import BadRequest
-from swarm.limits import (
-    MAX_REQUEST_BYTES,
-    MAX_REQUEST_DEPTH,
-    MAX_REQUEST_ITEMS,
-    MAX_REQUEST_NUMBER_CHARS,
-    MAX_REQUEST_OBJECTS,
-)
+from swarm.limits import MAX_REQUEST_BYTES
+from swarm.text.bounded_json import TooMuch, parse_json
 from swarm.units import size_text
 
 Json = dict[str, object]
 Result = TypeVar("Result")
 ON_LOOP_BYTES = 16 * 1024  # a request of a few messages: read at once, for a thread costs more than reading it
-_NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 
 
 async def body_json(request: Request) -> Json:
@@ -47,33 +40,12 @@ async def parsed_body(request: Request, parse: Callable[[Json], Result]) -> Resu
 
 def json_object(data: bytes | bytearray) -> Json:
     """The object that `data` spells; BadRequest when it is none, or one that only somebody hostile would send."""
-    _check_shape(data)
     try:
-        value = json.loads(data.decode("utf-8-sig") or "{}", parse_int=_whole_number)
-    except (ValueError, RecursionError):
+        value = parse_json(data.decode("utf-8-sig") or "{}")
+    except TooMuch as error:
+        raise BadRequest(f"the request has {error}") from None
+    except ValueError:
         raise BadRequest("the request is not JSON") from None
     if not isinstance(value, dict):
         raise BadRequest("the request must be a JSON object")
     return value
-
-
-def _whole_number(text: str) -> int:
-    if len(text) > MAX_REQUEST_NUMBER_CHARS:
-        raise ValueError
-    return int(text)
-
-
-def _check_shape(data: bytes | bytearray) -> None:
-    """Count what the parser would make, before it holds the interpreter for all of it."""
-    bare = data.replace(b"\\\\", b"").replace(b'\\"', b"")
-    if bare.count(b'"') > 2 * MAX_REQUEST_OBJECTS:
-        raise BadRequest(f"the request has more than {MAX_REQUEST_OBJECTS} texts")
-    outside = b"".join(bare.split(b'"')[::2])  # without what stands in texts
-    brackets = outside.translate(None, _NOT_BRACKETS)
-    if len(brackets) > 2 * MAX_REQUEST_OBJECTS or outside.count(b",") > MAX_REQUEST_ITEMS:
-        raise BadRequest(f"the request has more than {MAX_REQUEST_OBJECTS} objects or {MAX_REQUEST_ITEMS} values")
-    depth = 0
-    for bracket in brackets:
-        depth += 1 if bracket in b"[{" else -1
-        if depth > MAX_REQUEST_DEPTH:
-            raise BadRequest(f"the request is not JSON that is nested at most {MAX_REQUEST_DEPTH} levels deep")

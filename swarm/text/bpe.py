@@ -14,6 +14,7 @@ from tokenizers.pre_tokenizers import Sequence as InTurn
 from swarm.errors import BadModelFile
 from swarm.text.vocab import CONTROL, UNKNOWN, USER_DEFINED, Vocabulary
 
+_ASCII, _CONTINUATION = frozenset(range(0x80)), frozenset(range(0x80, 0xC0))  # bytes of UTF-8
 MAX_COMPOSED_CHARS = 4  # characters that Unicode's composed form makes one of, at most (UAX #15)
 
 
@@ -23,7 +24,10 @@ class BytePairEncoder:
     def __init__(self, vocabulary: Vocabulary, merges: list[tuple[str, str]]) -> None:
         self._vocabulary = vocabulary
         self._backend = _backend(vocabulary, merges)
-        self.max_chars = _max_chars(vocabulary)
+        missing = {byte for char, byte in _byte_alphabet().items() if chr(char) not in vocabulary.ids}
+        # Real files lack some control characters; beyond ASCII every character has a continuation byte, which is there.
+        self.dropped = "".join(map(chr, sorted(missing & _ASCII)))
+        self.max_chars = _max_chars(vocabulary) if not missing & _CONTINUATION else 0
 
     def encode(self, text: str) -> list[int]:
         """The ids of a run of plain text."""
@@ -57,8 +61,6 @@ def _backend(vocabulary: Vocabulary, merges: list[tuple[str, str]]) -> Backend:
 
 
 def _max_chars(vocabulary: Vocabulary) -> int:
-    if not vocabulary.ids.keys() >= set(map(chr, _byte_alphabet())):
-        return 0
     return max(map(len, vocabulary.tokens)) * (MAX_COMPOSED_CHARS if vocabulary.pre.compose else 1)
 
 

@@ -9,7 +9,8 @@ may still trim them, compare them, and look for thinking in them.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from array import array
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from swarm.errors import TextError
@@ -26,7 +27,7 @@ class Guarded(NamedTuple):
     """A rendered text, and the positions that no control token may cover."""
 
     text: str
-    literal: frozenset[int]
+    literal: Sequence[int]  # rising
 
 
 class Guard:
@@ -49,12 +50,12 @@ class Guard:
 
     def reveal(self, text: str) -> Guarded:
         """Take the flags out of a rendered text."""
-        parts = text.split(self._flag)
-        literal, length = set(), 0
-        for part in parts[:-1]:
-            length += len(part)
-            literal.add(length - 1)
-        return Guarded("".join(parts), frozenset(literal))
+        literal = array("I")
+        position = text.find(self._flag)
+        while position >= 0:
+            literal.append(position - len(literal) - 1)
+            position = text.find(self._flag, position + 1)
+        return Guarded(text.replace(self._flag, ""), literal)
 
     def _protect(self, value: object, pattern: re.Pattern[str]) -> object:
         if isinstance(value, str):
@@ -91,7 +92,7 @@ def _unused_flag(values: object) -> str:
 
 def _collect(value: object, used: set[str]) -> None:
     if isinstance(value, str):
-        used.update(re.findall("[\ufdd0-\ufdef]", value))
+        used.update(char for char in _NONCHARACTERS if char in value)
     elif isinstance(value, Mapping):
         for key, item in value.items():
             _collect(key, used)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from bisect import bisect_left
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 
@@ -26,8 +27,8 @@ class MarkFinder:
         self._lengths = {first: sorted(sizes, reverse=True) for first, sizes in lengths.items()}
         self._first = re.compile(f"[{re.escape(''.join(sorted(lengths)))}]") if lengths else None
 
-    def find(self, text: str, literal: frozenset[int] = frozenset()) -> Iterator[Match]:
-        """The marks in `text`, none of which covers a position in `literal`."""
+    def find(self, text: str, literal: Sequence[int] = ()) -> Iterator[Match]:
+        """The marks in `text`, none of which covers a position in `literal`, which rise."""
         position = 0
         while self._first is not None and (candidate := self._first.search(text, position)):
             match = self._at(text, candidate.start(), literal)
@@ -35,9 +36,12 @@ class MarkFinder:
                 yield match
             position = match.end if match is not None else candidate.end()
 
-    def _at(self, text: str, start: int, literal: frozenset[int]) -> Match | None:
+    def _at(self, text: str, start: int, literal: Sequence[int]) -> Match | None:
         for length in self._lengths[text[start]]:
             token = self._marks.get(text[start : start + length])
-            if token is not None and literal.isdisjoint(range(start, start + length)):
+            if token is None:
+                continue
+            next_literal = bisect_left(literal, start)
+            if next_literal == len(literal) or literal[next_literal] >= start + length:
                 return Match(start, start + length, token)
         return None

@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 from swarm.errors import TextError
+from swarm.text.bounded_json import parse_json
 
 Message = Mapping[str, object]
 
@@ -95,8 +96,8 @@ def _checked_call(i: int, call: object) -> dict[str, object]:
 def _parsed(arguments: str) -> object:
     """Arguments as the object that they spell; text that spells none stays text."""
     try:
-        value = json.loads(arguments or "{}")
-    except (ValueError, RecursionError):
+        value = parse_json(arguments or "{}")
+    except ValueError:
         return arguments
     return value if isinstance(value, dict) else arguments
 

@@ -27,6 +27,7 @@ class PieceEncoder:
     def __init__(self, vocabulary: Vocabulary) -> None:
         self._vocabulary = vocabulary
         self.max_chars = max(map(len, vocabulary.tokens)) if _has_all_bytes(vocabulary) else 0
+        self.dropped = ""
         self._processor = SentencePieceProcessor()
         try:
             self._processor.LoadFromSerializedProto(_model_proto(vocabulary))

@@ -22,12 +22,12 @@ _KEY = "tokenizer.chat_template"
 class Rendered:
     """A conversation as text.
 
-    `literal` holds the positions of characters that people wrote and that no control token may cover:
+    `literal` holds the positions, rising, of characters that people wrote and that no control token may cover:
     encode with `tokenizer.encode(text, special=True, literal=literal)`.
     """
 
     text: str
-    literal: frozenset[int]
+    literal: Sequence[int]
 
     @property
     def opens_thinking(self) -> bool:

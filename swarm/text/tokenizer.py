@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 
 from swarm.errors import TextError
@@ -14,7 +14,8 @@ from swarm.text.vocab import Vocabulary, merges_from_metadata
 class Encoder(Protocol):
     """Text without marks to ids, and ids to bytes: byte-level BPE or SentencePiece."""
 
-    max_chars: int  # of text that one token stands for, at most; 0 where characters may be dropped
+    max_chars: int  # of text that one token stands for, at most; 0 where nobody knows
+    dropped: str  # characters that no token spells
 
     def encode(self, text: str) -> list[int]: ...
     def piece(self, token: int) -> bytes: ...
@@ -55,18 +56,19 @@ class Tokenizer:
         return len(self.vocabulary.tokens)
 
     def encode(
-        self, text: str, special: bool = False, *, add_bos: bool = False, literal: Iterable[int] = ()
+        self, text: str, special: bool = False, *, add_bos: bool = False, literal: Sequence[int] = ()
     ) -> list[int]:
         """The ids of `text`.
 
-        special: read control tokens, except where one would cover a position in `literal` (for rendered templates).
+        special: read control tokens, except where one would cover a position in `literal` (for rendered templates),
+            which are in rising order.
         add_bos: put the token of the text's beginning first, when the vocabulary has one.
         """
         text = _valid(text)
         ids = [self.bos_id] if add_bos and self.bos_id is not None else []
         finder = self._in_template if special else self._in_text
         position = 0
-        for mark in finder.find(text, frozenset(literal)):
+        for mark in finder.find(text, literal):
             ids += self._plain(text[position : mark.start])
             ids.append(mark.token)
             position = mark.end
@@ -75,7 +77,10 @@ class Tokenizer:
 
     def least_tokens(self, text: str) -> int:
         """No encoding of `text` has fewer tokens than this; known at once, from its length."""
-        return -(-len(text) // self._encoder.max_chars) if self._encoder.max_chars else 0
+        if not self._encoder.max_chars:
+            return 0
+        n_chars = len(text) - sum(map(text.count, self._encoder.dropped))
+        return -(-n_chars // self._encoder.max_chars)
 
     def decode(self, ids: Iterable[int], special: bool = False) -> str:
         """The text of `ids`; control tokens are left out unless `special`, invalid bytes become U+FFFD."""

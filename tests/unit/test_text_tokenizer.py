@@ -304,6 +304,10 @@ def test_where_characters_are_dropped_the_length_says_nothing() -> None:
     tokenizer = Tokenizer.from_metadata(bpe_metadata(tokens=["QQ" if token == "Q" else token for token in VOCAB]))
     assert tokenizer.encode("Q" * 100) == []
     assert tokenizer.least_tokens("Q" * 100) == 0
+    assert 0 < tokenizer.least_tokens("Qa" * 100) == tokenizer.least_tokens("a" * 100)
+    first_of_continuations = byte_characters()[0x80]
+    tokens = ["QQ" if token == first_of_continuations else token for token in VOCAB]
+    assert Tokenizer.from_metadata(bpe_metadata(tokens=tokens)).least_tokens("a" * 100) == 0
 
 
 @pytest.mark.parametrize("tokenizer", [BPE, SPM, COMPOSING], ids=["bpe", "spm", "composing"])
