@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable
 
 from starlette.requests import Request
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from swarm.api.errors import BadRequest, bug_response, response_of
@@ -39,11 +40,18 @@ class Door:
             await response_of(refusal)(scope, receive, send)
             return
         has_begun = False
+        origin = Request(scope).headers.get("origin")
 
         async def send_on(message: Message) -> None:
             nonlocal has_begun
             has_begun = True
+            if origin is not None and message["type"] == "http.response.start":
+                message["headers"] = [*message["headers"], *_shared_with(origin)]
             await send(message)
+
+        if scope["method"] == "OPTIONS" and origin is not None:
+            await _preflight(Request(scope))(scope, receive, send_on)
+            return
 
         try:
             await self._app(scope, receive, send_on)
@@ -61,6 +69,18 @@ class Door:
         if request.scope.get("state", {}).get("crowded") and not may_change(request, self._token):
             return BadRequest("too many connections are open; try again later", status=503, code="too_many")
         return None
+
+
+def _preflight(request: Request) -> Response:
+    """What a browser asks before it sends the request of a page: clients add headers of their own, and may."""
+    wanted = request.headers.get("access-control-request-headers", "")
+    allowed = {"access-control-allow-methods": "GET, POST", "access-control-max-age": "600"}
+    return Response(None, 204, headers={**allowed, "access-control-allow-headers": wanted})
+
+
+def _shared_with(origin: str) -> list[tuple[bytes, bytes]]:
+    """The headers that let a page of that origin, which was let in, read the response."""
+    return [(b"access-control-allow-origin", origin.encode("latin-1")), (b"vary", b"origin")]
 
 
 def is_local(hosts: list[str], origins: list[str], sites: list[str]) -> bool:

@@ -130,3 +130,18 @@ def test_when_it_is_crowded_only_the_user_is_served() -> None:
 def test_who_has_the_token_may_change_things(header: str | None, fine: bool) -> None:
     headers = [] if header is None else [(b"authorization", header.encode("latin-1"))]
     assert may_change(Request({"type": "http", "headers": headers}), "secret") is fine
+
+
+def test_a_page_of_this_device_may_ask_and_read_and_another_may_not() -> None:
+    api = api_of(doctor=lambda: [])
+    ask = {"access-control-request-method": "POST", "access-control-request-headers": "content-type"}
+    for origin in ("http://localhost:3000", "http://[::1]"):
+        allowed = api.options("/v1/chat/completions", headers={"origin": origin, **ask})
+        assert allowed.status_code == 204 and allowed.headers["access-control-allow-origin"] == origin
+        assert "POST" in allowed.headers["access-control-allow-methods"]
+        assert "content-type" in allowed.headers["access-control-allow-headers"]
+        read = api.get("/swarm/doctor", headers={"origin": origin})
+        assert read.headers["access-control-allow-origin"] == origin and read.headers["vary"] == "origin"
+    refused = api.options("/v1/chat/completions", headers={"origin": "https://evil.example", **ask})
+    assert refused.status_code == 403 and "access-control-allow-origin" not in refused.headers
+    assert "access-control-allow-origin" not in api.get("/swarm/doctor").headers
