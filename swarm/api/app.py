@@ -14,9 +14,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import secrets
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from dataclasses import replace
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -100,7 +102,7 @@ async def completion(request: Request) -> Response:
 async def _answer(request: Request, parse: Callable[[Json], Wanted], prefix: str) -> Response:
     node: Node = request.app.state.node
     wanted = await parsed_body(request, parse)
-    answer = await node.ask(wanted.question)
+    answer = await node.ask(replace(wanted.question, asker=_asker(request)))
     reply = Reply(parse is parse_chat, prefix + secrets.token_hex(12), int(time.time()), answer.model.name)
     if not wanted.stream:
         return await _whole(request, answer, reply)
@@ -113,6 +115,11 @@ async def _answer(request: Request, parse: Callable[[Json], Wanted], prefix: str
             first.result()
     stream = _stream(events, first, answer, reply, usage=wanted.include_usage or for_us, for_us=for_us)
     return StreamingResponse(stream, media_type="text/event-stream", headers={"cache-control": "no-store"})
+
+
+def _asker(request: Request) -> str:
+    """Whoever sends the same key, or none, is the same one; the key itself is not kept."""
+    return hashlib.sha256(request.headers.get("authorization", "").encode()).hexdigest()
 
 
 async def _whole(request: Request, answer: Answer, reply: Reply) -> Response:

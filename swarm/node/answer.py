@@ -40,6 +40,7 @@ class Question:
     stop: Sequence[str] = ()
     thinking: bool | None = None
     tools: Sequence[Mapping[str, object]] | None = None
+    asker: str = ""  # only the same one's conversations are gone on with: what is reused tells what was said
 
 
 @dataclass(frozen=True, slots=True)

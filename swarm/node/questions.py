@@ -14,6 +14,7 @@ from swarm.cluster.membership import Health
 from swarm.cluster.pipeline import Pipeline
 from swarm.cluster.session import Phase
 from swarm.config import Settings
+from swarm.limits import MAX_ACTIVE_SESSIONS, MAX_KEPT_SESSIONS, MAX_WAITING_SESSIONS
 from swarm.models.sizes import context_of, kv_bytes_per_token
 from swarm.node.answer import Answer, Port, Question, Reading
 from swarm.node.background import Background
@@ -31,6 +32,7 @@ from swarm.wire.ids import ModelId, PeerId, SessionId
 from swarm.wire.records import Placement
 
 WATCH_S = 0.1  # how late a reader hears what is not news of the core
+MAX_ASKERS = 2 * (MAX_ACTIVE_SESSIONS + MAX_WAITING_SESSIONS + MAX_KEPT_SESSIONS)
 MIN_REUSE_TOKENS = 16  # that a question must have in common with a conversation to go on with it
 
 
@@ -64,6 +66,7 @@ class Questions:
         self._downloads: SharedWork[str, Path] = SharedWork()
         self._placements: dict[SessionId, Placement] = {}  # who worked on each answer at its last word
         self._read: dict[SessionId, int] = {}
+        self._askers: dict[SessionId, str] = {}  # of answers and of resting conversations; the last used comes last
         driver.carry_out(Emit, self._deliver, on_loop=True)
         driver.carry_out(Ended, self._deliver, on_loop=True)
         driver.carry_out(Notice, self._deliver, on_loop=True)
@@ -75,7 +78,7 @@ class Questions:
         context = context_of(model.spec, self._settings.context)
         prompt = await self._background.run_io(prompt_of, model, question, context)
         check_fits(prompt.ids, context)
-        session, cached = self._session_for(model.id, prompt.ids)
+        session, cached = self._session_for(model.id, prompt.ids, question.asker)
         answer = Answer(self._port, model, question, prompt, session=session, context=context, cached_tokens=cached)
         self.answers[session] = answer
         self._background.spawn(self._watch(answer))
@@ -151,13 +154,19 @@ class Questions:
         self._read[answer.session] = session.done
         answer.deliver(Reading(session.done, session.goal))
 
-    def _session_for(self, model: ModelId, ids: list[int]) -> tuple[SessionId, int]:
-        """The resting conversation that has most in common with `ids`, and how much; a new one when none has enough."""
+    def _session_for(self, model: ModelId, ids: list[int], asker: str) -> tuple[SessionId, int]:
+        """The asker's conversation that rests and has most in common with `ids`, and how much; else a new one."""
         best, most = SessionId(secrets.token_hex(SessionId.N_BYTES)), 0
         for key, resting_ids in self._driver.read(lambda core: _resting(core, model)):
-            common = common_prefix(resting_ids, ids) if key not in self.answers else 0
+            if key in self.answers or self._askers.get(key) != asker:
+                continue
+            common = common_prefix(resting_ids, ids)
             if common >= max(MIN_REUSE_TOKENS, most + 1):
                 best, most = key, common
+        self._askers.pop(best, None)
+        self._askers[best] = asker
+        while len(self._askers) > MAX_ASKERS:
+            del self._askers[next(iter(self._askers))]
         return best, min(most, len(ids) - 1)
 
 

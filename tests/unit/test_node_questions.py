@@ -13,7 +13,7 @@ import pytest
 from swarm import config
 from swarm.errors import ModelNotFound
 from swarm.node.library import Entry
-from swarm.node.questions import Questions, going_on
+from swarm.node.questions import MAX_ASKERS, Questions, going_on
 from swarm.wire.ids import ModelId
 
 GLM = ModelId("9" * 64)
@@ -85,3 +85,20 @@ def test_a_model_that_nobody_has_is_told_when_all_had_time_to_be_found(tmp_path:
 def test_the_quiet_line_names_who_is_gone_and_how_many_go_on() -> None:
     assert going_on(["pi-kitchen"], 2) == "pi-kitchen is gone; going on with 2 devices"
     assert going_on(["a", "b", "c"], 1) == "a, b and c are gone; going on with one device"
+
+
+def test_nobody_learns_from_what_is_reused_what_another_said() -> None:
+    driver: Any = MagicMock()
+    unused: Any = MagicMock()
+    questions = Questions(driver, unused, unused, events=unused, settings=unused, is_settling=lambda: False)
+    driver.read.return_value = []
+    ids = list(range(100))
+    first, cached = questions._session_for(GLM, ids, "one")
+    assert cached == 0
+    driver.read.return_value = [(first, ids)]
+    another, cached = questions._session_for(GLM, ids, "another")
+    assert another != first and cached == 0
+    assert questions._session_for(GLM, [*ids, 7], "one") == (first, 100)
+    for i in range(1000):
+        questions._session_for(GLM, ids, str(i))
+    assert len(questions._askers) == MAX_ASKERS
