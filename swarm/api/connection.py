@@ -24,7 +24,7 @@ _silent.addHandler(logging.NullHandler())
 _silent.propagate = False
 
 
-class Connection(H11Protocol):
+class LimitedConnection(H11Protocol):
     """The protocol of the server below, with limits; `state["crowded"]` tells the application to serve only ours."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
@@ -91,7 +91,7 @@ class Connection(H11Protocol):
     def _make_room(self) -> None:
         if len(self.connections) <= limits.MAX_API_CONNECTIONS:
             return
-        others = (c for c in self.connections if c is not self and isinstance(c, Connection) and c.is_waiting)
+        others = (c for c in self.connections if c is not self and isinstance(c, LimitedConnection) and c.is_waiting)
         oldest = min(others, key=lambda other: other._opened_at, default=None)
         if oldest is not None:
             self.connections.discard(oldest)

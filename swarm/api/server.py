@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import uvicorn
 from starlette.types import ASGIApp
 
-from swarm.api.connection import Connection
+from swarm.api.connection import LimitedConnection
 from swarm.errors import SwarmNetworkError
 
 HOST = "127.0.0.1"
@@ -25,7 +25,7 @@ class ApiServer:
         self.port = 0
         config = uvicorn.Config(
             app,
-            http=Connection,
+            http=LimitedConnection,
             ws="none",
             lifespan="off",
             log_config=None,

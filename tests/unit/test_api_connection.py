@@ -35,7 +35,7 @@ async def endless(request: Request) -> StreamingResponse:
 
 
 async def held(request: Request) -> JSONResponse:
-    await asyncio.sleep(30)
+    await asyncio.Event().wait()
     return JSONResponse({})
 
 
@@ -54,7 +54,7 @@ def with_api(story: Callable[[Callable[[bytes], Awaitable[Streams]]], Awaitable[
             reader, writer = await asyncio.open_connection("127.0.0.1", api.port)
             writers.append(writer)
             writer.write(data)
-            await asyncio.sleep(0.02)
+            await writer.drain()
             return reader, writer
 
         try:

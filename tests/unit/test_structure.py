@@ -41,7 +41,7 @@ UNTESTED = {
     "swarm.text.stream",
     "swarm.text.vocab",
 }
-SLEEPS: dict[str, int] = {}
+SLEEPS = {"test_api_connection.py": 3}  # clients that are slow for a server whose timers are real
 UNDECLARED: set[str] = set()
 
 
