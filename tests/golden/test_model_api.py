@@ -67,7 +67,7 @@ def test_smollm2_answers_as_llama_cpp_does_up_to_near_ties(
 ) -> None:
     ours = smollm2.chat([{"role": "user", "content": prompt}], temperature=0.0, max_tokens=64)
     list(ours)
-    prompt_ids = list(ours.request.prompt)
+    prompt_ids = list(ours.order.prompt)
     theirs = greedy_of_llama_cpp(llama_cpp_smollm2, prompt_ids, smollm2.tokenizer.end_tokens)
     at = next((i for i, (a, b) in enumerate(zip(ours.tokens, theirs, strict=False)) if a != b), None)
     if at is None:
