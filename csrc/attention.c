@@ -215,7 +215,7 @@ static void attend(sw_step *s, int layer) {
   const sw_dims *d = s->dims;
   const sw_ws *ws = s->ws;
   tile_scratch t = split_scratch(s);
-  /* Runs: the longest tiles of all heads first. Lone tokens wait for memory: the segments of a head follow each other. */
+  /* Runs: the longest tiles of all heads first. Lone tokens wait for memory: a head's segments follow each other. */
   const int is_lone = ws->n_lone == s->n_tokens;
   SW_SHARE(s, i, ws->n_tiles * d->n_kv_heads) {
     const int h = is_lone ? i / ws->n_tiles : i % d->n_kv_heads;
