@@ -6,7 +6,7 @@ import mmap
 import os
 import re
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -30,7 +30,7 @@ class GGUF:
         self.split_files = tuple(paths)
         self.size_bytes = sum(map(len, maps))
         self.metadata: Metadata = headers[0].metadata
-        self.tensors: Mapping[str, GGUFTensor] = _merged_tensors(paths, headers)
+        self.tensors: Mapping[str, GGUFTensor] = merged_tensors(paths, headers)
         self.header_bytes = headers[0].metadata_end
         self._maps = maps
 
@@ -87,7 +87,7 @@ def open_gguf(path: str | os.PathLike[str]) -> GGUF:
     paths = split_paths(Path(path))
     maps = [_map_file(file) for file in paths]
     headers = _read_headers(paths, maps)
-    _check_split(paths, headers)
+    check_split(paths, headers)
     return GGUF(paths, maps, headers)
 
 
@@ -156,8 +156,8 @@ def _files_hint(directory: Path) -> str:
     return f"; there is {', '.join(names[:3])}" if names else ""
 
 
-def _check_split(paths: list[Path], headers: list[GGUFHeader]) -> None:
-    """The split.* keys of each file agree with its name; the first one holds the metadata of all."""
+def check_split(paths: Sequence[Path | str], headers: Sequence[GGUFHeader]) -> None:
+    """Raise BadModelFile unless the split.* keys of each file agree with its name; the first has all metadata."""
     for number, (path, header) in enumerate(zip(paths, headers, strict=True)):
         _check_key(path, header, "split.no", number, len(paths) == 1)
         _check_key(path, header, "split.count", len(paths), len(paths) == 1)
@@ -169,7 +169,7 @@ def _check_split(paths: list[Path], headers: list[GGUFHeader]) -> None:
         )
 
 
-def _check_key(path: Path, header: GGUFHeader, key: str, expected: int, single: bool) -> None:
+def _check_key(path: Path | str, header: GGUFHeader, key: str, expected: int, single: bool) -> None:
     """A file that is alone may say nothing, or that it is number 0 of 0 or 1."""
     value = header.metadata.get(key, expected if single else None)
     if isinstance(value, int) and (value == expected or (single and value == 0)):
@@ -181,12 +181,13 @@ def _check_key(path: Path, header: GGUFHeader, key: str, expected: int, single: 
     raise BadModelFile(f"{path}: {key}: it does not say {expected}, as the file's name does; fetch all its files again")
 
 
-def _merged_tensors(paths: list[Path], headers: list[GGUFHeader]) -> dict[str, GGUFTensor]:
+def merged_tensors(paths: Sequence[Path | str], headers: Sequence[GGUFHeader]) -> dict[str, GGUFTensor]:
+    """The tensors of all files of a model. Raise BadModelFile when two have one of the same name."""
     tensors: dict[str, GGUFTensor] = {}
     for header in headers:
         for tensor in header.tensors:
             if tensor.name in tensors:
-                first = paths[tensors[tensor.name].split].name
+                first = Path(paths[tensors[tensor.name].split]).name
                 raise BadModelFile(
                     f"{paths[tensor.split]}: tensor {tensor.name!r} is in {first} too; fetch all its files again"
                 )

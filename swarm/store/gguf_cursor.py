@@ -16,13 +16,22 @@ MAX_SHOWN_CHARS = 120  # of a name, in an error
 U32, U64 = struct.Struct("<I"), struct.Struct("<Q")
 
 
-class Cursor:
-    """A position in the header that never passes its end; every read names what it reads."""
+class HeaderCut(BadModelFile):
+    """The header goes on behind the bytes that are at hand; more of the file is needed to read it."""
 
-    def __init__(self, data: FileBytes, where: str) -> None:
+
+class Cursor:
+    """A position in the header that never passes its end; every read names what it reads.
+
+    `file_bytes` is the length of the file where `data` is only its beginning: then the end of `data` is no fault of the
+    file, and raises HeaderCut.
+    """
+
+    def __init__(self, data: FileBytes, where: str, file_bytes: int | None = None) -> None:
         self.data = data
         self.where = where
         self.position = 0
+        self.file_bytes = len(data) if file_bytes is None else file_bytes
         self.end = min(len(data), MAX_GGUF_HEADER_BYTES)
 
     def fail(self, field: str, problem: str) -> NoReturn:
@@ -32,7 +41,8 @@ class Cursor:
         """Step over n_bytes and return where they began."""
         start = self.position
         if n_bytes > self.end - start:
-            if self.end < len(self.data):
+            self._ask_for_more(n_bytes)
+            if self.end < self.file_bytes:
                 self.fail(field, f"the header is longer than {MAX_GGUF_HEADER_BYTES} bytes")
             self.fail(field, f"the file ends here (it has {self.end} bytes)")
         self.position = start + n_bytes
@@ -49,8 +59,8 @@ class Cursor:
         count = self.u64(field)
         if count > limit:
             self.fail(field, f"{count} is more than the {limit} that a file may have")
-        if count * item_bytes > self.end - self.position:
-            self.fail(field, f"{count} do not fit in the file (it has {len(self.data)} bytes)")
+        if count * item_bytes > min(self.file_bytes, MAX_GGUF_HEADER_BYTES) - self.position:
+            self.fail(field, f"{count} do not fit in the file (it has {self.file_bytes} bytes)")
         return count
 
     def name(self, field: str) -> str:
@@ -72,7 +82,14 @@ class Cursor:
             if position <= self.end:
                 self.position = position
                 return start
+        self._ask_for_more(0)
         self.fail(field, f"its {count} texts do not fit in the file (it has {len(data)} bytes)")
+
+    def _ask_for_more(self, n_bytes: int) -> None:
+        """HeaderCut, where the next n_bytes may lie behind the bytes at hand."""
+        whole = min(self.file_bytes, MAX_GGUF_HEADER_BYTES)
+        if len(self.data) < whole and self.position + n_bytes <= whole:
+            raise HeaderCut(f"{self.where}: the first {len(self.data)} bytes are not the whole header")
 
 
 def decode_text(raw: bytes, where: str) -> str:

@@ -77,12 +77,13 @@ class _TableRow:
     offset: int
 
 
-def parse_header(data: FileBytes, where: str, split: int = 0) -> GGUFHeader:
+def parse_header(data: FileBytes, where: str, split: int = 0, file_bytes: int | None = None) -> GGUFHeader:
     """Read the header at the start of `data`, the whole file; `where` names the file in errors.
 
+    Of a file that is elsewhere, `data` may be the beginning and `file_bytes` its length: HeaderCut asks for more of it.
     Raise BadModelFile naming the field that is wrong, UnsupportedQuant naming the tensor.
     """
-    cursor = Cursor(data, where)
+    cursor = Cursor(data, where, file_bytes)
     version = _read_version(cursor)
     n_tensors = cursor.count("number of tensors", MAX_GGUF_TENSORS, item_bytes=32)
     n_keys = cursor.count("number of metadata keys", MAX_GGUF_METADATA, item_bytes=13)
@@ -160,9 +161,9 @@ def _tensor(cursor: Cursor, entry: _TableRow, data_start: int, alignment: int, s
             f"offset of tensor {entry.name!r}", f"{entry.offset} is not a multiple of the alignment {alignment}"
         )
     start = data_start + entry.offset
-    if start + n_bytes > len(cursor.data):
+    if start + n_bytes > cursor.file_bytes:
         cursor.fail(
-            f"data of tensor {entry.name!r}", f"it ends at byte {start + n_bytes}, the file at {len(cursor.data)}"
+            f"data of tensor {entry.name!r}", f"it ends at byte {start + n_bytes}, the file at {cursor.file_bytes}"
         )
     return GGUFTensor(entry.name, entry.shape, quant, split, start, n_bytes)
 
