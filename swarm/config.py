@@ -5,6 +5,7 @@ This is the only module that reads setting files and the environment. Everything
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import re
 import tomllib
@@ -14,7 +15,7 @@ from functools import cache
 from pathlib import Path
 
 from swarm.errors import ConfigError
-from swarm.limits import MAX_CONFIG_BYTES
+from swarm.limits import MAX_CONFIG_BYTES, MAX_TOKEN_FILE_BYTES
 from swarm.units import parse_size
 
 Value = str | int
@@ -98,6 +99,45 @@ def parse_bytes(name: str, text: str, *, of: int) -> int:
     if n_bytes is None or (share and float(share[1]) > 100):
         raise ConfigError(f"{name} is {text!r}; it must be a size such as 6GiB, 800MiB or 75%")
     return n_bytes
+
+
+@dataclass(frozen=True)
+class HubSettings:
+    """How the hub that models come from is reached: the variables that all its clients obey."""
+
+    endpoint: str = "https://huggingface.co"  # without a / at its end
+    token: str = dataclasses.field(default="", repr=False)
+    offline: bool = False
+
+
+def hub(env: Mapping[str, str] | None = None) -> HubSettings:
+    """HF_ENDPOINT, HF_TOKEN (or the file that the hub's own tools keep it in) and HF_HUB_OFFLINE; raise ConfigError."""
+    env = os.environ if env is None else env
+    endpoint = env.get("HF_ENDPOINT", "").strip().rstrip("/") or HubSettings.endpoint
+    if not re.fullmatch(r"https?://[^\s/?#]+(/[^\s?#]*)?", endpoint):
+        raise ConfigError(f"HF_ENDPOINT is {endpoint[:80]!r}; it must be an address such as {HubSettings.endpoint}")
+    is_set = [env.get(name, "").strip().upper() for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")]
+    return HubSettings(endpoint, _hub_token(env), any(value in ("1", "ON", "YES", "TRUE") for value in is_set))
+
+
+def _hub_token(env: Mapping[str, str]) -> str:
+    """The token of this user; "" for none."""
+    named = env.get("HF_TOKEN") or env.get("HUGGING_FACE_HUB_TOKEN")
+    token, where = named or "", "HF_TOKEN"
+    if not token:
+        cache = Path(env.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
+        home = Path(env.get("HF_HOME") or cache / "huggingface").expanduser()
+        path = Path(env.get("HF_TOKEN_PATH") or home / "token").expanduser()
+        where = str(path)
+        try:
+            with path.open("rb") as file:
+                token = file.read(MAX_TOKEN_FILE_BYTES).decode("ascii", errors="replace")
+        except OSError:
+            return ""
+    token = token.strip()
+    if not re.fullmatch(r"[!-~]*", token):
+        raise ConfigError(f"the hub's token in {where} is not one word of plain letters; write it again")
+    return token
 
 
 def debug() -> bool:

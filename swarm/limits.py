@@ -5,9 +5,28 @@ MAX_CONFIG_BYTES = 64 * 1024  # a settings file is a dozen lines; more is some o
 MAX_CHAT_FILE_BYTES = 16 * 1024 * 1024  # /load: text of the longest context we run, with room
 MAX_PIPED_PROMPT_BYTES = 4 * 1024 * 1024  # `swarm run -`: more text than any context holds
 
+MAX_TOKEN_FILE_BYTES = 4096  # the hub's token is a word
+
 # --- the model store
 CONNECT_TIMEOUT_S = 5.0  # asking a download source whether it answers: a person is waiting for the next one
 MIN_FREE_DISK_BYTES = 64 * 1024 * 1024  # kept free by a download: a full disk breaks more than Swarm
+
+# --- models from the hub and the web
+READ_TIMEOUT_S = 30.0  # without a byte of a reply that has begun; a new request takes over
+MAX_REDIRECTS = 5  # of one request
+MAX_HUB_REPLY_BYTES = 32 * 1024 * 1024  # the list of a repository: 1,000 files take 400 kB
+MAX_HUB_PAGES = 100  # of such a list
+MAX_REFUSAL_BYTES = 4096  # of a refusal's body that is read for its reason
+MAX_RATE_WAIT_S = 300.0  # the hub counts requests in windows of five minutes
+MAX_TRIES = 5  # of a request that was cut or answered with "later", 1, 2, 4 ... seconds apart
+PIECE_BYTES = 1024 * 1024  # of a file on its way: kept on its own, so a kill -9 loses as much for each stream
+RUN_BYTES = 64 * 1024 * 1024  # asked in one request; the hub refuses more than 50 GB, and counts requests
+DOWNLOAD_STREAMS = 3  # at once: one connection across an ocean does not fill a fast line
+DOWNLOAD_PATIENCE_S = 600.0  # without a byte, once some have come: a router that restarts is back within this
+FIRST_HEADER_BYTES = 4 * 1024 * 1024  # of a file whose header is wanted; grows until it is whole
+PART_HEADER_BYTES = 256 * 1024  # the same of the second and later files of a split model: no vocabulary
+MAX_JOURNAL_HEAD_BYTES = 64 * 1024  # the first line of what is noted of a file on its way
+MAX_ORIGIN_BYTES = 64 * 1024  # the record of where a file came from
 
 # --- packed weights kept on disk
 MIN_PACKED_BYTES = 1024 * 1024 * 1024  # smaller models are packed in a second or two

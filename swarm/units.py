@@ -30,6 +30,14 @@ def rate_text(bytes_per_s: float) -> str:
     return _scaled(bytes_per_s, 1000, ("B", "kB", "MB", "GB", "TB")) + "/s"
 
 
+def time_text(seconds: float) -> str:
+    """A time as people say it: 40 s, 7 min, 2 h 10 min."""
+    if seconds < 99.5:
+        return f"{max(seconds, 0):.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60} min"
+
+
 def parse_size(text: str) -> int | None:
     """Bytes of `6GiB`, `800MB`, `7.5g` (which is GiB) or `64000000`; None for anything else."""
     match = _SIZE.fullmatch(text.strip())

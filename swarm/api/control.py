@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+import msgspec
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
@@ -12,6 +13,7 @@ from starlette.routing import Route
 from swarm.api.body import body_json
 from swarm.api.errors import BadRequest
 from swarm.api.guard import may_change
+from swarm.cluster.cost import ModelCost
 from swarm.limits import MAX_POSITION
 from swarm.models.sizes import context_of
 from swarm.node.library import Entry
@@ -33,13 +35,19 @@ async def doctor(request: Request) -> JSONResponse:
 
 
 async def plan(node: Node, body: Json) -> Json:
-    """Where a model would run; it is fetched if need be."""
+    """Where a model would run: one that the swarm has, or one of which the header was read (`cost`)."""
     context = body.get("context", 0)
     if type(context) is not int or not 0 <= context <= MAX_POSITION:
         raise BadRequest(f"context is {context!r:.40}; it must be a whole number", "context")
     add = body.get("add", [])
     if not isinstance(add, list) or not all(isinstance(device, str) for device in add):
         raise BadRequest("add must be a list of devices", "add")
+    if "cost" in body:
+        try:
+            cost = msgspec.convert(body["cost"], ModelCost)
+        except msgspec.ValidationError as error:
+            raise BadRequest(f"cost is not that of a model ({error})", "cost") from error
+        return await node.plan_unknown(cost, add, context)
     return await node.plan(_model_name(body), add, context)
 
 

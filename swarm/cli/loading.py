@@ -5,26 +5,83 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from swarm import config
-from swarm.cli import local
+from swarm.cli import local, pulling
 from swarm.cli.progress import ProgressBar
 from swarm.cli.terminal import DIM, LINE, note, paint
-from swarm.store.naming import resolve
+from swarm.store.hub_names import HubName, WebAddress
+from swarm.store.keeping import file_at
+from swarm.store.model_table import NamedModel
+from swarm.store.naming import meaning_of, resolve, slug
+from swarm.units import rate_text, size_text, time_text
 
 if TYPE_CHECKING:
     from swarm import Model
     from swarm.cli.remote import RemoteModel
+    from swarm.store.getting import Found
+    from swarm.store.gguf import GGUF
+    from swarm.store.remote_gguf import RemoteGGUF
 
 QUICK_S = 1.0  # loading that is over sooner needs no bar
 
 
 def find_model(name: str | None, settings: config.Settings) -> Path:
-    """The file that MODEL means; the default model is fetched, with a progress bar, when it is not there yet."""
-    with ProgressBar() as progress:
-        return resolve(name, settings=settings, progress=progress)
+    """The file that MODEL means; it is fetched, with a progress bar, when it is not there yet."""
+    with ProgressBar() as bar:
+        return resolve(name, settings=settings, progress=bar, get=lambda remote: pulling.bring(remote, settings, bar))
+
+
+@dataclass(frozen=True)
+class SeenModel:
+    """A model of which the header is known: from a file here, or by ranges from where the model lies."""
+
+    header: GGUF | RemoteGGUF
+    found: Found | None = None  # where it can be fetched; None for a file here
+
+    @property
+    def where(self) -> str:
+        return str(self.header.path)
+
+    @property
+    def name(self) -> str:
+        """As the swarm would call it."""
+        from swarm.store.importing import model_name
+
+        return slug(model_name(self.header.metadata))
+
+    @property
+    def fetching(self) -> str:
+        """What fetching it takes; "" for a file that is here."""
+        if self.found is None:
+            return ""
+        rate = self.found.header.bytes_per_s
+        n_bytes = self.header.size_bytes
+        time_ = f": about {time_text(n_bytes / rate)} at {rate_text(rate)}, as its header came" if rate else ""
+        return f"{size_text(n_bytes)} from {self.found.place}{time_}"
+
+
+@contextmanager
+def see_model(name: str | None, settings: config.Settings) -> Iterator[SeenModel]:
+    """The header of what MODEL means; of a model that is not on this device, nothing else is fetched."""
+    from swarm.store.getting import look
+    from swarm.store.gguf import open_gguf
+
+    text = settings.model if name is None else name
+    remote = file_at(text) or meaning_of(text, settings.models_path)
+    if isinstance(remote, NamedModel | HubName | WebAddress):
+        with ProgressBar() as bar, pulling.web_of(bar) as web:
+            bar("Reading the header", 0, 0)
+            found = look(remote, web, pulling.room_of(settings), must_fit=False)
+        yield SeenModel(found.header, found)
+        return
+    with open_gguf(find_model(name, settings)) as file:
+        yield SeenModel(file)
 
 
 def open_model(args: argparse.Namespace, settings: config.Settings) -> tuple[Model | RemoteModel, str]:
@@ -35,7 +92,7 @@ def open_model(args: argparse.Namespace, settings: config.Settings) -> tuple[Mod
         return load_model(path, settings), str(path)
     from swarm.cli.remote import RemoteModel
 
-    model = RemoteModel(node, args.model, Quiet())
+    model = RemoteModel(node, pulling.ensure(node, args.model, settings), Quiet())
     return model, model.name
 
 

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from swarm import config
-from swarm.errors import ConfigError, SwarmNetworkError
+from swarm.errors import ConfigError, ModelNotFound, SwarmNetworkError
 
 Json = dict[str, object]
 Stop = Callable[[], Awaitable[None]]
@@ -38,7 +38,7 @@ class LocalNode:
         return http.client.HTTPConnection(HOST, self.api_port, timeout=timeout_s)
 
     def get(self, path: str, timeout_s: float = QUICK_S) -> Json:
-        """See something; raise SwarmNetworkError with what the node said when it cannot."""
+        """See something; raise SwarmNetworkError, or ModelNotFound, with what the node said when it cannot."""
         return self._call("GET", path, None, timeout_s)
 
     def post(self, path: str, body: Json, timeout_s: float = QUICK_S) -> Json:
@@ -58,7 +58,8 @@ class LocalNode:
         finally:
             connection.close()
         if response.status != 200:
-            raise SwarmNetworkError(error_text(value))
+            kind = ModelNotFound if _code(value) == "model_not_found" else SwarmNetworkError
+            raise kind(error_text(value))
         return value if isinstance(value, dict) else {}
 
 
@@ -91,6 +92,11 @@ def name_of_model(node: LocalNode, model: str | None) -> str:
 
     path = file_at(model) if model else None
     return str(node.post("/swarm/models", {"path": str(path.resolve())}, IMPORT_S)["id"]) if path else model or ""
+
+
+def _code(value: object) -> object:
+    error = value.get("error") if isinstance(value, dict) else None
+    return error.get("code") if isinstance(error, dict) else None
 
 
 def error_text(value: object) -> str:

@@ -24,6 +24,7 @@ EXIT_BUG = 70  # EX_SOFTWARE of sysexits.h
 COMMANDS = {
     "chat": "talk with a model",
     "run": "answer one prompt, for scripts and pipes",
+    "pull": "fetch a model, by its name or from the hub",
     "show": "what a model is, and whether it fits here",
     "bench": "how fast a model runs here",
     "join": "let this device take part in a swarm",
@@ -47,6 +48,7 @@ commands:
 examples:
   swarm chat                         talk with a small model that is fetched on first use (94 MiB)
   swarm chat ./GLM-4-9B.Q4_K_M.gguf  talk with a model file of yours
+  swarm pull glm-4-9b                fetch a model; `swarm pull` alone lists names
   swarm run smollm2-135m "Why is the sky blue?"
   swarm join                         run large models together with your other devices
   swarm doctor                       is this device ready?

@@ -5,15 +5,19 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+from dataclasses import asdict
 from typing import Any
 
 from swarm import config
 from swarm.cli import loading, local, options
+from swarm.errors import ModelNotFound
+from swarm.store.naming import remote_of
 
 HELP = "Explain where a model runs: who holds which layers, the speed to expect, what limits it, who is left out."
 EXAMPLES = """\
   swarm plan                           the default model on the devices that are here
-  swarm plan glm-4-9b --add pi5:8GiB   with a device that you think of buying
+  swarm plan glm-4-9b --add pi5:8GiB   with a device that you think of buying; the model need not be here
+  swarm plan hf.co/unsloth/GLM-4.5-Air-GGUF:Q4_K_M --add pi5:8GiBx8
   swarm plan ./model.gguf --add pi5x3 --context 8192
 """
 PATIENCE_S = 120.0  # a large model file is hashed once before it can be offered
@@ -36,19 +40,42 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     settings = config.load({"home": args.home})
     node = local.find(settings)
-    if node is None:
-        result = plan_alone(args, settings)
-    else:
-        model = local.name_of_model(node, args.model)
-        wanted: dict[str, object] = {"model": model, "add": args.add, "context": args.context or 0}
-        result = node.post("/swarm/plan", wanted, PATIENCE_S)
+    result = plan_alone(args, settings) if node is None else plan_there(node, args, settings)
     print(json.dumps(result) if args.json else "\n".join(result["lines"]))
     return 0 if result["fits"] else 1
+
+
+def plan_there(node: local.LocalNode, args: argparse.Namespace, settings: config.Settings) -> Any:
+    """By the node: on the devices of its swarm. A model that none of them has is told by its header."""
+    wanted: dict[str, object] = {"add": args.add, "context": args.context or 0}
+    try:
+        return node.post("/swarm/plan", {"model": local.name_of_model(node, args.model), **wanted}, PATIENCE_S)
+    except ModelNotFound:
+        if not args.model or remote_of(args.model) is None:
+            raise
+    from swarm.models.registry import spec_from_gguf
+    from swarm.node.model_cost import model_cost
+
+    with loading.see_model(args.model, settings) as seen:
+        spec = spec_from_gguf(seen.header.metadata, seen.header.tensors)
+        cost = model_cost(seen.name, spec, seen.header.tensors)
+        result = node.post("/swarm/plan", {"cost": asdict(cost), **wanted}, PATIENCE_S)
+        return with_fetching(result, seen)
+
+
+def with_fetching(result: Any, seen: loading.SeenModel) -> Any:
+    """The plan of a model that lies elsewhere, and what bringing it takes."""
+    if seen.found is not None:
+        result["lines"] = [*result["lines"], f"to fetch: {seen.fetching}"]
+        result["fetch"] = {"from": seen.found.place, "bytes": seen.header.size_bytes}
+    return result
 
 
 def plan_alone(args: argparse.Namespace, settings: config.Settings) -> Any:
     """Without a node: this device and what is added."""
     from swarm.node.local_plan import plan_here
 
-    path = loading.find_model(args.model, settings)
-    return asyncio.run(plan_here(path, settings, args.add, args.context or 0))
+    with loading.see_model(args.model, settings) as seen:
+        is_here = seen.found is None
+        result = asyncio.run(plan_here(seen.header, settings, args.add, args.context or 0, is_here=is_here))
+        return with_fetching(result, seen)

@@ -18,11 +18,10 @@ HELP = "Show what a model is: its shape, how its weights are stored, the memory 
 EXAMPLES = """\
   swarm show                      the default model
   swarm show ./GLM-4-9B.gguf      a model file of yours
+  swarm show hf.co/bartowski/Qwen_Qwen3-8B-GGUF:Q4_K_M    one that is not here: its header is read, a few MB
   swarm show MODEL --json         for scripts
 """
 CONTEXTS = (2048, 8192, 32768, 131072)
-# Beside weights and KV cache: activations, tokenizer, Python and its libraries. Measured on SmolLM2 and held by a test.
-OVERHEAD_BYTES = 150_000_000
 
 
 @dataclass(frozen=True)
@@ -50,6 +49,7 @@ class Summary:
     kv_bytes_per_token: dict[str, int]
     ram_bytes: dict[int, int]  # context -> what it needs, with the KV type in force
     available_bytes: int
+    fetching: str = ""  # what it takes to have it here
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -60,49 +60,51 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     settings = options.settings_of(args)
-    summary = summarise(loading.find_model(args.model, settings), settings.kv)
+    with loading.see_model(args.model, settings) as seen:
+        summary = summarise(seen, settings.kv)
     print(json.dumps(asdict(summary), indent=1) if args.json else "\n".join(lines(summary, settings.kv)))
     return 0
 
 
-def summarise(path: Path, kv: str) -> Summary:
-    """Read the header of a model file; its weights are not touched."""
+def summarise(seen: loading.SeenModel, kv: str) -> Summary:
+    """What the header of a model says; its weights are not touched."""
     from swarm.models import kv_bytes_per_token, kv_kinds, model_sizes, spec_from_gguf
-    from swarm.store.gguf import open_gguf
+    from swarm.models.appraise import OVERHEAD_BYTES
 
-    with open_gguf(path) as file:
-        spec = spec_from_gguf(file.metadata, file.tensors)
-        sizes = model_sizes(spec, file.tensors)
-        quants: Counter[str] = Counter()
-        for tensor in file.tensors.values():
-            quants[tensor.quant.name] += tensor.n_bytes
-        moe = next((layer.moe for layer in spec.layers if layer.moe), None)
-        kinds = dict.fromkeys([*kv_kinds(spec, config.KV_TYPES), kv])
-        per_token = {name: kv_bytes_per_token(spec, name.upper()) for name in kinds}
-        contexts = [n for n in CONTEXTS if n < spec.context_length] + [spec.context_length]
-        return Summary(
-            path=str(path),
-            name=str(file.metadata.get("general.name", path.stem)),
-            family=spec.family,
-            parameters=sum(math.prod(tensor.shape) for tensor in file.tensors.values()),
-            file_bytes=file.size_bytes,
-            layers=spec.n_layers,
-            hidden=spec.hidden,
-            heads=spec.n_heads,
-            kv_heads=spec.n_kv_heads,
-            head_dim=spec.head_dim,
-            ffn=max(layer.ffn for layer in spec.layers),
-            experts=moe.n_experts if moe else 0,
-            experts_per_token=moe.top_k if moe else 0,
-            vocabulary=spec.vocab,
-            context=spec.context_length,
-            quants=dict(quants.most_common()),
-            weights_bytes=sizes.total,
-            read_per_token_bytes=sizes.active_per_token,
-            kv_bytes_per_token=per_token,
-            ram_bytes={n: sizes.total + n * per_token[kv] + OVERHEAD_BYTES for n in contexts},
-            available_bytes=machine.memory().available,
-        )
+    file = seen.header
+    spec = spec_from_gguf(file.metadata, file.tensors)
+    sizes = model_sizes(spec, file.tensors)
+    quants: Counter[str] = Counter()
+    for tensor in file.tensors.values():
+        quants[tensor.quant.name] += tensor.n_bytes
+    moe = next((layer.moe for layer in spec.layers if layer.moe), None)
+    kinds = dict.fromkeys([*kv_kinds(spec, config.KV_TYPES), kv])
+    per_token = {name: kv_bytes_per_token(spec, name.upper()) for name in kinds}
+    contexts = [n for n in CONTEXTS if n < spec.context_length] + [spec.context_length]
+    return Summary(
+        path=seen.where,
+        name=str(file.metadata.get("general.name", Path(seen.where).stem)),
+        family=spec.family,
+        parameters=sum(math.prod(tensor.shape) for tensor in file.tensors.values()),
+        file_bytes=file.size_bytes,
+        layers=spec.n_layers,
+        hidden=spec.hidden,
+        heads=spec.n_heads,
+        kv_heads=spec.n_kv_heads,
+        head_dim=spec.head_dim,
+        ffn=max(layer.ffn for layer in spec.layers),
+        experts=moe.n_experts if moe else 0,
+        experts_per_token=moe.top_k if moe else 0,
+        vocabulary=spec.vocab,
+        context=spec.context_length,
+        quants=dict(quants.most_common()),
+        weights_bytes=sizes.total,
+        read_per_token_bytes=sizes.active_per_token,
+        kv_bytes_per_token=per_token,
+        ram_bytes={n: sizes.total + n * per_token[kv] + OVERHEAD_BYTES for n in contexts},
+        available_bytes=machine.memory().available,
+        fetching=seen.fetching,
+    )
 
 
 def lines(summary: Summary, kv: str) -> list[str]:
@@ -110,7 +112,8 @@ def lines(summary: Summary, kv: str) -> list[str]:
     return [
         f"{harmless(summary.name)}: {summary.family}, {human_count(summary.parameters)} parameters, "
         f"{size_text(summary.file_bytes)}",
-        f"  file         {summary.path}",
+        f"  {'at  ' if summary.fetching else 'file'}         {harmless(summary.path)}",
+        *([f"  to fetch     {harmless(summary.fetching)}"] if summary.fetching else []),
         f"  shape        {_shape(summary)}",
         f"  vocabulary   {summary.vocabulary:,} tokens",
         f"  stored as    {_quants(summary)}",

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from typing import Protocol
 
 from swarm import config, kernels
 from swarm.cluster.cost import Device
@@ -17,24 +17,35 @@ from swarm.node.home import Home
 from swarm.node.model_cost import model_cost
 from swarm.node.plan import Json, cost_as_kept, default_plan_context, plan_json
 from swarm.parts import all_parts
-from swarm.store.gguf import open_gguf
+from swarm.store.gguf_header import GGUFTensor
+from swarm.store.gguf_metadata import Metadata
 from swarm.store.importing import model_name
 from swarm.store.naming import slug
 from swarm.wire.ids import PeerId
 
 
-async def plan_here(path: Path, settings: config.Settings, add: Sequence[str], context: int) -> Json:
-    """Where the model of a file would run."""
-    return await asyncio.to_thread(_plan, path, settings, add, context)
+class Headed(Protocol):
+    """A model of which the header is known."""
+
+    @property
+    def metadata(self) -> Metadata: ...
+    @property
+    def tensors(self) -> Mapping[str, GGUFTensor]: ...
 
 
-def _plan(path: Path, settings: config.Settings, add: Sequence[str], context: int) -> Json:
+async def plan_here(
+    header: Headed, settings: config.Settings, add: Sequence[str], context: int, *, is_here: bool = True
+) -> Json:
+    """Where a model would run; `is_here`: this device has its file."""
+    return await asyncio.to_thread(_plan, header, settings, add, context, is_here)
+
+
+def _plan(header: Headed, settings: config.Settings, add: Sequence[str], context: int, is_here: bool) -> Json:
     home = Home(settings.home_path)
     home.make()
     capabilities = measure.capabilities(home, settings, settings.threads or kernels.threads())
-    with open_gguf(path) as file:
-        spec = spec_from_gguf(file.metadata, file.tensors)
-        cost = cost_as_kept(model_cost(slug(model_name(file)), spec, file.tensors), spec, settings.kv)
+    spec = spec_from_gguf(header.metadata, header.tensors)
+    cost = cost_as_kept(model_cost(slug(model_name(header.metadata)), spec, header.tensors), spec, settings.kv)
     context_of(spec, context)  # raises ConfigError for more than it was made for
     mine = Device(
         id=PeerId("0" * 32),
@@ -45,7 +56,7 @@ def _plan(path: Path, settings: config.Settings, add: Sequence[str], context: in
         macs_per_s=capabilities.prefill_ops_per_s,
         layer_s=capabilities.layer_s,
         step_s=capabilities.step_s,
-        held=frozenset(all_parts(spec.n_layers)),
+        held=frozenset(all_parts(spec.n_layers)) if is_here else frozenset(),
     )
     demand = Demand(cost, context or default_plan_context(spec.context_length, settings.context))
     return plan_json(plan(demand, with_added([mine], add), lambda a, b: WIRED))

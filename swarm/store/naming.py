@@ -6,7 +6,8 @@ A text means, the first that applies:
 2. a model of the swarm by its name or id, then a file in the directory of models by its name, both without regard to
    case and punctuation;
 3. a model of the swarm, then a kept file, by the beginning of its name, when that is the beginning of one only;
-4. a model that can be downloaded.
+4. a model of the table (model_table.py), a repository of the hub or an address of the web (hub_names.py), which can be
+   fetched; what was fetched from there before is found in the directory of models, whatever its file is called.
 """
 
 from __future__ import annotations
@@ -20,8 +21,13 @@ from typing import Protocol
 from swarm import config
 from swarm.errors import ModelNotFound
 from swarm.store.fetching import DOWNLOADS, Download, StepProgress, fetch
+from swarm.store.hub_names import HubName, hub_or_web
 from swarm.store.keeping import file_at, is_path, kept_models, what_a_directory_holds
+from swarm.store.model_table import NAMES, NamedModel, TableModel, named_model
+from swarm.store.origins import Remote, kept_from
 from swarm.wire.ids import ModelId
+
+Get = Callable[[Remote], Path]  # brings a model from where it lies
 
 MIN_ID_DIGITS = 6  # of a model's id that a person may type instead of its name
 
@@ -41,11 +47,15 @@ class OfferedModel(Protocol):
 
 
 def resolve(
-    model: str | None = None, *, settings: config.Settings | None = None, progress: StepProgress | None = None
+    model: str | None = None,
+    *,
+    settings: config.Settings | None = None,
+    progress: StepProgress | None = None,
+    get: Get | None = None,
 ) -> Path:
     """Return the GGUF file that `model` means on a device where no node runs; None means the model of the settings.
 
-    Only a model that can be downloaded and is not on disk yet asks the network.
+    Only a model that can be fetched and is not on disk yet asks the network; without `get`, only the default one is.
     Raises ModelNotFound, DownloadError, DiskFull.
     """
     settings = settings or config.load()
@@ -55,23 +65,62 @@ def resolve(
         return fetch(found, settings.models_path, progress)
     if isinstance(found, Path):
         return found
-    raise ModelNotFound(_no_file(text, settings.models_path))
+    if found is None or isinstance(found, str):
+        raise ModelNotFound(no_model(text, settings.models_path))
+    if get is None:
+        raise ModelNotFound(f"{found} is not on this device; `swarm pull {text}` fetches it")
+    return get(found)
 
 
-def meaning_of(text: str, folder: Path, offered: Sequence[OfferedModel] = ()) -> ModelId | Path | Download | None:
-    """What a name means: a model that the swarm has, a file kept in `folder`, one to download, or nothing here."""
+def meaning_of(
+    text: str, folder: Path, offered: Sequence[OfferedModel] = ()
+) -> ModelId | Path | Download | Remote | None:
+    """What a name means: a model that the swarm has, a file kept in `folder`, one to fetch, or nothing here.
+
+    Raise ModelNotFound for a name that several models of the table have.
+    """
     if is_path(text):
         return None
     kept, download = kept_models(folder), DOWNLOADS.get(text.lower())
-    return (
+    remote, trouble = None, None
+    try:
+        remote = remote_of(text)
+    except ModelNotFound as error:
+        trouble = error
+    row = remote.row if isinstance(remote, NamedModel) else None
+    mine = [path for path in kept if _may_be(row, path.stem)]
+    theirs = [model for model in offered if _may_be(row, model.name)]
+    found = (
         _offered_by_name(text, offered)
         or _kept(text, kept, str.__eq__)
         or _kept(text, kept, _is_same)
-        or _offered_by_beginning(text, offered)
+        or (kept_from(remote, mine) if remote else None)
+        or (_offered_of(remote, theirs) if isinstance(remote, NamedModel) else None)
+        or _offered_by_beginning(text, theirs)
         or (download.file_in(folder) if download else None)
         or download
-        or _kept(text, kept, _begins)
+        or _kept(text, mine, _begins)
+        or remote
     )
+    if found is None and trouble is not None:
+        raise trouble
+    return found
+
+
+def remote_of(text: str) -> Remote | None:
+    """What can be fetched under a text: a name of the table, a repository of the hub, an address of the web.
+
+    The makers' own repository means the row of the table. Raise ModelNotFound for a name that several models have.
+    """
+    named = named_model(text)
+    if named is not None:
+        return named
+    found = hub_or_web(text, config.hub().endpoint)
+    if isinstance(found, HubName) and not found.file and not found.revision:
+        original = named_model(found.repository)
+        if original is not None:
+            return NamedModel(original.row, found.quant)
+    return found
 
 
 def offered_model(text: str, offered: Sequence[OfferedModel]) -> ModelId | None:
@@ -100,6 +149,27 @@ def _offered_by_beginning(text: str, offered: Sequence[OfferedModel]) -> ModelId
     return named or _only(model for model in offered if is_long and model.id.startswith(text.lower()))
 
 
+def _offered_of(named: NamedModel, offered: Sequence[OfferedModel]) -> ModelId | None:
+    """The model of the swarm that is of this row; which quant it is, its name does not tell."""
+    if named.quant:
+        return None
+    return _only(model for model in offered if _row_of(model.name) is named.row)
+
+
+def _may_be(row: TableModel | None, name: str) -> bool:
+    """False for what is called like another model of the table."""
+    other = _row_of(name) if row is not None else None
+    return other is None or other is row
+
+
+def _row_of(name: str) -> TableModel | None:
+    try:
+        named = named_model(name)
+    except ModelNotFound:
+        return None
+    return named.row if named else None
+
+
 def _only(fitting: Iterable[OfferedModel]) -> ModelId | None:
     """The only one, or the only one of those that some device has whole."""
     n_whole = {model.id: model.n_whole for model in fitting}
@@ -125,11 +195,15 @@ def _plain(name: str) -> str:
     return re.sub(r"[\W_]+", "", name.casefold())
 
 
-def _no_file(text: str, folder: Path) -> str:
+def no_model(text: str, folder: Path) -> str:
     """What to tell somebody whose text means nothing here."""
     if Path(text).is_dir():
         return what_a_directory_holds(Path(text))
-    names = [*DOWNLOADS, *(path.stem for path in kept_models(folder))]
-    close = closest(text, names)
+    kept = [path.stem for path in kept_models(folder)]
+    close = closest(text, [*NAMES, *kept])
     guess = f" (did you mean {close}?)" if close else ""
-    return f"there is no model {text!r}{guess}; give the path of a GGUF file, or one of: {', '.join(names)}"
+    ours = f", one of those here ({', '.join(kept)})" if kept else ""
+    return (
+        f"there is no model {text!r}{guess}; give the path of a GGUF file{ours}, a name that `swarm pull` lists, "
+        "or hf.co/USER/REPO"
+    )

@@ -12,6 +12,8 @@ import pytest
 
 from swarm.cli import main as cli
 from swarm.cli import show
+from swarm.cli.loading import SeenModel
+from swarm.store.gguf import open_gguf
 from tests.helpers.tiny import make_tiny
 
 ROOT = Path(__file__).parents[2]
@@ -22,8 +24,13 @@ def mixture(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_tiny(tmp_path_factory.mktemp("tiny") / "air.gguf", "air", "Q8_0")
 
 
+def summarise(path: Path, kv: str) -> show.Summary:
+    with open_gguf(path) as file:
+        return show.summarise(SeenModel(file), kv)
+
+
 def test_the_default_model_is_described(real_model: Path) -> None:
-    summary = show.summarise(real_model, "f16")
+    summary = summarise(real_model, "f16")
     assert (summary.family, summary.layers, summary.hidden, summary.heads) == ("llama", 30, 576, 9)
     assert (summary.kv_heads, summary.head_dim, summary.ffn, summary.context) == (3, 64, 1536, 8192)
     assert summary.parameters == 134_515_008
@@ -34,13 +41,13 @@ def test_the_default_model_is_described(real_model: Path) -> None:
 
 
 def test_a_mixture_of_experts_shows_them(mixture: Path) -> None:
-    text = "\n".join(show.lines(show.summarise(mixture, "f16"), "f16"))
+    text = "\n".join(show.lines(summarise(mixture, "f16"), "f16"))
     assert "8 experts, 3 a token" in text
     assert "Q8_0 88.1 %, F32 11.9 %" in text
 
 
 def test_memory_grows_with_the_context_and_shrinks_with_q8_0(real_model: Path) -> None:
-    f16, q8_0 = (show.summarise(real_model, kv).ram_bytes for kv in ("f16", "q8_0"))
+    f16, q8_0 = (summarise(real_model, kv).ram_bytes for kv in ("f16", "q8_0"))
     assert f16[8192] - f16[2048] == 6144 * 23040
     assert q8_0[8192] < f16[8192]
 
@@ -49,7 +56,7 @@ def test_heads_that_are_no_whole_blocks_are_refused_in_one_line(
     tmp_path: Path, own_home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = make_tiny(tmp_path / "tiny.gguf", "llama-tied", "Q8_0")
-    assert set(show.summarise(path, "f16").kv_bytes_per_token) == {"f16"}
+    assert set(summarise(path, "f16").kv_bytes_per_token) == {"f16"}
     for command in (["show", str(path)], ["run", str(path), "hi", "--alone"]):
         assert cli.main([*command, "--kv", "q8_0"]) == 2
         error = capsys.readouterr().err
@@ -57,7 +64,7 @@ def test_heads_that_are_no_whole_blocks_are_refused_in_one_line(
 
 
 def test_what_does_not_fit_says_by_how_much(real_model: Path) -> None:
-    summary = replace(show.summarise(real_model, "f16"), available_bytes=300_000_000)
+    summary = replace(summarise(real_model, "f16"), available_bytes=300_000_000)
     text = "\n".join(show.lines(summary, "f16"))
     assert "context   2,048:  280 MiB  fits" in text
     assert "context   8,192:  415 MiB  129 MiB too much" in text
@@ -70,7 +77,7 @@ def test_json_is_the_same_summary(mixture: Path, own_home: Path, capsys: pytest.
 
 
 def test_a_name_with_control_characters_does_not_reach_the_terminal(mixture: Path) -> None:
-    summary = replace(show.summarise(mixture, "f16"), name="\x1b[2Jevil")
+    summary = replace(summarise(mixture, "f16"), name="\x1b[2Jevil")
     assert show.lines(summary, "f16")[0].startswith("[2Jevil: glm4moe")
 
 
@@ -88,7 +95,7 @@ def test_peak_memory_is_what_show_says_at_most(real_model: Path) -> None:
     command = [sys.executable, "-c", PEAK, str(real_model)]
     done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT, timeout=120)
     peak_bytes, prompt_tokens = map(int, done.stdout.split())
-    summary = show.summarise(real_model, "f16")
+    summary = summarise(real_model, "f16")
     assert prompt_tokens > 900
     kv_bytes = (prompt_tokens + 8) * summary.kv_bytes_per_token["f16"]
     assert peak_bytes <= summary.file_bytes + kv_bytes + 150_000_000

@@ -112,3 +112,31 @@ def test_sizes_are_read_as_people_write_them(text: str, n_bytes: int) -> None:
 def test_other_sizes_are_refused(text: str) -> None:
     with pytest.raises(ConfigError, match="memory is"):
         config.parse_bytes("memory", text, of=1000)
+
+
+def test_the_hub_is_reached_as_its_own_tools_reach_it(tmp_path: Path) -> None:
+    assert config.hub({"HF_HOME": str(tmp_path)}) == config.HubSettings("https://huggingface.co", "", False)
+    told = config.hub({"HF_ENDPOINT": "https://mirror.example/hf/", "HF_TOKEN": " hf_x\n", "HF_HUB_OFFLINE": "1"})
+    assert told == config.HubSettings("https://mirror.example/hf", "hf_x", True)
+    assert "hf_x" not in repr(told)
+
+
+def test_the_hubs_token_is_found_where_its_tools_keep_it(tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("hf_kept\n")
+    assert config.hub({"HF_HOME": str(tmp_path)}).token == "hf_kept"
+    assert config.hub({"HF_TOKEN_PATH": str(tmp_path / "token")}).token == "hf_kept"
+    assert config.hub({"HF_TOKEN": "hf_said", "HF_HOME": str(tmp_path)}).token == "hf_said"
+
+
+@pytest.mark.parametrize(
+    ("env", "says"),
+    [
+        ({"HF_ENDPOINT": "mirror.example"}, "HF_ENDPOINT is 'mirror.example'"),
+        ({"HF_ENDPOINT": "ftp://x"}, "must be an address such as https://huggingface.co"),
+        ({"HF_TOKEN": "a b"}, "token in HF_TOKEN is not one word"),
+        ({"HF_TOKEN": "a\r\nHost: evil"}, "is not one word"),
+    ],
+)
+def test_a_setting_of_the_hub_that_makes_no_sense_is_named(env: dict[str, str], says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        config.hub(env)

@@ -12,6 +12,7 @@ from swarm import config
 from swarm.errors import ConfigError
 from swarm.node.home import Home, write_json
 from swarm.node.local_plan import plan_here
+from swarm.store.gguf import open_gguf
 from tests.helpers.nodes import SPEED
 from tests.helpers.tiny import TINY, make_weights, write_tiny
 
@@ -22,6 +23,7 @@ def test_a_context_that_the_model_was_not_made_for_is_refused(tmp_path: Path) ->
     home.make()
     write_json(home.measured_file, asdict(SPEED))
     settings = config.load({"home": str(home.root), "memory": "1MB", "threads": 1})
-    assert asyncio.run(plan_here(path, settings, [], 512))["fits"]
-    with pytest.raises(ConfigError, match="context is 513; this model was made for at most 512 tokens"):
-        asyncio.run(plan_here(path, settings, [], 513))
+    with open_gguf(path) as file:
+        assert asyncio.run(plan_here(file, settings, [], 512))["fits"]
+        with pytest.raises(ConfigError, match="context is 513; this model was made for at most 512 tokens"):
+            asyncio.run(plan_here(file, settings, [], 513))

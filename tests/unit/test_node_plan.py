@@ -14,6 +14,7 @@ from swarm.errors import ConfigError
 from swarm.node.home import Home, write_json
 from swarm.node.local_plan import plan_here
 from swarm.node.plan import default_plan_context
+from swarm.store.gguf import open_gguf
 from tests.helpers.nodes import SPEED
 from tests.helpers.one_node import one_node
 from tests.helpers.tiny import TINY, make_weights, write_tiny
@@ -38,7 +39,8 @@ def without_node(folder: Path, path: Path, *add: str, context: int = 0, **settin
     home.make()
     write_json(home.measured_file, asdict(SPEED))
     values: Any = {"home": str(home.root), "memory": "1MB", "threads": 1, **settings}
-    return asyncio.run(plan_here(path, config.load(values), add, context))
+    with open_gguf(path) as file:
+        return asyncio.run(plan_here(file, config.load(values), add, context))
 
 
 @pytest.mark.parametrize("planned", [in_node, without_node])

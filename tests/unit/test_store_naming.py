@@ -36,7 +36,12 @@ def test_a_path_is_itself_and_a_kept_file_is_found_by_name(tmp_path: Path) -> No
     ("name", "says"),
     [
         ("smolm2-135m", "there is no model 'smolm2-135m' (did you mean smollm2-135m?)"),
-        ("zzz", "there is no model 'zzz'; give the path of a GGUF file, or one of: smollm2-135m"),
+        (
+            "zzz",
+            "there is no model 'zzz'; give the path of a GGUF file, a name that `swarm pull` lists, or hf.co/USER/REPO",
+        ),
+        ("u/r", "u/r is not on this device; `swarm pull u/r` fetches it"),
+        ("glm4:9b", "'glm4:9b' may be glm-4-9b"),
         ("./none.gguf", "there is no file ./none.gguf"),
         ("..", "is a directory; name one GGUF file"),
         ("", "is a directory"),

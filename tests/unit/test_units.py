@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from swarm.units import GIB, MIB, parse_size, part_text, rate_text, size_text
+from swarm.units import GIB, MIB, parse_size, part_text, rate_text, size_text, time_text
 
 
 @pytest.mark.parametrize(
@@ -58,3 +58,10 @@ def test_a_size_is_read_in_either_family(text: str, n_bytes: float) -> None:
 @pytest.mark.parametrize("text", ["", "lots", "8XB", "-1GiB", "1e9GiB", "6 Gi B", "٣GiB", "9" * 20])
 def test_anything_else_is_no_size(text: str) -> None:
     assert parse_size(text) is None
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0, "0 s"), (99.4, "99 s"), (100, "2 min"), (5000, "83 min"), (7800, "2 h 10 min")]
+)
+def test_a_time_reads_as_people_say_it(seconds: float, text: str) -> None:
+    assert time_text(seconds) == text
