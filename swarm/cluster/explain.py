@@ -5,7 +5,7 @@ from __future__ import annotations
 from swarm.cluster.cost import ModelCost
 from swarm.cluster.pipeline import Stage
 from swarm.cluster.planner import LeftOut, NoPlan, Plan, ShardPlan
-from swarm.units import size_text
+from swarm.units import size_text, time_text
 
 
 def explain(result: Plan | NoPlan) -> list[str]:
@@ -38,7 +38,8 @@ def _explain_plan(plan: Plan) -> list[str]:
 def _shard_line(model: ModelCost, stage: Stage[ShardPlan], shard: ShardPlan, seconds: float, width: int) -> str:
     ends = [word for word, true in (("embedding", stage.first == 0), ("head", stage.end == model.n_layers)) if true]
     what = " + ".join([f"layers {stage.first}-{stage.end - 1}", *ends])
-    fetch = f", {size_text(shard.fetch_bytes)} to fetch" if shard.fetch_bytes else ""
+    takes = f" ({time_text(shard.fetch_s)})" if shard.fetch_s else ""
+    fetch = f", {size_text(shard.fetch_bytes)} to fetch{takes}" if shard.fetch_bytes else ""
     return f"  {shard.name:{width}}  {what}: {size_text(shard.memory_bytes)}{fetch}, {1e3 * seconds:.1f} ms a token"
 
 

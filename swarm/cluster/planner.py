@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from swarm.answers import PIPELINED_PREFILL_BATCH
 from swarm.cluster.cost import Device, LinkOf, ModelCost, Prediction, predict
 from swarm.cluster.pipeline import Stage
+from swarm.cluster.reasons import NOT_NEEDED, Obstacle, obstacle, why_left_out
 from swarm.cluster.search import Search
 from swarm.parts import Part, all_parts
 from swarm.units import rate_text, size_text
@@ -45,6 +46,7 @@ class ShardPlan:
     name: str
     memory_bytes: int
     fetch_bytes: int
+    fetch_s: float = 0.0  # from the devices that have it; 0 when none has, or the link was not measured
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,10 +96,10 @@ def plan(demand: Demand, devices: Sequence[Device], link: LinkOf) -> Plan | NoPl
     )
     return Plan(
         demand=demand,
-        stages=tuple(_planned(demand, search, stage) for stage in stages),
+        stages=tuple(_planned(demand, search, stage, link) for stage in stages),
         prediction=prediction,
         limits=_what_limits(stages, prediction),
-        left_out=_left_out(devices, search, stages, prediction),
+        left_out=_left_out(devices, search, stages, link, prediction),
     )
 
 
@@ -108,10 +110,23 @@ def missing_parts(demand: Demand, devices: Sequence[Device]) -> tuple[Part, ...]
     return tuple(part for part in needed if part not in held)
 
 
-def _planned(demand: Demand, search: Search, stage: Stage[Device]) -> Stage[ShardPlan]:
+def _planned(demand: Demand, search: Search, stage: Stage[Device], link: LinkOf) -> Stage[ShardPlan]:
     first, end = stage.first, stage.end
     memory = _stage_bytes(demand, first, end)
-    return stage.of(lambda d: ShardPlan(d.id, d.name, memory, search.fetch_bytes(first, end, d)))
+
+    def shard(device: Device) -> ShardPlan:
+        fetch = search.fetch_bytes(first, end, device)
+        return ShardPlan(
+            device.id, device.name, memory, fetch, fetch / _fetch_rate(device, search, link) if fetch else 0.0
+        )
+
+    return stage.of(shard)
+
+
+def _fetch_rate(device: Device, search: Search, link: LinkOf) -> float:
+    """Bytes per second from the best connected device that has anything of the model; infinite where none has."""
+    ways = [link(other.id, device.id) for other in search.devices if other.held and other is not device]
+    return max((way.bytes_per_s for way in ways if way is not None), default=float("inf"))
 
 
 def _what_limits(stages: Sequence[Stage[Device]], prediction: Prediction) -> str:
@@ -132,30 +147,16 @@ def _what_limits(stages: Sequence[Stage[Device]], prediction: Prediction) -> str
 
 
 def _left_out(
-    devices: Sequence[Device], search: Search, stages: Sequence[Stage[Device]], prediction: Prediction
+    devices: Sequence[Device], search: Search, stages: Sequence[Stage[Device]], link: LinkOf, prediction: Prediction
 ) -> tuple[LeftOut, ...]:
     taking_part = {device.id for stage in stages for device in stage.members}
-    others = sorted((d for d in devices if d.id not in taking_part), key=lambda d: d.id)
-    return tuple(
-        LeftOut(d.id, d.name, _why(d, search, stages, prediction) if i < MAX_EXPLAINED else "not needed")
+    others = sorted((d for d in devices if d.id not in taking_part and not d.excluded), key=lambda d: d.id)
+    why = {
+        d.id: why_left_out(d, search, stages, link, prediction) if i < MAX_EXPLAINED else NOT_NEEDED
         for i, d in enumerate(others)
-    )
-
-
-def _why(device: Device, search: Search, stages: Sequence[Stage[Device]], prediction: Prediction) -> str:
-    """Why the fastest placement is one without this device."""
-    if device.excluded:
-        return device.excluded
-    ids = [d.id for d in search.devices]
-    order = tuple(ids.index(stage.leader.id) for stage in stages)
-    new = ids.index(device.id)
-    if not search.holds_a_layer(new):
-        return search.why_no_layer(new)
-    with_it = min(search.order_s((*order[:i], new, *order[i:])) for i in range(len(order) + 1))
-    slower = with_it - search.order_s(order)
-    if slower == float("inf"):
-        return "not needed" if len(order) >= search.n else "it does not reach the devices that take part"
-    return f"a token would take {1e3 * slower:.1f} ms longer ({1 / (prediction.token_s + slower):.1f} tok/s)"
+    }
+    why |= {d.id: d.excluded for d in devices if d.excluded}
+    return tuple(LeftOut(d.id, d.name, why[d.id]) for d in sorted(devices, key=lambda d: d.id) if d.id in why)
 
 
 # --- when it does not fit
@@ -171,13 +172,22 @@ def _no_source(demand: Demand, devices: Sequence[Device], missing: tuple[Part, .
 
 
 def _does_not_fit(demand: Demand, devices: Sequence[Device], usable: Sequence[Device], link: LinkOf) -> NoPlan:
-    missing = _missing_memory(demand, usable)
-    if missing == 0:
-        reason = f"{demand.model.name} would fit, but the devices do not reach each other, or have too little disk"
-        return NoPlan(demand, reason, left_out=_excluded(devices))
-    context = _context_that_fits(demand, usable, link)
-    reason = f"{demand.model.name} needs {size_text(missing)} more memory than the devices at hand have"
-    return NoPlan(demand, reason, missing, context_that_fits=context, left_out=_excluded(devices))
+    name, left_out = demand.model.name, _excluded(devices)
+    if not usable:
+        return NoPlan(demand, f"no device at hand may be used for {name}", left_out=left_out)
+    match obstacle(demand.model, usable, link, demand.context, demand.sessions):
+        case Obstacle.MEMORY:
+            missing = _missing_memory(demand, usable)
+            context = _context_that_fits(demand, usable, link)
+            reason = f"{name} needs {size_text(missing)} more memory than the devices at hand have"
+            return NoPlan(demand, reason, missing, context_that_fits=context, left_out=left_out)
+        case Obstacle.DISK:
+            reason = f"{name} would fit into memory, but the disks have too little room for what must be fetched"
+        case Obstacle.LINKS:
+            reason = f"{name} would fit, but the devices that could hold it do not reach each other"
+        case Obstacle.DISK_AND_LINKS:
+            reason = f"{name} would fit, but the devices do not reach each other, and their disks have too little room"
+    return NoPlan(demand, reason, left_out=left_out)
 
 
 def _missing_memory(demand: Demand, usable: Sequence[Device]) -> int:
@@ -204,7 +214,8 @@ def _context_that_fits(demand: Demand, usable: Sequence[Device], link: LinkOf) -
         smaller = replace(demand, context=context)
         if _missing_memory(smaller, usable) == 0:
             search = Search(demand.model, usable, link, context, demand.sessions)
-            return context if search.best() is not None else 0
+            if search.best() is not None:
+                return context
         context //= 2
     return 0
 

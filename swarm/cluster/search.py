@@ -43,6 +43,7 @@ class Search:
         self.model = model
         self.devices = tuple(devices)
         self.context = context
+        self.sessions = sessions
         self.n = model.n_layers
         self.sums = _Sums.of(model)
         self.memory = self.sums.memory(model, context * sessions)
@@ -96,7 +97,8 @@ class Search:
     def why_no_layer(self, index: int) -> str:
         """What that device has too little of for any layer."""
         smallest = float(np.min(self.memory[np.tri(self.n + 1, k=-1, dtype=bool).T]))
-        return "too little memory for a layer" if smallest > self.devices[index].memory_bytes else "its disk is full"
+        enough = smallest <= self.devices[index].memory_bytes
+        return "its disk has no room for a layer" if enough else "it lends too little memory for a layer"
 
     # --- tables
 

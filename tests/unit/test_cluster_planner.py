@@ -174,7 +174,7 @@ def test_a_full_disk_takes_no_layer_that_is_not_there_yet() -> None:
     full = Device(PeerId("1" * 32), "full", 2000 * MB, 0, 50e9, 50e9)
     result = planned(plan(Demand(model(), 0), [full, device(2, 2000, 10)], wired))
     assert [stage.leader.name for stage in result.stages] == ["d2"]
-    assert result.left_out[0].reason == "its disk is full"
+    assert result.left_out[0].reason == "its disk has no room for a layer"
 
 
 def test_what_does_not_fit_says_how_much_is_missing_and_that_much_is_enough() -> None:

@@ -56,7 +56,7 @@ def test_only_what_is_not_on_the_disk_is_fetched() -> None:
 def test_a_device_without_room_for_a_layer_says_so() -> None:
     made = search(device(1, 5000), device(2, 10))
     assert made.holds_a_layer(0) and not made.holds_a_layer(1)
-    assert made.why_no_layer(1) == "too little memory for a layer"
+    assert made.why_no_layer(1) == "it lends too little memory for a layer"
 
 
 def test_equal_devices_are_chosen_by_their_id() -> None:
