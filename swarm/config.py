@@ -22,6 +22,7 @@ Value = str | int
 DEFAULTS_FILE = Path(__file__).with_name("swarm.toml")
 KV_TYPES = ("f16", "q8_0")
 PACKED_CHOICES = ("auto", "always", "never")
+PAUSE_CHOICES = ("never", "battery", "use", "both")
 _SHARE = re.compile(r"(\d{1,3}(?:\.\d{1,6})?)\s*%", re.ASCII)
 
 
@@ -42,12 +43,15 @@ class Settings:
     disk: str
     port: int
     api_port: int
+    pause: str
 
     def __post_init__(self) -> None:
         if self.kv not in KV_TYPES:
             raise ConfigError(f"kv is {self.kv!r}; it must be one of {', '.join(KV_TYPES)}")
         if self.packed not in PACKED_CHOICES:
             raise ConfigError(f"packed is {self.packed!r}; it must be one of {', '.join(PACKED_CHOICES)}")
+        if self.pause not in PAUSE_CHOICES:
+            raise ConfigError(f"pause is {self.pause!r}; it must be one of {', '.join(PAUSE_CHOICES)}")
         for name in ("threads", "context"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be 0 (choose for me) or more")
@@ -153,6 +157,40 @@ def color() -> bool:
 def moves_cursor() -> bool:
     """False for a dumb terminal: nothing on it can be written over."""
     return os.environ.get("TERM") != "dumb"
+
+
+def machine_root() -> Path:
+    """Below which /sys, /proc and /run of this machine lie: another folder only in tests (SWARM_MACHINE_ROOT)."""
+    return Path(os.environ.get("SWARM_MACHINE_ROOT") or "/")
+
+
+def over_ssh() -> bool:
+    """True in a window that ends with its connection."""
+    return bool(os.environ.get("SSH_CONNECTION"))
+
+
+def notify_socket() -> str:
+    """Where the service manager wants to hear of this process (sd_notify(3)); "" where none does."""
+    return os.environ.get("NOTIFY_SOCKET", "")
+
+
+def watchdog_s() -> float:
+    """After how long without a sign of life the service manager ends this process; 0 for never."""
+    text = os.environ.get("WATCHDOG_USEC", "")
+    return int(text) / 1e6 if text.isascii() and text.isdecimal() else 0.0
+
+
+def settings_of_environment() -> dict[str, str]:
+    """The SWARM_* variables that set something, for a service that gets no environment of its user."""
+    names = (f"SWARM_{field.name.upper()}" for field in fields(Settings))
+    return {name: value for name in names if (value := os.environ.get(name, ""))}
+
+
+def user_units_dir() -> Path:
+    """~/.config/systemd/user, where a user's service manager looks."""
+    from platformdirs import user_config_path
+
+    return user_config_path("systemd") / "user"
 
 
 def user_config_file() -> Path:

@@ -199,6 +199,13 @@ class Core:
         """Why a device is only to be used where nothing fits without it."""
         return self.members.doubts(peer, now)
 
+    def rests(self, peer: PeerId) -> str:
+        """Why a device would rather not take part just now; empty when it does gladly."""
+        if peer == self.me:
+            return self.capabilities.rests
+        member = self.members.peers.get(peer)
+        return member.capabilities.rests if member is not None and member.capabilities is not None else ""
+
     def others(self) -> list[PeerId]:
         """All living peers."""
         return [peer.id for peer in self.members.living()]

@@ -53,6 +53,9 @@ class World(Protocol):
     def doubts(self, peer: PeerId, now: float) -> str:
         """Why a device is only to be used where nothing fits without it; empty when it is as good as any."""
 
+    def rests(self, peer: PeerId) -> str:
+        """Why a device would rather not take part just now (heat, battery, its user); empty when it does gladly."""
+
     def others(self) -> list[PeerId]:
         """All living peers but ourselves."""
 
@@ -184,7 +187,8 @@ class Placer:
     def devices_changed(self, now: float) -> list[Effect]:
         """A device came, changed, or holds more than before: what did not fit may fit now."""
         waiting = [placing for placing in self.placings.values() if placing.state is State.UNFIT and placing.wanted]
-        return [effect for placing in waiting for effect in self._replan(placing, now)] + self._check_links(now)
+        effects = [effect for placing in waiting for effect in self._replan(placing, now)] + self._check_links(now)
+        return effects + self._let_rest(now)
 
     def peer_lost(self, peer: PeerId, now: float) -> list[Effect]:
         self.seen = {key: placement for key, placement in self.seen.items() if key[0] != peer}
@@ -269,14 +273,39 @@ class Placer:
         ]
         return [effect for placing in broken for effect in self._broke(placing, now)]
 
+    def _let_rest(self, now: float) -> list[Effect]:
+        """An answer goes on without the devices that want to rest, where the others can hold the model."""
+        effects: list[Effect] = []
+        for placing in self.placings.values():
+            if placing.state is not State.READY or not placing.wanted or not any(map(self.world.rests, placing.peers)):
+                continue
+            generation = self._generation(placing.model, now)
+            if placing.planned_for != generation:
+                placing.planned_for = generation
+                devices = self._devices(placing.model, now, strict=True)
+                if isinstance(plan(self._demand(placing), devices, self.world.link), Plan):
+                    effects += self._replan(placing, now)
+        return effects
+
     def _is_connected(self, pipeline: Pipeline) -> bool:
         mine = all(self.world.link(self.me, peer) is not None for peer in pipeline.peers if peer != self.me)
         return mine and all(self.world.link(a, b) is not None for a, b in pipeline.links())
 
-    def _devices(self, model: ModelId, now: float, *, strict: bool) -> list[Device]:
-        """The devices to plan with; `strict` leaves out and shrinks those that disappointed us lately."""
+    def _devices(self, model: ModelId, now: float, *, strict: bool, resting: bool = False) -> list[Device]:
+        """The devices to plan with; `strict` leaves out and shrinks those that disappointed us lately.
+
+        Strict, it leaves out those that rest, too, but for `resting`.
+        """
         devices = self.world.devices(model, now)
-        return [self._distrust(device, now) for device in devices] if strict else devices
+        if not strict:
+            return devices
+        trusted = [self._distrust(device, now) for device in devices]
+        if resting:
+            return trusted
+        return [replace(d, excluded=d.excluded or self.world.rests(d.id)) for d in trusted]
+
+    def _demand(self, placing: Placing) -> Demand:
+        return Demand(self.models[placing.model], placing.context, from_disks=True)
 
     def _distrust(self, device: Device, now: float) -> Device:
         until, why = self.avoided.get(device.id, (0.0, ""))
@@ -292,10 +321,13 @@ class Placer:
         return tuple((d.id, d.memory_bytes, d.read_bytes_per_s, bool(d.excluded)) for d in devices)
 
     def _replan(self, placing: Placing, now: float) -> list[Effect]:
-        demand = Demand(self.models[placing.model], placing.context, from_disks=True)
+        demand = self._demand(placing)
         devices = self._devices(placing.model, now, strict=True)
         placing.planned_for = self._generation(placing.model, now)
         result = plan(demand, devices, self.world.link)
+        if isinstance(result, NoPlan) and any(self.world.rests(device.id) for device in devices):
+            devices = self._devices(placing.model, now, strict=True, resting=True)
+            result = plan(demand, devices, self.world.link)
         if isinstance(result, NoPlan):
             devices = self._devices(placing.model, now, strict=False)
             result = plan(demand, devices, self.world.link)

@@ -46,6 +46,7 @@ from swarm.node.provide import Provider
 from swarm.node.questions import Questions
 from swarm.node.routes import Routes
 from swarm.node.status import StatusReports
+from swarm.node.wellbeing import Wellbeing
 from swarm.store.chunks import ChunkStore
 from swarm.units import rate_text
 from swarm.wire import messages as m
@@ -142,6 +143,7 @@ class Node:
             peers=self.peers,
             events=self.events,
         )
+        self._wellbeing = Wellbeing(driver, self.background, self.events, self.settings, capabilities)
         driver.carry_out(fx.Send, outbox.carry_out)
         for kind in (fx.Compute, fx.OpenKv, fx.DropKv):
             driver.carry_out(kind, self._worker.put)
@@ -162,6 +164,7 @@ class Node:
         node.background.every(node._look_interval_s, node._look_around)
         node.background.every(lambda: limits.CATALOG_INTERVAL_S, node.holdings.tell_catalog)
         node.background.spawn(node._measure_again())
+        node._wellbeing.start()
         for holding in node.store.holdings():
             node.holdings.look_up(holding.model)
         await node.peers.start(options.calls, discover=options.discover)
@@ -228,7 +231,8 @@ class Node:
 
     def doctor(self) -> list[Json]:
         """What is wrong between this device and the others."""
-        return doctor.examine(self.transport, self.peers, self.events)
+        met = self._driver.read(lambda core: {peer.id: peer.name for peer in core.members.peers.values()})
+        return doctor.examine(self.transport, self.peers, self.events, met)
 
     # --- events
 
@@ -331,7 +335,7 @@ class Node:
             return
         new = await self.background.run_io(measure.capabilities, home, self.settings, self._threads)
         self.events.note("measured_again", reads=rate_text(new.read_bytes_per_s))
-        self._driver.act(lambda core, now: core.measured(_limits_kept(new, core.capabilities), now))
+        self._wellbeing.measured(self._driver.read(lambda core: _limits_kept(new, core.capabilities)))
 
     def _is_idle(self) -> bool:
         return not self.questions.answers and not self._driver.read(is_serving)

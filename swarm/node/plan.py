@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
-from swarm.cluster.cost import LinkSpeed, ModelCost
+from swarm.cluster.core import Core
+from swarm.cluster.cost import Device, LinkSpeed, ModelCost
 from swarm.cluster.devices import WIRED, with_added
 from swarm.cluster.explain import explain
 from swarm.cluster.planner import Demand, NoPlan, Plan, plan
@@ -20,14 +21,24 @@ PLANNED_CONTEXT = 2048
 
 
 async def plan_model(driver: Driver, model: ModelId, demand: Demand, add: Sequence[str], run_io: RunIo) -> Json:
-    """Where a model would run, with made-up devices if wanted."""
-    there = driver.read(lambda core: core.devices(model, driver.now))
+    """Where a model would run, with made-up devices if wanted; on devices that rest only where nothing fits without."""
+    there, rests = driver.read(lambda core: _devices(core, model, driver.now))
     real = {device.id for device in there}
 
     def link(a: PeerId, b: PeerId) -> LinkSpeed | None:
         return driver.read(lambda core: core.link(a, b)) if a in real and b in real else WIRED
 
-    return plan_json(await run_io(plan, demand, with_added(there, add), link))
+    devices = with_added(there, add)
+    result = await run_io(plan, demand, [replace(d, excluded=d.excluded or rests.get(d.id, "")) for d in devices], link)
+    if isinstance(result, NoPlan) and any(rests.values()):
+        result = await run_io(plan, demand, devices, link)
+    return plan_json(result)
+
+
+def _devices(core: Core, model: ModelId, now: float) -> tuple[list[Device], dict[PeerId, str]]:
+    """The devices that are there, and why some of them would rather rest."""
+    devices = core.devices(model, now)
+    return devices, {device.id: core.rests(device.id) for device in devices}
 
 
 def cost_as_kept(cost: ModelCost, spec: ModelSpec, kv: str) -> ModelCost:

@@ -409,6 +409,7 @@ class StatusReply(Message, tag=51):
     links: Annotated[tuple[LinkMeasurement, ...], Meta(max_length=limits.MAX_PEERS)]
     models: Annotated[tuple[ModelHolding, ...], Meta(max_length=limits.MAX_MODELS)]
     sessions: Annotated[tuple[SessionState, ...], Meta(max_length=limits.MAX_SESSIONS_SHOWN)]
+    shard_models: Annotated[tuple[ModelId, ...], Meta(max_length=limits.MAX_MODELS)] = ()  # of `shards`, in their order
 
 
 MESSAGES: tuple[type[Message], ...] = (

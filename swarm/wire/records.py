@@ -11,7 +11,7 @@ from msgspec import Meta
 
 from swarm import limits
 from swarm.wire.ids import BootId, ChunkId, ModelId, PeerId, SessionId
-from swarm.wire.schema import Host, Machine, Name, Record
+from swarm.wire.schema import Host, Line, Machine, Name, Record
 
 __all__ = [
     "Address",
@@ -95,6 +95,8 @@ class Capabilities(Record):
     disk_bytes_per_s: Rate = 0.0  # sequential read of the store
     layer_s: Seconds = 0.0  # fixed cost of a layer: calls and barriers; 0 when not measured
     step_s: Seconds = 0.0  # fixed cost of a step; 0 when not measured
+    rests: Line = ""  # why it would rather not take part just now: heat, battery, its user; the rates count all that
+    condition: Line = ""  # what slows it down, for people
 
 
 class LinkMeasurement(Record):

@@ -30,6 +30,7 @@ class FakeWorld:
     present: dict[PeerId, Device]
     cut: set[frozenset[PeerId]] = field(default_factory=set)
     doubtful: set[PeerId] = field(default_factory=set)
+    resting: set[PeerId] = field(default_factory=set)
 
     def devices(self, model: ModelId, now: float) -> list[Device]:
         return list(self.present.values())
@@ -40,6 +41,9 @@ class FakeWorld:
 
     def doubts(self, peer: PeerId, now: float) -> str:
         return "it flaps" if peer in self.doubtful else ""
+
+    def rests(self, peer: PeerId) -> str:
+        return "it is too hot" if peer in self.resting else ""
 
     def others(self) -> list[PeerId]:
         return [peer for peer in self.present if peer != ME]
@@ -242,3 +246,34 @@ def test_a_placement_that_nobody_needs_is_not_renewed(placer: Placer, world: Fak
     lost = next(p for p in placer.placings[MODEL].peers if p != ME)
     del world.present[lost]
     assert placer.peer_lost(lost, 1.0) == [] and placer.placings[MODEL].state is State.IDLE
+
+
+def test_an_answer_goes_on_without_a_device_that_wants_to_rest(placer: Placer, world: FakeWorld) -> None:
+    become_ready(placer)
+    hot = placer.placings[MODEL].peers[-1]
+    world.resting.add(hot)
+    offers = sent(placer.devices_changed(1.0), PlacementOffer)
+    assert offers and hot not in offers
+    assert not placer.devices_changed(1.1), "once is enough"
+
+
+def test_a_device_that_rests_is_used_where_nothing_fits_without_it(placer: Placer, world: FakeWorld) -> None:
+    become_ready(placer)
+    before = placer.placings[MODEL].placement
+    world.resting |= set(world.present)
+    assert placer.devices_changed(1.0) == [], "there is no other: the answer is not disturbed"
+    assert placer.ready(MODEL) == before
+    placer.renew(MODEL, 2.0)
+    take(placer, 2.0)
+    assert placer.placings[MODEL].state is State.LOADING, "at once, without backing off"
+
+
+def test_a_device_that_has_rested_is_used_again_from_the_next_answer_on(placer: Placer, world: FakeWorld) -> None:
+    fast = device(C, 200_000_000, 1e11)
+    world.present[C] = fast
+    world.resting.add(C)
+    become_ready(placer)
+    assert C not in placer.placings[MODEL].peers
+    world.resting.clear()
+    assert not sent(placer.devices_changed(1.0), PlacementOffer), "not in the middle of an answer"
+    assert C in sent(placer.refresh(MODEL, 2.0), PlacementOffer)
