@@ -12,9 +12,9 @@ from dataclasses import asdict
 from pathlib import Path
 
 from swarm import config, cores
-from swarm.cli import doctor_network, machine, options
+from swarm.cli import doctor_device, doctor_network, machine, options
 from swarm.cli.finding import Finding
-from swarm.cli.terminal import GREEN, RED, YELLOW, paint
+from swarm.cli.terminal import DIM, GREEN, RED, YELLOW, paint
 from swarm.errors import NativeError, SwarmError
 from swarm.files import spare_bytes
 from swarm.store.fetching import DOWNLOADS, file_sha256
@@ -56,10 +56,19 @@ def examine(settings: config.Settings) -> list[Finding]:
     """Every check, in the order of the report; one that fails is itself a finding."""
     findings: list[Finding] = []
     for check in CHECKS:
+        subject = check.__name__.removeprefix("check_")
         try:
             findings += check(settings)
         except SwarmError as error:
-            findings.append(Finding(check.__name__.removeprefix("check_"), str(error), "problem"))
+            findings.append(Finding(subject, str(error), "problem"))
+        except OSError as error:
+            text = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+            findings.append(Finding(subject, text, "problem", "see to it that this user may read and write there"))
+        except Exception as error:  # what one check does not expect must not hide what the others found
+            advice = "SWARM_DEBUG=1 swarm doctor shows where; please report it"
+            findings.append(Finding(subject, f"could not look ({type(error).__name__}: {error})", "warning", advice))
+            if config.debug():
+                raise
     return findings
 
 
@@ -123,7 +132,7 @@ def check_disk(settings: config.Settings) -> list[Finding]:
     kept = sum(path.stat().st_size for path in kept_models(folder))
     free = spare_bytes(folder)
     text = f"{size_text(free)} free for models in {folder} ({size_text(kept)} used)"
-    needed = 2 * model.size_bytes if model and model.file_in(folder) is None else 0
+    needed = model.room_bytes if model and model.file_in(folder) is None else 0
     if free >= needed:
         return [Finding("disk", text)]
     return [Finding("disk", text, "problem", f"free {size_text(needed - free)}, or set models_dir to another disk")]
@@ -145,6 +154,7 @@ def check_model(settings: config.Settings) -> list[Finding]:
     return [Finding("model", f"{model.name} is damaged: its SHA-256 is wrong", "problem", advice)]
 
 
+MARKS = {"ok": ("ok", GREEN), "away": ("--", DIM), "warning": ("??", YELLOW), "problem": ("!!", RED)}
 CHECKS: tuple[Callable[[config.Settings], list[Finding]], ...] = (
     check_python,
     check_processor,
@@ -152,13 +162,14 @@ CHECKS: tuple[Callable[[config.Settings], list[Finding]], ...] = (
     check_memory,
     check_disk,
     check_model,
+    *doctor_device.CHECKS,
     *doctor_network.CHECKS,
 )
 
 
 def line_of(finding: Finding) -> str:
     """A finding as a person reads it, with the advice below."""
-    mark, style = {"ok": ("ok", GREEN), "warning": ("??", YELLOW), "problem": ("!!", RED)}[finding.level]
+    mark, style = MARKS[finding.level]
     advice = f"\n     {'':<10} -> {finding.advice}" if finding.advice else ""
     return f"{paint(mark, style)}   {finding.subject:<10} {finding.text}{advice}"
 

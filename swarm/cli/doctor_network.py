@@ -15,7 +15,7 @@ from swarm.cli.terminal import harmless
 
 UFW = Path("/etc/ufw/ufw.conf")
 FIREWALLD = Path("/run/firewalld")
-LEVELS = {"good": "ok", "note": "warning", "bad": "problem"}
+LEVELS = {"good": "ok", "away": "away", "note": "warning", "bad": "problem"}
 
 
 def check_swarm(settings: config.Settings) -> list[Finding]:
@@ -40,6 +40,8 @@ def members(status: dict[str, Any]) -> Finding:
     alive = [device for device in status["devices"] if device["health"] not in ("here", "lost")]
     if alive:
         return Finding("swarm", f"{status['name']} takes part with {len(alive)} other device{'s' * (len(alive) != 1)}")
+    if len(status["devices"]) > 1:
+        return Finding("swarm", f"{status['name']} takes part; all other devices are off or away", "away")
     advice = "start `swarm join` on another device, or name it: swarm join --peer HOST"
     return Finding("swarm", f"{status['name']} takes part and sees no other device", "warning", advice)
 

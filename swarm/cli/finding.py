@@ -11,5 +11,5 @@ class Finding:
 
     subject: str
     text: str
-    level: str = "ok"  # ok, warning (it works, less well), problem (it does not work)
+    level: str = "ok"  # ok, away (a device that is switched off), warning (it works, less well), problem (it does not)
     advice: str = ""

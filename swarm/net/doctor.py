@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from enum import Enum
 
 from swarm.net import interfaces
@@ -23,6 +23,7 @@ CLOCK_TOLERANCE_S = 5.0  # logs of two devices cannot be compared beyond this
 UNREACHED_S = 10.0  # an announced device is connected after one second; then something is in the way
 SLOW_RTT_S = 0.02  # a wired link has 0.5 ms, good Wi-Fi 3 ms
 MULTICAST_WAIT_S = 3.0
+JOIN_AGAIN = "run `swarm invite` there, then `swarm forget` and `swarm join CODE` here, if that is wanted"
 OPEN_PORTS = f"allow TCP {DEFAULT_PORT}-{DEFAULT_PORT + 2} and UDP 5353 in its firewall"
 
 
@@ -30,6 +31,7 @@ class Level(Enum):
     """How bad it is."""
 
     GOOD = "good"
+    AWAY = "away"  # a device that is switched off is not broken
     NOTE = "note"
     BAD = "bad"
 
@@ -56,6 +58,8 @@ class NetworkFacts:
     seen: tuple[Seen, ...] | None = None  # announcements that were heard
     peers: tuple[PeerInfo, ...] = ()
     unreached: tuple[Unreached, ...] = ()
+    met: Mapping[PeerId, str] = field(default_factory=dict)  # devices that were connected since the start: their names
+    heard: frozenset[PeerId] = frozenset()  # devices that announced themselves in the last minute
     not_let_in: tuple[NotLetIn, ...] = ()
     clones: tuple[CloneSeen, ...] = ()
 
@@ -64,7 +68,7 @@ def check(facts: NetworkFacts) -> tuple[NetworkFinding, ...]:
     """Return everything worth a line, the bad things first."""
     checks = (_interfaces, _multicast, _port, _versions, _keys, _unreached, _reachable, _clones, _links)
     findings = [finding for each in checks for finding in each(facts)]
-    order = (Level.BAD, Level.NOTE, Level.GOOD)
+    order = (Level.BAD, Level.NOTE, Level.AWAY, Level.GOOD)
     return tuple(sorted(findings, key=lambda finding: order.index(finding.level)))
 
 
@@ -118,18 +122,40 @@ def _keys(facts: NetworkFacts) -> Iterator[NetworkFinding]:
     for fingerprint, seen in others.items():
         text = f"another swarm ({fingerprint.hex()[:8]}) is on this network, at {_where(seen.addresses)}"
         yield NetworkFinding(Level.NOTE, text, "if it should be this one: swarm invite here, then swarm join there")
-    for each in facts.not_let_in:
-        if each.reason in ("key", "forgotten"):
-            yield NetworkFinding(Level.BAD, each.text, "run swarm invite there and join again, if that is wanted")
+    yield from _refused(facts)
+
+
+def _refused(facts: NetworkFacts) -> Iterator[NetworkFinding]:
+    """One line for one cause, however many devices and ports it shows at; none for what has come in since."""
+    connected = {info.address.host for info in facts.peers}
+    refusing = [each for each in facts.not_let_in if each.reason in ("key", "forgotten")]
+    hosts = {each.address.host: each for each in refusing if each.address.host not in connected}
+    if len(hosts) == 1:
+        (each,) = hosts.values()
+        yield NetworkFinding(Level.BAD, each.text, JOIN_AGAIN)
+    elif hosts:
+        names = ", ".join(sorted(hosts)[:4]) + (" and others" if len(hosts) > 4 else "")
+        text = f"{len(hosts)} devices do not let this one in ({names}): they have another key than it"
+        yield NetworkFinding(Level.BAD, text, f"it was shut out, or away when the key was changed: {JOIN_AGAIN}")
 
 
 def _unreached(facts: NetworkFacts) -> Iterator[NetworkFinding]:
+    """Who announces itself and does not answer is behind a firewall; who is silent is switched off."""
+    refusing = {each.address.host for each in facts.not_let_in}
     for each in facts.unreached:
-        if each.for_s >= UNREACHED_S:
-            who = f"device {each.peer[:8]}" if each.peer else "a device"
-            yield NetworkFinding(
-                Level.BAD, f"{who} at {_where(each.addresses)} does not answer", f"if it is on, {OPEN_PORTS}"
-            )
+        if each.for_s < UNREACHED_S or any(address.host in refusing for address in each.addresses):
+            continue
+        where = _where(each.addresses)
+        if each.peer is None:
+            text = f"nothing answers at {where}, which was given by hand"
+            yield NetworkFinding(Level.NOTE, text, f"if a device is on there, {OPEN_PORTS}")
+        elif each.peer in facts.met:
+            yield NetworkFinding(Level.AWAY, f"{facts.met[each.peer]} is off or away; it was at {where}")
+        elif each.peer in facts.heard:
+            text = f"the device that announces itself at {where} does not answer"
+            yield NetworkFinding(Level.BAD, text, OPEN_PORTS)
+        else:
+            yield NetworkFinding(Level.AWAY, f"a device that was at {where} before is off or away")
 
 
 def _reachable(facts: NetworkFacts) -> Iterator[NetworkFinding]:

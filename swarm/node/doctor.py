@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from swarm.net import interfaces
 from swarm.net.doctor import NetworkFacts, NetworkFinding, check
@@ -10,12 +10,13 @@ from swarm.net.events import CloneSeen, NotLetIn
 from swarm.net.transport import Transport
 from swarm.node.event_log import EventLog
 from swarm.node.peers import Peers
+from swarm.wire.ids import PeerId
 
 Json = dict[str, object]
 
 
-def examine(transport: Transport, peers: Peers, events: EventLog) -> list[Json]:
-    """What is wrong; empty when nothing is."""
+def examine(transport: Transport, peers: Peers, events: EventLog, met: Mapping[PeerId, str]) -> list[Json]:
+    """What is wrong; empty when nothing is. `met`: names of devices that were connected since the start."""
     me, troubles = transport.me, events.troubles
     facts = NetworkFacts(
         me=me.peer,
@@ -26,6 +27,8 @@ def examine(transport: Transport, peers: Peers, events: EventLog) -> list[Json]:
         seen=tuple(peers.seen.values()),
         peers=transport.peers(),
         unreached=tuple(transport.unreached()),
+        met=met,
+        heard=peers.heard_lately(),
         not_let_in=tuple(dict.fromkeys(t for t in troubles if isinstance(t, NotLetIn))),
         clones=tuple(dict.fromkeys(t for t in troubles if isinstance(t, CloneSeen))),
     )

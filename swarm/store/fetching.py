@@ -25,6 +25,11 @@ class Download:
     sha256: str
     sources: tuple[Source, ...]
 
+    @property
+    def room_bytes(self) -> int:
+        """What fetching it takes of a disk for a moment: the file, and what it comes packed in."""
+        return self.size_bytes + max((source.packed_bytes for source in self.sources), default=0)
+
     def file_in(self, folder: Path) -> Path | None:
         """The file, when it is in `folder` in full; its hash was verified before it got its name."""
         path = folder / self.file_name
@@ -84,8 +89,7 @@ def file_sha256(path: Path, progress: Callable[[int], None] | None = None) -> st
 
 
 def _fetch_locked(model: Download, folder: Path, progress: StepProgress) -> None:
-    largest_packed = max((source.packed_bytes for source in model.sources), default=0)
-    check_space(folder, model.size_bytes + largest_packed, "free some space, or set models_dir to another disk")
+    check_space(folder, model.room_bytes, "free some space, or set models_dir to another disk")
     staging = folder / f".{model.file_name}.fetch"  # kept after an interruption: the hub resumes from it
     staging.mkdir(exist_ok=True)
     refusals: list[str] = []

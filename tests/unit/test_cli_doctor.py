@@ -108,7 +108,7 @@ def test_less_than_one_core_of_quota_is_remarked(settings: config.Settings, monk
 def test_a_full_disk_is_a_problem(settings: config.Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "spare_bytes", lambda folder: 10**6)
     found = finding(settings, "disk")
-    assert found.level == "problem" and "free 187 MiB, or set models_dir" in found.advice
+    assert found.level == "problem" and "free 181 MiB, or set models_dir" in found.advice
 
 
 def test_a_damaged_default_model_is_a_problem(settings: config.Settings, own_home: Path) -> None:
@@ -134,5 +134,5 @@ def test_a_problem_sets_the_exit_code_and_the_last_line(
     monkeypatch.setattr(doctor, "spare_bytes", lambda folder: 10**6)
     assert cli.main(["doctor"]) == 1
     out = capsys.readouterr().out
-    assert "!!   disk" in out and "-> free 187 MiB" in out
+    assert "!!   disk" in out and "-> free 181 MiB" in out
     assert out.splitlines()[-1] == "1 thing to mend before Swarm runs here"

@@ -17,6 +17,7 @@ from swarm.wire.records import Address, Version
 
 LOW, ME, HIGH = PeerId("00" * 16), PeerId("77" * 16), PeerId("ff" * 16)
 ADDRESS = Address("192.168.1.7", DEFAULT_PORT)
+ELSEWHERE = Address("192.168.1.8", DEFAULT_PORT)
 OURS, OTHERS = b"ours....", b"others.."
 ETH = Interface("eth0", True, False, True, ("192.168.1.5",))
 DOCKER = Interface("docker0", True, False, True, ("172.17.0.1",))
@@ -81,12 +82,12 @@ def test_another_version() -> None:
 
 def test_another_swarm_is_a_note_and_a_refused_key_is_bad() -> None:
     assert "another swarm" in the_line(seen=(SEEN, dataclasses.replace(SEEN, fingerprint=OTHERS)))
-    (finding,) = bad(not_let_in=(NotLetIn(ADDRESS, "key", "it has another key"),))
+    (finding,) = bad(not_let_in=(NotLetIn(ELSEWHERE, "key", "it has another key"),))
     assert finding.level is Level.BAD and "swarm invite" in finding.advice
 
 
 def test_a_device_that_announces_itself_and_does_not_answer() -> None:
-    line = the_line(unreached=(Unreached(LOW, (ADDRESS,), 60.0),))
+    line = the_line(unreached=(Unreached(LOW, (ADDRESS,), 60.0),), heard=frozenset((LOW,)))
     assert f"{ADDRESS} does not answer" in line and f"TCP {DEFAULT_PORT}" in line
     assert bad(unreached=(Unreached(LOW, (ADDRESS,), 1.0),)) == []
 
@@ -116,3 +117,28 @@ def test_a_slow_link() -> None:
 def test_bad_things_come_first() -> None:
     levels = [finding.level for finding in check(dataclasses.replace(WELL, port=1, discovery_problem="x"))]
     assert levels == [Level.BAD, Level.NOTE, Level.GOOD, Level.GOOD]
+
+
+def test_a_device_that_is_switched_off_is_not_broken_and_has_a_name() -> None:
+    (finding,) = bad(unreached=(Unreached(LOW, (ELSEWHERE,), 60.0),), met={LOW: "laptop"})
+    assert (finding.level, finding.text) == (Level.AWAY, f"laptop is off or away; it was at {ELSEWHERE}")
+    (finding,) = bad(unreached=(Unreached(LOW, (ELSEWHERE,), 60.0),))
+    assert finding.level is Level.AWAY and str(ELSEWHERE) in finding.text and LOW[:8] not in finding.text
+
+
+def test_an_address_given_by_hand_where_nothing_answers() -> None:
+    (finding,) = bad(unreached=(Unreached(None, (ELSEWHERE,), 60.0),))
+    assert finding.level is Level.NOTE and "given by hand" in finding.text
+
+
+def test_a_device_that_was_shut_out_is_told_in_one_line_however_many_refuse_it() -> None:
+    hosts = [f"192.168.1.{i}" for i in range(20, 26)]
+    refusals = [NotLetIn(Address(host, DEFAULT_PORT + i), "key", "another key") for host in hosts for i in (0, 1)]
+    gone = [Unreached(PeerId(f"{i:032x}"), (Address(host, DEFAULT_PORT),), 60.0) for i, host in enumerate(hosts)]
+    (finding,) = bad(not_let_in=tuple(refusals), unreached=tuple(gone))
+    assert finding.level is Level.BAD and finding.text.startswith("6 devices do not let this one in (192.168.1.20, ")
+    assert "swarm invite" in finding.advice
+
+
+def test_a_refusal_is_over_when_the_device_is_connected() -> None:
+    assert bad(not_let_in=(NotLetIn(Address(ADDRESS.host, DEFAULT_PORT + 1), "key", "another key"),)) == []
