@@ -17,6 +17,11 @@ ARM = platform.machine().lower() in ("aarch64", "arm64") or "aarch64" in os.envi
 FLAGS = ["-O3", "-std=gnu11", "-fopenmp", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"]
 FLAGS += ["-fvisibility=hidden", "-Wall", "-Wno-unused-function"]
 
+# One wheel for Python 3.11 and all newer ones, as tools/wheels.py builds it. What is built for one Python alone calls
+# Python's functions more directly; LOG.md says how little that makes.
+ABI3 = bool(os.environ.get("SWARM_ABI3"))
+LIMITED = [("Py_LIMITED_API", "0x030B0000")] if ABI3 else []
+
 HINT = """
 swarm: the compiled kernels could not be built; the compiler's own message is above.
   Swarm needs a C compiler with OpenMP and Python's headers. On Debian, Ubuntu and Raspberry Pi OS:
@@ -84,11 +89,21 @@ setup(
             depends=["setup.py", *headers()],
             extra_compile_args=FLAGS,
             extra_link_args=["-fopenmp", "-lm"],
+            define_macros=LIMITED,
+            py_limited_api=ABI3,
         ),
         *(
-            Extension(name, [f"csrc/{name.rpartition('.')[2]}.pyx"], depends=["setup.py"], extra_compile_args=["-O2"])
+            Extension(
+                name,
+                [f"csrc/{name.rpartition('.')[2]}.pyx"],
+                depends=["setup.py"],
+                extra_compile_args=["-O2"],
+                define_macros=LIMITED,
+                py_limited_api=ABI3,
+            )
             for name in ("swarm.net._frames",)
         ),
     ],
     cmdclass={"build_ext": Build},
+    options={"bdist_wheel": {"py_limited_api": "cp311"}} if ABI3 else {},
 )

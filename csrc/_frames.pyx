@@ -8,7 +8,7 @@ waits.
 """
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_FillInfo, PyBuffer_Release, PyObject_GetBuffer
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.bytes cimport PyBytes_AsString, PyBytes_FromStringAndSize, PyBytes_Size
 from libc.errno cimport EAGAIN, EHOSTUNREACH, EINTR, ENOTSOCK
 from libc.stdint cimport uintptr_t
 
@@ -95,7 +95,7 @@ cdef class Arrival:
 
     def said(self, bytes name):
         """What its connection says of itself under this name, "" when it says nothing."""
-        cdef const char *text = zmq.msg_gets(&self.last, PyBytes_AS_STRING(name))
+        cdef const char *text = zmq.msg_gets(&self.last, PyBytes_AsString(name))
         return text.decode() if text != NULL else ""
 
     def fd(self):
@@ -163,13 +163,13 @@ def send(size_t handle, bytes routing, bytes header, frame):
     cdef void *socket = opened(handle)
     cdef Py_buffer data
     cdef int rc = 0
-    if PyBytes_GET_SIZE(routing):
-        rc = put(socket, PyBytes_AS_STRING(routing), PyBytes_GET_SIZE(routing), DONTWAIT | SNDMORE)
+    if PyBytes_Size(routing):
+        rc = put(socket, PyBytes_AsString(routing), PyBytes_Size(routing), DONTWAIT | SNDMORE)
     if rc >= 0 and frame is None:
-        rc = put(socket, PyBytes_AS_STRING(header), PyBytes_GET_SIZE(header), DONTWAIT)
+        rc = put(socket, PyBytes_AsString(header), PyBytes_Size(header), DONTWAIT)
     elif rc >= 0:
         PyObject_GetBuffer(frame, &data, PyBUF_SIMPLE)
-        rc = put(socket, PyBytes_AS_STRING(header), PyBytes_GET_SIZE(header), DONTWAIT | SNDMORE)
+        rc = put(socket, PyBytes_AsString(header), PyBytes_Size(header), DONTWAIT | SNDMORE)
         if rc >= 0:
             rc = put(socket, data.buf, data.len, DONTWAIT)
         PyBuffer_Release(&data)

@@ -184,6 +184,7 @@ FETCH_PATIENCE_S = 60.0  # without a single chunk: a device that reboots is back
 MANIFEST_TIMEOUT_S = 10.0  # one piece of 4 MB, on the worst Wi-Fi
 SETTLE_S = 3.0  # after the start: a model that nobody seems to have may be on a device that is about to be found
 BUSY_FETCH_BYTES_PER_S = 1024 * 1024  # at least, while an answer passes through a device: a fetch must end some day
+MAX_LOG_BYTES = 4 * 1024 * 1024  # of a node in the background; the one before is kept, and none older
 MAX_SHOWN_EVENTS = 200  # that a node remembers for `swarm status`
 MAX_REMEMBERED_PEERS = 64  # devices that are called again at the next start
 MAX_REQUEST_BYTES = 8 * 1024 * 1024  # of one request to the local API: more text than any context holds, as JSON

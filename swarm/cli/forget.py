@@ -29,5 +29,6 @@ def run(args: argparse.Namespace) -> int:
     home = Home(settings.home_path)
     gone = home.keys.forget()
     home.peers_file.unlink(missing_ok=True)
+    home.say_not_alone()
     note("swarm: the keys are gone; this device is in no swarm" if gone else "swarm: this device was in no swarm")
     return 0

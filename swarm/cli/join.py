@@ -16,14 +16,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from swarm import config
-from swarm.cli import local, options
+from swarm.cli import device_flags, entry, local, logs
+from swarm.cli.device_flags import Start
 from swarm.cli.terminal import note
 from swarm.errors import ConfigError, SwarmNetworkError
 
 if TYPE_CHECKING:
-    from swarm.net.keys import KeyStore
     from swarm.node.home import Home
     from swarm.node.node import Node
+    from swarm.node.supervisor import Supervisor
 
 HELP = "Let this device take part in a swarm: the first one makes it, later ones are let in by a code or by its key."
 EXAMPLES = """\
@@ -33,43 +34,47 @@ EXAMPLES = """\
   swarm join --peer 192.168.1.20    where devices do not find each other by themselves
 """
 BACKGROUND_START_S = 60.0  # the first start measures the device, on a Pi for half a minute
-FLAGS = ("home", "name", "memory", "disk", "port", "api_port", "threads", "context")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("code", metavar="CODE", nargs="?", help="the invitation's code, as in 7-482-915")
     parser.add_argument("--invite", metavar="CODE", dest="invite", help="the same")
     parser.add_argument("--key", metavar="KEY", help="the swarm's key instead of a code; `-` reads it from input")
-    parser.add_argument(
-        "--peer", metavar="HOST[:PORT]", action="append", default=[], help="call a device here; may be repeated"
-    )
     parser.add_argument("--background", action="store_true", help="run in the background; `swarm leave` ends it")
-    parser.add_argument("--no-discovery", action="store_true", help="do not look for devices by multicast")
-    group = parser.add_argument_group("this device")
-    group.add_argument("--name", metavar="NAME", help="what others call it (default: its host name)")
-    group.add_argument("--memory", metavar="SIZE", help="memory for weights and conversations: 6GiB or 75%%")
-    group.add_argument("--disk", metavar="SIZE", help="disk for chunks of models: 50GB or 20%%")
-    group.add_argument("--threads", metavar="N", type=options.whole(1, 1024), help="threads that compute")
-    group.add_argument("--context", metavar="N", type=options.whole(1), help="tokens that a conversation may hold")
-    group.add_argument("--home", metavar="DIR", help="where keys, chunks and log are kept")
-    group.add_argument("--port", metavar="N", type=options.whole(0, 65535), help="TCP port for other devices")
-    group.add_argument("--api-port", metavar="N", type=options.whole(0, 65535), help="port of the local API")
+    device_flags.add(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     from swarm.node.home import Home
 
-    settings = config.load({name: getattr(args, name) for name in FLAGS})
+    start = device_flags.typed(args)
+    settings = config.load(start.settings)
     home = Home(settings.home_path)
     home.make()
     running = local.find(settings)
-    if running is not None:
+    if running is not None and not (home.is_alone and (args.code or args.invite or args.key)):
         raise ConfigError(f"this device takes part already, as {running.name}; `swarm leave` ends that")
+    device_flags.remember(home, start)
     name = device_name(settings)
-    calls = [*args.peer, *get_key(home.keys, name, args)]
+    calls = [*args.peer, *entry.get_key(home, name, args)]
+    if running is not None and change_swarm(settings, running, start):
+        return 0
     if args.background:
-        return start_in_background(home, settings, calls, discover=not args.no_discovery)
-    return asyncio.run(serve(home, settings, name, calls, discover=not args.no_discovery))
+        return start_in_background(home, settings, Start(start.settings, tuple(calls), start.discover))
+    return asyncio.run(serve(home, settings, name, calls, discover=start.discover))
+
+
+def change_swarm(settings: config.Settings, running: local.LocalNode, start: Start) -> bool:
+    """End the node that runs alone: the next one has the new key. True when a service starts that."""
+    from swarm.cli.leave import end
+    from swarm.cli.systemd import installed
+
+    end(settings, running)
+    service = installed() if "home" not in start.settings else None
+    if service is not None:
+        service.start()
+        note(f"swarm: {running.name} takes part there, as a service; `swarm status` shows who is there")
+    return service is not None
 
 
 def device_name(settings: config.Settings) -> str:
@@ -80,59 +85,14 @@ def device_name(settings: config.Settings) -> str:
     return name.encode()[:MAX_NAME_BYTES].decode(errors="ignore") or "device"
 
 
-def get_key(keys: KeyStore, name: str, args: argparse.Namespace) -> list[str]:
-    """See that there is a swarm key: kept, given, or got by a code; else a swarm begins. Return whom to call."""
-    from swarm.net import keys as keys_of
-
-    code = args.code or args.invite
-    if code and args.key:
-        raise ConfigError("give a code or a key, not both")
-    current = keys.swarm_key()
-    given = keys_of.from_written(sys.stdin.readline() if args.key == "-" else args.key) if args.key else None
-    if current is not None:
-        if code or given not in (None, current):
-            raise ConfigError("this device is in a swarm already; `swarm forget` first, to join another one")
-        return []
-    if given is not None:
-        keys.keep_swarm_key(given)
-        return []
-    if code:
-        return [accept(keys, name, code, args.peer)]
-    keys.keep_swarm_key(keys_of.new_swarm_key())
-    note("swarm: this device begins a new swarm; `swarm invite` here lets others in")
-    return []
-
-
-def accept(keys: KeyStore, name: str, code: str, peers: list[str]) -> str:
-    """Use an invitation; return where the device is that gave the key."""
-    from swarm.net import joining
-    from swarm.net.pairing import Party, parse_code
-    from swarm.net.transport import resolve
-    from swarm.wire.proof import Credentials
-
-    parsed = parse_code(code)
-    me = Party(Credentials(b"", keys.device_secret()).peer, name)
-    by_hand = [address for peer in peers for address in resolve(with_port(peer, joining.INVITATION_PORT))]
-    key, inviter, address = asyncio.run(joining.join(parsed, me, by_hand))
-    keys.keep_swarm_key(key)
-    note(f"swarm: let in by {inviter.name}")
-    return str(address)
-
-
-def with_port(peer: str, port: int) -> str:
-    """HOST:PORT, where only a host (or a bare IPv6 address) was given."""
-    host, separator, tail = peer.rpartition(":")
-    if separator and tail.isdecimal() and (":" not in host or host.endswith("]")):
-        return peer
-    return f"[{peer}]:{port}" if ":" in peer and not peer.startswith("[") else f"{peer}:{port}"
-
-
 async def serve(home: Home, settings: config.Settings, name: str, calls: list[str], *, discover: bool) -> int:
     """Run the node until it is told to stop; again, when it has got a new key."""
     from swarm.cli.live import Live
+    from swarm.node.supervisor import Supervisor
 
     sys.setswitchinterval(50e-6)  # a token must not wait 5 ms for the GIL; sampling alone gives it up twenty times
     leaving = asyncio.Event()
+    manager = Supervisor(config.notify_socket(), config.watchdog_s())
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         asyncio.get_running_loop().add_signal_handler(number, leaving.set)
     while True:
@@ -140,12 +100,26 @@ async def serve(home: Home, settings: config.Settings, name: str, calls: list[st
         told = asyncio.create_task(stop_when(leaving, node))
         try:
             async with Live(node):
+                tell_manager(manager, node)
                 await node.stopping.wait()
         finally:
             told.cancel()
             await stop()
         if leaving.is_set() or not node.starts_anew:
+            manager.stopping()
             return 0
+
+
+def tell_manager(manager: Supervisor, node: Node) -> None:
+    """Say that the node is ready, and from then on that it is alive: its loop turns, and its core can be had."""
+    manager.ready(occupation(node))
+    if manager.beat_s:
+        node.background.every(lambda: manager.beat_s, lambda: manager.alive(occupation(node)))
+
+
+def occupation(node: Node) -> str:
+    """One line for `systemctl status`."""
+    return f"{node.name} takes part with {node.n_others} other device{'s' * (node.n_others != 1)}"
 
 
 async def stop_when(leaving: asyncio.Event, node: Node) -> None:
@@ -188,16 +162,12 @@ async def start_node(
     return node, stop
 
 
-def start_in_background(home: Home, settings: config.Settings, calls: list[str], *, discover: bool) -> int:
+def start_in_background(home: Home, settings: config.Settings, start: Start) -> int:
     """Start the same command as a process of its own; return when its API answers."""
-    command = [sys.executable, "-m", "swarm", "join", "--home", str(home.root)]
-    for flag in FLAGS[1:]:
-        value = getattr(settings, flag)
-        if value:
-            command += [f"--{flag.replace('_', '-')}", str(value)]
-    for call in calls:
-        command += ["--peer", call]
-    command += [] if discover else ["--no-discovery"]
+    settled = {name: value for name in device_flags.SETTINGS if (value := getattr(settings, name))}
+    start = Start({**settled, "home": str(home.root)}, tuple(dict.fromkeys(start.peers)), start.discover)
+    command = [sys.executable, "-m", "swarm", "join", *start.words]
+    logs.set_aside(home.log_file)
     with open(os.open(home.log_file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as log:
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True

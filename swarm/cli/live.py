@@ -9,7 +9,8 @@ import time
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from swarm.cli import status
+from swarm import config
+from swarm.cli import logs, status
 from swarm.cli.terminal import note
 
 if TYPE_CHECKING:
@@ -29,6 +30,11 @@ class Live:
         node = self._node
         url = f"http://127.0.0.1:{node.api_port}/v1"
         note(f"swarm: {node.name} takes part on port {node.transport.me.port}; API for chat programs: {url}")
+        if sys.stderr.isatty() and config.over_ssh():
+            note(
+                "swarm: this window is over ssh, and the node ends with it; `swarm join --background` stays, and "
+                "`swarm service install` also comes back after a restart"
+            )
         show = self._show_table() if sys.stderr.isatty() else self._show_lines()
         self._task = asyncio.create_task(show, name="swarm-live")
         return self
@@ -53,6 +59,7 @@ class Live:
                 shown = at
                 words = " ".join(f"{name}={value}" for name, value in fields.items())
                 note(f"{time.strftime('%H:%M:%S', time.localtime(at))} {event} {words}".rstrip())
+                logs.keep_short(self._node.options.home.log_file)
             await changed.wait()
 
     async def _show_table(self) -> None:
@@ -67,5 +74,6 @@ class Live:
                 hint = Text(
                     "Ctrl-C leaves; `swarm chat` in another window talks, `swarm invite` lets a device in", "dim"
                 )
-                live.update(Group(table, *status.event_lines(view, 6), hint), refresh=True)
+                told = [Text(line) for line in status.other_swarms(view)]
+                live.update(Group(table, *status.event_lines(view, 6), *told, hint), refresh=True)
                 await asyncio.sleep(REFRESH_S)

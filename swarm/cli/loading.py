@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from swarm.store.gguf import GGUF
     from swarm.store.remote_gguf import RemoteGGUF
 
+TELL_S = 10.0  # between two lines about one wait, where none can be written over
 QUICK_S = 1.0  # loading that is over sooner needs no bar
 
 
@@ -99,12 +100,17 @@ def open_model(args: argparse.Namespace, settings: config.Settings) -> tuple[Mod
 class Quiet:
     """Shows what a node says beside an answer: in passing before the answer has begun, as a line of its own later."""
 
+    def __init__(self) -> None:
+        self._told_at = time.monotonic()
+
     def __call__(self, text: str, begun: bool) -> None:
         if not sys.stdout.isatty():
-            if text and begun:
+            now = time.monotonic()
+            if text and (begun or now - self._told_at >= TELL_S):
+                self._told_at = now
                 note(f"swarm: {text}")
         elif begun:
-            note(f"\n[{text}]")
+            note(f"[{text}]")
         else:
             sys.stdout.write(LINE.pass_by(paint(f"[{text}]" if text else "", DIM)))
             sys.stdout.flush()

@@ -13,6 +13,7 @@ from typing import NoReturn
 
 import swarm
 from swarm import config
+from swarm.cli.terminal import end_line
 from swarm.errors import ConfigError, SwarmError
 
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells count
@@ -34,6 +35,8 @@ COMMANDS = {
     "leave": "end this device's part in the swarm for now",
     "forget": "drop the swarm's keys from this device",
     "rekey": "give the swarm a new key, to shut a lost device out",
+    "service": "start this device's part at boot, and keep it up",
+    "logs": "what the node on this device said",
     "doctor": "check this device and say what is wrong",
 }
 
@@ -138,6 +141,7 @@ def fail(error: BaseException, text: str, code: int) -> int:
         import traceback
 
         traceback.print_exception(error)
+    end_line()
     print(f"swarm: {' '.join(text.split())}", file=sys.stderr)
     return code
 

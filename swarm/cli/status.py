@@ -70,6 +70,17 @@ def show(console: Any, view: dict[str, Any]) -> None:
             console.print(f"answer {chat['phase']}: {chat['tokens']} tokens on {who} {chat['notice']}", highlight=False)
     if view["discovery"]:
         console.print(f"looking for devices: {view['discovery']}", highlight=False)
+    for line in other_swarms(view):
+        console.print(line, highlight=False)
+
+
+def other_swarms(view: dict[str, Any]) -> list[str]:
+    """How a device that is alone comes into the swarm that it hears; nothing where it hears none."""
+    places = [harmless(place) for place in view.get("other_swarms", ()) if place]
+    if not places:
+        return []
+    return [f"another swarm is on this network (at {places[0]}): to enter it, `swarm invite` there shows a CODE, "
+            "and `swarm join CODE` here uses it"]  # fmt: skip
 
 
 def table(view: dict[str, Any]) -> Table:
@@ -81,12 +92,14 @@ def table(view: dict[str, Any]) -> Table:
     for column in COLUMNS:
         is_number = column in ("memory", "link", "speed", "busy", "tok/s")
         out.add_column(column, justify="right" if is_number else "left", no_wrap=is_number)
+    held = {shard.get("model", "") for device in view["devices"] for shard in device["shards"]}
+    names = {model["id"]: harmless(model["name"]) for model in view["models"]} if len(held) > 1 else {}
     for device in view["devices"]:
-        out.add_row(*row(device))
+        out.add_row(*row(device, names))
     return out
 
 
-def row(device: dict[str, Any]) -> list[str]:
+def row(device: dict[str, Any], names: dict[str, str]) -> list[str]:
     """One device: what it is called, whether it is there, what it holds, and how it does."""
     caps, state = device.get("capabilities"), device["state"]
     total = caps["memory_bytes"] if caps else 0
@@ -99,7 +112,7 @@ def row(device: dict[str, Any]) -> list[str]:
     return [
         harmless(device["name"]),
         _state(device),
-        ", ".join(_layers(shard) for shard in device["shards"]) if alive else "",
+        "\n".join(_layers(shard, names) for shard in device["shards"]) if alive else "",
         memory if alive else "",
         link if alive else "",
         rate_text(speed) if speed and alive else "",
@@ -113,16 +126,22 @@ def _state(device: dict[str, Any]) -> str:
         return harmless(device["excluded"])
     if device["health"] == "lost":
         return f"gone: {harmless(device['lost_why'])}"
-    state = device["state"]
+    state, caps = device["state"], device.get("capabilities") or {}
+    if caps.get("rests"):
+        return f"rests: {harmless(caps['rests'])}"
     if state["fetching"] < 1:
         return f"fetching {state['fetching']:.0%}"
     if device["shards"] and not state["shard_ready"]:
         return "loading"
-    return "quiet for a moment" if device["health"] == "suspect" else "ready" if device["shards"] else "free"
+    ready = "ready" if device["shards"] else "free"
+    return harmless(caps.get("condition") or ("quiet for a moment" if device["health"] == "suspect" else ready))
 
 
-def _layers(shard: dict[str, Any]) -> str:
-    return f"{'embed ' * shard['embed']}{shard['first']}-{shard['end'] - 1}{' head' * shard['head']}"
+def _layers(shard: dict[str, Any], names: dict[str, str]) -> str:
+    """What is held of a model; `names` are empty where there is only one."""
+    model = shard.get("model", "")
+    whose = f"{names.get(model, model[:8])}: " if names and model else ""
+    return f"{whose}{'embed ' * shard['embed']}{shard['first']}-{shard['end'] - 1}{' head' * shard['head']}"
 
 
 def event_lines(view: dict[str, Any], n: int) -> list[Text]:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import shutil
 import sys
+import textwrap
 import unicodedata
 from typing import TextIO
 
@@ -42,9 +45,37 @@ def human_count(count: int) -> str:
 
 
 def note(text: str) -> None:
-    """One dim line on standard error: progress and remarks, kept out of what is piped on."""
-    print(paint(text, DIM, sys.stderr), file=sys.stderr, flush=True)
+    """One dim remark on standard error, in lines that fit the terminal: kept out of what is piped on.
+
+    It begins a line of its own, also where standard output goes to the same place and has not ended one.
+    """
+    end_line()
+    print(paint(wrapped(text, columns(sys.stderr)), DIM, sys.stderr), file=sys.stderr, flush=True)
     LINE.begin()
+
+
+def end_line() -> None:
+    """See that what comes next on standard error does not stick to text on standard output."""
+    if LINE.is_begun and same_place(sys.stdout, sys.stderr):
+        sys.stdout.write(LINE.leave())
+    with contextlib.suppress(OSError, ValueError):
+        sys.stdout.flush()
+
+
+def same_place(one: TextIO, other: TextIO) -> bool:
+    """True when two streams write to one terminal, pipe or file."""
+    try:
+        return os.path.sameopenfile(one.fileno(), other.fileno())
+    except (OSError, ValueError, AttributeError):  # a stream of a test, or one that was closed
+        return False
+
+
+def wrapped(text: str, width: int) -> str:
+    """Text broken between words, so that no line has more than `width` cells; 0: as it is."""
+    if not width:
+        return text
+    lines = [textwrap.wrap(line, width, break_long_words=False, break_on_hyphens=False) for line in text.split("\n")]
+    return "\n".join("\n".join(line) for line in lines)
 
 
 class WrappedLine:
@@ -57,6 +88,18 @@ class WrappedLine:
     def __init__(self) -> None:
         self._passing = False
         self.begin_text()
+
+    @property
+    def is_begun(self) -> bool:
+        """Something stands on the line already."""
+        return self._column > 0 or self._passing
+
+    def leave(self) -> str:
+        """What to write so that the cursor is at the start of a line with nothing on it."""
+        text = CLEAR if self._passing else "\n"
+        self._passing = False
+        self.begin()
+        return text
 
     def begin_text(self) -> None:
         """Nothing that comes belongs to what came."""

@@ -82,14 +82,32 @@ async def accept_invitation(code: Code, me: Party, addresses: Iterable[Address])
 
     Raise SwarmKeyError when the code is wrong, SwarmNetworkError when nobody answers.
     """
-    trouble = "no device answers"
+    trouble = "no device answers; run `swarm invite` there and try again"
     for address in addresses:
         try:
             async with asyncio.timeout(limits.PAIRING_TIMEOUT_S):
                 return await _join(code, me, address)
         except (OSError, TimeoutError, EOFError, RemoteProtocolError) as error:
-            trouble = f"{address}: {error or type(error).__name__}"
-    raise SwarmNetworkError(f"the invitation could not be used ({trouble}); run `swarm invite` there and try again")
+            trouble = why_unreached(error, address)
+    raise SwarmNetworkError(f"the invitation could not be used: {trouble}")
+
+
+def why_unreached(error: Exception, address: Address) -> str:
+    """Why nobody answered at an address, and what to do about it."""
+    if isinstance(error, RemoteProtocolError):
+        return str(error)
+    if isinstance(error, ConnectionRefusedError):
+        return f"nothing listens at {address}; run `swarm invite` there, or give the address of the device that did"
+    if isinstance(error, TimeoutError):
+        return (
+            f"no answer from {address}; if that device is on, its firewall may be in the way: allow TCP "
+            f"{address.port - 2}-{address.port} there (`swarm doctor` there says how)"
+        )
+    if isinstance(error, EOFError):
+        return f"{address} hung up; the invitation may be over, run `swarm invite` there again"
+    assert isinstance(error, OSError)
+    why = error.strerror or str(error) or type(error).__name__
+    return f"{address} cannot be reached ({why}); check the address, and that both are on one network"
 
 
 async def _invite(inviter: Inviter, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

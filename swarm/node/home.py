@@ -60,6 +60,28 @@ class Home:
     def peers_file(self) -> Path:
         return self.root / "peers.json"
 
+    @property
+    def flags_file(self) -> Path:
+        return self.root / "flags.json"
+
+    @property
+    def alone_file(self) -> Path:
+        return self.root / "alone"
+
+    @property
+    def is_alone(self) -> bool:
+        """True while the swarm was begun here and nobody ever joined it: leaving it loses nothing."""
+        return self.alone_file.exists() and not self.addresses()
+
+    def say_alone(self) -> None:
+        """A swarm begins here."""
+        with disk_errors(self.root, "home"):
+            self.alone_file.touch()
+
+    def say_not_alone(self) -> None:
+        """The key is of a swarm that others are in."""
+        self.alone_file.unlink(missing_ok=True)
+
     def make(self) -> None:
         """Make the directory; raise ResourceError when that is not possible."""
         with disk_errors(self.root, "home"):

@@ -26,16 +26,19 @@ from swarm import config, cores, kernels
 from swarm.cores import free_memory_bytes
 from swarm.engine.decoder import Decoder
 from swarm.engine.weights import MATRICES, load_weights
+from swarm.errors import ConfigError
 from swarm.files import spare_bytes
 from swarm.kernels.quants import Quant, quant_by_name
 from swarm.models.spec import LayerSpec, ModelSpec, Role, RopeSpec, TensorRef, role_shape
 from swarm.node.home import Home, read_json, write_json
 from swarm.parts import Part
+from swarm.units import size_text
 from swarm.wire.records import Capabilities
 
 U8 = npt.NDArray[np.uint8]
 MEMORY_SHARE = 0.8  # of the machine, when nobody says: the rest is for its user
 SPARE_BYTES = 256 * 1024 * 1024  # of what is free now that is left alone, too, and this process's own needs
+BASE_BYTES = 150 * 1024 * 1024  # of a node beside weights and conversations: the bar of docs/memory.md
 DISK_SHARE = 0.9  # of the disk that may be full, when nobody says
 PROMPT_TOKENS = 64  # enough for the speed of a longer chunk, and done in a second on a Pi 4
 DECODE_STEPS = 12
@@ -106,13 +109,21 @@ async def again_when_quiet(home: Home, isa: str, threads: int, is_idle: Callable
 
 
 def usable_memory(wanted: str) -> int:
-    """Bytes that weights and conversations may take here."""
-    total = psutil.virtual_memory().total
+    """Bytes that weights and conversations may take here; ConfigError for more than the machine has beside the node."""
+    machine: int = psutil.virtual_memory().total
     limit, _ = cores.cgroup_memory()
-    total = total if limit is None else min(total, limit)
-    if wanted:
-        return config.parse_bytes("memory", wanted, of=total)
-    return max(0, min(int(MEMORY_SHARE * total), free_memory_bytes() - SPARE_BYTES))
+    total = machine if limit is None else min(machine, limit)
+    most = max(0, total - BASE_BYTES)
+    if not wanted:
+        return max(0, min(int(MEMORY_SHARE * most), free_memory_bytes() - SPARE_BYTES))
+    n_bytes = config.parse_bytes("memory", wanted, of=most)
+    if n_bytes > most:
+        whose = "this device" if total == machine else "this container or service"
+        raise ConfigError(
+            f"memory is {wanted}, but {whose} has {size_text(total)}, of which a node itself takes "
+            f"{size_text(BASE_BYTES)}; give at most {size_text(most)}, or leave it out"
+        )
+    return n_bytes
 
 
 def usable_disk(folder: Path, wanted: str) -> int:

@@ -31,6 +31,9 @@ PROBES = 2  # the first one also opens TCP's window
 PROBE_DELAY_S = 1.0  # after a device came: its bulk link is up by then, and first words go before
 PROBE_TIMEOUT_S = 10.0
 REKEY_POLL_S = 0.05
+HEARD_S = 60.0  # four times the interval of announcements
+MAX_OTHERS_TOLD = 8  # devices of other swarms
+TO_ENTER = "`swarm invite` there, then `swarm join CODE` here"
 MIN_ID_DIGITS = 6  # of a device's id that a person may type instead of its name
 
 
@@ -75,6 +78,8 @@ class Peers:
         self._invitation: OpenInvitation | None = None
         self._rekeying: Rekeying | None = None
         self.seen: dict[str, Seen] = {}  # what announced itself lately
+        self._heard_at: dict[PeerId, float] = {}
+        self.of_others: dict[PeerId, str] = {}  # devices of another swarm, while this one is alone: HOST:PORT
         self._met: dict[str, str] = {}  # peer -> HOST:PORT
         self._probes: dict[tuple[PeerId, int], asyncio.Future[int]] = {}
         self._next_probe = 1
@@ -122,6 +127,10 @@ class Peers:
         if self._discovery is not None:
             await self._discovery.stop()
 
+    def heard_lately(self) -> frozenset[PeerId]:
+        """Devices that announced themselves in the last minute."""
+        return frozenset(peer for peer, at in self._heard_at.items() if self._driver.now - at < HEARD_S)
+
     def peer_down(self, peer: PeerId) -> None:
         """A device is not connected any more."""
         if self._rekeying is not None:
@@ -129,6 +138,7 @@ class Peers:
 
     def peer_up(self, peer: PeerId, address: Address) -> None:
         """A device is connected: remember where, and measure the link when there is time."""
+        self.of_others.clear()
         if self._met.get(peer) != str(address):
             self._met[peer] = str(address)
             addresses = dict(list({**self._home.addresses(), **self._met}.items())[-limits.MAX_REMEMBERED_PEERS :])
@@ -228,11 +238,22 @@ class Peers:
         return self._driver.read(lambda core: peer in core.others())
 
     def _on_seen(self, seen: Seen) -> None:
+        self.seen.pop(seen.instance, None)  # the last one heard comes last
         self.seen[seen.instance] = seen
+        self._heard_at[seen.peer] = self._driver.now
+        if len(self._heard_at) > limits.MAX_PEERS:
+            del self._heard_at[next(iter(self._heard_at))]
         if len(self.seen) > limits.MAX_PEERS:
             del self.seen[next(iter(self.seen))]
         if seen.fingerprint == self._transport.me.credentials.fingerprint:
             self._transport.learn(seen.peer, seen.addresses)
+        elif seen.fingerprint and seen.peer not in self.of_others and self._may_have_meant_another():
+            self.of_others[seen.peer] = str(seen.addresses[0]) if seen.addresses else ""
+            self._events.note("another_swarm", address=self.of_others[seen.peer], to_enter=TO_ENTER)
+
+    def _may_have_meant_another(self) -> bool:
+        """Two devices that both begin a swarm never find each other: each is told of the other, but not endlessly."""
+        return self._home.is_alone and len(self.of_others) < MAX_OTHERS_TOLD
 
     async def _keep(self, addresses: dict[str, str]) -> None:
         async with self._keeping:  # one after the other: they write the same file

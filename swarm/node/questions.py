@@ -12,6 +12,7 @@ from swarm.cluster.core import Core
 from swarm.cluster.effects import Emit, Ended, Notice, NoticeKind
 from swarm.cluster.membership import Health
 from swarm.cluster.pipeline import Pipeline
+from swarm.cluster.placement import State
 from swarm.cluster.session import Phase
 from swarm.config import Settings
 from swarm.errors import ModelNotFound
@@ -21,6 +22,7 @@ from swarm.node.answer import Answer, Port, Question, Reading
 from swarm.node.background import Background
 from swarm.node.driver import Driver
 from swarm.node.event_log import EventLog
+from swarm.node.fetch_progress import Fetching, FetchProgress
 from swarm.node.holdings import Holdings
 from swarm.node.library import KnownModel
 from swarm.node.shared_work import SharedWork
@@ -32,6 +34,7 @@ from swarm.units import size_text
 from swarm.wire.ids import ModelId, PeerId, SessionId
 from swarm.wire.records import Placement
 
+TELL_S = 1.0  # between two lines on how far the model is fetched
 WATCH_S = 0.1  # how late a reader hears what is not news of the core
 MAX_ASKERS = 2 * (MAX_ACTIVE_SESSIONS + MAX_WAITING_SESSIONS + MAX_KEPT_SESSIONS)
 MIN_REUSE_TOKENS = 16  # that a question must have in common with a conversation to go on with it
@@ -67,6 +70,7 @@ class Questions:
         self._downloads: SharedWork[str, Path] = SharedWork()
         self._placements: dict[SessionId, Placement] = {}  # who worked on each answer at its last word
         self._read: dict[SessionId, int] = {}
+        self._told_fetching: dict[SessionId, float] = {}
         self._askers: dict[SessionId, str] = {}  # of answers and of resting conversations; the last used comes last
         driver.carry_out(Emit, self._deliver, on_loop=True)
         driver.carry_out(Ended, self._deliver, on_loop=True)
@@ -119,10 +123,13 @@ class Questions:
         return await self._background.run_io(fetch, download, self._settings.models_path)
 
     async def _watch(self, answer: Answer) -> None:
-        """Tell a reader who still waits for the first word how far the prompt is read."""
+        """Tell a reader who still waits for the first word how far the model is fetched, and the prompt read."""
+        progress = FetchProgress()
         while self.answers.get(answer.session) is answer:
             session = self._driver.read(lambda core: _running(core, answer.session))
-            if session is not None:
+            if session is None and not answer.tokens:
+                self._tell_fetching(answer, progress)
+            elif session is not None:
                 self._say_who_is_gone(answer, session)
                 self._tell_reading(answer, session)
             await asyncio.sleep(WATCH_S)
@@ -139,6 +146,7 @@ class Questions:
         self.answers.pop(session, None)
         self._placements.pop(session, None)
         self._read.pop(session, None)
+        self._told_fetching.pop(session, None)
 
     def _say_who_is_gone(self, answer: Answer, session: _Running) -> None:
         """When an answer goes on with other devices than before, its reader hears why."""
@@ -153,6 +161,20 @@ class Questions:
         )
         if names:
             answer.deliver(Notice(answer.session, going_on(names, len(peers)), NoticeKind.CHANGED))
+
+    def _tell_fetching(self, answer: Answer, progress: FetchProgress) -> None:
+        now, share = self._driver.now, self._share_fetched()
+        if now < self._told_fetching.get(answer.session, 0.0) + TELL_S:
+            return
+        line = progress.line(self._driver.read(lambda core: _fetching(core, answer.model.id, share)), now)
+        if line:
+            self._told_fetching[answer.session] = now
+            answer.deliver(Notice(answer.session, line, NoticeKind.LOADING))
+
+    def _share_fetched(self) -> float:
+        """Of what this device fetches just now."""
+        done, wanted = self._holdings.library.fetcher.progress()
+        return done / wanted if wanted else 1.0
 
     def _tell_reading(self, answer: Answer, session: _Running) -> None:
         if answer.tokens or session.done >= session.goal or self._read.get(answer.session) == session.done:
@@ -183,6 +205,16 @@ class _Running:
     placement: Placement | None
     done: int  # positions that have passed the last stage
     goal: int
+
+
+def _fetching(core: Core, model: ModelId, own_share: float) -> list[Fetching]:
+    """The devices that a model is being placed on: what each fetches, and how much of that is there."""
+    placing = core.placer.placings.get(model)
+    if placing is None or placing.plan is None or placing.state is not State.LOADING:
+        return []
+    shares = {core.me: own_share} | {peer.id: peer.state.fetching for peer in core.members.living()}
+    shards = [shard for stage in placing.plan.stages for shard in stage.members]
+    return [Fetching(s.name, shares.get(s.device, 1.0), s.fetch_bytes) for s in shards]
 
 
 def _running(core: Core, key: SessionId) -> _Running | None:

@@ -6,6 +6,7 @@ import asyncio
 import statistics
 import time
 from dataclasses import asdict
+from itertools import zip_longest
 
 import msgspec
 
@@ -23,7 +24,7 @@ from swarm.node.outbox import Outbox
 from swarm.node.peers import Peers
 from swarm.node.provide import Provider
 from swarm.node.routes import Routes
-from swarm.wire.ids import PeerId
+from swarm.wire.ids import ModelId, PeerId
 from swarm.wire.messages import StatusReply, StatusRequest
 from swarm.wire.records import ModelHolding, NodeState, SessionState, Shard
 
@@ -110,6 +111,7 @@ class StatusReports:
             "chats": chats,
             "events": [{"at": at, "event": event, **fields} for at, event, fields in list(self._events.entries)[-20:]],
             "discovery": self._peers.problem,
+            "other_swarms": list(self._peers.of_others.values()),
             "fetched_bytes": self._holdings.library.fetcher.bytes_fetched,
             "given_bytes": self._provider.bytes_given,
             "computed": {
@@ -123,6 +125,7 @@ class StatusReports:
     # --- within
 
     def _reply(self, core: Core, request: int, state: NodeState, models: tuple[ModelHolding, ...]) -> StatusReply:
+        shards = _shards(core)
         return StatusReply(
             request=request,
             name=self._transport.me.name,
@@ -130,10 +133,11 @@ class StatusReports:
             uptime_s=int(time.time() - self._started_at),
             state=state,
             capabilities=core.capabilities,
-            shards=_shards(core),
+            shards=tuple(shards.values()),
             links=core.members.measured_links(),
             models=models,
             sessions=_sessions(core),
+            shard_models=tuple(model for model, _ in shards),
         )
 
     async def _ask_all(self, patience_s: float) -> dict[PeerId, StatusReply]:
@@ -164,9 +168,10 @@ def _sessions(core: Core) -> tuple[SessionState, ...]:
     return tuple(sessions[: limits.MAX_SESSIONS_SHOWN])
 
 
-def _shards(core: Core) -> tuple[Shard, ...]:
+def _shards(core: Core) -> dict[tuple[ModelId, Shard], Shard]:
     """What this device holds for answers, each once."""
-    return tuple(dict.fromkeys(claim.shard for claim in core.shards.live.values()))[: limits.MAX_MODELS]
+    shards = {(claim.placement.model, claim.shard): claim.shard for claim in core.shards.live.values()}
+    return dict(list(shards.items())[: limits.MAX_MODELS])
 
 
 def _others(core: Core, replies: dict[PeerId, StatusReply], links: dict[PeerId, PeerInfo], now: float) -> list[Json]:
@@ -201,14 +206,18 @@ def _row(peer: PeerId, health: str, reply: StatusReply | None) -> Json:
         "uptime_s": reply.uptime_s,
         "state": msgspec.structs.asdict(reply.state),
         "capabilities": msgspec.structs.asdict(reply.capabilities) if reply.capabilities is not None else None,
-        "shards": [_shard(shard) for shard in reply.shards],
+        # An older node does not say of which models.
+        "shards": [
+            _shard(shard, model) for shard, model in zip_longest(reply.shards, reply.shard_models[: len(reply.shards)])
+        ],
         "models": [msgspec.structs.asdict(holding) for holding in reply.models],
         "sessions": [msgspec.structs.asdict(session) for session in reply.sessions],
     }
 
 
-def _shard(shard: Shard) -> Json:
+def _shard(shard: Shard, model: ModelId | None) -> Json:
     return {
+        "model": model or "",
         "first": shard.layer_start,
         "end": shard.layer_end,
         "embed": shard.embed,

@@ -8,11 +8,13 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
 
 from swarm import kernels
+from swarm.errors import ConfigError
 from swarm.node import measure
 from swarm.node.home import Home
 
@@ -98,3 +100,16 @@ def test_memory_is_what_was_asked_for_or_leaves_the_machine_usable() -> None:
     total = measure.usable_memory("100%")
     assert measure.usable_memory("50%") == pytest.approx(total / 2, abs=1)
     assert 0 <= measure.usable_memory("") <= 0.8 * total
+
+
+def test_more_memory_than_the_machine_has_is_refused_with_what_it_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(total=8 * 2**30, available=7 * 2**30))
+    monkeypatch.setattr(measure.cores, "cgroup_memory", lambda: (None, 0))
+    with pytest.raises(ConfigError, match=r"this device has 8 GiB, of which a node itself takes 150 MiB; .* 7.85 GiB"):
+        measure.usable_memory("8GiB")
+    assert measure.usable_memory("7.8GiB") == int(7.8 * 2**30)
+    monkeypatch.setattr(measure.cores, "cgroup_memory", lambda: (2 * 2**30, 0))
+    with pytest.raises(ConfigError, match="this container or service has 2 GiB"):
+        measure.usable_memory("2GiB")
+    monkeypatch.setattr(measure, "free_memory_bytes", lambda: 2**40)
+    assert measure.usable_memory("") == int(0.8 * (2 * 2**30 - measure.BASE_BYTES)), "the node itself is counted"
