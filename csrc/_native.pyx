@@ -14,7 +14,7 @@ from swarm.errors import ExpertAbsent
 from cython.parallel cimport parallel, threadid
 from libc.stdint cimport int8_t, int16_t, int32_t, uint8_t, uint16_t, uint32_t, uintptr_t
 from libc.stdlib cimport calloc, free
-from libc.string cimport memmove, memset
+from libc.string cimport memcpy, memmove, memset
 cimport openmp
 
 include "isa.pxi"

@@ -371,7 +371,10 @@ cdef class Engine:
         with nogil, parallel(num_threads=self.threads):
             run_finish(s, threadid(), self.residual)
         self._commit()
-        return np.array(<float[:self.n_tokens, :self.dims.d.hidden]>self.ws.x)
+        hidden = np.empty((self.n_tokens, self.dims.d.hidden), np.float32)
+        cdef float[:, ::1] out = hidden
+        memcpy(&out[0, 0], self.ws.x, <size_t>self.n_tokens * self.dims.d.hidden * sizeof(float))
+        return hidden
 
     def lm_head(self, norm, Mat table not None):
         """End the step: the logits float32 (tokens, vocab) of all rows."""

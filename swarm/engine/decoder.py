@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import Enum
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -29,8 +29,7 @@ class Keep(Enum):
     NONE = 2
 
 
-@dataclass(frozen=True, slots=True)
-class Rows:
+class Rows(NamedTuple):  # made for every token: half the time of a frozen dataclass
     """Rows of a step that follow each other in one session: they go to the next positions of its KV cache.
 
     tokens: ids int32 (tokens,), or hidden states float32 (tokens, hidden) of the stage before.
@@ -170,10 +169,14 @@ class Decoder:
         """Begin a step: the tokens of all rows."""
         for r in rows:
             self.check_room(r)
+        if len(rows) == 1:  # a step of one session: no lists, for it is made for every token
+            tokens, kv, _ = rows[0]
+            self.engine.begin(((kv, len(tokens)),), *self.rope.at(kv.length, len(tokens)))
+            return tokens
         tables = [self.rope.at(r.kv.length, len(r.tokens)) for r in rows]
-        cos, sin = tables[0] if len(rows) == 1 else (np.concatenate(part) for part in zip(*tables, strict=True))
+        cos, sin = (np.concatenate(part) for part in zip(*tables, strict=True))
         self.engine.begin([(r.kv, len(r.tokens)) for r in rows], cos, sin)
-        return rows[0].tokens if len(rows) == 1 else np.concatenate([r.tokens for r in rows])
+        return np.concatenate([r.tokens for r in rows])
 
     def _halves(self, tokens: I32 | F32, layers: Sequence[tuple[_native.Attention, _native.Ffn]]) -> None:
         """Half by half: back to Python between them, so that Ctrl-C is heard; a prefill step can take long."""

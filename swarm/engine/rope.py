@@ -37,10 +37,13 @@ class Rope:
 
     def at(self, position: int, n_tokens: int) -> tuple[F32, F32]:
         """The table of positions [position, position + n_tokens)."""
+        number, first = divmod(position, BLOCK)
         last = position + n_tokens - 1
-        blocks = [self._block(number) for number in range(position // BLOCK, last // BLOCK + 1)]
-        cos, sin = (np.concatenate(tables) if len(blocks) > 1 else tables[0] for tables in zip(*blocks, strict=True))
-        first = position % BLOCK
+        if first + n_tokens <= BLOCK:  # nearly always, and for every token
+            cos, sin = self._block(number)
+            return cos[first : first + n_tokens], sin[first : first + n_tokens]
+        blocks = [self._block(number) for number in range(number, last // BLOCK + 1)]
+        cos, sin = (np.concatenate(tables) for tables in zip(*blocks, strict=True))
         return cos[first : first + n_tokens], sin[first : first + n_tokens]
 
     def _compute(self, number: int) -> tuple[F32, F32]:

@@ -13,6 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, fields
+from itertools import accumulate
 from typing import TypeVarTuple
 
 import numpy as np
@@ -208,7 +209,7 @@ class ComputeWorker:
         kv.cache.truncate(rows.position)
         tokens = np.array(rows.ids, np.int32) if job.first == 0 else _hidden(rows, decoder)
         ready = Rows(tokens, kv.cache, Keep.LAST if rows.sample else Keep.NONE)
-        decoder.check_room(ready)
+        decoder.check_room(ready)  # here it fails this session alone, in the step all of them
         return ready
 
     def _decoder(self, model: ModelId, first: int, end: int, context: int) -> Decoder:
@@ -238,7 +239,8 @@ def sampling_of(params: SamplingParams) -> Sampling:
 def _stage(decoder: Decoder, batch: list[tuple[SessionRows, Rows]]) -> list[StepOutput]:
     """A step of a stage that is not the last: a frame for each session."""
     hidden = decoder.step_hidden([ready for _, ready in batch])  # (tokens, hidden) of all
-    frames = np.split(hidden, np.cumsum([len(ready.tokens) for _, ready in batch])[:-1])
+    ends = accumulate(len(ready.tokens) for _, ready in batch)
+    frames = (hidden[end - len(ready.tokens) : end] for end, (_, ready) in zip(ends, batch, strict=True))
     return [StepOutput(memoryview(frame.data).cast("B"), TensorInfo("f32", frame.shape)) for frame in frames]
 
 

@@ -65,9 +65,7 @@ def main() -> None:
         os.environ["SWARM_CPU"] = args.cpu
     scripts = [str(tree.resolve() / "tools/bench/compare.py") for tree in (args.old, ROOT)]
     print(machine())
-    print(
-        "| model | threads | case | old tok/s | new tok/s | new / old in pairs (old, new started first) |"
-    )
+    print("| model | threads | case | old tok/s | new tok/s | new / old in pairs (old, new started first) |")
     print("|---|---|---|---|---|---|", flush=True)
     for name in args.models:
         path = resolve(name, args.models_dir)
