@@ -14,11 +14,30 @@ PREFILL_BATCH = 512
 PIPELINED_PREFILL_BATCH = 128
 
 
+class Channel(StrEnum):
+    """What a piece of an answer is for."""
+
+    ANSWER = "answer"
+    THINKING = "thinking"
+    CALL = "call"  # of a function, which whoever asked is to carry out
+
+
 class Piece(NamedTuple):
-    """Some text of an answer, and whether the model is still thinking."""
+    """Some text of an answer, and its channel.
+
+    In the channel of calls the text is a part of the arguments, which are one JSON object; `call` counts the calls of
+    an answer from 0, and `name` is the function's, in the first piece of each call and nowhere else.
+    """
 
     text: str
-    thinking: bool = False
+    channel: Channel = Channel.ANSWER
+    call: int = 0
+    name: str = ""
+
+    @property
+    def thinking(self) -> bool:
+        """Whether the model is still thinking."""
+        return self.channel is Channel.THINKING
 
 
 class EndReason(StrEnum):

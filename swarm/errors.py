@@ -66,6 +66,10 @@ class TextError(SwarmError):
 class ContextFull(SwarmError):
     """The conversation does not fit the context; start anew, or raise the context."""
 
+    def __init__(self, text: str, *, n_tokens: int = 0, context: int = 0) -> None:
+        super().__init__(text)
+        self.n_tokens, self.context = n_tokens, context  # where they are known
+
 
 class ConfigError(SwarmError):
     """A setting, flag or environment variable has a value that cannot be used."""

@@ -1,8 +1,8 @@
-"""Errors in the shape that OpenAI's clients understand."""
+"""Errors, in the shape and in the words that the clients of each dialect look for."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from starlette.responses import JSONResponse
 
@@ -18,6 +18,7 @@ from swarm.errors import (
     TextError,
 )
 
+Json = dict[str, object]
 # The first that matches: HTTP status, type and code.
 KINDS: tuple[tuple[type[SwarmError], int, str, str], ...] = (
     (ModelNotFound, 404, "invalid_request_error", "model_not_found"),
@@ -29,6 +30,15 @@ KINDS: tuple[tuple[type[SwarmError], int, str, str], ...] = (
     (DownloadError, 503, "server_error", "download_failed"),
     (SwarmNetworkError, 503, "server_error", "swarm_trouble"),
 )
+ANTHROPIC_TYPES = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    503: "overloaded_error",
+}
 
 RETRY_AFTER_S = 2  # what was busy or missing is tried again after so long
 
@@ -43,27 +53,63 @@ class BadRequest(ConfigError):
         self.code = code
 
 
-def body_of(error: SwarmError) -> dict[str, object]:
-    """The JSON of an error."""
+def status_of(error: SwarmError) -> int:
+    """The HTTP status of an error."""
+    return error.status if isinstance(error, BadRequest) else _kind(error)[0]
+
+
+def body_of(error: SwarmError) -> Mapping[str, object]:
+    """An error as OpenAI's clients know it."""
     _, kind, code = _kind(error)
     if isinstance(error, BadRequest):
         return _body(str(error), "server_error" if error.status >= 500 else kind, error.param, error.code)
+    if isinstance(error, ContextFull) and error.context:
+        # litellm, aider and LangChain tell this from other errors by the words or by the code, others by the numbers.
+        text = (
+            f"This model's maximum context length is {error.context} tokens, but the request has {error.n_tokens}: "
+            "it exceeds the available context size; start anew, shorten it, or raise the context"
+        )
+        body = _body(text, kind, "messages", code)
+        body["error"] |= {"n_prompt_tokens": error.n_tokens, "n_ctx": error.context}
+        return body
     return _body(str(error), kind, None, code)
 
 
-def response_of(error: SwarmError, headers: Mapping[str, str] | None = None) -> JSONResponse:
-    """The response for an error; 503 tells when to come again."""
-    status = error.status if isinstance(error, BadRequest) else _kind(error)[0]
+def anthropic_body(error: SwarmError) -> Json:
+    """An error as Anthropic's clients know it."""
+    text = str(error)
+    if isinstance(error, ContextFull) and error.context:
+        text = f"prompt is too long: {error.n_tokens} tokens > {error.context} maximum"
+    kind = ANTHROPIC_TYPES.get(status_of(error), "api_error")
+    return {"type": "error", "error": {"type": kind, "message": text}}
+
+
+def ollama_body(error: SwarmError) -> Json:
+    """An error as Ollama's clients know it: a text."""
+    return {"error": str(error)}
+
+
+SHAPES: tuple[tuple[str, Callable[[SwarmError], Mapping[str, object]]], ...] = (
+    ("/v1/messages", anthropic_body),
+    ("/api/", ollama_body),
+    ("", body_of),
+)
+
+
+def response_of(error: SwarmError, path: str = "", headers: Mapping[str, str] | None = None) -> JSONResponse:
+    """The response for an error, in the shape of the dialect that is spoken at `path`; 503 tells when to come again."""
+    status = status_of(error)
     again = {"retry-after": str(RETRY_AFTER_S)} if status == 503 else {}
-    return JSONResponse(body_of(error), status, headers={**again, **(headers or {})})
+    shape = next(shape for beginning, shape in SHAPES if path.startswith(beginning))
+    return JSONResponse(shape(error), status, headers={**again, **(headers or {})})
 
 
-def bug_response(error: Exception) -> JSONResponse:
-    """The response where something of ours failed."""
-    return JSONResponse(_body(f"a bug in Swarm: {type(error).__name__}", "server_error", None, "bug"), 500)
+def bug_of(error: Exception) -> BadRequest:
+    """What is said where something of ours failed."""
+    return BadRequest(f"a bug in Swarm: {type(error).__name__}", status=500, code="bug")
 
 
-def _body(text: str, kind: str, param: str | None, code: str) -> dict[str, object]:
+def _body(text: str, kind: str, param: str | None, code: str) -> dict[str, dict[str, object]]:
     return {"error": {"message": text, "type": kind, "param": param, "code": code}}
 
 

@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from swarm.api.errors import BadRequest, bug_response, response_of
+from swarm.api.errors import BadRequest, bug_of, response_of
 
 _HOST = r"(?:127\.0\.0\.1|localhost|\[::1\])(?::[0-9]{1,5})?"
 _LOCAL_HOST = re.compile(_HOST, re.IGNORECASE)
@@ -37,7 +37,7 @@ class Door:
             return
         refusal = self._refusal(Request(scope))
         if refusal is not None:
-            await response_of(refusal)(scope, receive, send)
+            await response_of(refusal, scope["path"])(scope, receive, send)
             return
         has_begun = False
         origin = Request(scope).headers.get("origin")
@@ -59,7 +59,7 @@ class Door:
             self._report(error)
             if has_begun:
                 raise  # the server breaks the connection off: the client must not take a part for the whole
-            await bug_response(error)(scope, receive, send)
+            await response_of(bug_of(error), scope["path"])(scope, receive, send)
 
     def _refusal(self, request: Request) -> BadRequest | None:
         headers = request.headers

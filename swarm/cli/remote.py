@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
-from swarm.answers import Meter, Piece, Stats
+from swarm.answers import Channel, Meter, Piece, Stats
 from swarm.cli.local import IMPORT_S, LocalNode, error_text, name_of_model
 from swarm.errors import SwarmNetworkError
 
@@ -139,13 +139,13 @@ class RemoteAnswer:
 
     def _pieces(self, choice: Any) -> Iterator[Piece]:
         delta = choice.get("delta", choice)
-        for text, thinking in (
-            (delta.get("reasoning_content"), True),
-            (delta.get("content", delta.get("text")), False),
+        for text, channel in (
+            (delta.get("reasoning_content"), Channel.THINKING),
+            (delta.get("content", delta.get("text")), Channel.ANSWER),
         ):
             if text:
                 self._count()
-                yield Piece(text, thinking)
+                yield Piece(text, channel)
 
     def _count(self) -> None:
         """Until the node tells, a piece is about a token."""

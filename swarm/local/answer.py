@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 
-from swarm.answers import EndReason, Meter, Piece, Stats
+from swarm.answers import Channel, EndReason, Meter, Piece, Stats
 from swarm.local.session import LocalSession, Order, Progress, TokenRun
 from swarm.text.answer_text import AnswerText
 
@@ -63,12 +63,12 @@ class LocalAnswer:
     @property
     def text(self) -> str:
         """The answer without thinking: so far while iterating, otherwise the whole of it, which is then waited for."""
-        return self._all_said(thinking=False)
+        return self._all_said(Channel.ANSWER)
 
     @property
     def thinking_text(self) -> str:
         """The thinking; like `text`."""
-        return self._all_said(thinking=True)
+        return self._all_said(Channel.THINKING)
 
     @property
     def finish_reason(self) -> str | None:
@@ -80,11 +80,11 @@ class LocalAnswer:
         """The figures so far; what the reader of the pieces did in between is left out."""
         return self._meter.stats
 
-    def _all_said(self, *, thinking: bool) -> str:
+    def _all_said(self, channel: Channel) -> str:
         if not self._begun:
             for _ in self:
                 pass
-        return "".join(piece.text for piece in self._said if piece.thinking == thinking)
+        return "".join(piece.text for piece in self._said if piece.channel is channel)
 
     def _answered(self) -> Generator[Piece, None, None]:
         session = self._loan.take(self.order.prompt)

@@ -21,6 +21,7 @@ from swarm.node.compute import sampling_of
 from swarm.node.library import KnownModel
 from swarm.text.messages import Message
 from swarm.text.model_text import Prompt
+from swarm.text.tools import AUTO, ToolChoice
 from swarm.wire.ids import SessionId
 
 KV_RESERVATIONS = (512, 1024, 2048, 4096, 8192)  # tokens of context that an answer reserves; beyond, each doubles
@@ -40,6 +41,7 @@ class Question:
     stop: Sequence[str] = ()
     thinking: bool | None = None
     tools: Sequence[Mapping[str, object]] | None = None
+    tool_choice: ToolChoice = AUTO
     asker: str = ""  # only the same one's conversations are gone on with: what is reused tells what was said
 
 
@@ -96,7 +98,7 @@ class Answer:
         self.tokens: list[int] = []
         self.finish_reason: EndReason | None = None
         self._port = port
-        self._context = context
+        self.context = context
         self._params = question.params.seeded()
         self._reader = model.text.reader(prompt, question.stop)
         self._inbox: asyncio.Queue[Effect | Reading | Pulse] = asyncio.Queue()
@@ -104,6 +106,16 @@ class Answer:
         self._meter.cached_tokens = cached_tokens
         self._last_at = time.perf_counter()  # when the last token came, or the question
         self._cancelled = False
+
+    @property
+    def called(self) -> bool:
+        """Whether it calls functions."""
+        return self._reader.n_calls > 0
+
+    @property
+    def stop_string(self) -> str | None:
+        """The one that ended it, if one did."""
+        return self._reader.stop_string
 
     @property
     def stats(self) -> Stats:
@@ -150,7 +162,7 @@ class Answer:
 
     def _reserve_next(self) -> None:
         ids = (*self.prompt, *self.tokens)
-        most = self._context - len(ids)
+        most = self.context - len(ids)
         if self.question.max_tokens is not None:
             most = min(most, self.question.max_tokens - len(self.tokens))
         room = min(most, next_reservation(len(ids)) - len(ids))
@@ -172,7 +184,7 @@ class Answer:
         if ended.reason is EndReason.FAILED:
             self.finish_reason = EndReason.FAILED
             raise error_of(ended)
-        is_full = len(self.prompt) + len(self.tokens) >= self._context
+        is_full = len(self.prompt) + len(self.tokens) >= self.context
         if ended.reason is EndReason.LENGTH and not (self._cancelled or is_full or self._has_all):
             self._reserve_next()
             return

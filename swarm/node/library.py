@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from random import Random
@@ -21,7 +22,7 @@ from swarm.node.shared_work import SharedWork
 from swarm.parts import Part, all_parts
 from swarm.store.chunks import ChunkStore
 from swarm.store.manifest import Manifest
-from swarm.store.naming import closest, offered_model, slug
+from swarm.store.naming import MIN_ID_DIGITS, closest, offered_model, slug
 from swarm.store.rectangles import Rectangle
 from swarm.store.stored_model import StoredModel
 from swarm.text.model_text import ModelText
@@ -90,6 +91,15 @@ class Entry:
     n_whole: int  # devices that have all of it
 
 
+def _told_apart(entries: Iterable[Entry]) -> Iterator[Entry]:
+    """Several quants of a model have one name: each gets the first digits of its id."""
+    entries = list(entries)
+    count = Counter(entry.name for entry in entries)
+    for entry in entries:
+        name = entry.name if count[entry.name] == 1 else f"{entry.name}-{entry.id[:MIN_ID_DIGITS]}"
+        yield replace(entry, name=name)
+
+
 class Library:
     """Finds models by name, here and on peers, and gets to know them."""
 
@@ -112,7 +122,7 @@ class Library:
         return await self._importing.get(path.absolute(), lambda: self._import(path, threads))
 
     def entries(self) -> list[Entry]:
-        """All models that this device or a peer has something of, by name."""
+        """All models that this device or a peer has something of, by name; no two have the same."""
         found: dict[ModelId, Entry] = {}
         catalogs = [{h.model: h for h in self._store.holdings()}, *self.fetcher.catalogs.values()]
         for catalog in catalogs:
@@ -121,7 +131,7 @@ class Library:
                     continue
                 whole = int(holding.n_have == holding.n_chunks) + (found[model].n_whole if model in found else 0)
                 found[model] = Entry(model, slug(holding.name), holding.total_bytes, whole)
-        return sorted(found.values(), key=lambda entry: (entry.name, entry.id))
+        return sorted(_told_apart(found.values()), key=lambda entry: (entry.name, entry.id))
 
     def find(self, text: str) -> ModelId | None:
         """The model of the swarm that somebody means: by name, a beginning of it, or id; None when none or several."""

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections import deque
+from dataclasses import dataclass
+
+from swarm.answers import Stats
 
 RATE_WINDOW_S = 2.0
 
@@ -24,3 +27,26 @@ class Meters:
         elapsed = max(now - then, 1e-3)
         self.busy = min(max((busy_s - busy_then) / elapsed, 0.0), 1.0)
         self.tokens_per_s = (positions - positions_then) / elapsed
+
+
+@dataclass(slots=True)
+class Totals:
+    """What all answers that were given here took together, since the start."""
+
+    answers: int = 0
+    failed: int = 0
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    generated_tokens: int = 0
+    prefill_s: float = 0.0
+    decode_s: float = 0.0
+
+    def add(self, stats: Stats, *, failed: bool) -> None:
+        """One more answer has ended."""
+        self.answers += 1
+        self.failed += failed
+        self.prompt_tokens += stats.prompt_tokens
+        self.cached_tokens += stats.cached_tokens
+        self.generated_tokens += stats.generated_tokens
+        self.prefill_s += stats.prefill_s
+        self.decode_s += stats.decode_s

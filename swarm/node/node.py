@@ -30,6 +30,7 @@ from swarm.net.inbox import Inbox
 from swarm.net.transport import Transport
 from swarm.node import doctor, measure, plan
 from swarm.node.answer import Answer, Question
+from swarm.node.answerable import Answerable, AnswerableModels
 from swarm.node.background import Background
 from swarm.node.compute import ComputeWorker, Done
 from swarm.node.driver import Driver, is_serving
@@ -48,6 +49,7 @@ from swarm.node.routes import Routes
 from swarm.node.status import StatusReports
 from swarm.node.wellbeing import Wellbeing
 from swarm.store.chunks import ChunkStore
+from swarm.text.model_text import Prompt
 from swarm.units import rate_text
 from swarm.wire import messages as m
 from swarm.wire.ids import ModelId, PeerId
@@ -107,6 +109,7 @@ class Node:
             driver, self.background, self.store, outbox=outbox, events=self.events, me=me.peer, threads=self._threads
         )
         self.library = self.holdings.library
+        self._answerable = AnswerableModels(self.library, self.store, self.settings)
         self._provider = Provider(self.store, self.transport.send, self.background.run_io, time.monotonic)
         self._loads = Loads(
             driver,
@@ -205,6 +208,28 @@ class Node:
     async def ask(self, question: Question) -> Answer:
         """Begin an answer; raise SwarmError when the question cannot be answered here."""
         return await self.questions.ask(question)
+
+    async def prompt(self, question: Question) -> Prompt:
+        """What a model would be given; raise SwarmError when the question cannot be asked here."""
+        return (await self.questions.prompt(question))[1]
+
+    async def answerable(self) -> list[Answerable]:
+        """The models that a question may name."""
+        return await self.background.run_io(self._answerable.listed)
+
+    def loaded_models(self) -> set[ModelId]:
+        """Models of which weights are in this device's memory."""
+        return self._driver.read(lambda core: {model for model, _ in core.ledger.parts})
+
+    @property
+    def busy_s(self) -> float:
+        """Seconds that this device has computed, since the start."""
+        return self._worker.busy_s
+
+    @property
+    def positions(self) -> int:
+        """Positions that this device has computed, since the start."""
+        return self._worker.positions
 
     async def find(self, model: str) -> KnownModel:
         """The model that somebody means by a name ("" is the default one); it is fetched if need be."""

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from swarm.answers import EndReason
 from swarm.cluster.core import Core
 from swarm.cluster.effects import Emit, Ended, Notice, NoticeKind
 from swarm.cluster.membership import Health
@@ -25,10 +26,11 @@ from swarm.node.event_log import EventLog
 from swarm.node.fetch_progress import Fetching, FetchProgress
 from swarm.node.holdings import Holdings
 from swarm.node.library import KnownModel
+from swarm.node.meters import Totals
 from swarm.node.shared_work import SharedWork
 from swarm.store.fetching import Download, fetch
-from swarm.store.keeping import file_at
-from swarm.store.naming import meaning_of
+from swarm.store.keeping import file_at, is_path
+from swarm.store.naming import meaning_of, slug
 from swarm.text.model_text import Prompt, check_fits, common_prefix
 from swarm.units import size_text
 from swarm.wire.ids import ModelId, PeerId, SessionId
@@ -55,6 +57,7 @@ class Questions:
     ) -> None:
         """`is_settling`: the node has just started, and devices that it knows may not be there yet."""
         self.answers: dict[SessionId, Answer] = {}
+        self.totals = Totals()
         self._driver = driver
         self._background = background
         self._holdings = holdings
@@ -78,10 +81,8 @@ class Questions:
 
     async def ask(self, question: Question) -> Answer:
         """Begin an answer; raise SwarmError when the model is not to be had or the question cannot be used."""
-        model = await self._holdings.know(await self.find(question.model))
+        model, prompt, context = await self.prompt(question)
         kv_bytes_per_token(model.spec, self._settings.kv.upper())  # says why, when they cannot be kept so
-        context = context_of(model.spec, self._settings.context)
-        prompt = await self._background.run_io(prompt_of, model, question, context)
         check_fits(prompt.ids, context)
         session, cached = self._session_for(model.id, prompt.ids, question.asker)
         answer = Answer(self._port, model, question, prompt, session=session, context=context, cached_tokens=cached)
@@ -89,11 +90,17 @@ class Questions:
         self._background.spawn(self._watch(answer))
         return answer
 
+    async def prompt(self, question: Question) -> tuple[KnownModel, Prompt, int]:
+        """The model that is meant, what it would be given, and the context that it has here."""
+        model = await self._holdings.know(await self.find(question.model))
+        context = context_of(model.spec, self._settings.context)
+        return model, await self._background.run_io(prompt_of, model, question, context), context
+
     async def find(self, text: str) -> ModelId:
         """The model that `text` names ("" is the default one): of the swarm, or a file that this device can get."""
         library, folder = self._holdings.library, self._settings.models_path
         # Only this device's user may name a path, in the settings: a client of the API must not have files opened.
-        path = None if text else file_at(self._settings.model)
+        path = None if text and not self._is_default_file(text) else file_at(self._settings.model)
         text = text or self._settings.model
         found = path or meaning_of(text, folder, library.entries())
         while not isinstance(found, str | Path) and self._is_settling():
@@ -117,6 +124,11 @@ class Questions:
             answer.cancel()
 
     # --- within
+
+    def _is_default_file(self, text: str) -> bool:
+        """Whether the name is that of the file that is the default model: it need not lie where others do."""
+        default = self._settings.model
+        return is_path(default) and text.lower() in (slug(Path(default).stem), Path(default).name.lower())
 
     async def _download(self, download: Download) -> Path:
         self._events.note("downloading", model=download.name, size=size_text(download.size_bytes))
@@ -143,7 +155,9 @@ class Questions:
             answer.deliver(effect)
 
     def _forget(self, session: SessionId) -> None:
-        self.answers.pop(session, None)
+        answer = self.answers.pop(session, None)
+        if answer is not None:
+            self.totals.add(answer.stats, failed=answer.finish_reason is EndReason.FAILED)
         self._placements.pop(session, None)
         self._read.pop(session, None)
         self._told_fetching.pop(session, None)
@@ -239,7 +253,13 @@ def prompt_of(model: KnownModel, question: Question, context: int) -> Prompt:
     """What the model is given; slow when a model is new."""
     if question.prompt is not None:
         return model.text.continuation(question.prompt, context=context)
-    return model.text.chat(question.messages, tools=question.tools, thinking=question.thinking, context=context)
+    return model.text.chat(
+        question.messages,
+        tools=question.tools,
+        choice=question.tool_choice,
+        thinking=question.thinking,
+        context=context,
+    )
 
 
 def going_on(names: list[str], n_devices: int) -> str:

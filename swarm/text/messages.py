@@ -11,6 +11,9 @@ from swarm.text.bounded_json import parse_json
 
 Message = Mapping[str, object]
 
+_TOOLS_OF_MESSAGE = re.compile(r"""\w\[['"]tools['"]\] is defined""")
+# Kinds of parts, and where each has its text.
+_TEXT_PARTS = {"text": "text", "input_text": "text", "output_text": "text", "refusal": "refusal"}
 ROLES = ("system", "developer", "user", "assistant", "tool", "function", "observation", "ipython")
 
 
@@ -29,6 +32,13 @@ def for_template(messages: Sequence[Message], source: str) -> list[dict[str, obj
     if drops_tools(source):
         return [part for message in adapted for part in _glm4_parts(message)]
     return adapted
+
+
+def with_tools(messages: Sequence[Message], tools: object, source: str) -> list[Message]:
+    """The messages with the functions in one of their own, for a template that looks for them there (GLM-4-9B's)."""
+    if tools and _TOOLS_OF_MESSAGE.search(source):
+        return [{"role": "system", "content": "", "tools": tools}, *messages]
+    return list(messages)
 
 
 def drops_tools(source: str) -> bool:
@@ -55,11 +65,15 @@ def _checked(i: int, message: object) -> dict[str, object]:
     if role not in ROLES:
         raise TextError(f"message {i} has the role {role!r:.40}; known roles: {', '.join(ROLES)}")
     content = message.get("content")
-    if content is None and not message.get("tool_calls"):
+    calls = _calls(message) or [each for each in (message.get("function_call"),) if each]
+    if content is None and role != "assistant":
         raise TextError(f"message {i} has no content")
-    out = {**message, "content": content if content is None else _plain_text(i, content)}
-    if "tool_calls" in message:
-        out["tool_calls"] = [_checked_call(i, call) for call in _calls(message)]
+    if content is None and not calls:
+        content = message.get("refusal") or ""  # a turn that was cancelled, or that was only thought
+    out = {name: value for name, value in message.items() if name not in ("tool_calls", "function_call")}
+    out["content"] = content if content is None else _plain_text(i, content)
+    if calls:
+        out["tool_calls"] = [_checked_call(i, call) for call in calls]
     return out
 
 
@@ -71,9 +85,10 @@ def _plain_text(i: int, content: object) -> str:
     texts = []
     for part in content:
         kind = part.get("type") if isinstance(part, Mapping) else None
-        if kind != "text" or not isinstance(part.get("text"), str):
+        text = part.get(_TEXT_PARTS[kind]) if isinstance(kind, str) and kind in _TEXT_PARTS else None
+        if not isinstance(text, str):
             raise TextError(f"message {i} has a part of type {kind!r:.40}; this model reads text only")
-        texts.append(part["text"])
+        texts.append(text)
     return "".join(texts)
 
 

@@ -7,10 +7,15 @@ from typing import NamedTuple
 
 from swarm.errors import ContextFull, TextError
 from swarm.text.answer_text import AnswerText
+from swarm.text.call_formats import CallFormat
+from swarm.text.calls import call_reader
 from swarm.text.messages import Message
 from swarm.text.template import ChatTemplate
 from swarm.text.thinking import StopStrings, ThinkingSplitter
 from swarm.text.tokenizer import Tokenizer
+from swarm.text.tools import AUTO, ToolChoice, Tools
+
+NO_TOOLS = Tools(())
 
 
 class Prompt(NamedTuple):
@@ -19,6 +24,9 @@ class Prompt(NamedTuple):
     ids: list[int]
     is_chat: bool = False
     opens_thinking: bool = False  # the model begins inside its thinking
+    calls: CallFormat | None = None  # how it calls functions, where it was offered some
+    tools: Tools = NO_TOOLS
+    one_call: bool = False
 
 
 class ModelText:
@@ -35,10 +43,13 @@ class ModelText:
         messages: Sequence[Message],
         *,
         tools: Sequence[Mapping[str, object]] | None = None,
+        choice: ToolChoice = AUTO,
         thinking: bool | None = None,
         context: int,
     ) -> Prompt:
         """The prompt of a conversation; TextError when it cannot be one for this model.
+
+        tools: functions that it may call; `choice`, what is demanded of it there.
 
         ContextFull when it is too long for `context` tokens by its characters alone; see `check_fits` for the rest.
         """
@@ -47,9 +58,17 @@ class ModelText:
                 f"{self.name} has no chat template, so it is no chat model; "
                 "`swarm run --raw` and /v1/completions continue a text"
             )
+        calls = self._calls() if tools else None
         rendered = self.template.render(messages, tools=tools, thinking=thinking)
         check_length(self.tokenizer.least_tokens(rendered.text), context)
-        prompt = Prompt(rendered.encode(self.tokenizer), is_chat=True, opens_thinking=rendered.opens_thinking)
+        prompt = Prompt(
+            rendered.encode(self.tokenizer),
+            is_chat=True,
+            opens_thinking=rendered.opens_thinking,
+            calls=calls,
+            tools=Tools(tools or ()),
+            one_call=not choice.parallel,
+        )
         self.check(prompt.ids)
         return prompt
 
@@ -64,7 +83,29 @@ class ModelText:
     def reader(self, prompt: Prompt, stop: Sequence[str]) -> AnswerText:
         """What makes text of the answer to `prompt`."""
         splitter = ThinkingSplitter(inside=prompt.opens_thinking) if prompt.is_chat else None
-        return AnswerText(self.tokenizer.stream(), StopStrings(list(stop)), splitter)
+        calls = call_reader(prompt.calls, prompt.tools) if prompt.calls is not None else None
+        stops = StopStrings(list(stop))
+        return AnswerText(self.tokenizer.stream(), stops, splitter, calls, one_call=prompt.one_call)
+
+    @property
+    def capabilities(self) -> tuple[str, ...]:
+        """What it can do, in the words of Ollama: completion, tools, thinking."""
+        source = self.template.source if self.template is not None else ""
+        has_calls = self.template is not None and self.template.calls is not None
+        return (
+            "completion",
+            *(["tools"] if has_calls else []),
+            *(["thinking"] if "<think>" in source or "enable_thinking" in source else []),
+        )
+
+    def _calls(self) -> CallFormat:
+        assert self.template is not None
+        if self.template.calls is None:
+            raise TextError(
+                f"{self.name} does not support tools: its chat template has no place for them; "
+                "leave them out, or take a model that was made for them"
+            )
+        return self.template.calls
 
     def check(self, ids: Sequence[int]) -> None:
         """Raise TextError for an id that is no token of this model."""
@@ -80,19 +121,21 @@ def check_fits(prompt: Sequence[int], context: int) -> None:
     if min(prompt) < 0:
         raise TextError(f"{min(prompt)} is not a token id")
     if len(prompt) >= context:
-        raise _too_long(str(len(prompt)), context)
+        raise _too_long(len(prompt), context)
 
 
 def check_length(least_tokens: int, context: int) -> None:
     """Raise ContextFull for a text of at least so many tokens: to count them exactly could take minutes."""
     if least_tokens >= context:
-        raise _too_long(f"at least {least_tokens}", context)
+        raise _too_long(least_tokens, context, "at least ")
 
 
-def _too_long(n_tokens: str, context: int) -> ContextFull:
+def _too_long(n_tokens: int, context: int, at_least: str = "") -> ContextFull:
     return ContextFull(
-        f"the conversation has {n_tokens} tokens and the context holds {context}; "
-        "start anew, shorten it, or raise the context"
+        f"the conversation has {at_least}{n_tokens} tokens and the context holds {context}; "
+        "start anew, shorten it, or raise the context",
+        n_tokens=n_tokens,
+        context=context,
     )
 
 

@@ -9,8 +9,9 @@ from functools import cached_property
 from pathlib import Path
 
 from swarm.errors import BadModelFile, TextError
+from swarm.text.call_formats import CallFormat, call_format
 from swarm.text.guard import Guard
-from swarm.text.messages import Message, checked, for_template, with_text_arguments
+from swarm.text.messages import Message, checked, for_template, with_text_arguments, with_tools
 from swarm.text.sandbox import RENDERER, SandboxedTemplate
 from swarm.text.tokenizer import Tokenizer
 
@@ -93,7 +94,7 @@ class ChatTemplate:
 
         thinking: ask for it or for none, where the template can; None leaves the choice to the template.
         """
-        adapted = for_template(checked(messages), self.source)
+        adapted = with_tools(for_template(checked(messages), self.source), tools, self.source)
         guard = Guard(self._control, (adapted, tools))
         options = {"tools": guard.protect(list(tools)) if tools else None, **_thinking_options(thinking)}
         options["add_generation_prompt"] = add_generation_prompt
@@ -106,6 +107,11 @@ class ChatTemplate:
             text = self._render(guard, with_text_arguments(adapted), options)
         rendered = Rendered(*guard.reveal(text))
         return rendered.without_thinking() if thinking is False and rendered.opens_thinking else rendered
+
+    @cached_property
+    def calls(self) -> CallFormat | None:
+        """How the model writes calls of functions; None when the template has none, or of a kind that is unknown."""
+        return call_format(self.source)
 
     def _render(self, guard: Guard, messages: Sequence[Message], options: Mapping[str, object]) -> str:
         protected = [_protected(guard, message) for message in messages]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from swarm.answers import Piece
+from swarm.answers import Channel, Piece
 
 OPEN, CLOSE = "<think>", "</think>"
 
@@ -30,7 +30,11 @@ class ThinkingSplitter:
     def finish(self) -> list[Piece]:
         """What was held back, for no tag will come."""
         held, self._held = self._held, ""
-        return [Piece(held, self._thinking)] if held else []
+        return [Piece(held, self._channel)] if held else []
+
+    @property
+    def _channel(self) -> Channel:
+        return Channel.THINKING if self._thinking else Channel.ANSWER
 
     def _next(self) -> Piece | None:
         if not self._held:
@@ -46,23 +50,23 @@ class ThinkingSplitter:
         begun = self._held.lstrip()
         if begun.startswith(OPEN):
             self._held, self._thinking, self._may_open = begun[len(OPEN) :], True, False
-            return Piece("", True)
+            return Piece("", Channel.THINKING)
         if OPEN.startswith(begun):
             return None
         self._may_open = False
-        return Piece("", False)
+        return Piece("")
 
     def _until(self, tag: str, *, then_thinking: bool) -> Piece | None:
         before, found, after = self._held.partition(tag)
         if found:
-            piece = Piece(before, self._thinking)
+            piece = Piece(before, self._channel)
             self._held, self._thinking = after, then_thinking
             return piece
         size = len(self._held) - overlap(self._held, tag)
         return self._take(size) if size else None
 
     def _take(self, size: int) -> Piece:
-        piece = Piece(self._held[:size], self._thinking)
+        piece = Piece(self._held[:size], self._channel)
         self._held = self._held[size:]
         return piece
 
@@ -73,17 +77,21 @@ class StopStrings:
     def __init__(self, stops: Sequence[str]) -> None:
         self._stops = [stop for stop in stops if stop]
         self._held = ""
-        self.stopped = False
+        self.found: str | None = None  # the stop string that came
+
+    @property
+    def stopped(self) -> bool:
+        return self.found is not None
 
     def push(self, text: str) -> str:
         """The text that is certain to come before any stop string; nothing once `stopped`."""
         if self.stopped:
             return ""
         self._held += text
-        found = [position for stop in self._stops if (position := self._held.find(stop)) >= 0]
+        found = [(position, stop) for stop in self._stops if (position := self._held.find(stop)) >= 0]
         if found:
-            self.stopped = True
-            out, self._held = self._held[: min(found)], ""
+            position, self.found = min(found)
+            out, self._held = self._held[:position], ""
             return out
         keep = max((overlap(self._held, stop) for stop in self._stops), default=0)
         out, self._held = self._held[: len(self._held) - keep], self._held[len(self._held) - keep :]

@@ -8,7 +8,7 @@ import signal
 
 import pytest
 
-from swarm.answers import Piece
+from swarm.answers import Channel, Piece
 from swarm.cli import answers
 from swarm.errors import ContextFull
 from tests.helpers.chats import new_chat, reader
@@ -33,7 +33,7 @@ def test_the_line_after_an_answer_has_tokens_speed_and_time_to_first_token(
 
 
 def test_thinking_is_neither_kept_in_the_conversation_nor_piped_on(capsys: pytest.CaptureFixture[str]) -> None:
-    chat = new_chat(FakeModel([[Piece("hm", thinking=True), Piece("\n\nyes")]]))
+    chat = new_chat(FakeModel([[Piece("hm", Channel.THINKING), Piece("\n\nyes")]]))
     chat.loop(reader("q"))
     assert capsys.readouterr().out == "yes\n"
     assert chat.conversation.turns[0].answer == "\n\nyes"
@@ -48,14 +48,14 @@ def test_thinking_is_dim_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NO_COLOR", raising=False)
     monkeypatch.setenv("TERM", "xterm")
     out = Terminal()
-    answers.show_answer(FakeAnswer([Piece("hm", thinking=True), Piece("yes")]), out, stoppable=False)
+    answers.show_answer(FakeAnswer([Piece("hm", Channel.THINKING), Piece("yes")]), out, stoppable=False)
     assert out.getvalue() == "\x1b[2mhm\n\n\x1b[0myes\n"
 
 
 def test_no_color_is_obeyed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NO_COLOR", "1")
     out = Terminal()
-    answers.show_answer(FakeAnswer([Piece("hm", thinking=True), Piece("yes")]), out, stoppable=False)
+    answers.show_answer(FakeAnswer([Piece("hm", Channel.THINKING), Piece("yes")]), out, stoppable=False)
     assert out.getvalue() == "hm\n\nyes\n"
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from swarm.answers import Piece
+from swarm.answers import Channel, Piece
 from tests.helpers.local_models import TOKENIZER, chatting, model_saying, saying
 
 
@@ -39,7 +39,7 @@ def test_the_text_while_iterating_is_what_has_come_so_far() -> None:
 
 def test_thinking_is_told_from_the_answer_when_the_prompt_opens_it() -> None:
     answer = chatting("hm\n</think>\n\nHello")
-    assert Piece("h", thinking=True) in list(answer)
+    assert Piece("h", Channel.THINKING) in list(answer)
     assert (answer.thinking_text, answer.text) == ("hm\n", "Hello")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from swarm.answers import Piece
+from swarm.answers import Channel, Piece
 from swarm.errors import ContextFull, TextError
 from swarm.text.model_text import ModelText, Prompt, check_fits, common_prefix
 from swarm.text.template import ChatTemplate, built_in
@@ -36,7 +36,7 @@ def test_only_a_chat_is_read_for_thinking() -> None:
     text = text_of("intellect-3")
     ids = TOKENIZER.encode("hm</think> a", special=True)
     chat, continued = text.reader(text.chat(HI, context=100), []), text.reader(text.continuation([1], context=100), [])
-    assert next(piece for i in ids for piece in chat.push(i)) == Piece("h", thinking=True)
+    assert next(piece for i in ids for piece in chat.push(i)) == Piece("h", Channel.THINKING)
     assert not any(piece.thinking for i in ids for piece in continued.push(i))
 
 

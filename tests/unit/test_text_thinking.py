@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from swarm.answers import Piece
+from swarm.answers import Channel, Piece
 from swarm.text.thinking import StopStrings, ThinkingSplitter
 
 
@@ -47,9 +47,9 @@ def test_thinking_is_told_from_answer_at_every_cut(text: str, inside: bool, expe
 
 def test_thinking_that_is_certain_is_given_out_at_once() -> None:
     splitter = ThinkingSplitter(inside=True)
-    assert splitter.push("hm ") == [Piece("hm ", True)]
-    assert splitter.push("so</th") == [Piece("so", True)]
-    assert splitter.push("ink>x") == [Piece("x", False)]
+    assert splitter.push("hm ") == [Piece("hm ", Channel.THINKING)]
+    assert splitter.push("so</th") == [Piece("so", Channel.THINKING)]
+    assert splitter.push("ink>x") == [Piece("x")]
 
 
 @given(

@@ -1,0 +1,115 @@
+"""Fields of requests: what several dialects have in common, checked with the field's name in every refusal."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
+
+import msgspec
+
+from swarm.api.errors import BadRequest
+from swarm.engine.sampling import MAX_SEED, SamplingFields, SamplingParams
+from swarm.errors import ConfigError
+
+Json = dict[str, Any]
+Kind = TypeVar("Kind")
+MAX_STOPS = 16  # OpenAI allows four
+MAX_CHOICES = 16  # answers to one request, which come one after the other
+_EXACT = 2**53  # a float below is the whole number that it spells
+_PLACE = re.compile(r"(?P<text>.*?)(?: - at `\$\.?(?P<path>.*)`)?$", re.DOTALL)
+_MISSING = re.compile(r"Object missing required field `(.*)`")
+_KINDS = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "a text", "array": "a list"}
+
+
+def converted(body: Mapping[str, Any], kind: type[Kind]) -> Kind:
+    """The request that a JSON object is; raise BadRequest naming the field that cannot be used."""
+    try:
+        return msgspec.convert({name: _whole(value) for name, value in body.items()}, kind)
+    except msgspec.ValidationError as error:
+        raise _refusal(str(error)) from None
+
+
+def _whole(value: object) -> object:
+    """40.0 as 40: some clients know only one kind of number."""
+    if isinstance(value, float) and value.is_integer() and abs(value) < _EXACT:
+        return int(value)
+    return value
+
+
+def _refusal(text: str) -> BadRequest:
+    missing = _MISSING.match(text)
+    if missing:
+        return BadRequest(f"{missing[1]} is missing", missing[1])
+    match = _PLACE.match(text)
+    assert match is not None
+    path = match["path"] or ""
+    said = re.sub(r"`([^`]*)`", lambda kinds: _in_words(kinds[1]), match["text"])
+    param = re.split(r"[.\[]", path)[0] or None
+    return BadRequest(f"{path}: {said[:1].lower()}{said[1:]}" if path else said, param)
+
+
+def _in_words(kinds: str) -> str:
+    words = [_KINDS.get(kind, kind) for kind in kinds.split(" | ") if kind != "null"]
+    return " or ".join(words) or "nothing"
+
+
+def refuse(body: Mapping[str, Any], demands: Mapping[str, str]) -> None:
+    """Raise BadRequest for a field that demands what nobody here can do; the table says what to do instead."""
+    for name, instead in demands.items():
+        if body.get(name) not in (None, False, "", [], {}, 0):
+            raise BadRequest(f"{name} is not supported; {instead}", name)
+
+
+class SamplingRequest(msgspec.Struct, kw_only=True):
+    """How tokens are chosen, in the words of OpenAI and llama-server."""
+
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    min_p: float | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+    repetition_penalty: float | None = None
+    repeat_penalty: float | None = None
+    repeat_last_n: int | None = None
+    seed: int | None = None
+
+
+_NAMES = {"repeat_penalty": "repetition_penalty"}
+
+
+def params_of(request: SamplingRequest) -> SamplingParams:
+    """The parameters that a request asks for; raise BadRequest naming the field that is out of range."""
+    fields: SamplingFields = {}
+    for name in SamplingRequest.__struct_fields__:
+        value = getattr(request, name)
+        if value is None:
+            continue
+        fields[_NAMES.get(name, name)] = value  # type: ignore[literal-required]
+    if fields.get("top_k", 0) < 0:
+        fields["top_k"] = 0  # llama.cpp's and vLLM's -1: all
+    seed = fields.get("seed")
+    if seed is not None:
+        fields["seed"] = seed % (MAX_SEED + 1)
+    try:
+        return SamplingParams(**fields)
+    except ConfigError as error:
+        raise BadRequest(str(error), str(error).split(" ", 1)[0]) from None  # its text begins with the field
+
+
+def stops_of(stop: str | Sequence[str] | None) -> list[str]:
+    """The strings that end an answer; empty ones end none."""
+    stops = [stop] if isinstance(stop, str) else list(stop or ())
+    if len(stops) > MAX_STOPS:
+        raise BadRequest(f"stop has {len(stops)} texts; the most is {MAX_STOPS}", "stop")
+    return [text for text in stops if text]
+
+
+def length_of(name: str, value: int | None, low: int) -> int | None:
+    """The most tokens of an answer; None and -1 are as many as there is room for."""
+    if value is None or value == -1:
+        return None
+    if value < low:
+        raise BadRequest(f"{name} is {value}; it must be a whole number from {low}, or -1 for no limit", name)
+    return value

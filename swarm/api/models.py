@@ -1,0 +1,62 @@
+"""The list of models, and the names by which they are asked for: /v1/models."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+
+from swarm.node.answerable import Answerable
+from swarm.node.node import Node
+
+Json = dict[str, Any]
+TAG = ":latest"  # what Ollama's clients put behind a name
+
+
+def plain_name(name: str | None) -> str:
+    """A model's name as it is known here: without Ollama's tag, and without a provider before it."""
+    name = (name or "").removesuffix(TAG)
+    return name.rpartition("/")[2] if "/" in name and not name.startswith(("/", ".", "~")) else name
+
+
+async def listed(request: Request) -> list[Answerable]:
+    """All models that may be asked for."""
+    node: Node = request.app.state.node
+    return await node.answerable()
+
+
+async def found(request: Request, name: str) -> Answerable:
+    """The listed model that somebody means; raise ModelNotFound when there is none."""
+    node: Node = request.app.state.node
+    models, name = await listed(request), plain_name(name)
+    wanted = name.lower().removesuffix(".gguf")
+    for model in models:
+        if wanted in (model.name, model.id):
+            return model
+    meant = node.library.find(name)
+    for model in models:
+        if meant is not None and model.id == meant:
+            return model
+    raise node.library.not_found(name)
+
+
+async def models(request: Request) -> JSONResponse:
+    """GET /v1/models."""
+    return JSONResponse({"object": "list", "data": [_row(model) for model in await listed(request)]})
+
+
+async def model(request: Request) -> JSONResponse:
+    """GET /v1/models/NAME, by whatever name a chat with it would take."""
+    name = request.path_params["model"]
+    return JSONResponse({**_row(await found(request, name)), "id": name})
+
+
+def _row(model: Answerable) -> Json:
+    """A model as OpenAI lists it, with what other servers add for their clients."""
+    row: Json = {"id": model.name, "object": "model", "created": model.created_at, "owned_by": "swarm"}
+    meta: Json = {"size": model.size_bytes}
+    if model.context:
+        row |= {"max_model_len": model.context, "context_length": model.context, "context_window": model.context}
+        meta |= {"n_ctx": model.context, "n_ctx_train": model.context, "n_params": model.parameters}
+    return {**row, "capabilities": list(model.capabilities), "meta": meta, "default": model.is_default}
