@@ -1,25 +1,37 @@
 /* The attention half of a layer. */
 #include <string.h>
-#include "team.h"
+#include "attention.h"
 
-static void quantize_row(sw_step *s, sw_act *a, int token, const float *row, int first_col, int n) {
+void sw_quantize_row(sw_step *s, sw_act *a, int token, const float *row, int first_col, int n) {
   s->kernels->quantize(row, n, a->q + token * a->q_stride + first_col, a->scale + token * a->s_stride + first_col / 32,
                        a->sum + 2 * (token * a->s_stride + first_col / 32));
 }
 
-/* x += delta, where there is one; normed = rmsnorm(x); quantise it. */
+/* What a half adds besides its products. */
+static void add_biases(sw_step *s, int token, sw_residual residual, float *d) {
+  const sw_ffn *w = residual.experts;
+  const int h = s->dims->hidden;
+  if (residual.bias) s->ops->add(d, residual.bias, h);
+  for (int i = 0; w && w->down_bias && i < w->top_k; i++) {
+    const int at = token * w->top_k + i;
+    s->ops->axpy(s->ws->topk_weights[at], w->down_bias + (size_t)s->ws->topk_ids[at] * h, d, h);
+  }
+}
+
+/* x += residual_scale * delta, where there is one; normed = rmsnorm(x); quantise it. */
 void sw_add_norm(sw_step *s, const float *norm, sw_residual residual) {
   const int h = s->dims->hidden;
   sw_ws *ws = s->ws;
   SW_SHARE(s, t, s->n_tokens) {
     float *x = ws->x + (size_t)t * h, *d = ws->delta + (size_t)t * h, *n = ws->normed + (size_t)t * h;
     if (residual.has_delta) {
+      add_biases(s, t, residual, d);
       if (residual.post_norm) s->ops->rmsnorm(d, residual.post_norm, s->dims->eps, h, d);
-      s->ops->add(x, d, h);
+      s->ops->axpy(s->dims->residual_scale, d, x, h);
     }
     if (norm) {
       s->ops->rmsnorm(x, norm, s->dims->eps, h, n);
-      quantize_row(s, &ws->act_hidden, t, n, 0, h);
+      sw_quantize_row(s, &ws->act_hidden, t, n, 0, h);
     }
   }
   sw_join(s);
@@ -34,28 +46,43 @@ static void matmul_item(sw_step *s, const sw_mat *w, const sw_act *a, const sw_s
 
 enum { QUERIES, KEYS, VALUES };
 
-/* The projections from `first` on. */
-static void project_qkv(sw_step *s, const sw_attn *w, int first) {
-  const sw_mat *m[3] = {&w->q, &w->k, &w->v};
-  float *out[3] = {s->ws->q, s->ws->k, s->ws->v};
+void sw_multiply(sw_step *s, const sw_product *products, int n) {
   sw_split p[3];
-  int n = 0;
-  for (int i = first; i < 3; i++) n += (p[i] = sw_split_panels(s, s->n_tokens, m[i])).n;
-  SW_SHARE(s, i, n) {
-    int which = first, j = i;
+  int items = 0;
+  for (int i = 0; i < n; i++) items += (p[i] = sw_split_panels(s, s->n_tokens, products[i].matrix)).n;
+  SW_SHARE(s, i, items) {
+    int which = 0, j = i;
     while (j >= p[which].n) j -= p[which++].n;
-    matmul_item(s, m[which], &s->ws->act_hidden, &p[which], j, out[which], m[which]->rows);
+    const sw_product *product = &products[which];
+    matmul_item(s, product->matrix, product->x, &p[which], j, product->y, product->matrix->rows);
   }
   sw_join(s);
+}
+
+/* The projections from `first` on. */
+static void project_qkv(sw_step *s, const sw_attn *w, int first) {
+  const sw_act *x = &s->ws->act_hidden;
+  const sw_product products[3] = {{&w->q, x, s->ws->q}, {&w->k, x, s->ws->k}, {&w->v, x, s->ws->v}};
+  sw_multiply(s, products + first, 3 - first);
+}
+
+void sw_rotate(sw_step *s, float *x, int token) {
+  const sw_dims *d = s->dims;
+  s->ops->rope(x, s->ws->cos + (size_t)token * d->rope_half, s->ws->sin + (size_t)token * d->rope_half, d->rope_half,
+               d->rope_pair);
+}
+
+void sw_hadamard(sw_step *s, float *x, int n) {
+  const int keys = s->dims->head_dim, values = s->dims->value_dim;
+  const int block = sw_min(keys & -keys, values & -values);
+  for (int i = 0; i < n; i += block) s->ops->hadamard(x + i, block);
 }
 
 static void finish_head(sw_step *s, float *x, int head, int token, const float *bias, const float *norm, int rotated) {
   const sw_dims *d = s->dims;
   if (bias) s->ops->add(x, bias + head * d->head_dim, d->head_dim);
   if (norm) s->ops->rmsnorm(x, norm, d->eps, d->head_dim, x);
-  if (!rotated) return;
-  s->ops->rope(x, s->ws->cos + (size_t)token * d->rope_half, s->ws->sin + (size_t)token * d->rope_half, d->rope_half,
-               d->rope_pair);
+  if (rotated) sw_rotate(s, x, token);
 }
 
 /* Bias, norm and rotation of one token's key head and, from QUERIES on, of the query heads that read it; key and value
@@ -70,50 +97,54 @@ static void rotate_and_store(sw_step *s, const sw_attn *w, int layer, int from) 
     finish_head(s, k, h, t, w->k_bias, w->k_norm, w->rotated);
     if (w->v_bias) s->ops->add(v, w->v_bias + h * hd, hd);
     if (kv->kind == SW_KV_Q8_0) {
-      s->ops->hadamard(k, hd);
-      s->ops->hadamard(v, hd);
+      sw_hadamard(s, k, hd);
+      sw_hadamard(s, v, hd);
     }
     s->ops->kv_store(kv, h, s->ws->rows[t].position, k, v);
     for (int j = h * group; from == QUERIES && j < (h + 1) * group; j++) {
       float *q = s->ws->q + ((size_t)t * d->n_heads + j) * hd;
       finish_head(s, q, j, t, w->q_bias, w->q_norm, w->rotated);
-      for (int e = 0; e < hd; e++) q[e] *= d->q_scale;
-      if (kv->kind == SW_KV_Q8_0) s->ops->hadamard(q, hd);
+      const float scale = s->ws->temper ? d->q_scale * s->ws->temper[t] : d->q_scale;
+      for (int e = 0; e < hd; e++) q[e] *= scale;
+      if (kv->kind == SW_KV_Q8_0) sw_hadamard(s, q, hd);
     }
   }
   sw_join(s);
 }
 
-static void emit_head(sw_step *s, const sw_kv *kv, int token, int head, const float *m, const float *l,
-                      const float *acc, ptrdiff_t m_stride, ptrdiff_t acc_stride, int n_segments) {
-  const int hd = s->dims->head_dim, column = head * hd;
-  float *out = s->ws->attn_out + (size_t)token * s->dims->n_heads * hd + column;
-  s->ops->merge(m, l, acc, m_stride, acc_stride, n_segments, hd, out);
-  if (kv->kind == SW_KV_Q8_0) s->ops->hadamard(out, hd);
-  if (hd % SW_BLOCK == 0) quantize_row(s, &s->ws->act_attn_out, token, out, column, hd);
+static void emit_head(sw_step *s, const sw_attn *w, const sw_kv *kv, int token, int head, const float *m,
+                      const float *l, const float *acc, ptrdiff_t m_stride, ptrdiff_t acc_stride, int n_segments) {
+  const int width = s->dims->value_dim, column = head * width;
+  float *out = s->ws->attn_out + (size_t)token * s->dims->n_heads * width + column;
+  s->ops->merge(m, l, acc, m_stride, acc_stride, n_segments, w->sinks ? w->sinks + head : NULL, width, out);
+  if (kv->kind == SW_KV_Q8_0) sw_hadamard(s, out, width);
+  if (width % SW_BLOCK == 0) sw_quantize_row(s, &s->ws->act_attn_out, token, out, column, width);
 }
 
 /* Heads that are not whole blocks can only be quantised once their neighbours are there. */
 static void quantize_attn_out(sw_step *s) {
-  const int width = s->dims->n_heads * s->dims->head_dim;
-  SW_SHARE(s, t, s->n_tokens) quantize_row(s, &s->ws->act_attn_out, t, s->ws->attn_out + (size_t)t * width, 0, width);
+  const int width = s->dims->n_heads * s->dims->value_dim;
+  SW_SHARE(s, t, s->n_tokens)
+  sw_quantize_row(s, &s->ws->act_attn_out, t, s->ws->attn_out + (size_t)t * width, 0, width);
   sw_join(s);
 }
 
 typedef struct {
   float *q, *m, *l, *acc, *attend;
-  int32_t *limit;
+  int32_t *first, *limit;
 } tile_scratch;
 
 static tile_scratch split_scratch(sw_step *s) {
-  const int hd = s->dims->head_dim, segments = s->ws->max_segments;
+  const sw_dims *d = s->dims;
+  const int segments = s->ws->max_segments;
   tile_scratch t;
   t.q = (float *)(s->ws->scratch + (size_t)s->thread * s->ws->scratch_bytes);
-  t.attend = t.q + SW_TILE_ROWS * hd;
-  t.m = t.attend + sw_attn_scratch(hd);
+  t.attend = t.q + SW_TILE_ROWS * d->head_dim;
+  t.m = t.attend + sw_attn_scratch(d->head_dim, d->latent ? d->value_dim : 0);
   t.l = t.m + SW_TILE_ROWS * segments;
   t.acc = t.l + SW_TILE_ROWS * segments;
-  t.limit = (int32_t *)(t.acc + (size_t)SW_TILE_ROWS * segments * hd);
+  t.limit = (int32_t *)(t.acc + (size_t)SW_TILE_ROWS * segments * d->value_dim);
+  t.first = t.limit + SW_TILE_ROWS;
   return t;
 }
 
@@ -180,7 +211,7 @@ int sw_max_tiles(const sw_dims *d, int max_tokens, int max_partials, int n_threa
   return (2 * max_tokens + max_partials) * group_tiles + 4 * n_threads;
 }
 
-static void gather_rows(sw_step *s, tile_scratch *t, const sw_tile *tile, int h) {
+static void gather_rows(sw_step *s, const sw_attn *w, tile_scratch *t, const sw_tile *tile, int h) {
   const sw_dims *d = s->dims;
   const int group = d->n_heads / d->n_kv_heads;
   for (int r = 0; r < tile->rows; r++) {
@@ -188,30 +219,33 @@ static void gather_rows(sw_step *s, tile_scratch *t, const sw_tile *tile, int h)
     memcpy(t->q + r * d->head_dim, s->ws->q + ((size_t)token * d->n_heads + head) * d->head_dim,
            d->head_dim * sizeof(float));
     t->limit[r] = s->ws->rows[token].position + 1;
+    t->first[r] = w->window ? t->limit[r] - w->window : 0;
   }
 }
 
 /* One segment of a lone token's heads. */
-static void attend_partial(sw_step *s, tile_scratch *t, const sw_tile *tile, const sw_kv *kv, int h) {
+static void attend_partial(sw_step *s, const sw_attn *w, tile_scratch *t, const sw_tile *tile, const sw_kv *kv, int h) {
   const sw_dims *d = s->dims;
   const size_t at = (size_t)tile->partial * d->n_heads + h * (d->n_heads / d->n_kv_heads) + tile->first;
-  s->ops->attend(kv, h, t->q, t->limit, tile->rows, tile->begin, tile->end, s->ws->partial_m + at,
-                 s->ws->partial_l + at, s->ws->partial_acc + at * d->head_dim, t->attend);
+  s->ops->attend(kv, h, t->q, w->window ? t->first : NULL, t->limit, tile->rows, tile->begin, tile->end,
+                 s->ws->partial_m + at, s->ws->partial_l + at, s->ws->partial_acc + at * d->value_dim, t->attend);
 }
 
 /* Segment by segment, then the result of each row, of the segments that it sees. */
-static void attend_whole(sw_step *s, tile_scratch *t, const sw_tile *tile, const sw_kv *kv, int h) {
+static void attend_whole(sw_step *s, const sw_attn *w, tile_scratch *t, const sw_tile *tile, const sw_kv *kv, int h) {
   const sw_dims *d = s->dims;
-  const int hd = d->head_dim, group = d->n_heads / d->n_kv_heads, segments = segments_of(tile->end);
+  const int width = d->value_dim, group = d->n_heads / d->n_kv_heads, segments = segments_of(tile->end);
   for (int g = 0; g < segments; g++)
-    s->ops->attend(kv, h, t->q, t->limit, tile->rows, g * SW_KV_SEGMENT, sw_min(tile->end, (g + 1) * SW_KV_SEGMENT),
-                   t->m + g * SW_TILE_ROWS, t->l + g * SW_TILE_ROWS, t->acc + (size_t)g * SW_TILE_ROWS * hd, t->attend);
+    s->ops->attend(kv, h, t->q, w->window ? t->first : NULL, t->limit, tile->rows, g * SW_KV_SEGMENT,
+                   sw_min(tile->end, (g + 1) * SW_KV_SEGMENT), t->m + g * SW_TILE_ROWS, t->l + g * SW_TILE_ROWS,
+                   t->acc + (size_t)g * SW_TILE_ROWS * width, t->attend);
   for (int r = 0; r < tile->rows; r++)
-    emit_head(s, kv, tile->token + (tile->first + r) / group, h * group + (tile->first + r) % group, t->m + r, t->l + r,
-              t->acc + (size_t)r * hd, SW_TILE_ROWS, (ptrdiff_t)SW_TILE_ROWS * hd, segments_of(t->limit[r]));
+    emit_head(s, w, kv, tile->token + (tile->first + r) / group, h * group + (tile->first + r) % group, t->m + r,
+              t->l + r, t->acc + (size_t)r * width, SW_TILE_ROWS, (ptrdiff_t)SW_TILE_ROWS * width,
+              segments_of(t->limit[r]));
 }
 
-static void attend(sw_step *s, int layer) {
+void sw_attend(sw_step *s, const sw_attn *w, int layer) {
   const sw_dims *d = s->dims;
   const sw_ws *ws = s->ws;
   tile_scratch t = split_scratch(s);
@@ -221,9 +255,9 @@ static void attend(sw_step *s, int layer) {
     const int h = is_lone ? i / ws->n_tiles : i % d->n_kv_heads;
     const sw_tile *tile = &ws->tiles[is_lone ? i % ws->n_tiles : i / d->n_kv_heads];
     const sw_kv *kv = ws->rows[tile->token].kv + layer;
-    gather_rows(s, &t, tile, h);
-    if (tile->partial < 0) attend_whole(s, &t, tile, kv, h);
-    else attend_partial(s, &t, tile, kv, h);
+    gather_rows(s, w, &t, tile, h);
+    if (tile->partial < 0) attend_whole(s, w, &t, tile, kv, h);
+    else attend_partial(s, w, &t, tile, kv, h);
   }
   sw_join(s);
   if (!ws->n_partials) return;
@@ -232,23 +266,23 @@ static void attend(sw_step *s, int layer) {
     const sw_row *row = &ws->rows[lone->token];
     const size_t at = (size_t)lone->partial * d->n_heads + i % d->n_heads;
     if (lone->partial >= 0)
-      emit_head(s, row->kv + layer, lone->token, i % d->n_heads, ws->partial_m + at, ws->partial_l + at,
-                ws->partial_acc + at * d->head_dim, d->n_heads, (ptrdiff_t)d->n_heads * d->head_dim,
+      emit_head(s, w, row->kv + layer, lone->token, i % d->n_heads, ws->partial_m + at, ws->partial_l + at,
+                ws->partial_acc + at * d->value_dim, d->n_heads, (ptrdiff_t)d->n_heads * d->value_dim,
                 segments_of(row->position + 1));
   }
   sw_join(s);
 }
 
-/* delta = W_o attn_out */
-static void project_out(sw_step *s, const sw_attn *w) {
+/* delta = W_o of what heads give */
+static void project_out(sw_step *s, const sw_attn *w, const sw_act *x) {
   const sw_split p = sw_split_panels(s, s->n_tokens, &w->o);
-  SW_SHARE(s, i, p.n) matmul_item(s, &w->o, &s->ws->act_attn_out, &p, i, s->ws->delta, s->dims->hidden);
+  SW_SHARE(s, i, p.n) matmul_item(s, &w->o, x, &p, i, s->ws->delta, s->dims->hidden);
   sw_join(s);
 }
 
 size_t sw_scratch_bytes(const sw_dims *d, int max_cols, int max_segments) {
-  const size_t attend = SW_TILE_ROWS * d->head_dim + sw_attn_scratch(d->head_dim) +
-                        (size_t)SW_TILE_ROWS * max_segments * (d->head_dim + 2) + SW_TILE_ROWS;
+  const size_t attend = SW_TILE_ROWS * d->head_dim + sw_attn_scratch(d->head_dim, d->latent ? d->value_dim : 0) +
+                        (size_t)SW_TILE_ROWS * max_segments * (d->value_dim + 2) + 2 * SW_TILE_ROWS;
   const size_t cols = (max_cols + 63) / 64 * 64;
   const size_t ffn = 3 * SW_FFN_TOKENS * SW_FFN_COLS + SW_FFN_TOKENS * cols +
                      SW_FFN_TOKENS * (cols / 4 + cols / 32 + cols / 32 + 64);
@@ -261,15 +295,24 @@ size_t sw_scratch_bytes(const sw_dims *d, int max_cols, int max_segments) {
 
 void sw_attention(sw_step *s, const sw_attn *w, int layer, sw_residual residual) {
   sw_add_norm(s, w->norm, residual);
+  if (s->dims->latent) {
+    sw_latent_attention(s, w, layer);
+    project_out(s, w, &s->ws->act_head_out);
+    return;
+  }
   project_qkv(s, w, QUERIES);
   rotate_and_store(s, w, layer, QUERIES);
-  attend(s, layer);
+  sw_attend(s, w, layer);
   if (s->dims->head_dim % SW_BLOCK) quantize_attn_out(s);
-  project_out(s, w);
+  project_out(s, w, &s->ws->act_attn_out);
 }
 
 void sw_keys(sw_step *s, const sw_attn *w, int layer, sw_residual residual) {
   sw_add_norm(s, w->norm, residual);
+  if (s->dims->latent) {
+    sw_latent_keys(s, w, layer);
+    return;
+  }
   project_qkv(s, w, KEYS);
   rotate_and_store(s, w, layer, KEYS);
 }

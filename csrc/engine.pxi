@@ -20,11 +20,15 @@ cdef extern from "layer.h" nogil:
         float *k
         float *v
         float *attn_out
+        float *q_low
+        float *q_wide
+        float *head_out
         float *ffn_mid
         float *router
         const float *cos
         const float *sin
-        sw_act act_hidden, act_attn_out, act_ffn_mid
+        const float *temper
+        sw_act act_hidden, act_attn_out, act_ffn_mid, act_q_low, act_nope, act_head_out
         sw_row *rows
         sw_tile *tiles
         sw_lone *lone
@@ -44,6 +48,8 @@ cdef extern from "layer.h" nogil:
     ctypedef struct sw_residual:
         int has_delta
         const float *post_norm
+        const float *bias
+        const sw_ffn *experts
     ctypedef struct sw_step:
         const sw_kernels *kernels
         const sw_ops *ops
@@ -77,7 +83,7 @@ cdef class Workspace:
 
     def __init__(self, Dims dims not None, int max_tokens, int segments, int threads, bint keep_float):
         cdef size_t n = max_tokens, h = dims.d.hidden, hd = dims.d.head_dim, k = dims.top_k, n_experts = dims.n_experts
-        cdef size_t qw = dims.d.n_heads * hd, kw = dims.d.n_kv_heads * hd
+        cdef size_t qw = dims.d.n_heads * hd, kw = dims.d.n_kv_heads * hd, vw = dims.d.n_heads * dims.d.value_dim
         cdef size_t width = (dims.ffn + 63) // 64 * 64, expert = (dims.expert_ffn + 63) // 64 * 64
         cdef size_t ffn_mid = max(n * width, n * (k + 1) * expert)
         self.buffers = {}
@@ -89,26 +95,40 @@ cdef class Workspace:
         w.q = <float *>self._buffer("q", n * qw * 4)
         w.k = <float *>self._buffer("k", n * kw * 4)
         w.v = <float *>self._buffer("v", n * kw * 4)
-        w.attn_out = <float *>self._buffer("attn_out", n * qw * 4)
+        w.attn_out = <float *>self._buffer("attn_out", n * vw * 4)
         w.ffn_mid = <float *>self._buffer("ffn_mid", ffn_mid * 4 if keep_float else 64)
         w.router = <float *>self._buffer("router", n * n_experts * 4 + 64)
         w.act_hidden = self._act("hidden", w.normed, n, h)
-        w.act_attn_out = self._act("attn_out", w.attn_out, n, qw)
+        w.act_attn_out = self._act("attn_out", w.attn_out, n, vw)
         w.act_ffn_mid = self._act("ffn_mid", w.ffn_mid, 1, ffn_mid)
         w.rows = <sw_row *>self._buffer("rows", n * sizeof(sw_row))
         w.tiles = <sw_tile *>self._buffer("tiles", sw_max_tiles(&dims.d, n, w.max_partials, threads) * sizeof(sw_tile))
         w.lone = <sw_lone *>self._buffer("lone", n * sizeof(sw_lone))
         w.partial_m = <float *>self._buffer("partial_m", dims.d.n_heads * w.max_partials * 4)
         w.partial_l = <float *>self._buffer("partial_l", dims.d.n_heads * w.max_partials * 4)
-        w.partial_acc = <float *>self._buffer("partial_acc", qw * w.max_partials * 4)
+        w.partial_acc = <float *>self._buffer("partial_acc", vw * w.max_partials * 4)
         w.topk_ids = <int32_t *>self._buffer("topk_ids", n * k * 4 + 64)
         w.topk_weights = <float *>self._buffer("topk_weights", n * k * 4 + 64)
         w.active = <int32_t *>self._buffer("active", n_experts * 4 + 64)
         w.start = <int32_t *>self._buffer("start", n_experts * 4 + 64)
         w.pair_token = <int32_t *>self._buffer("pair_token", n * k * 4 + 64)
         w.pair_weight = <float *>self._buffer("pair_weight", n * k * 4 + 64)
+        if dims.d.latent:
+            self._latent(dims, n)
         w.scratch_bytes = sw_scratch_bytes(&dims.d, h, segments)
         w.scratch = <uint8_t *>self._buffer("scratch", w.scratch_bytes * threads)
+
+    cdef _latent(self, Dims dims, size_t n):
+        cdef size_t heads = dims.d.n_heads, nope = dims.d.nope, wide = heads * (nope + 2 * dims.d.rope_half)
+        cdef size_t rank = dims.q_rank, out = heads * dims.head_out
+        w = &self.ws
+        w.q_low = <float *>self._buffer("q_low", n * rank * 4)
+        w.q_wide = <float *>self._buffer("q_wide", n * wide * 4)
+        w.head_out = <float *>self._buffer("head_out", n * out * 4)
+        w.act_q_low = self._act("q_low", w.q_low, n, rank)
+        w.act_nope = self._act("nope", w.q_wide, n, heads * ((nope + 63) // 64 * 64))
+        w.act_nope.f_stride = wide
+        w.act_head_out = self._act("head_out", w.head_out, n, out)
 
     cdef void *_buffer(self, str name, size_t n_bytes) except NULL:
         """A buffer that starts on a cache line and is not read past its end by any kernel."""
@@ -125,6 +145,18 @@ cdef class Workspace:
         a.scale = <float *>self._buffer(name + ".scale", rows * a.s_stride * 4)
         a.sum = <int16_t *>self._buffer(name + ".sum", rows * a.s_stride * 4)
         return a
+
+
+cdef sw_residual no_delta() noexcept nogil:
+    return sw_residual(0, NULL, NULL, NULL)
+
+
+cdef sw_residual after_attention(const sw_attn *w) noexcept nogil:
+    return sw_residual(1, w.post_norm, w.out_bias, NULL)
+
+
+cdef sw_residual after_ffn(const sw_ffn *w) noexcept nogil:
+    return sw_residual(1, w.post_norm, NULL, w)
 
 
 cdef enum Next:
@@ -164,7 +196,7 @@ cdef class Engine:
     cdef sw_residual residual
     cdef Next next
     cdef int n_tokens, n_layers, layer
-    cdef tuple runs, rope
+    cdef tuple runs, tables
     cdef readonly int threads, max_tokens
     cdef readonly str isa
 
@@ -188,10 +220,11 @@ cdef class Engine:
     def __dealloc__(self):
         free(self.team_memory)
 
-    def begin(self, runs, cos, sin):
+    def begin(self, runs, cos, sin, temper=None):
         """A new step over (KvCache, n_tokens) of `runs`: each goes to the next positions of its cache.
 
-        cos and sin are those of all tokens, float32 (tokens, rope_dims / 2).
+        cos and sin are those of all tokens, float32 (tokens, rope_dims / 2); temper, float32 (tokens,), is what their
+        queries are multiplied with.
         """
         cdef KvCache kv
         cdef int n, i, total = 0, n_layers = -1
@@ -209,7 +242,7 @@ cdef class Engine:
             for i in range(n):
                 self.ws.rows[total + i] = sw_row(kv.layers, kv.filled + i)
             total += n
-        self._place(total, cos, sin)
+        self._place(total, cos, sin, temper)
         self.runs, self.n_layers, self.layer, self.next = runs, n_layers, 0, INPUT
 
     def abandon(self):
@@ -219,17 +252,21 @@ cdef class Engine:
     cdef _check_kv(self, KvCache kv, int n_tokens, int n_layers):
         cdef const sw_kv *k = kv.layers
         cdef const sw_dims *d = &self.dims.d
-        if kv.n_layers != n_layers or (n_layers and (k.n_kv_heads != d.n_kv_heads or k.head_dim != d.head_dim)):
+        if kv.n_layers != n_layers or (n_layers and (k.n_kv_heads != d.n_kv_heads or k.head_dim != d.head_dim or k.value_dim != d.value_dim)):
             raise ValueError("a KV cache of other layers")
         if kv.filled + n_tokens > min(kv.capacity, self.ws.max_segments * SW_KV_SEGMENT):
             raise ValueError(f"positions {kv.filled}..{kv.filled + n_tokens} do not fit the KV cache")
 
-    cdef _place(self, int n_tokens, const float[:, ::1] cos, const float[:, ::1] sin):
+    cdef _place(self, int n_tokens, const float[:, ::1] cos, const float[:, ::1] sin, const float[::1] temper):
         cdef int half = self.dims.d.rope_half
         if cos.shape[0] != n_tokens or sin.shape[0] != n_tokens or cos.shape[1] != half or sin.shape[1] != half:
             raise ValueError("cos and sin must be (tokens, rope_dims / 2)")
-        self.ws.cos, self.ws.sin = &cos[0, 0], &sin[0, 0]
-        self.rope = cos, sin  # kept alive
+        if temper is not None and temper.shape[0] != n_tokens:
+            raise ValueError("temper must be (tokens,)")
+        self.ws.cos, self.ws.sin, self.ws.temper = &cos[0, 0], &sin[0, 0], NULL
+        if temper is not None:
+            self.ws.temper = &temper[0]
+        self.tables = cos, sin, temper  # kept alive
         self.n_tokens = n_tokens
         cdef sw_step s = self._step()
         sw_plan_attention(&s)
@@ -249,7 +286,7 @@ cdef class Engine:
         cdef sw_step s = self._step()
         with nogil, parallel(num_threads=self.threads):
             run_embed(s, threadid(), &table.m, &ids[0])
-        self.residual, self.next = sw_residual(0, NULL), ATTENTION
+        self.residual, self.next = no_delta(), ATTENTION
 
     cdef _check_ids(self, Mat table, const int32_t[::1] ids):
         cdef int i, h = self.dims.d.hidden
@@ -266,7 +303,7 @@ cdef class Engine:
             expected = (self.n_tokens, self.dims.d.hidden)
             raise ValueError(f"a hidden state of {(x.shape[0], x.shape[1])}, expected {expected}")
         np.asarray(<float[:x.shape[0], :x.shape[1]]>self.ws.x)[...] = x
-        self.residual, self.next = sw_residual(0, NULL), ATTENTION
+        self.residual, self.next = no_delta(), ATTENTION
 
     def attention(self, Attention layer not None):
         """The attention half of the next layer."""
@@ -275,7 +312,7 @@ cdef class Engine:
         cdef sw_step s = self._step()
         with nogil, parallel(num_threads=self.threads):
             run_attention(s, threadid(), &layer.w, self.layer, self.residual)
-        self.residual, self.next = sw_residual(1, layer.w.post_norm), FFN
+        self.residual, self.next = after_attention(&layer.w), FFN
 
     def ffn(self, Ffn layer not None):
         """The feed-forward half of the layer whose attention ran; ExpertAbsent when an expert that it needs is."""
@@ -286,7 +323,7 @@ cdef class Engine:
             run_ffn(s, threadid(), &layer.w, self.residual)
         if self.ws.absent != NULL:
             self._raise_absent(layer)
-        self.residual, self.next = sw_residual(1, layer.w.post_norm), ATTENTION
+        self.residual, self.next = after_ffn(&layer.w), ATTENTION
         self.layer += 1
 
     def keys(self, Attention layer not None, wanted):
@@ -302,15 +339,15 @@ cdef class Engine:
         cdef sw_step s = self._step()
         with nogil, parallel(num_threads=self.threads):
             run_keys(s, threadid(), &layer.w, self.layer, self.residual)
-        self.residual = sw_residual(0, NULL)
+        self.residual = no_delta()
         if not n:
             self._commit()
             return
         for i, row in enumerate(wanted):
             self.ws.rows[i] = self.ws.rows[row]
             memmove(self.ws.x + <size_t>i * h, self.ws.x + <size_t>row * h, h * sizeof(float))
-        cos, sin = (np.asarray(table)[list(wanted)] for table in self.rope)
-        self._place(n, cos, sin)
+        cos, sin, temper = (None if table is None else np.asarray(table)[list(wanted)] for table in self.tables)
+        self._place(n, cos, sin, temper)
 
     def delta(self):
         """A view of the last half's output (tokens, hidden), not yet added to x: what devices add up between halves."""
@@ -343,7 +380,7 @@ cdef class Engine:
         if table is not None:
             self._check_ids(table, ids)
             r.table, r.ids = &table.m, &ids[0]
-            self.residual = sw_residual(0, NULL)
+            self.residual = no_delta()
         if lm_head is not None:
             self._check_lm_head(lm_head)
             out = np.empty((self.n_tokens, lm_head.m.rows), np.float32)
@@ -357,7 +394,7 @@ cdef class Engine:
             self._commit()
             return np.asarray(out)
         if stack.n:
-            self.residual = sw_residual(1, stack.ffn[stack.n - 1].post_norm)
+            self.residual = after_ffn(stack.ffn[stack.n - 1])
         self.layer, self.next = stack.n, ATTENTION
 
     cdef _check_lm_head(self, Mat table):
@@ -456,11 +493,11 @@ cdef void run_step(sw_step s, int thread, const run *r, sw_residual residual) no
         sw_embed(&s, r.table, r.ids)
     for i in range(r.n):
         sw_attention(&s, r.attn[i], i, residual)
-        residual = sw_residual(1, r.attn[i].post_norm)
+        residual = after_attention(r.attn[i])
         sw_ffn_route(&s, r.ffn[i], residual)
         if s.ws.absent != NULL:      # once set it stays, so a thread that was put aside ends as well, only earlier
             return
         sw_ffn_experts(&s, r.ffn[i])
-        residual = sw_residual(1, r.ffn[i].post_norm)
+        residual = after_ffn(r.ffn[i])
     if r.lm_head != NULL:
         sw_lm_head(&s, r.norm, r.lm_head, residual, r.logits)

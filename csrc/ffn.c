@@ -42,9 +42,20 @@ static void gather(const sw_act *a, sw_act *to, const int32_t *token, int n, int
   }
 }
 
+/* Columns [first, first + n) of what lies between the two halves of an expert, or of the dense or shared one (-1). */
+static void activate(sw_step *s, const sw_ffn *w, int expert, float *gate, float *up, int first, int n, float *out) {
+  if (expert >= 0 && w->gate_bias) {
+    const size_t at = (size_t)expert * w->expert_gate.rows + first;
+    s->ops->add(gate, w->gate_bias + at, n);
+    s->ops->add(up, w->up_bias + at, n);
+  }
+  if (expert >= 0 && w->limit > 0.0f) s->ops->swiglu(gate, up, w->alpha, w->limit, n, out);
+  else s->ops->silu_mul(gate, up, n, out);
+}
+
 /* Span c of SW_FFN_COLS columns: silu(gate x) * (up x) for rows [t0, t1) of a, quantised into rows of `ffn_mid`. */
-static void gate_up(sw_step *s, const ffn_scratch *f, const sw_mat *gate, const sw_mat *up, const sw_act *a, int t0,
-                    int t1, int c, sw_act *ffn_mid, int row) {
+static void gate_up(sw_step *s, const ffn_scratch *f, const sw_ffn *w, int expert, const sw_mat *gate, const sw_mat *up,
+                    const sw_act *a, int t0, int t1, int c, sw_act *ffn_mid, int row) {
   const int first = c * SW_FFN_COLS, n = sw_min(SW_FFN_COLS, gate->rows - first), p0 = first / SW_PANEL;
   const int p1 = p0 + (n + SW_PANEL - 1) / SW_PANEL;
   const ptrdiff_t shift = (ptrdiff_t)t0 * SW_FFN_COLS +
@@ -53,7 +64,7 @@ static void gate_up(sw_step *s, const ffn_scratch *f, const sw_mat *gate, const 
   s->kernels->matmul[up->type](up, a, t0, t1, p0, p1, f->up - shift, SW_FFN_COLS);
   for (int t = t0; t < t1; t++, row++) {
     float *out = f->out + (t - t0) * SW_FFN_COLS;
-    s->ops->silu_mul(f->gate + (t - t0) * SW_FFN_COLS, f->up + (t - t0) * SW_FFN_COLS, n, out);
+    activate(s, w, expert, f->gate + (t - t0) * SW_FFN_COLS, f->up + (t - t0) * SW_FFN_COLS, first, n, out);
     if (ffn_mid->f) memcpy((float *)ffn_mid->f + row * ffn_mid->f_stride + first, out, n * sizeof(float));
     s->kernels->quantize(out, n, ffn_mid->q + row * ffn_mid->q_stride + first,
                          ffn_mid->scale + row * ffn_mid->s_stride + first / 32,
@@ -63,7 +74,8 @@ static void gate_up(sw_step *s, const ffn_scratch *f, const sw_mat *gate, const 
 
 static void gate_up_dense(sw_step *s, const ffn_scratch *f, const sw_ffn *w, int c, sw_act *ffn_mid, int row) {
   for (int t = 0; t < s->n_tokens; t += SW_FFN_TOKENS)
-    gate_up(s, f, &w->gate, &w->up, &s->ws->act_hidden, t, sw_min(t + SW_FFN_TOKENS, s->n_tokens), c, ffn_mid, row + t);
+    gate_up(s, f, w, -1, &w->gate, &w->up, &s->ws->act_hidden, t, sw_min(t + SW_FFN_TOKENS, s->n_tokens), c, ffn_mid,
+            row + t);
 }
 
 static void gate_up_expert(sw_step *s, ffn_scratch *f, const sw_ffn *w, int a, int c, sw_act *ffn_mid) {
@@ -74,11 +86,11 @@ static void gate_up_expert(sw_step *s, ffn_scratch *f, const sw_ffn *w, int a, i
   for (int p = ws->start[a]; p < ws->start[a + 1]; p += SW_FFN_TOKENS) {
     const int n = sw_min(SW_FFN_TOKENS, ws->start[a + 1] - p), t = ws->pair_token[p];
     if (n == 1) {
-      gate_up(s, f, &gate, &up, &ws->act_hidden, t, t + 1, c, ffn_mid, p);
+      gate_up(s, f, w, ws->active[a], &gate, &up, &ws->act_hidden, t, t + 1, c, ffn_mid, p);
       continue;
     }
     gather(&ws->act_hidden, &f->rows, ws->pair_token + p, n, is_float(gate.type) || is_float(up.type));
-    gate_up(s, f, &gate, &up, &f->rows, 0, n, c, ffn_mid, p);
+    gate_up(s, f, w, ws->active[a], &gate, &up, &f->rows, 0, n, c, ffn_mid, p);
   }
 }
 
@@ -215,6 +227,12 @@ void sw_lm_head(sw_step *s, const float *norm, const sw_mat *table, sw_residual 
 }
 
 void sw_embed(sw_step *s, const sw_mat *embed, const int32_t *ids) {
-  SW_SHARE(s, t, s->n_tokens) sw_dequant_row(embed, ids[t], s->ws->x + (size_t)t * s->dims->hidden);
+  const int h = s->dims->hidden;
+  const float scale = s->dims->embed_scale;
+  SW_SHARE(s, t, s->n_tokens) {
+    float *x = s->ws->x + (size_t)t * h;
+    sw_dequant_row(embed, ids[t], x);
+    for (int e = 0; scale != 1.0f && e < h; e++) x[e] *= scale;
+  }
   sw_join(s);
 }

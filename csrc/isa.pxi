@@ -33,6 +33,7 @@ cdef extern from "ops.h" nogil:
     ctypedef struct sw_ops:
         void (*rmsnorm)(const float *, const float *, float, int, float *) noexcept nogil
         void (*silu_mul)(const float *, const float *, int, float *) noexcept nogil
+        void (*swiglu)(const float *, const float *, float, float, int, float *) noexcept nogil
         void (*softmax)(float *, int) noexcept nogil
         void (*sigmoid)(float *, int) noexcept nogil
         void (*hadamard)(float *, int) noexcept nogil
@@ -130,6 +131,9 @@ def op(str name, str isa, *args):
     elif name == "silu_mul":
         b = np.array(args[1], np.float32)
         ops.silu_mul(&a[0], &b[0], n, &a[0])
+    elif name == "swiglu":
+        b = np.array(args[1], np.float32)
+        ops.swiglu(&a[0], &b[0], args[2], args[3], n, &a[0])
     elif name == "rope":
         b, c = np.array(args[1], np.float32), np.array(args[2], np.float32)
         ops.rope(&a[0], &b[0], &c[0], <int>b.shape[0], args[3])

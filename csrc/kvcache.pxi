@@ -6,17 +6,20 @@ cdef extern from "ops.h" nogil:
         uint8_t *v
         uint16_t *k_scale
         uint16_t *v_scale
-        int32_t kind, capacity, n_kv_heads, head_dim
+        int32_t kind, capacity, n_kv_heads, head_dim, value_dim
 
 
 KV_BYTES = {"f16": 2, "q8_0": 1, "f32": 4}
 
 
 cdef class KvCache:
-    """Keys and values of some layers for up to `capacity` positions. `length` positions are filled."""
+    """Keys and values of some layers for up to `capacity` positions. `length` positions are filled.
+
+    Of latent attention only keys are kept: a value is a part of its key.
+    """
 
     cdef sw_kv *layers
-    cdef int n_layers
+    cdef int n_layers, kinds_kept, value_dim
     cdef list owners
     cdef readonly int capacity
     cdef readonly str kind
@@ -24,6 +27,7 @@ cdef class KvCache:
 
     def __init__(self, Dims dims not None, int n_layers, int capacity, str kind="f16"):
         cdef int heads = dims.d.n_kv_heads, hd = dims.d.head_dim, i
+        self.kinds_kept, self.value_dim = 1 if dims.d.latent else 2, dims.d.value_dim
         if kind == "q8_0" and hd % 32:
             raise ValueError(f"a q8_0 KV cache needs heads of whole blocks of 32, not {hd}; use f16")
         self.kind = kind
@@ -43,7 +47,7 @@ cdef class KvCache:
         only.
         """
         cdef size_t n = <size_t>heads * capacity * hd, item = KV_BYTES[self.kind]
-        cdef size_t n_bytes = 2 * n * item + (n // 16 * 2 if item == 1 else 0)
+        cdef size_t n_bytes = self.kinds_kept * (n * item + (n // 32 * 2 if item == 1 else 0))
         try:
             memory = mmap.mmap(-1, n_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         except OSError as error:
@@ -53,10 +57,13 @@ cdef class KvCache:
                 memory.madvise(mmap.MADV_NOHUGEPAGE)
         cdef uint8_t[::1] b = memory
         self.owners[i] = b
-        self.layers[i] = sw_kv(&b[0], &b[n * item], NULL, NULL, {1: 1, 2: 0, 4: 2}[item], capacity, heads, hd)
+        kv = &self.layers[i]
+        kv[0] = sw_kv(&b[0], NULL, NULL, NULL, {1: 1, 2: 0, 4: 2}[item], capacity, heads, hd, self.value_dim)
         if item == 1:
-            self.layers[i].k_scale = <uint16_t *>&b[2 * n]
-            self.layers[i].v_scale = self.layers[i].k_scale + n // 32
+            kv.k_scale = <uint16_t *>&b[self.kinds_kept * n]
+        if self.kinds_kept == 2:
+            kv.v = &b[n * item]
+            kv.v_scale = kv.k_scale + n // 32 if item == 1 else NULL
         return np.asarray(b)
 
     def resize(self, int capacity):
@@ -74,7 +81,8 @@ cdef class KvCache:
     cdef list _rows(self, data, int heads, int hd, int capacity):
         """Views (heads, panels of 16 positions, bytes) of keys, values and, where there are any, their scales."""
         cdef size_t n = <size_t>heads * (capacity // 16)
-        widths = [16 * hd * KV_BYTES[self.kind]] * 2 + ([hd] * 2 if self.kind == "q8_0" else [])
+        widths = [16 * hd * KV_BYTES[self.kind]] * self.kinds_kept
+        widths += [hd] * self.kinds_kept if self.kind == "q8_0" else []
         ends = np.cumsum([n * width for width in widths])
         return [data[end - n * w:end].reshape(heads, capacity // 16, w) for end, w in zip(ends, widths)]
 

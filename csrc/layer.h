@@ -35,15 +35,25 @@ typedef struct {
 
 typedef struct {
   int hidden, n_heads, n_kv_heads, head_dim, rope_half, rope_pair;
+  int value_dim;    /* columns of a value; of a key head_dim */
+  int latent, nope; /* latent attention (see latent.c), and the columns of its queries that know no position */
   float eps, q_scale;
+  float embed_scale, residual_scale; /* of embeddings, and of what a half adds to the residual stream */
 } sw_dims;
 
 typedef struct {
   const float *norm, *post_norm; /* post_norm NULL but in sandwich families */
   sw_mat q, k, v, o;
+  /* Of latent attention. The query may come from two matrices, q_a (rows 0: not so) and q, with q_norm between; k_norm
+   * is of the latent. Of each head k_b (value_dim, nope) and v_b (columns of what it gives, value_dim). */
+  sw_mat q_a, k_b, v_b;
+  const uint8_t **k_b_data, **v_b_data;  /* (n_heads,) */
   const float *q_bias, *k_bias, *v_bias; /* each may be NULL */
   const float *q_norm, *k_norm;          /* (head_dim,) or NULL */
+  const float *out_bias;                 /* (hidden,) or NULL; added to the sum over devices, by each of them */
+  const float *sinks;                    /* (n_heads,) scores of a position without a value, or NULL */
   int rotated;                           /* 0: a layer that does not know positions */
+  int window;                            /* positions that a token sees, itself included; 0: all before it */
 } sw_attn;
 
 typedef struct {
@@ -54,6 +64,10 @@ typedef struct {
   float scale;
   sw_mat router;                                     /* (n_experts, hidden) */
   const float *router_bias;                          /* (n_experts,) added to the choice only, or NULL */
+  const float *logit_bias;                           /* (n_experts,) added to what the router gives, or NULL */
+  const float *gate_bias, *up_bias;                  /* (n_experts, expert width) or NULL */
+  const float *down_bias;                            /* (n_experts, hidden) or NULL; added as out_bias is */
+  float alpha, limit;                                /* of experts' swiglu; limit 0: silu(gate) * up instead */
   sw_mat expert_gate, expert_up, expert_down;        /* shapes of one expert; data comes from the tables */
   const uint8_t **gate_data, **up_data, **down_data; /* (n_experts,) each; NULL where an expert is absent */
 } sw_ffn;
@@ -82,16 +96,20 @@ typedef struct {
   int max_tokens, max_segments, max_partials;
   float *x, *delta, *normed; /* (tokens, hidden) */
   float *q, *k, *v;          /* (tokens, heads * head_dim), (tokens, kv_heads * head_dim) twice */
-  float *attn_out;           /* (tokens, heads * head_dim) attention output */
+  float *attn_out;           /* (tokens, heads * value_dim) attention output */
+  float *q_low, *q_wide;     /* of latent attention: (tokens, rows of q_a), and the query as it comes from its matrix */
+  float *head_out;           /* (tokens, heads * rows of v_b) */
   float *ffn_mid;            /* (pairs, widest ffn), kept for float weights */
   float *router;             /* (tokens, n_experts) */
   const float *cos, *sin;    /* (tokens, rope_half) of this step */
+  const float *temper;       /* (tokens,) what queries are multiplied with besides q_scale, or NULL */
   sw_act act_hidden, act_attn_out, act_ffn_mid;
-  sw_row *rows;   /* (tokens,) */
-  sw_tile *tiles; /* how attention is cut, the same in all layers */
+  sw_act act_q_low, act_nope, act_head_out; /* of latent attention */
+  sw_row *rows;                             /* (tokens,) */
+  sw_tile *tiles;                           /* how attention is cut, the same in all layers */
   sw_lone *lone;
   int n_tiles, n_lone, n_partials;
-  float *partial_m, *partial_l, *partial_acc; /* (max_partials, heads): maximum, sum; times head_dim */
+  float *partial_m, *partial_l, *partial_acc; /* (max_partials, heads): maximum, sum; times value_dim */
   int32_t *topk_ids;                          /* (tokens, top_k) chosen experts, ascending */
   float *topk_weights;
   int32_t *active, *start, *pair_token; /* experts in use; their first pair; the token of each pair */
@@ -103,10 +121,12 @@ typedef struct {
 } sw_ws;
 
 /* The residual stream is x and what the half before left in delta: nothing, or what the next one adds to x first
- * (through the post-norm of that half, when it has one). Between halves, devices that share a layer add up deltas. */
+ * (with the biases of that half, and through its post-norm, when it has such). Between halves, devices that share a
+ * layer add up deltas; biases come after that sum, so that they count once. */
 typedef struct {
   int has_delta;
-  const float *post_norm;
+  const float *post_norm, *bias;
+  const sw_ffn *experts; /* whose down_bias, if any, counts for the experts of this step; or NULL */
 } sw_residual;
 
 /* What one thread knows of a step; each has its own copy. */

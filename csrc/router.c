@@ -52,6 +52,7 @@ static void sort_by_id(int32_t *id, float *weight, int n) {
 void sw_choose_experts(const sw_ffn *w, const sw_ops *ops, float *logits, int32_t *id, float *weight) {
   const int n = w->n_experts, k = w->top_k;
   float choice[MAX_EXPERTS];
+  if (w->logit_bias) ops->add(logits, w->logit_bias, n);
   if (w->sigmoid) ops->sigmoid(logits, n);
   else ops->softmax(logits, n);
   for (int i = 0; i < n; i++) choice[i] = w->router_bias ? logits[i] + w->router_bias[i] : logits[i];

@@ -2,18 +2,22 @@
 
 cdef extern from "layer.h" nogil:
     ctypedef struct sw_dims:
-        int hidden, n_heads, n_kv_heads, head_dim, rope_half, rope_pair
-        float eps, q_scale
+        int hidden, n_heads, n_kv_heads, head_dim, rope_half, rope_pair, value_dim, latent, nope
+        float eps, q_scale, embed_scale, residual_scale
     ctypedef struct sw_attn:
         const float *norm
         const float *post_norm
-        sw_mat q, k, v, o
+        sw_mat q, k, v, o, q_a, k_b, v_b
+        const uint8_t **k_b_data
+        const uint8_t **v_b_data
         const float *q_bias
         const float *k_bias
         const float *v_bias
         const float *q_norm
         const float *k_norm
-        int rotated
+        const float *out_bias
+        const float *sinks
+        int rotated, window
     ctypedef struct sw_ffn:
         int layer
         const float *norm
@@ -23,6 +27,11 @@ cdef extern from "layer.h" nogil:
         float scale
         sw_mat router
         const float *router_bias
+        const float *logit_bias
+        const float *gate_bias
+        const float *up_bias
+        const float *down_bias
+        float alpha, limit
         sw_mat expert_gate, expert_up, expert_down
         const uint8_t **gate_data
         const uint8_t **up_data
@@ -33,14 +42,24 @@ cdef class Dims:
     """The shape of a model's layers. Of what differs among them (the widths of feed-forwards, experts) the largest."""
 
     cdef sw_dims d
-    cdef readonly int ffn, n_experts, top_k, expert_ffn
+    cdef readonly int ffn, n_experts, top_k, expert_ffn, q_rank, head_out
 
     def __init__(self, *, int hidden, int n_heads, int n_kv_heads, int head_dim, int rope_dims, bint rope_pair,
-                 float eps, float q_scale, int ffn, int n_experts=0, int top_k=0, int expert_ffn=0):
+                 float eps, float q_scale, int ffn, int n_experts=0, int top_k=0, int expert_ffn=0,
+                 float embed_scale=1.0, float residual_scale=1.0, int value_dim=0, int nope=0, int q_rank=0,
+                 int head_out=0):
+        """Of latent attention (nope > 0): q_rank columns between the matrices of the query (0: it has one), and
+        head_out of what a head gives."""
+        value_dim = value_dim or head_dim
         if head_dim % 16 or head_dim < 16 or n_heads % n_kv_heads or rope_dims % 2 or rope_dims > head_dim:
             raise ValueError(f"head_dim {head_dim} must be a multiple of 16, heads {n_heads} of {n_kv_heads}, "
                              f"rope dims {rope_dims} even")
-        self.d = sw_dims(hidden, n_heads, n_kv_heads, head_dim, rope_dims // 2, rope_pair, eps, q_scale)
+        if nope and (n_kv_heads != 1 or value_dim % 64 or value_dim + rope_dims != head_dim or nope % 32 or head_out % 32):
+            raise ValueError(f"latents of {value_dim} columns and {rope_dims} rotated ones do not make keys of {head_dim}, "
+                             f"or are not whole blocks; {nope} columns that are not rotated, {head_out} of values")
+        self.d = sw_dims(hidden, n_heads, n_kv_heads, head_dim, rope_dims // 2, rope_pair, value_dim, nope > 0, nope,
+                         eps, q_scale, embed_scale, residual_scale)
+        self.q_rank, self.head_out = q_rank, head_out
         self.ffn, self.n_experts, self.top_k, self.expert_ffn = ffn, n_experts, top_k, expert_ffn
 
 
@@ -151,7 +170,8 @@ cdef class Attention:
     cdef list owners
 
     def __init__(self, Dims dims not None, *, norm, Mat q, Mat k, Mat v, Mat o, post_norm=None, q_bias=None,
-                 k_bias=None, v_bias=None, q_norm=None, k_norm=None, bint rotated=True):
+                 k_bias=None, v_bias=None, out_bias=None, q_norm=None, k_norm=None, sinks=None, bint rotated=True,
+                 int window=0):
         cdef int h = dims.d.hidden, qw = dims.d.n_heads * dims.d.head_dim, kw = dims.d.n_kv_heads * dims.d.head_dim
         self.dims, self.owners = dims, []
         o_ = self.owners
@@ -166,7 +186,44 @@ cdef class Attention:
         self.w.v_bias = floats(o_, v_bias, kw, "v_bias")
         self.w.q_norm = floats(o_, q_norm, dims.d.head_dim, "q_norm")
         self.w.k_norm = floats(o_, k_norm, dims.d.head_dim, "k_norm")
-        self.w.rotated = rotated
+        self.w.out_bias = floats(o_, out_bias, h, "out_bias")
+        self.w.sinks = floats(o_, sinks, dims.d.n_heads, "sinks")
+        self.w.rotated, self.w.window = rotated, window
+
+
+cdef class LatentAttention(Attention):
+    """Weights of the attention half of a layer with latent attention: see latent.c."""
+
+    def __init__(self, Dims dims not None, *, norm, Mat q, Mat kv_a, kv_a_norm, list k_b, list v_b, Mat o, Mat q_a=None,
+                 q_a_norm=None):
+        """k_b and v_b have a matrix for each head."""
+        cdef int h = dims.d.hidden, n = dims.d.n_heads, width = dims.d.nope + 2 * dims.d.rope_half, i
+        cdef int latent = dims.d.value_dim, rank = dims.q_rank if q_a is not None else h
+        if not dims.d.latent or len(k_b) != n or len(v_b) != n or (q_a is None) != (dims.q_rank == 0):
+            raise ValueError(f"dims of another attention, or not {n} matrices for {n} heads")
+        self.dims, self.owners = dims, []
+        o_ = self.owners
+        self.w.norm = floats(o_, norm, h, "attn_norm")
+        if q_a is not None:
+            self.w.q_a = mat(o_, q_a, rank, h, "q_a")
+            self.w.q_norm = floats(o_, q_a_norm, rank, "q_a_norm")
+        self.w.q = mat(o_, q, n * width, rank, "q")
+        self.w.k = mat(o_, kv_a, dims.d.head_dim, h, "kv_a")
+        self.w.k_norm = floats(o_, kv_a_norm, latent, "kv_a_norm")
+        self.w.o = mat(o_, o, h, n * dims.head_out, "o")
+        self.w.rotated = True
+        self.w.k_b_data = <const uint8_t **>calloc(2 * n, sizeof(void *))
+        if self.w.k_b_data == NULL:
+            raise MemoryError()
+        self.w.v_b_data = self.w.k_b_data + n
+        for i in range(n):
+            set_shape(&self.w.k_b, k_b[i], latent, dims.d.nope, "k_b")
+            set_shape(&self.w.v_b, v_b[i], dims.head_out, latent, "v_b")
+            self.w.k_b_data[i], self.w.v_b_data[i] = (<Mat>k_b[i]).m.data, (<Mat>v_b[i]).m.data
+        o_ += [*k_b, *v_b]
+
+    def __dealloc__(self):
+        free(<void *>self.w.k_b_data)
 
 
 cdef class Ffn:
@@ -178,14 +235,19 @@ cdef class Ffn:
     cdef sw_ffn w
     cdef Dims dims
     cdef list owners, experts
+    cdef int bias_width
 
     def __cinit__(self):
         memset(&self.w, 0, sizeof(sw_ffn))
 
     def __init__(self, Dims dims not None, *, norm, int layer=0, post_norm=None, Mat gate=None, Mat up=None,
                  Mat down=None, Mat router=None, router_bias=None, experts=(), int top_k=0, bint sigmoid=False,
-                 bint normalise=True, float scale=1.0, int n_group=1, int top_group=1):
-        """`experts` are (gate, up, down) for each row of the router, or None for one that is absent."""
+                 bint normalise=True, float scale=1.0, int n_group=1, int top_group=1, logit_bias=None,
+                 gate_bias=None, up_bias=None, down_bias=None, float alpha=1.0, float limit=0.0):
+        """`experts` are (gate, up, down) for each row of the router, or None for one that is absent.
+
+        Biases of experts are (n_experts * width,). limit: of their clamped swiglu; 0: they have silu(gate) * up.
+        """
         cdef int h = dims.d.hidden, n
         self.dims, self.owners = dims, []
         o_ = self.owners
@@ -216,6 +278,15 @@ cdef class Ffn:
             raise MemoryError()
         self.w.up_data, self.w.down_data = self.w.gate_data + n, self.w.gate_data + 2 * n
         self.experts = [None] * n
+        self.w.logit_bias = floats(o_, logit_bias, n, "logit_bias")
+        self.w.down_bias = floats(o_, down_bias, n * h, "down_bias")
+        self.w.alpha, self.w.limit = alpha, limit
+        if gate_bias is not None:
+            self.bias_width = <int>len(gate_bias) // n
+            self.w.gate_bias = floats(o_, gate_bias, n * self.bias_width, "gate_bias")
+            self.w.up_bias = floats(o_, up_bias, n * self.bias_width, "up_bias")
+        if (self.w.gate_bias == NULL) != (self.w.up_bias == NULL):
+            raise ValueError("experts have biases of gate and up, or of neither")
         for i, expert in enumerate(experts):
             self.set_expert(i, *(expert or (None, None, None)))
 
@@ -241,6 +312,8 @@ cdef class Ffn:
             return
         cdef int h = self.dims.d.hidden, width = w.expert_gate.rows or gate.m.rows
         self._check_width(width, self.dims.expert_ffn)
+        if self.bias_width and self.bias_width != width:
+            raise ValueError(f"biases of {self.bias_width} columns for experts of {width}")
         set_shape(&w.expert_gate, gate, width, h, "expert_gate")
         set_shape(&w.expert_up, up, width, h, "expert_up")
         set_shape(&w.expert_down, down, h, width, "expert_down")

@@ -8,7 +8,21 @@ from typing import Any
 from swarm.errors import BadModelFile, UnsupportedModel
 
 # What general.architecture may say; swarm/models has a file for each.
-ARCHITECTURES = ("chatglm", "glm4", "glm4moe", "llama", "qwen2", "qwen3", "qwen3moe", "smollm3")
+ARCHITECTURES = (
+    "chatglm",
+    "deepseek2",
+    "glm4",
+    "glm4moe",
+    "gpt-oss",
+    "granite",
+    "granitemoe",
+    "llama",
+    "mistral3",
+    "qwen2",
+    "qwen3",
+    "qwen3moe",
+    "smollm3",
+)
 
 MAX_QUOTED = 80  # characters of a file's text shown in a message
 

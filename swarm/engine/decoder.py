@@ -61,12 +61,12 @@ class Decoder:
             isa=isa,
         )
         self.threads: int = self.engine.threads
-        self.rope = Rope(spec.rope, weights.vectors.get((OUTSIDE_LAYERS, Role.ROPE_FREQS)))
+        self.rope = Rope(spec.rope, weights.vectors.get((OUTSIDE_LAYERS, Role.ROPE_FREQS)), spec.temper)
         self.layers = [self._layer(i) for i in weights.layers]
         self._stack = _native.Layers(self.dims, self.layers)
         self._embedding = weights.matrices.get((OUTSIDE_LAYERS, Role.EMBED))
         self._output = weights.matrices.get((OUTSIDE_LAYERS, Role.LM_HEAD))
-        self._output_norm = weights.vectors.get((OUTSIDE_LAYERS, Role.OUTPUT_NORM))
+        self._output_norm = _scaled(weights.vectors.get((OUTSIDE_LAYERS, Role.OUTPUT_NORM)), spec.scales.logits)
 
     def new_kv(self, capacity: int | None = None, kind: str = "") -> _native.KvCache:
         """An empty KV cache for the shard's layers, of the decoder's kind or another. Memory is taken as it fills."""
@@ -171,11 +171,13 @@ class Decoder:
             self.check_room(r)
         if len(rows) == 1:  # a step of one session: no lists, for it is made for every token
             tokens, kv, _ = rows[0]
-            self.engine.begin(((kv, len(tokens)),), *self.rope.at(kv.length, len(tokens)))
+            place = kv.length, len(tokens)
+            self.engine.begin(((kv, len(tokens)),), *self.rope.at(*place), self.rope.temper(*place))
             return tokens
         tables = [self.rope.at(r.kv.length, len(r.tokens)) for r in rows]
         cos, sin = (np.concatenate(part) for part in zip(*tables, strict=True))
-        self.engine.begin([(r.kv, len(r.tokens)) for r in rows], cos, sin)
+        tempers = [part for r in rows if (part := self.rope.temper(r.kv.length, len(r.tokens))) is not None]
+        self.engine.begin([(r.kv, len(r.tokens)) for r in rows], cos, sin, np.concatenate(tempers) if tempers else None)
         return np.concatenate([r.tokens for r in rows])
 
     def _halves(self, tokens: I32 | F32, layers: Sequence[tuple[_native.Attention, _native.Ffn]]) -> None:
@@ -196,12 +198,31 @@ class Decoder:
         return self.engine.step(self._stack, ids=ids, table=table, norm=self._output_norm, lm_head=lm_head)
 
     def _layer(self, i: int) -> tuple[_native.Attention, _native.Ffn]:
+        attention = self._latent_attention(i) if self.spec.latent else self._attention(i)
+        return attention, self._ffn(i, self.spec.layers[i])
+
+    def _latent_attention(self, i: int) -> _native.LatentAttention:
+        m, v, lists = self.weights.matrices, self.weights.vectors, self.weights.experts
+        return _native.LatentAttention(
+            self.dims,
+            norm=v[i, Role.ATTN_NORM],
+            q=m[i, Role.Q],
+            kv_a=m[i, Role.KV_A],
+            kv_a_norm=v[i, Role.KV_A_NORM],
+            k_b=lists[i, Role.K_B],
+            v_b=lists[i, Role.V_B],
+            o=m[i, Role.O],
+            q_a=m.get((i, Role.Q_A)),
+            q_a_norm=v.get((i, Role.Q_A_NORM)),
+        )
+
+    def _attention(self, i: int) -> _native.Attention:
         m, v = self.weights.matrices, self.weights.vectors
 
         def vector(role: Role) -> F32 | None:
             return v.get((i, role))
 
-        attention = _native.Attention(
+        return _native.Attention(
             self.dims,
             norm=v[i, Role.ATTN_NORM],
             post_norm=vector(Role.ATTN_POST_NORM),
@@ -214,9 +235,11 @@ class Decoder:
             v_bias=vector(Role.V_BIAS),
             q_norm=vector(Role.Q_NORM),
             k_norm=vector(Role.K_NORM),
+            out_bias=vector(Role.O_BIAS),
+            sinks=vector(Role.SINKS),
             rotated=self.spec.layers[i].rotated,
+            window=self.spec.layers[i].window,
         )
-        return attention, self._ffn(i, self.spec.layers[i])
 
     def _ffn(self, i: int, layer: LayerSpec) -> _native.Ffn:
         m, v, experts, moe = self.weights.matrices, self.weights.vectors, self.weights.experts, layer.moe
@@ -242,7 +265,18 @@ class Decoder:
             scale=moe.scale,
             n_group=moe.n_group,
             top_group=moe.top_group,
+            logit_bias=v.get((i, Role.ROUTER_LOGIT_BIAS)),
+            gate_bias=v.get((i, Role.EXPERT_GATE_BIAS)),
+            up_bias=v.get((i, Role.EXPERT_UP_BIAS)),
+            down_bias=v.get((i, Role.EXPERT_DOWN_BIAS)),
+            alpha=moe.swiglu.alpha if moe.swiglu else 1.0,
+            limit=moe.swiglu.limit if moe.swiglu else 0.0,
         )
+
+
+def _scaled(norm: F32 | None, scale: float) -> F32 | None:
+    """The norm before the head with the factor of the logits: what the head sees is as much larger or smaller."""
+    return norm if norm is None or scale == 1 else norm * np.float32(scale)
 
 
 def _wanted(rows: Sequence[Rows]) -> list[int]:
@@ -270,6 +304,12 @@ def _dims(spec: ModelSpec, weights: Weights) -> _native.Dims:
         rope_pair=spec.rope.style == "pair",
         eps=spec.norm_eps,
         q_scale=spec.attention_scale,
+        embed_scale=spec.scales.embedding,
+        residual_scale=spec.scales.residual,
+        value_dim=spec.latent.rank if spec.latent else 0,
+        nope=spec.latent.nope if spec.latent else 0,
+        q_rank=spec.latent.q_rank if spec.latent else 0,
+        head_out=spec.latent.value if spec.latent else 0,
         ffn=max((layer.ffn for layer in layers), default=0),
         n_experts=max((m.n_experts for m in mixtures), default=0),
         top_k=max((m.top_k for m in mixtures), default=0),

@@ -20,7 +20,7 @@ from swarm.errors import OutOfMemory
 from swarm.kernels import _native
 from swarm.kernels.quants import QUANTS, Quant, dequantize
 from swarm.models.header import TensorEntry
-from swarm.models.spec import EXPERT_ROLES, ModelSpec, NeededTensor, Role, TensorRef, tensors_needed
+from swarm.models.spec import EXPERT_ROLES, HEAD_ROLES, ModelSpec, NeededTensor, Role, TensorRef, tensors_needed
 from swarm.parts import Part, layers_of
 from swarm.units import size_text
 
@@ -31,9 +31,11 @@ PANEL = 16  # rows of a panel, see csrc/README.md
 PACK_BYTES = 32 * 1024 * 1024  # of a tensor, packed before its pages of the file are given back
 MATRICES = frozenset(
     {Role.EMBED, Role.LM_HEAD, Role.Q, Role.K, Role.V, Role.O, Role.GATE, Role.UP, Role.DOWN, Role.ROUTER}
-    | {Role.SHARED_GATE, Role.SHARED_UP, Role.SHARED_DOWN}
+    | {Role.SHARED_GATE, Role.SHARED_UP, Role.SHARED_DOWN, Role.Q_A, Role.KV_A}
     | EXPERT_ROLES
+    | HEAD_ROLES
 )
+LISTS = EXPERT_ROLES | HEAD_ROLES  # roles of which there are many matrices
 
 Progress = Callable[[int, int], None]  # bytes done, bytes in all
 
@@ -47,8 +49,10 @@ class TensorSource(Protocol):
     def raw(self, name: str, rows: Sequence[range] | None = None, columns: range | None = None) -> U8:
         """The stored bytes (rows, row_bytes) of these rows and columns of a matrix, or of these values of a vector."""
 
-    def slabs(self, name: str, rows: Sequence[range] | None = None, columns: range | None = None) -> Iterable[U8]:
-        """The same of every expert, one after the other."""
+    def slabs(
+        self, name: str, rows: Sequence[range] | None = None, columns: range | None = None, slabs: range | None = None
+    ) -> Iterable[U8]:
+        """The same of every expert (or of these), one after the other."""
 
     def drop(self, name: str) -> None:
         """Give back the memory that reading this tensor has filled."""
@@ -56,7 +60,10 @@ class TensorSource(Protocol):
 
 @dataclass(frozen=True)
 class Weights:
-    """A shard's weights: by (layer, role), layer -1 for those outside layers. Experts are lists of matrices."""
+    """A shard's weights: by (layer, role), layer -1 for those outside layers.
+
+    `experts` are lists of matrices: one for each expert, or of HEAD_ROLES for each head.
+    """
 
     layers: range
     matrices: Mapping[tuple[int, Role], _native.Mat]
@@ -103,8 +110,8 @@ def load_weights(
     matrices = {(n.layer, n.role): loader.packed[n.ref] for n in needed if n.role in MATRICES}
     return Weights(
         layers=layers_of(parts),
-        matrices={key: mats[0] for key, mats in matrices.items() if key[1] not in EXPERT_ROLES},
-        experts={key: mats for key, mats in matrices.items() if key[1] in EXPERT_ROLES},
+        matrices={key: mats[0] for key, mats in matrices.items() if key[1] not in LISTS},
+        experts={key: mats for key, mats in matrices.items() if key[1] in LISTS},
         vectors=vectors,
         n_bytes=total,
     )
@@ -112,8 +119,12 @@ def load_weights(
 
 def _name_of(refs: Iterable[TensorRef]) -> str:
     """Another name for other rectangles of a model, or the same in another order: slices of equal size differ."""
-    listed = [(ref.name, [(r.start, r.stop) for r in (*ref.rows, ref.columns)]) for ref in refs]
+    listed = [(ref.name, [(r.start, r.stop) for r in (*ref.rows, ref.columns, *_listed(ref.slabs))]) for ref in refs]
     return str(blake3(repr(listed).encode()).hexdigest()[:16])
+
+
+def _listed(slabs: range | None) -> list[range]:
+    return [] if slabs is None else [slabs]
 
 
 def join_weights(shards: Iterable[Weights], layers: range) -> Weights:
@@ -189,7 +200,8 @@ class _Loader:
             return
         rectangle = need.ref.name, need.ref.rows, need.ref.columns
         # Expert by expert: a source that must put rows together then never holds all of them.
-        slabs = self.source.slabs(*rectangle) if need.role in EXPERT_ROLES else [self.source.raw(*rectangle)]
+        many = need.role in LISTS
+        slabs = self.source.slabs(*rectangle, need.ref.slabs) if many else [self.source.raw(*rectangle)]
         self.packed[need.ref] = [self._pack_rows(quant, slab, need) for slab in slabs]
         self.source.drop(need.ref.name)
 
@@ -220,5 +232,6 @@ class _Loader:
             self.progress(self.done, self.total)
 
     def vector(self, need: NeededTensor) -> F32:
-        raw = self.source.raw(need.ref.name, need.ref.rows)
-        return dequantize(self.source.tensors[need.ref.name].quant, raw.reshape(1, -1)).reshape(-1).copy()
+        raw = self.source.raw(need.ref.name, need.ref.rows, need.ref.columns if need.cols > 1 else None)
+        flat = np.ascontiguousarray(raw).reshape(1, -1)  # some columns of a mapped file are not
+        return dequantize(self.source.tensors[need.ref.name].quant, flat).reshape(-1).copy()

@@ -49,6 +49,12 @@ class Dims:
         n_experts: int = 0,
         top_k: int = 0,
         expert_ffn: int = 0,
+        embed_scale: float = 1.0,
+        residual_scale: float = 1.0,
+        value_dim: int = 0,
+        nope: int = 0,
+        q_rank: int = 0,
+        head_out: int = 0,
     ) -> None: ...
 
 class Attention:
@@ -65,9 +71,28 @@ class Attention:
         q_bias: F32 | None = None,
         k_bias: F32 | None = None,
         v_bias: F32 | None = None,
+        out_bias: F32 | None = None,
         q_norm: F32 | None = None,
         k_norm: F32 | None = None,
+        sinks: F32 | None = None,
         rotated: bool = True,
+        window: int = 0,
+    ) -> None: ...
+
+class LatentAttention(Attention):
+    def __init__(
+        self,
+        dims: Dims,
+        *,
+        norm: F32,
+        q: Mat,
+        kv_a: Mat,
+        kv_a_norm: F32,
+        k_b: list[Mat],
+        v_b: list[Mat],
+        o: Mat,
+        q_a: Mat | None = None,
+        q_a_norm: F32 | None = None,
     ) -> None: ...
 
 class Ffn:
@@ -90,6 +115,12 @@ class Ffn:
         scale: float = 1.0,
         n_group: int = 1,
         top_group: int = 1,
+        logit_bias: F32 | None = None,
+        gate_bias: F32 | None = None,
+        up_bias: F32 | None = None,
+        down_bias: F32 | None = None,
+        alpha: float = 1.0,
+        limit: float = 0.0,
     ) -> None: ...
     def set_expert(self, i: int, gate: Mat | None, up: Mat | None, down: Mat | None) -> None: ...
 
@@ -120,7 +151,7 @@ class Engine:
         threads: int = 1,
         isa: str = "",
     ) -> None: ...
-    def begin(self, runs: Iterable[tuple[KvCache, int]], cos: F32, sin: F32) -> None: ...
+    def begin(self, runs: Iterable[tuple[KvCache, int]], cos: F32, sin: F32, temper: F32 | None = None) -> None: ...
     def abandon(self) -> None: ...
     def embed(self, table: Mat | None, ids: npt.NDArray[Any]) -> None: ...
     def set_hidden(self, x: npt.NDArray[Any]) -> None: ...

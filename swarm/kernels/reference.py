@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -46,6 +47,12 @@ def silu_mul(gate: F32, up: F32) -> F32:
     return gate * sigmoid(gate) * up
 
 
+def swiglu(gate: F32, up: F32, alpha: float, limit: float) -> F32:
+    """(up + 1) * gate * sigmoid(alpha * gate), where gate is at most `limit` and up within it on both sides."""
+    gate, up = np.minimum(gate, np.float32(limit)), np.clip(up, np.float32(-limit), np.float32(limit))
+    return np.asarray((up + 1) * (gate * sigmoid(np.float32(alpha) * gate)), dtype=np.float32)
+
+
 # ---- rotary positions ----
 
 
@@ -65,16 +72,28 @@ def llama3_divisors(
 
 
 def yarn_divisors(
-    dims: int, theta: float, *, factor: float, original_context: int, beta_fast: float = 32.0, beta_slow: float = 1.0
+    dims: int,
+    theta: float,
+    *,
+    factor: float,
+    original_context: int,
+    beta_fast: float = 32.0,
+    beta_slow: float = 1.0,
+    whole_pairs: bool = True,
 ) -> F32:
-    """What YaRN divides frequencies by, (dims / 2,) (arXiv 2309.00071, section 3.2)."""
+    """What YaRN divides frequencies by, (dims / 2,) (arXiv 2309.00071, section 3.2).
+
+    `whole_pairs`: the blend begins and ends at a pair, as published code has it, and not between two.
+    """
 
     def pair_that_turns(times: float) -> float:
         return dims * math.log(original_context / (times * 2 * math.pi)) / (2 * math.log(theta))
 
-    low = max(math.floor(pair_that_turns(beta_fast)), 0)
-    high = min(math.ceil(pair_that_turns(beta_slow)), dims - 1)
-    ramp = np.clip((np.arange(dims // 2) - low) / max(high - low, 0.001), 0, 1)
+    first, last = pair_that_turns(beta_fast), pair_that_turns(beta_slow)
+    if whole_pairs:
+        first, last = math.floor(first), math.ceil(last)
+    low, high = max(first, 0.0), min(last, dims - 1.0)
+    ramp: F64 = np.clip((np.arange(dims // 2) - low) / max(high - low, 0.001), 0, 1)
     return (1 / (ramp / factor + (1 - ramp))).astype(np.float32)
 
 
@@ -118,6 +137,27 @@ def _polynomial(coefficients: tuple[float, ...], x: F64) -> F64:
     return y
 
 
+_LN_2 = 0.6931471805599453
+_ATANH_SERIES = tuple(1 / (2 * n + 1) for n in range(14))
+
+
+def natural_log(x: float) -> float:
+    """ln x of a positive number, within 1e-15, and with the same bits on every machine, as for `cos_sin`."""
+    part, exponent = math.frexp(x)
+    if part < 0.7:
+        part, exponent = 2 * part, exponent - 1
+    y = (part - 1) / (part + 1)
+    total = 0.0
+    for coefficient in reversed(_ATANH_SERIES):
+        total = total * (y * y) + coefficient
+    return exponent * _LN_2 + 2 * y * total
+
+
+def temper(positions: I64, scale: float, step: int) -> F32:
+    """What queries at these positions are multiplied with, (tokens,): 1 + scale * ln(1 + position // step)."""
+    return np.array([1 + scale * natural_log(1 + position // step) for position in positions.tolist()], np.float32)
+
+
 def rope_half(x: F32, cos: F32, sin: F32) -> F32:
     """Rotate x (tokens, heads, head_dim): column i with column i + dims / 2, for the first dims columns."""
     half = cos.shape[-1]
@@ -149,19 +189,24 @@ def hadamard(x: F32) -> F32:
     return np.asarray(x.reshape(-1, block) @ signs * np.float32(block**-0.5), np.float32).reshape(-1)
 
 
-def attention(q: F32, k: F32, v: F32, scale: float) -> F32:
-    """Causal attention of the last tokens of a sequence over all of it.
+def attention(q: F32, k: F32, v: F32, scale: float, *, window: int = 0, sinks: F32 | None = None) -> F32:
+    """Causal attention of the last tokens of a sequence over all of it, or over a window that ends with them.
 
-    q (tokens, n_heads, head_dim); k, v (positions, n_kv_heads, head_dim), the last `tokens` positions being q's own.
-    Query head h reads key/value head h * n_kv_heads // n_heads. Returns (tokens, n_heads * head_dim).
+    q (tokens, n_heads, head_dim); k, v (positions, n_kv_heads, columns), the last `tokens` positions being q's own.
+    Query head h reads key/value head h * n_kv_heads // n_heads. sinks (n_heads,): scores of one more position, which
+    has no value. Returns (tokens, n_heads * columns of v).
     """
     tokens, n_heads, _ = q.shape
     positions, n_kv_heads, _ = k.shape
     k, v = (np.repeat(a, n_heads // n_kv_heads, axis=1) for a in (k, v))
     scores = np.einsum("thd,phd->htp", q, k) * np.float32(scale)
-    hidden_from = np.arange(positions) > np.arange(positions - tokens, positions)[:, None]
-    scores = np.where(hidden_from, np.float32(-np.inf), scores)
-    return np.asarray(np.einsum("htp,phd->thd", softmax(scores), v), dtype=np.float32).reshape(tokens, -1)
+    distance = np.arange(positions - tokens, positions)[:, None] - np.arange(positions)
+    hidden = (distance < 0) | (distance >= window) if window else distance < 0
+    scores = np.where(hidden, np.float32(-np.inf), scores)
+    if sinks is not None:
+        scores = np.concatenate([scores, np.broadcast_to(sinks[:, None, None], (n_heads, tokens, 1))], axis=2)
+    weights = softmax(scores)[..., :positions]
+    return np.asarray(np.einsum("htp,phd->thd", weights, v), dtype=np.float32).reshape(tokens, -1)
 
 
 # ---- mixtures of experts ----
@@ -212,6 +257,17 @@ def _as_it_is(x: F32) -> F32:
     return x
 
 
+@dataclass(frozen=True)
+class ExpertBiases:
+    """Of every expert: gate, up (n_experts, ffn), down (n_experts, hidden); alpha and limit of its swiglu."""
+
+    gate: F32
+    up: F32
+    down: F32
+    alpha: float
+    limit: float
+
+
 def ffn(x: F32, gate: F32, up: F32, down: F32, *, seen: Callable[[F32], F32] = _as_it_is) -> F32:
     """down @ (silu(gate @ x) * (up @ x)) for x (tokens, hidden). `seen` is what a product sees of its input."""
     x = seen(x)
@@ -219,11 +275,25 @@ def ffn(x: F32, gate: F32, up: F32, down: F32, *, seen: Callable[[F32], F32] = _
 
 
 def experts(
-    x: F32, chosen: I64, weights: F32, *, gate: F32, up: F32, down: F32, seen: Callable[[F32], F32] = _as_it_is
+    x: F32,
+    chosen: I64,
+    weights: F32,
+    *,
+    gate: F32,
+    up: F32,
+    down: F32,
+    seen: Callable[[F32], F32] = _as_it_is,
+    biases: ExpertBiases | None = None,
 ) -> F32:
     """The weighted sum of each token's experts: gate, up (n_experts, ffn, hidden), down (n_experts, hidden, ffn)."""
     y = np.zeros_like(x)
     for expert in np.unique(chosen):
         token, place = np.nonzero(chosen == expert)
-        y[token] += ffn(x[token], gate[expert], up[expert], down[expert], seen=seen) * weights[token, place][:, None]
+        if biases is None:
+            out = ffn(x[token], gate[expert], up[expert], down[expert], seen=seen)
+        else:
+            g = matmul(seen(x[token]), gate[expert], biases.gate[expert])
+            u = matmul(seen(x[token]), up[expert], biases.up[expert])
+            out = matmul(seen(swiglu(g, u, biases.alpha, biases.limit)), down[expert], biases.down[expert])
+        y[token] += out * weights[token, place][:, None]
     return y

@@ -120,10 +120,5 @@ def ffn_names(h: Header, layer: int, moe: MoeSpec | None) -> list[Name]:
         names.append((f"blk.{layer}.exp_probs_b.bias", (Role.ROUTER_BIAS,)))
     names += naming.expert_names(h, layer)
     if moe.shared_ffn:
-        names += naming.layer_names(
-            layer,
-            ("ffn_gate_shexp", Role.SHARED_GATE),
-            ("ffn_up_shexp", Role.SHARED_UP),
-            ("ffn_down_shexp", Role.SHARED_DOWN),
-        )
+        names += naming.shared_names(layer)
     return names

@@ -185,9 +185,10 @@ def vocab_size(h: Header) -> int:
     return shape[0]
 
 
-def heads(h: Header) -> tuple[int, int, int]:
-    """Query heads, key/value heads, and the width of each."""
-    h.refuse("attention.sliding_window", "Swarm has no sliding window attention")
+def heads(h: Header, *, windowed: bool = False) -> tuple[int, int, int]:
+    """Query heads, key/value heads, and the width of each. `windowed`: the family knows windows of attention."""
+    if not windowed:
+        h.refuse("attention.sliding_window", f"Swarm's {h.arch} has no sliding window attention")
     if not h.flag("attention.causal", default=True):
         raise UnsupportedModel(f"{h.arch}.attention.causal is False: Swarm runs models that write, not that embed")
     n_heads = h.whole("attention.head_count", 1, MAX_HEADS)
@@ -226,15 +227,25 @@ def rope_theta(h: Header) -> float:
     return h.real("rope.freq_base", 1.0, 1e15, default=10000.0)
 
 
-def rope_scaling(h: Header) -> RopeScaling | None:
+def refuse_other_windows(h: Header, head_dim: int, rope_dims: int, theta: float) -> None:
+    """UnsupportedModel when heads of windowed layers are said to be other than those of the rest."""
+    keys = {"attention.key_length": head_dim, "attention.value_length": head_dim, "rope.dimension_count": rope_dims}
+    for key, value in {**keys, "rope.freq_base": theta}.items():
+        if h.real(f"{key}_swa", 0.0, 1e15, default=value) not in (0, value):
+            raise UnsupportedModel(f"{h.arch}.{key}_swa is not {value:g}: Swarm runs windows with the same heads")
+
+
+def rope_scaling(h: Header, multipliers: tuple[float, float] = (1.0, 0.0)) -> RopeScaling | None:
     """What `rope.scaling.*` asks for; None when it asks for nothing.
 
-    As llama.cpp has it: a factor without a type is linear, and attn_factor counts with any type.
+    As llama.cpp has it: a factor without a type is linear, and attn_factor counts with any type. `multipliers`, of
+    families that read yarn_log_multiplier, are those of the logarithms in the magnitude that yarn gives to cos and sin,
+    and in what that is divided by.
     """
     kind = h.text("rope.scaling.type", default="linear")
     factor, sharpness = _stretch(h), _given_factor(h, "rope.scaling.attn_factor") or 1.0
     if kind == "yarn":
-        return _yarn(h, factor, sharpness)
+        return _yarn(h, factor, sharpness, multipliers)
     if kind not in ("none", "linear"):
         raise UnsupportedModel(f"{h.arch}.rope.scaling.type is {quoted(kind)}: Swarm runs none, linear and yarn")
     if kind == "none":
@@ -253,13 +264,20 @@ def _given_factor(h: Header, key: str) -> float:
     return h.real(key, 0.001, 1e6) if h.given(key) else 0.0
 
 
-def _yarn(h: Header, factor: float, sharpness: float) -> RopeScaling | None:
-    h.refuse("rope.scaling.yarn_log_multiplier", "Swarm runs yarn without it")
+def yarn_log_multiplier(h: Header) -> float:
+    """How much of yarn's sharper attention is left out of cos and sin; 0 when the file says nothing."""
+    return h.real("rope.scaling.yarn_log_multiplier", 0.0, 1e3, default=0.0)
+
+
+def _yarn(h: Header, factor: float, sharpness: float, multipliers: tuple[float, float]) -> RopeScaling | None:
+    if not multipliers[1]:
+        h.refuse("rope.scaling.yarn_log_multiplier", "Swarm runs yarn without it")
     if h.real("rope.scaling.yarn_ext_factor", 0.0, 1e3, default=1.0) != 1:
         raise UnsupportedModel(f"{h.arch}.rope.scaling.yarn_ext_factor is not 1: Swarm runs yarn as it was published")
     if factor < 1:
         raise UnsupportedModel(f"{h.arch}.rope.scaling.factor is {factor:g}: Swarm runs yarn that stretches")
-    own = _given_factor(h, "rope.scaling.yarn_attn_factor") or yarn_attention_factor(factor)
+    upper, lower = (yarn_attention_factor(factor, multiplier) for multiplier in multipliers)
+    own = _given_factor(h, "rope.scaling.yarn_attn_factor") or upper / lower
     scaling = RopeScaling(
         kind="yarn",
         factor=factor,
@@ -271,9 +289,9 @@ def _yarn(h: Header, factor: float, sharpness: float) -> RopeScaling | None:
     return scaling if (factor, scaling.attention_factor) != (1.0, 1.0) else None
 
 
-def yarn_attention_factor(factor: float) -> float:
+def yarn_attention_factor(factor: float, multiplier: float = 1.0) -> float:
     """How much yarn sharpens attention, on cos and sin each (arXiv 2309.00071, section 3.4)."""
-    return 0.1 * math.log(factor) + 1.0
+    return 0.1 * multiplier * math.log(factor) + 1.0
 
 
 def attention_scale(h: Header, head_dim: int) -> float:

@@ -47,6 +47,11 @@ def layer_names(layer: int, *names: tuple[str, Role]) -> list[Name]:
     return [(f"blk.{layer}.{name}.weight", (role,)) for name, role in names]
 
 
+def bias_names(layer: int, *names: tuple[str, Role]) -> list[Name]:
+    """Tensors `blk.LAYER.NAME.bias` that hold one role each."""
+    return [(f"blk.{layer}.{name}.bias", (role,)) for name, role in names]
+
+
 def expert_names(h: Header, layer: int) -> list[Name]:
     """The routed experts of a layer: gate and up as one fused tensor (gate rows first) where the file has it."""
     block = f"blk.{layer}."
@@ -54,6 +59,16 @@ def expert_names(h: Header, layer: int) -> list[Name]:
     if h.has(f"{block}ffn_gate_up_exps.weight"):
         return [(f"{block}ffn_gate_up_exps.weight", (Role.EXPERT_GATE, Role.EXPERT_UP)), *down]
     return layer_names(layer, ("ffn_gate_exps", Role.EXPERT_GATE), ("ffn_up_exps", Role.EXPERT_UP)) + down
+
+
+def shared_names(layer: int) -> list[Name]:
+    """The shared expert of a layer."""
+    return layer_names(
+        layer,
+        ("ffn_gate_shexp", Role.SHARED_GATE),
+        ("ffn_up_shexp", Role.SHARED_UP),
+        ("ffn_down_shexp", Role.SHARED_DOWN),
+    )
 
 
 def outside_names(h: Header) -> list[Name]:

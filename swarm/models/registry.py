@@ -5,15 +5,33 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from swarm.models import chatglm, glm4, glm4moe, llama, qwen2, qwen3, qwen3moe, smollm3
+from swarm.models import (
+    chatglm,
+    deepseek2,
+    glm4,
+    glm4moe,
+    gpt_oss,
+    granite,
+    llama,
+    mistral3,
+    qwen2,
+    qwen3,
+    qwen3moe,
+    smollm3,
+)
 from swarm.models.header import Header, TensorEntry
 from swarm.models.spec import ModelSpec
 
 FAMILIES: dict[str, Callable[[Header], ModelSpec]] = {
     "chatglm": chatglm.declare,
+    "deepseek2": deepseek2.declare,
     "glm4": glm4.declare,
     "glm4moe": glm4moe.declare,
+    "gpt-oss": gpt_oss.declare,
+    "granite": granite.declare,
+    "granitemoe": granite.declare,
     "llama": llama.declare,
+    "mistral3": mistral3.declare,
     "qwen2": qwen2.declare,
     "qwen3": qwen3.declare,
     "qwen3moe": qwen3moe.declare,

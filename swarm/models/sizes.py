@@ -91,7 +91,8 @@ def kv_bytes_per_token(spec: ModelSpec, quant_name: str = "F16", n_layers: int |
             f"and this model has heads of {spec.head_dim}; keep them as f16"
         )
     layers = spec.n_layers if n_layers is None else n_layers
-    return layers * 2 * spec.n_kv_heads * blocks * quant.block_bytes
+    kept = 1 if spec.latent else 2 * spec.n_kv_heads  # of latent attention a value is a part of its key
+    return layers * kept * blocks * quant.block_bytes
 
 
 def kv_kinds(spec: ModelSpec, kinds: Sequence[str]) -> list[str]:

@@ -7,12 +7,14 @@ a layer adds to the residual stream is then a partial sum, and the sum over the 
 Attention is cut by query heads. Each slice has the key and value heads that its queries read, so a head whose queries
 are cut is held twice. The engine wants as many queries for each key head, so a slice that has, say, 16 queries of one
 head and 4 of the next holds the first one four times; a table in the engine would spare that.
+Of latent attention the matrices of the heads are cut, and what is before them, and the cache, is whole everywhere.
 Feed-forward networks are cut by columns, all experts of a layer alike. The LM head is cut by vocabulary rows; its
 logits stand side by side. Embedding, norms, router and its correction are whole everywhere: a slice computes with the
 whole residual stream.
 
-A bias that is added after a product whose columns are cut would be counted once for each slice. So only the slice that
-begins at 0 has it (`AFTER_SUM`); biases of rows (query, key, value) are cut as their rows are.
+Biases of rows (query, key, value, an expert's gate and up) are cut as their rows are. One that is added after a product
+whose columns are cut (an output's) is whole everywhere: each slice adds it, but to the sum of all slices, so that it
+counts once.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ from math import gcd, lcm
 from typing import NamedTuple
 
 from swarm.models.header import TensorEntry
-from swarm.models.spec import LayerSpec, ModelSpec, MoeSpec, Role, TensorRef
+from swarm.models.spec import HEAD_ROLES, LayerSpec, ModelSpec, MoeSpec, Role, TensorRef
 
 FFN_STEP = 64  # columns of a feed-forward network that no cut divides: the engine's own step
 VOCAB_STEP = 16  # rows of a packed panel
@@ -67,6 +69,7 @@ ROWS: Mapping[Role, Axis] = {
     Role.LM_HEAD: Axis.VOCAB,
     Role.Q: Axis.HEADS,
     Role.Q_BIAS: Axis.HEADS,
+    Role.SINKS: Axis.HEADS,
     Role.GATE: Axis.FFN,
     Role.UP: Axis.FFN,
     Role.EXPERT_GATE: Axis.EXPERT,
@@ -78,12 +81,16 @@ COLUMNS: Mapping[Role, Axis] = {
     Role.O: Axis.HEADS,
     Role.DOWN: Axis.FFN,
     Role.EXPERT_DOWN: Axis.EXPERT,
+    Role.EXPERT_GATE_BIAS: Axis.EXPERT,  # a row for each expert
+    Role.EXPERT_UP_BIAS: Axis.EXPERT,
     Role.SHARED_DOWN: Axis.SHARED,
 }
 KV_ROWS = frozenset({Role.K, Role.V, Role.K_BIAS, Role.V_BIAS})
-AFTER_SUM: Mapping[Role, Axis] = {}  # no family that Swarm runs has such a bias
-WHOLE = frozenset({Role.EMBED, Role.OUTPUT_NORM, Role.ROPE_FREQS, Role.ROUTER, Role.ROUTER_BIAS}) | frozenset(
-    {Role.ATTN_NORM, Role.Q_NORM, Role.K_NORM, Role.ATTN_POST_NORM, Role.FFN_NORM, Role.FFN_POST_NORM}
+SLABS = HEAD_ROLES  # a matrix for each query head: those of the slice's heads
+WHOLE = frozenset(
+    {Role.EMBED, Role.OUTPUT_NORM, Role.ROPE_FREQS, Role.ROUTER, Role.ROUTER_BIAS, Role.ROUTER_LOGIT_BIAS}
+    | {Role.ATTN_NORM, Role.Q_NORM, Role.K_NORM, Role.ATTN_POST_NORM, Role.FFN_NORM, Role.FFN_POST_NORM}
+    | {Role.O_BIAS, Role.EXPERT_DOWN_BIAS, Role.Q_A, Role.Q_A_NORM, Role.KV_A, Role.KV_A_NORM}
 )
 
 
@@ -98,14 +105,16 @@ def narrow(spec: ModelSpec, tensors: Mapping[str, TensorEntry], bounds: SliceBou
     def part(role: Role, ref: TensorRef) -> TensorRef:
         if role in KV_ROWS:
             return replace(ref, rows=tuple(_within(ref.rows[0], piece) for piece in kv_rows))
+        if role in SLABS:
+            return replace(ref, slabs=heads)
         if role in ROWS:
-            return replace(ref, rows=(_within(ref.rows[0], _span(spec, bounds, ROWS[role])),))
+            return replace(ref, rows=(_within(ref.rows[0], _span(spec, bounds, role, ROWS[role])),))
         if role in COLUMNS:
-            return replace(ref, columns=_within(ref.columns, _span(spec, bounds, COLUMNS[role])))
+            return replace(ref, columns=_within(ref.columns, _span(spec, bounds, role, COLUMNS[role])))
         return ref
 
     def parts(refs: Mapping[Role, TensorRef]) -> dict[Role, TensorRef]:
-        return {role: part(role, ref) for role, ref in refs.items() if _has(bounds, role)}
+        return {role: part(role, ref) for role, ref in refs.items()}
 
     return replace(
         spec,
@@ -139,7 +148,7 @@ def cut_steps(spec: ModelSpec, tensors: Mapping[str, TensorEntry]) -> dict[Axis,
                 blocks[COLUMNS[role]].append(tensors[ref.name].quant.block_cols)
     columns = lcm(*blocks[Axis.HEADS])
     return {
-        Axis.HEADS: columns // gcd(columns, spec.head_dim),
+        Axis.HEADS: columns // gcd(columns, _head_columns(spec, Role.O)),
         **{axis: lcm(FFN_STEP, *blocks[axis]) for axis in (Axis.FFN, Axis.EXPERT, Axis.SHARED)},
         Axis.VOCAB: VOCAB_STEP,
     }
@@ -191,7 +200,10 @@ def _edges(size: int, step: int, shares: Sequence[float], axis: Axis) -> list[tu
 
 
 def _kv_heads(spec: ModelSpec, heads: range) -> tuple[int, list[range]]:
-    """How many key heads a slice with these query heads holds, and their rows; each serves as many of the queries."""
+    """How many key heads a slice with these query heads holds, and their rows; each serves as many of the queries.
+
+    Latent attention has one for all heads, and every slice keeps it.
+    """
     group = spec.n_heads // spec.n_kv_heads
     cuts = [heads.start, *(h for h in range(heads.start + 1, heads.stop) if h % group == 0), heads.stop]
     queries = gcd(*(b - a for a, b in pairwise(cuts)))  # for each key head
@@ -210,19 +222,20 @@ def _runs(size: int, numbers: Sequence[int]) -> list[range]:
     return runs
 
 
-def _span(spec: ModelSpec, bounds: SliceBounds, axis: Axis) -> range:
+def _span(spec: ModelSpec, bounds: SliceBounds, role: Role, axis: Axis) -> range:
     """The rows or columns of a matrix that a slice has along an axis."""
     units = bounds.along(axis)
-    size = spec.head_dim if axis is Axis.HEADS else 1
+    size = 1 if axis is not Axis.HEADS or role is Role.SINKS else _head_columns(spec, role)
     return range(units.start * size, units.stop * size)
+
+
+def _head_columns(spec: ModelSpec, role: Role) -> int:
+    """Rows that a query head has of its matrix, or columns of the output's."""
+    return (spec.q_width if role in (Role.Q, Role.Q_BIAS) else spec.out_width) // spec.n_heads
 
 
 def _within(whole: range, piece: range) -> range:
     return range(whole.start + piece.start, whole.start + piece.stop)
-
-
-def _has(bounds: SliceBounds, role: Role) -> bool:
-    return role not in AFTER_SUM or bounds.along(AFTER_SUM[role]).start == 0
 
 
 def _narrow_layer(layer: LayerSpec, bounds: SliceBounds, tensors: Mapping[Role, TensorRef]) -> LayerSpec:

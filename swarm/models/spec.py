@@ -3,11 +3,12 @@
 A `ModelSpec` names no family: an engine that obeys every field here runs every family. A layer computes
 
     a = norm(h, ATTN_NORM);  q, k, v = a @ Q, K, V (+ biases);  q, k = per-head norm (if qk_norm);  rope
-    o = attention(q, k, v, attention_scale) @ O;                h += norm(o, ATTN_POST_NORM) if sandwich_norms else o
+    o = attention(q, k, v, attention_scale) @ O (+ O_BIAS);     h += norm(o, ATTN_POST_NORM) if sandwich_norms else o
     b = norm(h, FFN_NORM);  f = ffn(b);                         h += norm(f, FFN_POST_NORM) if sandwich_norms else f
 
-where ffn is DOWN @ (silu(GATE @ b) * (UP @ b)), or the mixture of such experts that `MoeSpec` describes. Logits are
-LM_HEAD @ norm(h, OUTPUT_NORM). Norms are RMS norms with `norm_eps`; embeddings are not scaled.
+where ffn is DOWN @ (silu(GATE @ b) * (UP @ b)), or the mixture of such experts that `MoeSpec` describes, and attention
+another with a `LatentSpec`. Logits are LM_HEAD @ norm(h, OUTPUT_NORM). Norms are RMS norms with `norm_eps`. `Scales`
+and `Temper` say what else is multiplied.
 """
 
 from __future__ import annotations
@@ -35,9 +36,17 @@ class Role(StrEnum):
     Q_BIAS = "q_bias"
     K_BIAS = "k_bias"
     V_BIAS = "v_bias"
+    Q_A = "q_a"
+    Q_A_NORM = "q_a_norm"
+    KV_A = "kv_a"
+    KV_A_NORM = "kv_a_norm"
+    K_B = "k_b"
+    V_B = "v_b"
     Q_NORM = "q_norm"
     K_NORM = "k_norm"
     O = "o"  # noqa: E741
+    O_BIAS = "out_bias"
+    SINKS = "sinks"
     ATTN_POST_NORM = "attn_post_norm"
     FFN_NORM = "ffn_norm"
     GATE = "gate"
@@ -48,6 +57,10 @@ class Role(StrEnum):
     EXPERT_GATE = "expert_gate"
     EXPERT_UP = "expert_up"
     EXPERT_DOWN = "expert_down"
+    ROUTER_LOGIT_BIAS = "router_logit_bias"
+    EXPERT_GATE_BIAS = "expert_gate_bias"
+    EXPERT_UP_BIAS = "expert_up_bias"
+    EXPERT_DOWN_BIAS = "expert_down_bias"
     SHARED_GATE = "shared_gate"
     SHARED_UP = "shared_up"
     SHARED_DOWN = "shared_down"
@@ -55,6 +68,7 @@ class Role(StrEnum):
 
 
 EXPERT_ROLES = frozenset({Role.EXPERT_GATE, Role.EXPERT_UP, Role.EXPERT_DOWN})
+HEAD_ROLES = frozenset({Role.K_B, Role.V_B})  # a matrix for each query head, in one tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,12 +76,14 @@ class TensorRef:
     """A rectangle of a tensor in the file: these ranges of its rows, one after the other, and these columns of each.
 
     Of a tensor that holds experts it is the same rectangle of every expert. A vector of n values is n rows of one
-    column. Ranges need not ascend, and a row may occur twice (see slices.py).
+    column. Ranges need not ascend, and a row may occur twice (see slices.py). `slabs` are those of the outermost
+    dimension (None: all): of a tensor with a matrix for each head, some heads.
     """
 
     name: str
     rows: tuple[range, ...]
     columns: range
+    slabs: range | None = None
 
     @property
     def n_rows(self) -> int:
@@ -89,6 +105,7 @@ class RopeScaling:
     attention_factor: float = 1.0
     beta_fast: float = 32.0
     beta_slow: float = 1.0
+    whole_pairs: bool = True  # the blend begins and ends at a pair, not between two
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,13 +123,56 @@ class RopeSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class Scales:
+    """Factors of what enters the first layer, of what every half adds to the residual stream, and of the logits."""
+
+    embedding: float = 1.0
+    residual: float = 1.0
+    logits: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Temper:
+    """Attention that sharpens with distance: queries at a position times 1 + scale * ln(1 + position // step)."""
+
+    scale: float
+    step: int
+
+
+@dataclass(frozen=True, slots=True)
+class LatentSpec:
+    """Latent attention (DeepSeek-V2, arXiv 2405.04434): one row in the KV cache for all heads.
+
+        c, k = a @ KV_A;  c = norm(c, KV_A_NORM) of `rank` columns;  k = rope(k) of the rest;  what is kept is [c, k]
+        q = a @ Q, or norm(a @ Q_A, Q_A_NORM) @ Q with `q_rank` columns between;  of each head [n, r], n of `nope`
+        o = attention([K_B @ n, rope(r)], [c, k], values c, attention_scale);  V_B @ o of each head, `value` columns
+
+    The model's head_dim is what is kept of a token, and it has one key head.
+    """
+
+    rank: int
+    q_rank: int
+    nope: int
+    value: int
+
+
+@dataclass(frozen=True, slots=True)
+class Swiglu:
+    """(up + 1) * gate * sigmoid(alpha * gate), where gate is at most `limit` and up within it on both sides."""
+
+    alpha: float
+    limit: float
+
+
+@dataclass(frozen=True, slots=True)
 class MoeSpec:
     """A mixture of `n_experts` feed-forward networks, `top_k` of which run for a token, plus one that always runs.
 
-    scores = softmax or sigmoid of ROUTER @ x. Experts are chosen by scores (+ ROUTER_BIAS if correction_bias), ties to
-    the lower index. With n_group > 1 only experts of the `top_group` groups with the greatest sum of their two best
-    choice values may be chosen. Weights are the plain scores of the chosen, divided by their sum if `normalise`,
-    times `scale`. The shared expert (width 0: none) is added with weight one.
+    scores = softmax or sigmoid of ROUTER @ x (+ ROUTER_LOGIT_BIAS). Experts are chosen by scores (+ ROUTER_BIAS if
+    correction_bias), ties to the lower index. With n_group > 1 only experts of the `top_group` groups with the greatest
+    sum of their two best choice values may be chosen. Weights are the plain scores of the chosen, divided by their sum
+    if `normalise`, times `scale`. The shared expert (width 0: none) is added with weight one. With `swiglu` the routed
+    experts have biases, and that in place of silu(gate) * up.
     """
 
     n_experts: int
@@ -125,18 +185,21 @@ class MoeSpec:
     n_group: int = 1
     top_group: int = 1
     correction_bias: bool = False
+    swiglu: Swiglu | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class LayerSpec:
     """One transformer block: a dense feed-forward of `ffn` columns, or a mixture (then `ffn` is 0).
 
-    A layer that is not `rotated` does without rope.
+    A layer that is not `rotated` does without rope. With a `window` a token sees the last so many positions, its own
+    included. Where there are SINKS, each head has one more score, of a position without a value.
     """
 
     ffn: int
     moe: MoeSpec | None = None
     rotated: bool = True
+    window: int = 0
     tensors: Mapping[Role, TensorRef] = field(default_factory=dict)
 
 
@@ -160,12 +223,20 @@ class ModelSpec:
     qk_norm: bool = False
     sandwich_norms: bool = False
     tied_lm_head: bool = False
+    scales: Scales = Scales()
+    temper: Temper | None = None
+    latent: LatentSpec | None = None
     tensors: Mapping[Role, TensorRef] = field(default_factory=dict)
 
     @property
     def q_width(self) -> int:
         """Columns of all query heads; need not equal `hidden`."""
-        return self.n_heads * self.head_dim
+        return self.n_heads * (self.latent.nope + self.rope.dims if self.latent else self.head_dim)
+
+    @property
+    def out_width(self) -> int:
+        """Columns of what all heads give."""
+        return self.n_heads * (self.latent.value if self.latent else self.head_dim)
 
     @property
     def kv_width(self) -> int:
@@ -174,7 +245,7 @@ class ModelSpec:
 
 
 class RoleShape(NamedTuple):
-    """Rows and columns of one matrix (a vector has one column), and of how many experts there is one each."""
+    """Rows and columns of one matrix (a vector has one column), and of how many experts or heads there is one each."""
 
     rows: int
     cols: int
@@ -204,6 +275,8 @@ def role_shape(spec: ModelSpec, layer: int, role: Role) -> RoleShape:
         moe_shape = _moe_shape(spec.hidden, block.moe, role)
         if moe_shape is not None:
             return moe_shape
+    if spec.latent is not None and role in _LATENT_ROLES:
+        return _latent_shape(spec, spec.latent, role)
     return {
         Role.ATTN_NORM: RoleShape(spec.hidden, 1),
         Role.Q: RoleShape(spec.q_width, spec.hidden),
@@ -214,7 +287,9 @@ def role_shape(spec: ModelSpec, layer: int, role: Role) -> RoleShape:
         Role.V_BIAS: RoleShape(spec.kv_width, 1),
         Role.Q_NORM: RoleShape(spec.head_dim, 1),
         Role.K_NORM: RoleShape(spec.head_dim, 1),
-        Role.O: RoleShape(spec.hidden, spec.q_width),
+        Role.O: RoleShape(spec.hidden, spec.out_width),
+        Role.O_BIAS: RoleShape(spec.hidden, 1),
+        Role.SINKS: RoleShape(spec.n_heads, 1),
         Role.ATTN_POST_NORM: RoleShape(spec.hidden, 1),
         Role.FFN_NORM: RoleShape(spec.hidden, 1),
         Role.GATE: RoleShape(block.ffn, spec.hidden),
@@ -235,6 +310,21 @@ def _outside_shape(spec: ModelSpec, role: Role) -> RoleShape:
     return RoleShape(spec.vocab, spec.hidden)
 
 
+_LATENT_ROLES = frozenset({Role.Q, Role.Q_A, Role.Q_A_NORM, Role.KV_A, Role.KV_A_NORM, Role.K_B, Role.V_B})
+
+
+def _latent_shape(spec: ModelSpec, latent: LatentSpec, role: Role) -> RoleShape:
+    return {
+        Role.Q: RoleShape(spec.q_width, latent.q_rank or spec.hidden),
+        Role.Q_A: RoleShape(latent.q_rank, spec.hidden),
+        Role.Q_A_NORM: RoleShape(latent.q_rank, 1),
+        Role.KV_A: RoleShape(spec.head_dim, spec.hidden),
+        Role.KV_A_NORM: RoleShape(latent.rank, 1),
+        Role.K_B: RoleShape(latent.rank, latent.nope, spec.n_heads),
+        Role.V_B: RoleShape(latent.value, latent.rank, spec.n_heads),
+    }[role]
+
+
 def _moe_shape(hidden: int, moe: MoeSpec, role: Role) -> RoleShape | None:
     return {
         Role.ROUTER: RoleShape(moe.n_experts, hidden),
@@ -242,6 +332,10 @@ def _moe_shape(hidden: int, moe: MoeSpec, role: Role) -> RoleShape | None:
         Role.EXPERT_GATE: RoleShape(moe.expert_ffn, hidden, moe.n_experts),
         Role.EXPERT_UP: RoleShape(moe.expert_ffn, hidden, moe.n_experts),
         Role.EXPERT_DOWN: RoleShape(hidden, moe.expert_ffn, moe.n_experts),
+        Role.ROUTER_LOGIT_BIAS: RoleShape(moe.n_experts, 1),
+        Role.EXPERT_GATE_BIAS: RoleShape(moe.n_experts, moe.expert_ffn),
+        Role.EXPERT_UP_BIAS: RoleShape(moe.n_experts, moe.expert_ffn),
+        Role.EXPERT_DOWN_BIAS: RoleShape(moe.n_experts, hidden),
         Role.SHARED_GATE: RoleShape(moe.shared_ffn, hidden),
         Role.SHARED_UP: RoleShape(moe.shared_ffn, hidden),
         Role.SHARED_DOWN: RoleShape(hidden, moe.shared_ffn),

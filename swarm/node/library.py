@@ -70,7 +70,7 @@ class KnownModel:
     def chunks_of(self, parts: Iterable[Part]) -> list[int]:
         """The chunks that these parts need."""
         refs = (need.ref for need in tensors_needed(self.spec, parts))
-        return self.manifest.chunks_of(Rectangle(ref.name, ref.rows, ref.columns) for ref in refs)
+        return self.manifest.chunks_of(Rectangle(ref.name, ref.rows, ref.columns, ref.slabs) for ref in refs)
 
     def parts_in(self, held: Bits) -> frozenset[Part]:
         """The parts of which every chunk is among `held`."""

@@ -268,7 +268,9 @@ class _Noise:
         blocks[:, :, 2:4] = 0
         return blocks.reshape(n_rows, -1)
 
-    def slabs(self, name: str, rows: Sequence[range] | None = None, columns: range | None = None) -> Iterator[U8]:
+    def slabs(
+        self, name: str, rows: Sequence[range] | None = None, columns: range | None = None, slabs: range | None = None
+    ) -> Iterator[U8]:
         """There are no experts."""
         yield self.raw(name)
 

@@ -33,7 +33,7 @@ def _layer(layer: int, spec: ModelSpec, tensors: Mapping[str, TensorEntry], kv_b
     dense = [need for need in needed if need.role not in EXPERT_ROLES]
     moe = spec.layers[layer].moe
     share = moe.top_k / moe.n_experts if moe is not None else 0.0
-    macs = sum(need.rows * need.cols for need in dense if need.role in MATRICES)
+    macs = sum(need.n_experts * need.rows * need.cols for need in dense if need.role in MATRICES)
     macs += int(share * sum(need.n_experts * need.rows * need.cols for need in experts))
     return LayerCost(
         dense_bytes=_bytes(dense, tensors),
@@ -41,7 +41,7 @@ def _layer(layer: int, spec: ModelSpec, tensors: Mapping[str, TensorEntry], kv_b
         kv_bytes=kv_bytes["f16"],
         expert_bytes=_bytes(experts, tensors),
         expert_share=share,
-        context_macs=2 * spec.n_heads * spec.head_dim,
+        context_macs=spec.n_heads * (spec.head_dim + (spec.latent.rank if spec.latent else spec.head_dim)),
         kv_q8_0_bytes=kv_bytes.get("q8_0", 0),
     )
 

@@ -48,10 +48,16 @@ class GGUF:
         whole = flat.reshape(*tensor.shape[:-1], tensor.quant.row_bytes(tensor.shape[-1]))
         return cut(whole, tensor.quant, rows, columns)
 
-    def slabs(self, name: str, rows: Rows | None = None, columns: range | None = None) -> Iterator[U8]:
-        """The rectangle of each expert of a tensor (its outer dimensions), one after the other, as `raw` gives it."""
+    def slabs(
+        self, name: str, rows: Rows | None = None, columns: range | None = None, slabs: range | None = None
+    ) -> Iterator[U8]:
+        """The rectangle of each expert of a tensor (its outer dimensions), one after the other, as `raw` gives it.
+
+        slabs: of these only.
+        """
         whole = self.raw(name)
-        for slab in whole.reshape(-1, *whole.shape[-2:]):
+        every = whole.reshape(-1, *whole.shape[-2:])
+        for slab in every if slabs is None else every[slabs.start : slabs.stop]:
             yield cut(slab, self.tensors[name].quant, rows, columns)
 
     def drop(self, name: str) -> None:

@@ -215,9 +215,9 @@ class Manifest:
     def chunks_of(self, rectangles: Iterable[Rectangle]) -> list[int]:
         """The chunks of the header and of these rectangles of tensors: what a device needs that holds them."""
         wanted = set(self.header_chunks)
-        for name, rows, columns in rectangles:
+        for name, rows, columns, slabs in rectangles:
             tensor = self.by_name[name]
-            wanted.update(tensor.chunks_of(range(tensor.n_slabs), rows, columns))
+            wanted.update(tensor.chunks_of(range(tensor.n_slabs) if slabs is None else slabs, rows, columns))
         return sorted(wanted)
 
 

@@ -15,11 +15,12 @@ Rows = Sequence[range]
 
 
 class Rectangle(NamedTuple):
-    """These rows and columns (None: all) of a tensor."""
+    """These rows and columns (None: all) of a tensor, in these of its slabs."""
 
     name: str
     rows: Rows | None = None
     columns: range | None = None
+    slabs: range | None = None
 
 
 def cut(raw: U8, quant: Quant, rows: Rows | None, columns: range | None) -> U8:

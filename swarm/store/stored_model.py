@@ -49,14 +49,17 @@ class StoredModel:
         slabs = list(self._join_slabs(tensor, rows, columns))
         return slabs[0] if len(tensor.shape) == 2 else np.stack(slabs).reshape(*tensor.shape[:-2], *slabs[0].shape)
 
-    def slabs(self, name: str, rows: Rows | None = None, columns: range | None = None) -> Iterator[U8]:
-        """The rectangle of each expert of a tensor, one after the other: never all of them in memory."""
+    def slabs(
+        self, name: str, rows: Rows | None = None, columns: range | None = None, slabs: range | None = None
+    ) -> Iterator[U8]:
+        """The rectangle of each expert (or of these slabs) of a tensor, one after the other: never all in memory."""
         tensor = self.tensors[name]
-        mapped = self._mapped(tensor, rows, columns)
+        wanted = range(tensor.n_slabs) if slabs is None else slabs
+        mapped = self._mapped(tensor, rows, columns, wanted)
         if mapped is None:
-            yield from self._join_slabs(tensor, rows, columns)
+            yield from (self._joined(tensor, slab, rows, columns) for slab in wanted)
             return
-        for slab in mapped.reshape(tensor.n_slabs, tensor.rows, tensor.row_bytes):
+        for slab in mapped.reshape(tensor.n_slabs, tensor.rows, tensor.row_bytes)[wanted.start : wanted.stop]:
             yield cut(slab, tensor.quant, rows, columns)
 
     def drop(self, name: str) -> None:
@@ -64,12 +67,14 @@ class StoredModel:
         if self._chunks.source is not None:
             self._chunks.source.drop(name)
 
-    def _mapped(self, tensor: ChunkedTensor, rows: Rows | None, columns: range | None) -> U8 | None:
+    def _mapped(
+        self, tensor: ChunkedTensor, rows: Rows | None, columns: range | None, slabs: range | None = None
+    ) -> U8 | None:
         """The tensor as it lies in the GGUF file or, if it is cut by rows, in the data file.
 
         Only this rectangle of it is sure to be there. Raise ModelNotFound when it is not.
         """
-        chunks = list(tensor.chunks_of(range(tensor.n_slabs), rows, columns))
+        chunks = list(tensor.chunks_of(range(tensor.n_slabs) if slabs is None else slabs, rows, columns))
         self._require(chunks, f"tensor {tensor.name!r}")
         if self._chunks.source is not None and self._chunks.in_source[chunks].all():
             return self._chunks.source.raw(tensor.name)

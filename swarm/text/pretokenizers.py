@@ -58,17 +58,19 @@ _DEEPSEEK_V3_WORD = (
 
 PRETOKENIZERS: dict[str, PreTokenizer] = {
     "default": _FOR_GPT2,
-    **dict.fromkeys(("gpt-2", "mpt", "olmo", "phi-2", "trillion"), _FOR_GPT2),
+    **dict.fromkeys(("gpt-2", "mpt", "olmo", "phi-2", "trillion", "granite-docling", "jais"), _FOR_GPT2),
     **dict.fromkeys(("smollm", "starcoder", "refact", "command-r", "codeshell"), _FOR_CODE),
     **dict.fromkeys(("exaone", "minerva", "minerva-7b"), _FOR_CODE),
-    **dict.fromkeys(("llama-bpe", "llama3", "llama-v3", "falcon3", "lfm2", "pixtral"), _FOR_LLAMA3),
+    **dict.fromkeys(
+        ("llama-bpe", "llama3", "llama-v3", "falcon3", "falcon-h1", "lfm2", "midm-2.0", "pixtral"), _FOR_LLAMA3
+    ),
     **dict.fromkeys(("glm4", "chatglm-bpe"), _FOR_GLM4),
     **dict.fromkeys(("dbrx", "smaug-bpe"), _FOR_THREE_DIGITS),
     **dict.fromkeys(("qwen2", "deepseek-r1-qwen"), _FOR_QWEN2),
-    **dict.fromkeys(("stablelm2", "megrez"), _FOR_ONE_DIGIT),
+    **dict.fromkeys(("stablelm2", "megrez", "hunyuan", "kormo", "solar-open"), _FOR_ONE_DIGIT),
     "falcon": PreTokenizer((r"[\p{P}\$\+<=>\^~\|`]+", _GPT2, r"[0-9][0-9][0-9]")),
     "tekken": PreTokenizer((_cased(_DIGIT, ""),), ignore_merges=True, add_bos=True),
-    **dict.fromkeys(("gpt-4o", "llama4"), PreTokenizer((_cased(_THREE_DIGITS, _CONTRACTION + "?"),))),
+    **dict.fromkeys(("gpt-4o", "llama4", "kanana2"), PreTokenizer((_cased(_THREE_DIGITS, _CONTRACTION + "?"),))),
     "deepseek-llm": PreTokenizer(
         (
             r"[\r\n]",

@@ -95,12 +95,14 @@ def steady_ids(path: Path) -> list[int]:
     raise AssertionError(f"{path.name}: a near tie in each of {SEEDS} sequences")
 
 
-def open_decoder(path: Path, *, threads: int = 2, isa: str = "", kv: str = "f16") -> Decoder:
+def open_decoder(
+    path: Path, *, threads: int = 2, isa: str = "", kv: str = "f16", context: int = 2 * N_TOKENS
+) -> Decoder:
     """The engine on a whole model."""
     model = open_gguf(path)
     spec = spec_from_gguf(model.metadata, model.tensors)
     weights = load_weights(model, spec, all_parts(spec.n_layers))
-    return Decoder(spec, weights, context=2 * N_TOKENS, threads=threads, isa=isa, kv=kv)
+    return Decoder(spec, weights, context=context, threads=threads, isa=isa, kv=kv)
 
 
 def same_rounding(path: Path) -> float:

@@ -11,6 +11,7 @@ from swarm.kernels import reference as ops
 from swarm.kernels.quants import dequantize
 from swarm.kernels.reference_matmul import quantize
 from swarm.models import LayerSpec, ModelSpec, MoeSpec, Role, TensorRef, spec_from_gguf
+from swarm.models.spec import LatentSpec, Swiglu
 from swarm.store.gguf import GGUF, open_gguf
 
 _SHARED = (Role.SHARED_GATE, Role.SHARED_UP, Role.SHARED_DOWN)
@@ -42,18 +43,21 @@ class NumpyDecoder:
     def logits(self, ids: list[int]) -> np.ndarray:
         """Logits (tokens, vocab) of every position of one fresh sequence."""
         spec = self.spec
-        x = self._outside(Role.EMBED)[np.asarray(ids)]
+        residual = np.float32(spec.scales.residual)
+        x = self._outside(Role.EMBED)[np.asarray(ids)] * np.float32(spec.scales.embedding)
         cos, sin = self._rope_table(len(ids))
         for layer in spec.layers:
-            x = x + self._attention(layer, x, cos, sin)
-            x = x + self._ffn(layer, x)
-        x = ops.rmsnorm(x, self._outside(Role.OUTPUT_NORM), spec.norm_eps)
+            x = x + self._attention(layer, x, cos, sin) * residual
+            x = x + self._ffn(layer, x) * residual
+        x = ops.rmsnorm(x, self._outside(Role.OUTPUT_NORM), spec.norm_eps) * np.float32(spec.scales.logits)
         output = self.spec.tensors[Role.LM_HEAD]
         return ops.matmul(self._seen_by(output)(x), self._rows(output))
 
     def _attention(self, layer: LayerSpec, x: np.ndarray, cos: np.ndarray, sin: np.ndarray) -> np.ndarray:
         spec = self.spec
         a = ops.rmsnorm(x, self._get(layer, Role.ATTN_NORM), spec.norm_eps)
+        if spec.latent:
+            return self._latent_attention(layer, spec.latent, a, cos, sin)
         q = self._project(layer, a, Role.Q, Role.Q_BIAS).reshape(len(x), spec.n_heads, spec.head_dim)
         k = self._project(layer, a, Role.K, Role.K_BIAS).reshape(len(x), spec.n_kv_heads, spec.head_dim)
         v = self._project(layer, a, Role.V, Role.V_BIAS).reshape(len(x), spec.n_kv_heads, spec.head_dim)
@@ -63,9 +67,37 @@ class NumpyDecoder:
         if layer.rotated:
             rope = ops.rope_half if spec.rope.style == "half" else ops.rope_pair
             q, k = rope(q, cos, sin), rope(k, cos, sin)
-        o = ops.attention(q, self._kept(k), self._kept(v), spec.attention_scale)
+        if spec.temper:
+            q = q * ops.temper(np.arange(len(x)), spec.temper.scale, spec.temper.step)[:, None, None]
+        sinks = self._get(layer, Role.SINKS) if Role.SINKS in layer.tensors else None
+        o = ops.attention(q, self._kept(k), self._kept(v), spec.attention_scale, window=layer.window, sinks=sinks)
         o = self._seen_by(layer.tensors[Role.O])(o)
-        return self._after(layer, ops.matmul(o, self._get(layer, Role.O)), Role.ATTN_POST_NORM)
+        bias = self._get(layer, Role.O_BIAS) if Role.O_BIAS in layer.tensors else None
+        return self._after(layer, ops.matmul(o, self._get(layer, Role.O), bias), Role.ATTN_POST_NORM)
+
+    def _latent_attention(
+        self, layer: LayerSpec, latent: LatentSpec, a: np.ndarray, cos: np.ndarray, sin: np.ndarray
+    ) -> np.ndarray:
+        spec, heads = self.spec, self.spec.n_heads
+        low = a
+        if latent.q_rank:
+            low = ops.rmsnorm(self._through(layer, Role.Q_A, a), self._get(layer, Role.Q_A_NORM), spec.norm_eps)
+        q = self._through(layer, Role.Q, low).reshape(len(a), heads, -1) * np.float32(spec.attention_scale)
+        kept = self._through(layer, Role.KV_A, a)
+        values = ops.rmsnorm(kept[:, : latent.rank], self._get(layer, Role.KV_A_NORM), spec.norm_eps)
+        k = np.concatenate([values, ops.rope_pair(kept[:, None, latent.rank :], cos, sin)[:, 0]], axis=1)
+        k = self._kept(k)[:, None]
+        nope = q[..., : latent.nope]
+        absorbed = [self._through(layer, Role.K_B, nope[:, h], h) for h in range(heads)]
+        q = np.concatenate([np.stack(absorbed, 1), ops.rope_pair(q[..., latent.nope :], cos, sin)], axis=2)
+        o = ops.attention(q, k, k[..., : latent.rank], 1.0).reshape(len(a), heads, -1)
+        o = np.concatenate([self._through(layer, Role.V_B, o[:, h], h) for h in range(heads)], axis=1)
+        return self._through(layer, Role.O, o)
+
+    def _through(self, layer: LayerSpec, role: Role, x: np.ndarray, head: int | None = None) -> np.ndarray:
+        """A product without a bias: with a matrix, or with that of a head."""
+        weights = self._get(layer, role)
+        return ops.matmul(self._seen_by(layer.tensors[role])(x), weights if head is None else weights[head])
 
     def _ffn(self, layer: LayerSpec, x: np.ndarray) -> np.ndarray:
         b = ops.rmsnorm(x, self._get(layer, Role.FFN_NORM), self.spec.norm_eps)
@@ -76,8 +108,9 @@ class NumpyDecoder:
         return self._after(layer, y, Role.FFN_POST_NORM)
 
     def _mixture(self, layer: LayerSpec, moe: MoeSpec, b: np.ndarray) -> np.ndarray:
+        logit_bias = self._get(layer, Role.ROUTER_LOGIT_BIAS) if Role.ROUTER_LOGIT_BIAS in layer.tensors else None
         chosen, weights = ops.router(
-            ops.matmul(b, self._get(layer, Role.ROUTER)),
+            ops.matmul(b, self._get(layer, Role.ROUTER), logit_bias),
             moe.top_k,
             gating=moe.gating,
             normalise=moe.normalise,
@@ -95,8 +128,13 @@ class NumpyDecoder:
             up=self._get(layer, Role.EXPERT_UP),
             down=self._get(layer, Role.EXPERT_DOWN),
             seen=self._seen_by(layer.tensors[Role.EXPERT_DOWN]),
+            biases=self._biases(layer, moe.swiglu) if moe.swiglu else None,
         )
         return y + self._dense(layer, b, _SHARED) if moe.shared_ffn else y
+
+    def _biases(self, layer: LayerSpec, swiglu: Swiglu) -> ops.ExpertBiases:
+        roles = (Role.EXPERT_GATE_BIAS, Role.EXPERT_UP_BIAS, Role.EXPERT_DOWN_BIAS)
+        return ops.ExpertBiases(*(self._get(layer, role) for role in roles), swiglu.alpha, swiglu.limit)
 
     def _dense(self, layer: LayerSpec, b: np.ndarray, roles: tuple[Role, Role, Role]) -> np.ndarray:
         weights = (self._get(layer, role) for role in roles)
@@ -134,6 +172,7 @@ class NumpyDecoder:
                 original_context=scaling.original_context,
                 beta_fast=scaling.beta_fast,
                 beta_slow=scaling.beta_slow,
+                whole_pairs=scaling.whole_pairs,
             )
         return ops.rope_table(frequencies, np.arange(tokens), factor)
 

@@ -81,10 +81,11 @@ class Dequantised:
         return np.ascontiguousarray(values, np.float32).view(np.uint8)
 
     def slabs(
-        self, name: str, rows: Sequence[range] | None = None, columns: range | None = None
+        self, name: str, rows: Sequence[range] | None = None, columns: range | None = None, slabs: range | None = None
     ) -> Iterator[np.ndarray]:
         """The same, expert by expert."""
-        yield from self.raw(name, rows, columns)
+        every = self.raw(name, rows, columns)
+        yield from every if slabs is None else every[slabs.start : slabs.stop]
 
     def drop(self, name: str) -> None:
         """Nothing is kept."""

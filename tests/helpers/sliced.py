@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from swarm.engine.decoder import Decoder
+from swarm.engine.decoder import Decoder, Rows
 from swarm.engine.weights import TensorSource, load_weights
 from swarm.models.slices import SliceBounds, narrow
 from swarm.models.spec import ModelSpec
@@ -32,9 +32,8 @@ class SlicedModel:
         return np.concatenate([self._step(piece) for piece in pieces])
 
     def _step(self, ids: np.ndarray) -> np.ndarray:
-        position, n = self.caches[0].length, len(ids)
         for d, cache in zip(self.decoders, self.caches, strict=True):
-            d.engine.begin([(cache, n)], *d.rope.at(position, n))
+            d._begin([Rows(ids, cache)])
             d.engine.embed(d._embedding, ids)
         for layer in range(self.decoders[0].spec.n_layers):
             for d in self.decoders:

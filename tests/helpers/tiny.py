@@ -34,12 +34,23 @@ class TinyMoe:
     ffn: int = 32
     shared: int = 0
     gating: str = "softmax"
+    normalise: bool = True
     scale: float = 1.0
     n_group: int = 1
     top_group: int = 1
     bias: bool = False
     fused: bool = False  # gate and up of all experts in one tensor
     dense_layers: int = 0
+
+
+@dataclass(frozen=True)
+class TinyLatent:
+    """Widths of latent attention; `q_rank` 0: the query has one matrix."""
+
+    rank: int = 64
+    q_rank: int = 96
+    nope: int = 64
+    value: int = 32
 
 
 @dataclass(frozen=True)
@@ -67,6 +78,14 @@ class Tiny:
     linear_factor: float = 0.0
     sections: tuple[int, ...] = ()  # of rotated columns, in models that see
     moe: TinyMoe | None = None
+    embedding_scale: float = 1.0
+    residual_scale: float = 1.0
+    logit_scale: float = 1.0  # logits are divided by it
+    attention_scale: float = 0.0  # 0: as the width of heads has it
+    temper: float = 0.0
+    yarn_multiplier: float = 0.0
+    latent: TinyLatent | None = None
+    window: int = 0  # of attention in every other layer, beginning with the first
     mtp: str = "none"  # none, present, or absent (declared and counted, but without its tensors)
     left_out: tuple[str, ...] = ()  # keys that files are known to lack
 
@@ -74,12 +93,19 @@ class Tiny:
     def sandwich(self) -> bool:
         return self.arch == "glm4"
 
+    @property
+    def biased(self) -> bool:
+        """Biases everywhere, and sinks."""
+        return self.arch == "gpt-oss"
+
     def is_moe(self, layer: int) -> bool:
         return self.moe is not None and layer >= self.moe.dense_layers
 
 
 _HEAD_KEYS = ("attention.key_length", "attention.value_length", "rope.dimension_count")
 _GLM = {"rope_dims": 16, "bias": True}
+_GRANITE = {"embedding_scale": 12.0, "residual_scale": 0.22, "logit_scale": 8.0, "attention_scale": 0.05}
+_FLASH = TinyMoe(shared=1, gating="sigmoid", scale=1.8, bias=True, dense_layers=1)
 _AIR = TinyMoe(shared=1, gating="sigmoid", bias=True, dense_layers=1)
 
 TINY: dict[str, Tiny] = {
@@ -94,6 +120,22 @@ TINY: dict[str, Tiny] = {
         Tiny("qwen3-yarn", "qwen3", eps=1e-6, theta=1e4, qk_norm=True, yarn_factor=4.0),
         Tiny("qwen3moe", "qwen3moe", eps=1e-6, theta=1e6, qk_norm=True, moe=TinyMoe()),
         Tiny("smollm3", "smollm3", n_layers=5, hidden=128, eps=1e-6, theta=5e6, tied=True),
+        Tiny("granite", "granite", tied=True, **_GRANITE),
+        Tiny("granitemoe", "granitemoe", tied=True, moe=TinyMoe(), **_GRANITE),
+        Tiny("granitemoe-shared", "granitemoe", moe=TinyMoe(shared=1), **_GRANITE),
+        Tiny("mistral3", "mistral3", theta=1e6, yarn_factor=16.0, temper=0.1, yarn_multiplier=1.0),
+        Tiny("flash", "deepseek2", theta=1e6, eps=1e-6, latent=TinyLatent(), mtp="present", moe=_FLASH),
+        Tiny(
+            "deepseek-lite",
+            "deepseek2",
+            eps=1e-6,
+            latent=TinyLatent(q_rank=0, nope=32, value=64),
+            yarn_factor=40.0,
+            yarn_multiplier=0.707,
+            moe=TinyMoe(shared=2, normalise=False, dense_layers=1),
+        ),
+        Tiny("gpt-oss", "gpt-oss", theta=150000.0, bias=True, yarn_factor=32.0, window=20, moe=TinyMoe(), n_layers=4),
+        Tiny("gpt-oss-near", "gpt-oss", theta=150000.0, bias=True, window=128, moe=TinyMoe(top_k=4)),
         Tiny("chatglm", "chatglm", eps=1.5625e-7, qkv_fused=True, **_GLM),
         Tiny("chatglm-separate", "chatglm", eps=1.5625e-7, left_out=("rope.dimension_count",), **_GLM),
         Tiny("glm-edge", "chatglm", rope_dims=16, tied=True),
@@ -126,6 +168,7 @@ def wide(tiny: Tiny, ffn: int = 512) -> Tiny:
         n_heads=4 if "attention.key_length" in tiny.left_out else 8,
         head_dim=64,
         rope_dims=64 * tiny.rope_dims // tiny.head_dim,
+        latent=tiny.latent and TinyLatent(rank=256, q_rank=4 * tiny.latent.q_rank, nope=96, value=64),
         ffn=ffn,
         moe=tiny.moe and replace(tiny.moe, ffn=ffn),
     )
@@ -149,18 +192,36 @@ def shapes(tiny: Tiny) -> dict[Key, tuple[int, ...]]:
 
 def _layer_shapes(tiny: Tiny, layer: int) -> Iterator[tuple[str, tuple[int, ...]]]:
     hidden, q, kv = tiny.hidden, tiny.n_heads * tiny.head_dim, tiny.n_kv_heads * tiny.head_dim
-    yield from {"attn_norm": (hidden,), "q": (q, hidden), "k": (kv, hidden), "v": (kv, hidden)}.items()
+    if tiny.latent:
+        q = tiny.n_heads * tiny.latent.value
+        yield from _latent_shapes(tiny, tiny.latent)
+    else:
+        yield from {"attn_norm": (hidden,), "q": (q, hidden), "k": (kv, hidden), "v": (kv, hidden)}.items()
     if tiny.bias:
         yield from {"q_bias": (q,), "k_bias": (kv,), "v_bias": (kv,)}.items()
     if tiny.qk_norm:
         yield from {"q_norm": (tiny.head_dim,), "k_norm": (tiny.head_dim,)}.items()
     yield from {"o": (hidden, q), "ffn_norm": (hidden,)}.items()
+    if tiny.biased:
+        yield from {"out_bias": (hidden,), "sinks": (tiny.n_heads,)}.items()
     if tiny.sandwich:
         yield from {"attn_post_norm": (hidden,), "ffn_post_norm": (hidden,)}.items()
     if tiny.moe is not None and tiny.is_moe(layer):
         yield from _moe_shapes(tiny.moe, hidden)
+        if tiny.biased:
+            yield from _expert_bias_shapes(tiny.moe, hidden)
     else:
         yield from {"gate": (tiny.ffn, hidden), "up": (tiny.ffn, hidden), "down": (hidden, tiny.ffn)}.items()
+
+
+def _latent_shapes(tiny: Tiny, latent: TinyLatent) -> Iterator[tuple[str, tuple[int, ...]]]:
+    hidden, heads = tiny.hidden, tiny.n_heads
+    yield "attn_norm", (hidden,)
+    if latent.q_rank:
+        yield from {"q_a": (latent.q_rank, hidden), "q_a_norm": (latent.q_rank,)}.items()
+    yield "q", (heads * (latent.nope + tiny.rope_dims), latent.q_rank or hidden)
+    yield from {"kv_a": (latent.rank + tiny.rope_dims, hidden), "kv_a_norm": (latent.rank,)}.items()
+    yield from {"k_b": (heads, latent.rank, latent.nope), "v_b": (heads, latent.value, latent.rank)}.items()
 
 
 def _moe_shapes(moe: TinyMoe, hidden: int) -> Iterator[tuple[str, tuple[int, ...]]]:
@@ -177,6 +238,13 @@ def _moe_shapes(moe: TinyMoe, hidden: int) -> Iterator[tuple[str, tuple[int, ...
             "shared_up": (width, hidden),
             "shared_down": (hidden, width),
         }.items()
+
+
+def _expert_bias_shapes(moe: TinyMoe, hidden: int) -> Iterator[tuple[str, tuple[int, ...]]]:
+    yield "router_logit_bias", (moe.n_experts,)
+    yield "expert_gate_bias", (moe.n_experts, moe.ffn)
+    yield "expert_up_bias", (moe.n_experts, moe.ffn)
+    yield "expert_down_bias", (moe.n_experts, hidden)
 
 
 def make_weights(tiny: Tiny, seed: int = 1) -> Weights:
@@ -199,6 +267,7 @@ def _values(rng: np.random.Generator, role: str, shape: tuple[int, ...]) -> np.n
 # Mixes of more than one quant: for most matrices, for values and down projections, for the LM head.
 MIXES = {
     "Q4_0": ("Q4_0", "Q4_0", "Q6_K"),
+    "MXFP4": ("Q8_0", "Q8_0", "Q8_0"),  # experts in it
     "Q4_K": ("Q4_K", "Q6_K", "Q6_K"),
     "Q5_K": ("Q5_K", "Q6_K", "Q6_K"),
 }
@@ -218,10 +287,12 @@ def stored_quant(tiny: Tiny, mix: str, role: str, shape: tuple[int, ...]) -> str
     """The type in which a mix (or a single quant) stores a role, much as the usual quantising tools choose it."""
     if role == "v" and tiny.qkv_fused:
         role = "q"
-    if len(shape) == 1 or role == "router":
+    if len(shape) == 1 or role == "router" or role.endswith("bias"):
         return "F32"
     most, careful, output = MIXES.get(mix, (mix, mix, mix))
     name = output if role == "output" else careful if role in _CAREFUL else most
+    if mix == "MXFP4" and role.startswith("expert_"):
+        name = mix
     return name if shape[-1] % quant_by_name(name).block_cols == 0 else _FALLBACK[name]
 
 
@@ -277,6 +348,18 @@ _NAMES = {
     "expert_gate": "ffn_gate_exps.weight",
     "expert_up": "ffn_up_exps.weight",
     "expert_down": "ffn_down_exps.weight",
+    "q_a": "attn_q_a.weight",
+    "q_a_norm": "attn_q_a_norm.weight",
+    "kv_a": "attn_kv_a_mqa.weight",
+    "kv_a_norm": "attn_kv_a_norm.weight",
+    "k_b": "attn_k_b.weight",
+    "v_b": "attn_v_b.weight",
+    "out_bias": "attn_output.bias",
+    "sinks": "attn_sinks.weight",
+    "router_logit_bias": "ffn_gate_inp.bias",
+    "expert_gate_bias": "ffn_gate_exps.bias",
+    "expert_up_bias": "ffn_up_exps.bias",
+    "expert_down_bias": "ffn_down_exps.bias",
     "shared_gate": "ffn_gate_shexp.weight",
     "shared_up": "ffn_up_shexp.weight",
     "shared_down": "ffn_down_shexp.weight",
@@ -298,7 +381,9 @@ def tensor_names(tiny: Tiny) -> dict[str, list[Key]]:
     fused = _fused_names(tiny)
     for layer, role in shapes(tiny):
         name = fused.get(role) or _NAMES[role]
-        if tiny.arch == "glm4moe" and role == "ffn_norm":
+        if tiny.latent and tiny.latent.q_rank and role == "q":
+            name = "attn_q_b.weight"
+        if tiny.arch in {"glm4moe", "gpt-oss"} and role == "ffn_norm":
             name = "post_attention_norm.weight"
         names.setdefault(name if layer == OUTSIDE else f"blk.{layer}.{name}", []).append((layer, role))
     return names
@@ -339,12 +424,15 @@ def tensor_table(tiny: Tiny, mix: str = "F32") -> dict[str, StoredTensor]:
     return table
 
 
+PERMUTED = frozenset({"granite", "granitemoe", "llama", "mistral3", "smollm3"})
+
+
 def _file_rows(tiny: Tiny, role: str, values: np.ndarray) -> np.ndarray:
-    """Files of llama and smollm3 turn adjacent pairs: query and key rows of a head alternate between its two halves."""
+    """Files of llama and its like turn adjacent pairs: rows of a head alternate between its two halves."""
     n_heads = tiny.n_heads if role.startswith("q") else tiny.n_kv_heads
     if tiny.sections and role in {"q", "k", "q_bias", "k_bias"}:
         return _pairs_to_halves(values, n_heads, tiny.rope_dims)
-    if tiny.arch not in {"llama", "smollm3"} or role not in {"q", "k"}:
+    if tiny.arch not in PERMUTED or role not in {"q", "k"}:
         return values
     halves = values.reshape(n_heads, 2, tiny.head_dim // 2, -1)
     return halves.swapaxes(1, 2).reshape(values.shape)
@@ -399,6 +487,8 @@ def gguf_metadata(tiny: Tiny) -> Metadata:
         "rope.freq_base": tiny.theta,
         "rope.dimension_count": tiny.rope_dims,
     }
+    if tiny.latent:
+        keys |= _latent_metadata(tiny, tiny.latent)
     if tiny.yarn_factor:
         keys |= {
             "rope.scaling.type": "yarn",
@@ -407,6 +497,16 @@ def gguf_metadata(tiny: Tiny) -> Metadata:
         }
     if tiny.yarn_magnitude:
         keys["rope.scaling.yarn_attn_factor"] = tiny.yarn_magnitude
+    if tiny.yarn_multiplier:
+        keys["rope.scaling.yarn_log_multiplier"] = tiny.yarn_multiplier * (0.1 if tiny.latent else 1.0)
+    if tiny.window:
+        keys["attention.sliding_window"] = tiny.window
+    if tiny.temper:
+        keys["attention.temperature_scale"] = tiny.temper
+    if tiny.attention_scale:
+        keys["attention.scale"] = tiny.attention_scale
+    if tiny.arch.startswith("granite"):
+        keys |= {f"{name}_scale": getattr(tiny, f"{name}_scale") for name in ("embedding", "residual", "logit")}
     if tiny.linear_factor:
         keys["rope.scale_linear"] = tiny.linear_factor  # as files of 2023 have it
     if tiny.sections:
@@ -419,15 +519,37 @@ def gguf_metadata(tiny: Tiny) -> Metadata:
     return {"general.architecture": tiny.arch, "general.name": f"tiny {tiny.name}", **named, **text_metadata(tiny.arch)}
 
 
+def _latent_metadata(tiny: Tiny, latent: TinyLatent) -> Metadata:
+    return {
+        "attention.head_count_kv": 1,
+        "attention.key_length": latent.rank + tiny.rope_dims,
+        "attention.value_length": latent.rank,
+        "attention.key_length_mla": latent.nope + tiny.rope_dims,
+        "attention.value_length_mla": latent.value,
+        "attention.kv_lora_rank": latent.rank,
+        **({"attention.q_lora_rank": latent.q_rank} if latent.q_rank else {}),
+    }
+
+
 def _moe_metadata(tiny: Tiny, moe: TinyMoe) -> Metadata:
+    if tiny.arch == "granitemoe":
+        return {
+            "expert_count": moe.n_experts,
+            "expert_used_count": moe.top_k,
+            "feed_forward_length": moe.ffn,
+            "expert_shared_feed_forward_length": moe.shared * moe.ffn,
+        }
+    if tiny.arch == "gpt-oss":
+        widths = {"feed_forward_length": moe.ffn, "expert_feed_forward_length": moe.ffn}
+        return {**widths, "expert_count": moe.n_experts, "expert_used_count": moe.top_k}
     keys: Metadata = {
         "expert_count": moe.n_experts,
         "expert_used_count": moe.top_k,
         "expert_feed_forward_length": moe.ffn,
-        "expert_weights_norm": True,
+        "expert_weights_norm": moe.normalise,
         "expert_gating_func": 2 if moe.gating == "sigmoid" else 1,
     }
-    if tiny.arch == "glm4moe":
+    if tiny.arch in {"deepseek2", "glm4moe"}:
         keys |= {
             "expert_shared_count": moe.shared,
             "leading_dense_block_count": moe.dense_layers,

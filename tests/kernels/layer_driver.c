@@ -77,7 +77,7 @@ static sw_ws workspace(const sw_dims *d) {
 
 static sw_kv cache(int kind) {
   const size_t n = (size_t)KV_HEADS * CONTEXT * HEAD_DIM;
-  sw_kv kv = {buffer(n * 4), buffer(n * 4), buffer(n), buffer(n), kind, CONTEXT, KV_HEADS, HEAD_DIM};
+  sw_kv kv = {buffer(n * 4), buffer(n * 4), buffer(n), buffer(n), kind, CONTEXT, KV_HEADS, HEAD_DIM, HEAD_DIM};
   return kv;
 }
 
@@ -117,7 +117,7 @@ static uint64_t hash(uint64_t h, const void *data, size_t n) {
 
 static uint64_t run(const sw_kernels *kernels, const sw_ops *ops, int type, int mixture, int kind, int pair) {
   state = 7;
-  const sw_dims dims = {HIDDEN, HEADS, KV_HEADS, HEAD_DIM, HEAD_DIM / 4, pair, 1e-5f, 0.17677669f};
+  const sw_dims dims = {HIDDEN, HEADS, KV_HEADS, HEAD_DIM, HEAD_DIM / 4, pair, HEAD_DIM, 0, 0, 1e-5f, 0.17677669f, 1.0f, 1.0f};
   sw_ws ws = workspace(&dims);
   const sw_attn a = attention(type);
   const sw_ffn f = feed_forward(type, mixture);
@@ -130,10 +130,10 @@ static uint64_t run(const sw_kernels *kernels, const sw_ops *ops, int type, int 
     for (int t = 0; t < s.n_tokens; t++) ws.rows[t] = (sw_row){&kv, position++};
     sw_plan_attention(&s);
     for (int i = 0; i < s.n_tokens * HIDDEN; i++) ws.x[i] = noise(1.0f);
-    sw_attention(&s, &a, 0, (sw_residual){0, NULL});
-    sw_ffn_route(&s, &f, (sw_residual){1, a.post_norm});
+    sw_attention(&s, &a, 0, (sw_residual){0});
+    sw_ffn_route(&s, &f, (sw_residual){.has_delta = 1, .post_norm = a.post_norm});
     sw_ffn_experts(&s, &f);
-    sw_finish(&s, (sw_residual){1, f.post_norm});
+    sw_finish(&s, (sw_residual){.has_delta = 1, .post_norm = f.post_norm});
     h = hash(h, ws.x, (size_t)s.n_tokens * HIDDEN * 4);
     s.n_tokens = 1;
   }

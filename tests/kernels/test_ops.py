@@ -23,6 +23,7 @@ def cases() -> list[tuple[str, tuple[object, ...], np.ndarray]]:
         found.append(("sigmoid", (x * 20,), reference.sigmoid(x * 20)))
         found.append(("hadamard", (x,), reference.hadamard(x)))
         found.append(("silu_mul", (x, w), reference.silu_mul(x, w)))
+        found.append(("swiglu", (x * 4, w * 4, 1.702, 7.0), reference.swiglu(x * 4, w * 4, 1.702, 7.0)))
         found.append(("rmsnorm", (x, w, 1e-5), reference.rmsnorm(x, w, 1e-5)))
     for half in (1, 8, 12, 32):
         x = values(2 * half + 16)

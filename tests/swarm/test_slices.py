@@ -81,7 +81,9 @@ def test_slices_of_k_quants_are_cut_between_their_blocks(tmp_path: Path, name: s
             cut_model(spec, model.tensors, SHARES[-1])
 
 
-@pytest.mark.parametrize(("name", "mix"), [("chatglm", "Q8_0"), ("glm355b", "F32"), ("air", "Q4_K")])
+@pytest.mark.parametrize(
+    ("name", "mix"), [("chatglm", "Q8_0"), ("glm355b", "F32"), ("air", "Q4_K"), ("flash", "Q8_0"), ("gpt-oss", "F32")]
+)
 def test_a_device_that_fetched_only_its_slice_computes_it(
     tmp_path: Path, name: str, mix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -96,7 +98,7 @@ def test_a_device_that_fetched_only_its_slice_computes_it(
             store = ChunkStore(tmp_path / f"slice{number}")
             store.add_manifest(manifest.encoded, manifest.id)
             refs = [need.ref for need in tensors_needed(narrow(spec, file.tensors, bounds), all_parts(spec.n_layers))]
-            chunks = manifest.chunks_of(Rectangle(ref.name, ref.rows, ref.columns) for ref in refs)
+            chunks = manifest.chunks_of(Rectangle(ref.name, ref.rows, ref.columns, ref.slabs) for ref in refs)
             assert len(chunks) < 0.8 * manifest.n_chunks
             for chunk in chunks:
                 data = seeder.read(manifest.chunk_id(chunk), 0, int(manifest.chunk_sizes[chunk]))

@@ -68,12 +68,15 @@ def changes_nothing(key: str, tiny: Tiny) -> bool:
     """Whether a key of KEYS says nothing new of this checkpoint."""
     if key == "rope.scaling.original_context_length":
         return not tiny.yarn_factor
+    if key.startswith("ssm."):
+        return tiny.arch.startswith("granite") and key != "ssm.dt_b_c_rms"
     return key in HARMLESS or {
         "expert_group_used_count": tiny.moe is not None and tiny.moe.n_group == 1,
-        "expert_weights_norm": tiny.moe is None,  # false
+        "expert_weights_norm": tiny.moe is None or not tiny.moe.normalise or tiny.arch == "gpt-oss",  # false
         "feed_forward_length": tiny.moe is not None and tiny.moe.dense_layers == 0,
         "rope.dimension_sections": tiny.arch == "glm4moe" or tiny.sections != (),
         "rope.scale_linear": tiny.yarn_factor > 0,  # the new key counts
+        "rope.scaling.yarn_log_multiplier": tiny.latent is not None and not tiny.yarn_factor,
         "use_parallel_residual": tiny.arch == "qwen2",
     }.get(key, False)
 

@@ -111,7 +111,7 @@ FOREIGN = (
 def test_each_foreign_tensor_is_refused_by_its_name(name: str) -> None:
     tiny = TINY[name]
     table = tensor_table(tiny)
-    for foreign in FOREIGN:
+    for foreign in set(FOREIGN) - set(table):
         extra = {foreign: StoredTensor((64,), table["output_norm.weight"].quant)}
         with pytest.raises(UnsupportedModel) as error:
             spec_from_gguf(gguf_metadata(tiny), {**table, **extra})

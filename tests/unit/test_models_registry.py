@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -14,9 +15,14 @@ from tests.helpers.tiny import TINY
 
 ROPE_STYLE = {
     "chatglm": "pair",
+    "deepseek2": "pair",
     "glm4": "pair",
     "glm4moe": "half",
+    "gpt-oss": "half",
+    "granite": "pair",
+    "granitemoe": "pair",
     "llama": "pair",
+    "mistral3": "pair",
     "qwen2": "half",
     "qwen3": "half",
     "qwen3moe": "half",
@@ -34,7 +40,9 @@ def test_spec_says_what_the_checkpoint_was_made_as(name: str) -> None:
         tiny.hidden,
         tiny.vocab,
     )
-    assert (spec.n_heads, spec.n_kv_heads, spec.head_dim) == (tiny.n_heads, tiny.n_kv_heads, tiny.head_dim)
+    latent = tiny.latent
+    kept = (1, latent.rank + tiny.rope_dims) if latent else (tiny.n_kv_heads, tiny.head_dim)
+    assert (spec.n_heads, spec.n_kv_heads, spec.head_dim) == (tiny.n_heads, *kept)
     assert (spec.rope.style, spec.rope.dims) == ("half" if tiny.sections else ROPE_STYLE[tiny.arch], tiny.rope_dims)
     assert (spec.qkv_bias, spec.qk_norm, spec.sandwich_norms, spec.tied_lm_head) == (
         tiny.bias,
@@ -43,7 +51,9 @@ def test_spec_says_what_the_checkpoint_was_made_as(name: str) -> None:
         tiny.tied,
     )
     assert [layer.moe is not None for layer in spec.layers] == [tiny.is_moe(i) for i in range(tiny.n_layers)]
-    assert spec.attention_scale == tiny.head_dim**-0.5
+    width = latent.nope + tiny.rope_dims if latent else tiny.head_dim
+    sharper = 1 + 0.1 * tiny.yarn_multiplier * math.log(tiny.yarn_factor) if latent and tiny.yarn_factor else 1.0
+    assert spec.attention_scale == pytest.approx(tiny.attention_scale or width**-0.5 * sharper**2)
 
 
 def test_every_family_has_a_checkpoint_and_a_rope_style() -> None:
@@ -59,5 +69,5 @@ def test_unknown_architecture_is_refused_in_one_line(arch: Any) -> None:
 
 
 def test_unknown_architecture_lists_the_known_ones() -> None:
-    with pytest.raises(UnsupportedModel, match="chatglm, glm4, glm4moe, llama, qwen2, qwen3, qwen3moe, smollm3"):
+    with pytest.raises(UnsupportedModel, match=", ".join(ARCHITECTURES)):
         spec_from_gguf({"general.architecture": "gemma4"}, {})

@@ -46,7 +46,7 @@ def joined(pieces: Iterable[Iterable[int]]) -> list[int]:
 
 
 def test_every_role_has_one_rule() -> None:
-    rules = [set(slices.ROWS), set(slices.COLUMNS), slices.KV_ROWS, set(slices.AFTER_SUM), slices.WHOLE]
+    rules = [set(slices.ROWS), set(slices.COLUMNS), slices.KV_ROWS, set(slices.SLABS), slices.WHOLE]
     assert sum(map(len, rules)) == len(Role) and set().union(*rules) == set(Role)
 
 
@@ -61,6 +61,8 @@ def test_slices_hold_every_row_and_column_that_is_cut_once(name: str) -> None:
                 assert joined(map(rows, refs)) == rows(whole)
             elif role in slices.COLUMNS:
                 assert joined(ref.columns for ref in refs) == list(whole.columns)
+            elif role in slices.SLABS:
+                assert joined(ref.slabs or () for ref in refs) == list(range(spec.n_heads))
             elif role in slices.KV_ROWS:
                 assert set(joined(map(rows, refs))) == set(rows(whole))
             else:
@@ -76,8 +78,10 @@ def test_widths_are_those_of_the_rectangles(name: str) -> None:
         assert part.vocab == part.tensors[Role.LM_HEAD].n_rows
         for block in part.layers:
             held = block.tensors
-            assert held[Role.Q].n_rows == len(held[Role.O].columns) == part.n_heads * part.head_dim
-            assert held[Role.K].n_rows == held[Role.V].n_rows == part.n_kv_heads * part.head_dim
+            assert (held[Role.Q].n_rows, len(held[Role.O].columns)) == (part.q_width, part.out_width)
+            if part.latent is None:
+                assert part.q_width == part.out_width == part.n_heads * part.head_dim
+                assert held[Role.K].n_rows == held[Role.V].n_rows == part.n_kv_heads * part.head_dim
             assert part.n_heads % part.n_kv_heads == 0
             if block.moe is None:
                 assert held[Role.GATE].n_rows == held[Role.UP].n_rows == len(held[Role.DOWN].columns) == block.ffn
@@ -193,10 +197,14 @@ def test_bounds_that_make_no_sense_are_refused(change: dict[str, int], why: str)
         narrow(spec, tensors, bounds)
 
 
-def test_what_is_added_after_a_sum_belongs_to_the_slice_that_begins_at_0(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(slices, "AFTER_SUM", {Role.V_BIAS: Axis.HEADS})  # as if it were a bias of the output
-    _, parts = narrowed(LARGE, SHARES)
-    assert [Role.V_BIAS in part.layers[0].tensors for part in parts] == [True, False, False]
+def test_biases_of_outputs_are_whole_and_those_of_what_is_cut_are_cut() -> None:
+    spec, parts = narrowed(wide(TINY["gpt-oss"]), (1.0, 1.0))
+    for layer, part in ((0, parts[0]), (1, parts[1])):
+        held, whole = part.layers[layer].tensors, spec.layers[layer].tensors
+        assert (held[Role.O_BIAS], held[Role.EXPERT_DOWN_BIAS]) == (whole[Role.O_BIAS], whole[Role.EXPERT_DOWN_BIAS])
+        assert held[Role.SINKS].n_rows == part.n_heads
+        assert held[Role.EXPERT_UP_BIAS].n_rows == 8, "every expert"
+        assert held[Role.EXPERT_UP_BIAS].columns == held[Role.EXPERT_DOWN].columns
 
 
 def test_parts_of_a_slice_need_the_tensors_of_its_spec() -> None:

@@ -119,3 +119,29 @@ def test_experts_add_up_by_weight() -> None:
         one = x[token : token + 1]
         parts = [ops.ffn(one, gate[e], up[e], down[e])[0] for e in chosen[token]]
         np.testing.assert_allclose(found[token], weights[token] @ np.stack(parts), rtol=1e-5, atol=1e-5)
+
+
+def test_natural_log_is_the_logarithm() -> None:
+    for x in (1, 2, 3, 7, 64, 1000, 2**40, 0.1, 1e-9):
+        assert ops.natural_log(x) == pytest.approx(math.log(x), rel=1e-15, abs=1e-16)
+
+
+def test_temper_grows_with_each_stretch() -> None:
+    found = ops.temper(np.array([0, 63, 64, 191, 192]), 0.1, 64)
+    np.testing.assert_allclose(found, [1, 1, 1 + 0.1 * math.log(2), 1 + 0.1 * math.log(3), 1 + 0.1 * math.log(4)])
+
+
+def test_swiglu_holds_gate_from_above_and_up_on_both_sides() -> None:
+    gate, up = np.array([9.0, -9.0, 1.0], np.float32), np.array([-9.0, 9.0, 1.0], np.float32)
+    g, u = np.array([7.0, -9.0, 1.0]), np.array([-7.0, 7.0, 1.0])
+    np.testing.assert_allclose(ops.swiglu(gate, up, 1.702, 7.0), (u + 1) * g / (1 + np.exp(-1.702 * g)), rtol=1e-6)
+
+
+def test_a_window_hides_what_lies_before_it_and_a_sink_takes_a_share() -> None:
+    q, k, v = noise(5, 2, 16), noise(5, 1, 16), noise(5, 1, 16)
+    alone = ops.attention(q[-1:], k[-2:], v[-2:], 0.25)
+    np.testing.assert_allclose(ops.attention(q[-1:], k, v, 0.25, window=2), alone, rtol=1e-6)
+    sinks = np.array([-np.inf, 0.0], np.float32)
+    without, found = ops.attention(q, k, v, 0.25), ops.attention(q, k, v, 0.25, sinks=sinks)
+    np.testing.assert_allclose(found[:, :16], without[:, :16], rtol=1e-6)
+    assert np.all(np.abs(found[:, 16:]) < np.abs(without[:, 16:]))
