@@ -26,6 +26,7 @@ DOWNLOAD_PATIENCE_S = 600.0  # without a byte, once some have come: a router tha
 FIRST_HEADER_BYTES = 4 * 1024 * 1024  # of a file whose header is wanted; grows until it is whole
 PART_HEADER_BYTES = 256 * 1024  # the same of the second and later files of a split model: no vocabulary
 MAX_JOURNAL_HEAD_BYTES = 64 * 1024  # the first line of what is noted of a file on its way
+MAX_IMPORT_DEPTH = 4  # folders below the one that is imported: a stick has models/publisher/repository
 MAX_ORIGIN_BYTES = 64 * 1024  # the record of where a file came from
 
 # --- packed weights kept on disk
@@ -180,6 +181,7 @@ MAX_PULL_PEERS = MAX_PEERS
 
 # --- the node (swarm/node) and its local API
 CATALOG_INTERVAL_S = 5.0  # tell again what models are here: of two links the one that dies may have carried it
+REMOVE_PATIENCE_S = 5.0  # for other devices to say that a model is deleted there
 FETCH_PATIENCE_S = 60.0  # without a single chunk: a device that reboots is back within this
 MANIFEST_TIMEOUT_S = 10.0  # one piece of 4 MB, on the worst Wi-Fi
 SETTLE_S = 3.0  # after the start: a model that nobody seems to have may be on a device that is about to be found

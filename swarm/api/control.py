@@ -34,6 +34,11 @@ async def doctor(request: Request) -> JSONResponse:
     return JSONResponse({"findings": node.doctor()})
 
 
+async def files(request: Request) -> JSONResponse:
+    node: Node = request.app.state.node
+    return JSONResponse(node.files())
+
+
 async def plan(node: Node, body: Json) -> Json:
     """Where a model would run: one that the swarm has, or one of which the header was read (`cost`)."""
     context = body.get("context", 0)
@@ -88,6 +93,19 @@ async def add_model(node: Node, body: Json) -> Json:
     return {"id": model, "name": node.library.known[model].name}
 
 
+async def remove(node: Node, body: Json) -> Json:
+    """Delete a model from this device, or from all of them."""
+    path = body.get("path", "")
+    if not isinstance(path, str):
+        raise BadRequest("path must be a text", "path")
+    return await node.remove(_model_name(body), path, everywhere=body.get("everywhere") is True)
+
+
+async def verify(node: Node, body: Json) -> Json:
+    """Compare the chunks of this device with their hashes."""
+    return await node.verify()
+
+
 def _model_name(body: Json) -> str:
     name = body.get("model", "")
     if not isinstance(name, str):
@@ -109,6 +127,9 @@ def changes(action: Callable[[Node, Json], Awaitable[Json]]) -> Callable[[Reques
 ROUTES = [
     Route("/swarm/status", status),
     Route("/swarm/doctor", doctor),
+    Route("/swarm/files", files),
+    Route("/swarm/remove", changes(remove), methods=["POST"]),
+    Route("/swarm/verify", changes(verify), methods=["POST"]),
     Route("/swarm/plan", changes(plan), methods=["POST"]),
     Route("/swarm/model", changes(model), methods=["POST"]),
     Route("/swarm/invite", changes(invite), methods=["POST"]),

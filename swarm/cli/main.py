@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import keyword
 import os
 import sys
 from collections.abc import Sequence
@@ -20,12 +21,17 @@ EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells count
 EXIT_BROKEN_PIPE = 141  # 128 + SIGPIPE
 EXIT_BUG = 70  # EX_SOFTWARE of sysexits.h
 
-# Each command is a module of the same name with HELP, EXAMPLES, add_arguments(parser) and run(args) -> exit code.
+# Each command is a module of the same name (module_of) with HELP, EXAMPLES, add_arguments(parser) and run(args), which
+# returns the exit code.
 # Only the module of the command in hand is imported: `swarm --help` must feel instant on a Pi.
 COMMANDS = {
     "chat": "talk with a model",
     "run": "answer one prompt, for scripts and pipes",
     "pull": "fetch a model, by its name or from the hub",
+    "list": "the models here and in the swarm, and where each lies",
+    "rm": "delete a model from this device, or everywhere",
+    "verify": "compare the models here with what came",
+    "import": "copy models from a folder or a stick",
     "show": "what a model is, and whether it fits here",
     "bench": "how fast a model runs here",
     "join": "let this device take part in a swarm",
@@ -109,11 +115,16 @@ def dispatch(arguments: list[str]) -> int:
     name, rest = arguments[0], arguments[1:]
     if name not in COMMANDS:
         raise ConfigError(_unknown_command(name))
-    module = import_module(f"swarm.cli.{name.replace('-', '_')}")
+    module = module_of(name)
     args = build_parser(name, module).parse_intermixed_args(rest)
     code = module.run(args)
     assert isinstance(code, int)
     return code
+
+
+def module_of(name: str) -> ModuleType:
+    """The module of a command; `import` is a word of Python, and has a line behind it."""
+    return import_module(f"swarm.cli.{name}_" if keyword.iskeyword(name) else f"swarm.cli.{name}")
 
 
 def build_parser(name: str, module: ModuleType) -> Parser:

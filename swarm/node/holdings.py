@@ -11,9 +11,9 @@ import numpy.typing as npt
 
 from swarm import limits
 from swarm.cluster.effects import LookUp
-from swarm.errors import ModelNotFound, SwarmError
+from swarm.errors import ModelNotFound, ResourceError, SwarmError
 from swarm.node.background import Background
-from swarm.node.driver import Driver
+from swarm.node.driver import Driver, is_serving
 from swarm.node.event_log import EventLog
 from swarm.node.fetch import Around
 from swarm.node.library import KnownModel, Library
@@ -21,8 +21,11 @@ from swarm.node.outbox import Outbox
 from swarm.node.routes import Routes
 from swarm.parts import Part
 from swarm.store.chunks import ChunkStore
+from swarm.store.gguf import split_paths
+from swarm.store.origins import origin_of
+from swarm.store.shelf import take_off
 from swarm.wire.ids import ModelId, PeerId
-from swarm.wire.messages import Catalog, ChunkReply, Have, ManifestReply
+from swarm.wire.messages import Catalog, ChunkReply, Have, ManifestReply, RemoveModel
 
 Bits = npt.NDArray[np.bool_]
 
@@ -82,6 +85,27 @@ class Holdings:
         self._has_changed(model)
         return model
 
+    async def remove(self, model: ModelId, *, with_file: bool) -> None:
+        """Delete what is here of a model; `with_file`: also the file that it came from, where Swarm brought it.
+
+        Raise ResourceError while answers pass through this device.
+        """
+        if self._driver.read(is_serving):
+            raise ResourceError("an answer is being written with this device; try again when it is done")
+        path = self._store.source_of(model)
+        self.library.known.pop(model, None)
+        await self._background.run_io(self._store.remove, model)
+        if with_file and path is not None and origin_of(path) is not None:
+            await self._background.run_io(take_off, split_paths(path))
+        self._core_holdings(self._me, model, frozenset())
+        self._events.note("removed", model=model[:12])
+        self.tell_catalog()
+
+    def tell_to_remove(self, model: ModelId) -> None:
+        """Tell all peers to delete a model."""
+        for peer in self._driver.read(lambda core: core.others()):
+            self._outbox.send(peer, RemoveModel(model))
+
     def catalog(self) -> Catalog:
         """What this device has, as peers are told."""
         return Catalog(tuple(self._store.holdings())[: limits.MAX_MODELS])
@@ -98,6 +122,7 @@ class Holdings:
         """What peers tell of their models, and what they send of them."""
         fetcher = self.library.fetcher
         routes.take(Catalog, self._on_catalog)
+        routes.take(RemoveModel, self._on_remove)
         routes.take_framed(ManifestReply, fetcher.manifest_piece)
         routes.take_framed(Have, fetcher.have)
         routes.take_framed(ChunkReply, fetcher.chunk)
@@ -106,6 +131,8 @@ class Holdings:
         """A peer told what it has."""
         before = self.library.fetcher.catalogs.get(peer, {})
         self.library.fetcher.catalog(peer, message.models)
+        for gone in before.keys() - {holding.model for holding in message.models}:
+            self._core_holdings(peer, gone, frozenset())
         for holding in message.models:
             known_model = self.library.known.get(holding.model)
             if known_model is None:
@@ -115,6 +142,15 @@ class Holdings:
                 self._core_holdings(peer, holding.model, known_model.all_parts)
             else:
                 self.library.fetcher.ask_have(peer, holding.model)
+
+    def _on_remove(self, peer: PeerId, message: RemoveModel) -> None:
+        self._background.spawn(self._remove_quietly(message.model))
+
+    async def _remove_quietly(self, model: ModelId) -> None:
+        try:
+            await self.remove(model, with_file=True)
+        except SwarmError as error:
+            self._events.note("not_removed", model=model[:12], why=str(error))
 
     def _peer_has(self, peer: PeerId, model: ModelId, held: Bits) -> None:
         known_model = self.library.known.get(model)

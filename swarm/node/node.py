@@ -28,7 +28,7 @@ from swarm.errors import ConfigError
 from swarm.net import events as net
 from swarm.net.inbox import Inbox
 from swarm.net.transport import Transport
-from swarm.node import doctor, measure, plan
+from swarm.node import doctor, measure, plan, removing
 from swarm.node.answer import Answer, Question
 from swarm.node.answerable import Answerable, AnswerableModels
 from swarm.node.background import Background
@@ -238,6 +238,22 @@ class Node:
     async def add_file(self, path: Path) -> ModelId:
         """Offer a model file to the swarm."""
         return await self.holdings.add_file(path)
+
+    async def remove(self, text: str, path: str, *, everywhere: bool) -> Json:
+        """Delete a model, of which the name or the file here is given, from this device or from all."""
+        model = removing.model_to_remove(self.holdings, self.store, text, path)
+        return await removing.remove(self._driver, self.holdings, self.store, model, everywhere=everywhere)
+
+    async def verify(self) -> Json:
+        """Compare every chunk of this device with its hash."""
+        found = await self.background.run_io(self.store.verify)
+        return {"models": [{"name": name, "held": held, "wrong": wrong} for name, held, wrong in found]}
+
+    def files(self) -> Json:
+        """The files of this device that serve models, and what the swarm calls all models."""
+        entries = self.library.entries()
+        files = {entry.id: str(path) for entry in entries if (path := self.store.source_of(entry.id)) is not None}
+        return {"files": files, "names": {entry.id: entry.name for entry in entries}}
 
     async def plan(self, model: str, add: Sequence[str], context: int) -> Json:
         """Where a model would run, with made-up devices if wanted."""

@@ -13,7 +13,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from threading import RLock
@@ -117,6 +117,22 @@ class ChunkStore:
             self._close_model(model)
             (directory / "manifest").unlink(missing_ok=True)  # first: without it the rest is no model
             shutil.rmtree(directory, ignore_errors=True)
+
+    def source_of(self, model: ModelId) -> Path | None:
+        """The GGUF file that serves a model here; None where its chunks do."""
+        chunks = self._models.get(model)
+        return chunks.source.path.resolve() if chunks is not None and chunks.source is not None else None
+
+    def verify(self, progress: Callable[[int, int], None] = lambda done, total: None) -> list[tuple[str, int, int]]:
+        """Hash every chunk that is here anew: of each model its name, how many are here, and how many were wrong.
+
+        What is wrong is forgotten, and fetched again like anything that is not here.
+        """
+        found = []
+        for chunks in list(self._models.values()):
+            held = int(chunks.held.sum())
+            found.append((chunks.manifest.name, held, len(chunks.verify(progress))))
+        return found
 
     # ---- chunks
 

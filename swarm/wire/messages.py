@@ -268,6 +268,12 @@ class ChunkCancel(Message, tag=37):
     request: Count
 
 
+class RemoveModel(Message, tag=38):
+    """Delete what you hold of a model, and its file where Swarm brought it."""
+
+    model: ModelId
+
+
 # --- answering
 
 
@@ -436,6 +442,7 @@ MESSAGES: tuple[type[Message], ...] = (
     ChunkRequest,
     ChunkReply,
     ChunkCancel,
+    RemoveModel,
     SessionOpen,
     SessionReply,
     Tokens,

@@ -26,6 +26,7 @@ NODE: Kinds = frozenset(
         m.ChunkRequest,
         m.ChunkReply,
         m.ChunkCancel,
+        m.RemoveModel,
         m.StatusRequest,
         m.StatusReply,
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import subprocess
 import sys
@@ -69,7 +68,7 @@ def test_help_imports_nothing_heavy() -> None:
 def test_every_command_has_help_with_examples_and_a_line_for_each_option(
     name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    module = importlib.import_module(f"swarm.cli.{name}")
+    module = cli.module_of(name)
     parser = cli.build_parser(name, module)
     text = parser.format_help()
     assert "examples:" in text
@@ -83,7 +82,7 @@ def test_every_command_has_help_with_examples_and_a_line_for_each_option(
 def test_the_examples_in_a_help_text_parse(name: str) -> None:
     import shlex
 
-    module = importlib.import_module(f"swarm.cli.{name}")
+    module = cli.module_of(name)
     for line in module.EXAMPLES.splitlines():
         command = line.split("|")[-1].split("   ")[0].strip() if "|" in line else line.strip().split("   ")[0]
         words = shlex.split(command)
