@@ -8,21 +8,21 @@ tests/helpers/sim.py runs it as it is.
     tick                                         when get_timer() says so
     ask, cancel, forget                          from the local API
     model_known, holdings, measured              from the store and the measurements
-    loaded, load_failed, computed, compute_failed    answers to effects
+    loaded, load_failed, computed                    answers to effects
 """
 
 from __future__ import annotations
 
 from array import array
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from random import Random
 from typing import Any
 
 from swarm import limits
 from swarm.cluster.cost import LAYER_S, STEP_S, Device, LinkSpeed, ModelCost
-from swarm.cluster.effects import NEVER, Buffer, Effect, Log, Send
+from swarm.cluster.effects import NEVER, Buffer, Effect, Log, Send, StepOutput
 from swarm.cluster.membership import Change, Joined, Lost, Membership, ReachChanged
 from swarm.cluster.memory import Ledger
 from swarm.cluster.placement import Placer
@@ -32,7 +32,7 @@ from swarm.cluster.stage_sessions import StageSessions
 from swarm.parts import Part
 from swarm.wire import messages as m
 from swarm.wire.ids import BootId, ModelId, PeerId, SessionId
-from swarm.wire.records import Capabilities, KvFormat, NodeState, TensorInfo
+from swarm.wire.records import Capabilities, KvFormat, NodeState
 
 Handler = Callable[[PeerId, Any, Buffer | None, float], list[Effect]]  # each takes its own type of message
 
@@ -163,21 +163,9 @@ class Core:
         """A `Load` cannot be done; `text` is one line."""
         return self._run(self.shards.load_failed(ticket, text), now)
 
-    def computed(
-        self,
-        job: int,
-        now: float,
-        *,
-        frame: Buffer | None = None,
-        info: TensorInfo | None = None,
-        token: int | None = None,
-    ) -> list[Effect]:
-        """A `Compute` is done: a frame for the next stage, or a token, or neither on the last stage of a batch."""
-        return self._run(self.stage_sessions.computed(job, frame, info, token, now), now)
-
-    def compute_failed(self, job: int, text: str, now: float) -> list[Effect]:
-        """A `Compute` cannot be done; `text` is one line."""
-        return self._run(self.stage_sessions.compute_failed(job, text, now), now)
+    def computed(self, job: int, outputs: Sequence[StepOutput], now: float) -> list[Effect]:
+        """A `Compute` is done: what each of its sessions got, in their order; an error is one line."""
+        return self._run(self.stage_sessions.computed(job, outputs, now), now)
 
     # --- World: what the placer sees
 
@@ -236,13 +224,17 @@ class Core:
         )
 
     def _run(self, effects: list[Effect], now: float) -> list[Effect]:
-        """Messages to ourselves are handled here, in order; all other effects are the node's."""
+        """Messages to ourselves are handled here, in order; all other effects are the node's.
+
+        Last the next step begins, of all that wait then.
+        """
         self.stage_sessions.settle(now)
         effects = effects + self._follow(now)
         for effect in effects:
             if isinstance(effect, Send) and effect.to == self.me:
-                return self._run_all(deque(effects), now)
-        return effects
+                effects = self._run_all(deque(effects), now)
+                break
+        return effects + self.stage_sessions.next_step(now)
 
     def _follow(self, now: float) -> list[Effect]:
         """After anything that changed a placement the sessions follow."""

@@ -1,7 +1,7 @@
 """What the pure core asks its node to do. A method takes an event and the time, and returns a list of these, in order.
 
 The node carries them out in that order. `Load` may take minutes and is answered by `core.loaded()` or
-`core.load_failed()`, `Compute` by `core.computed()` or `core.compute_failed()`; at most one `Compute` is out at a time.
+`core.load_failed()`, `Compute` by `core.computed()`; at most one `Compute` is out at a time.
 `Unload`, the KV effects and `Compute` go to the one compute worker, in order: nothing is pulled from under a step.
 """
 
@@ -15,7 +15,7 @@ from swarm.parts import Part
 from swarm.value import Value
 from swarm.wire.ids import ModelId, PeerId, SessionId
 from swarm.wire.messages import Message
-from swarm.wire.records import Sampling
+from swarm.wire.records import Sampling, TensorInfo
 
 Buffer = bytes | bytearray | memoryview
 NEVER = float("inf")  # a timer that nothing waits for
@@ -109,6 +109,15 @@ class Compute(Effect):
     first: int
     end: int
     rows: tuple[SessionRows, ...]
+
+
+class StepOutput(Value):
+    """What a step gave a session: a frame for the next stage, or a token, or neither; or why it failed, in one line."""
+
+    frame: Buffer | None = None
+    info: TensorInfo | None = None
+    token: int | None = None
+    error: str = ""
 
 
 # --- to the user of this node

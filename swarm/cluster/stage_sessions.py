@@ -12,21 +12,22 @@ The rules that keep a session whole, checked for every message of data:
 So each stage computes each position of an epoch at most once and in order, whatever the network repeats, drops or
 reorders. A stage never waits for anything and never resends: only the entry node recovers.
 
-One step is out at the compute worker at a time. Decode steps go before prefill batches, sessions take turns, and a
-batch that waited PREFILL_PATIENCE_S goes first: so several chats share the stage and none starves.
+One step is out at the compute worker at a time; turns.py says which, and which sessions share it. It begins when all
+that an event brings has been taken (`next_step`), so that sessions whose tokens come together stay together.
 """
 
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from swarm import limits
-from swarm.cluster.effects import NEVER, Buffer, Compute, Effect, OpenKv, Send, SessionRows
+from swarm.cluster.effects import NEVER, Buffer, Compute, Effect, OpenKv, Send, SessionRows, StepOutput
 from swarm.cluster.memory import KvEntry, Ledger
 from swarm.cluster.pipeline import Pipeline
 from swarm.cluster.shards import Claim, Shards
+from swarm.cluster.turns import Layers, Turns, Waiting
 from swarm.units import size_text
 from swarm.value import Value
 from swarm.wire.ids import ModelId, PeerId, SessionId
@@ -43,7 +44,7 @@ from swarm.wire.messages import (
     Token,
     Tokens,
 )
-from swarm.wire.records import Sampling, TensorInfo
+from swarm.wire.records import Sampling
 
 
 class Step(Value):
@@ -60,13 +61,21 @@ class Step(Value):
         return self.position + len(self.ids)
 
 
+class RunningRows(Value):
+    """What a session has in the step that is out at the compute worker."""
+
+    session: SessionId
+    epoch: int
+    step: Step
+
+
 class RunningStep(Value):
     """The step that is out at the compute worker."""
 
     job: int
-    session: SessionId
-    epoch: int
-    step: Step
+    layers: Layers
+    rows: tuple[RunningRows, ...]
+    since: float
 
 
 @dataclass(slots=True)
@@ -119,6 +128,11 @@ class RingPlace(Value):
         )
 
     @property
+    def layers(self) -> Layers:
+        """What a step here runs."""
+        return self.model, self.first, self.end
+
+    @property
     def takes_ids(self) -> bool:
         """From the entry node, and those that the last stage samples."""
         return self.leads and self.before is None
@@ -134,7 +148,8 @@ class StageSessions:
         self.sessions: dict[SessionId, StageSession] = {}
         self.dropped: Counter[str] = Counter()  # messages of data by reason, for the status and the tests
         self.running: RunningStep | None = None
-        self._turn: deque[SessionId] = deque()  # sessions with steps, the next one first
+        self.turns = Turns()
+        self._queue: deque[SessionId] = deque()  # sessions with steps, the next one first
         self._next_job = 1
         self._settled = 0  # the number of changes of placements that the sessions have followed
 
@@ -154,7 +169,7 @@ class StageSessions:
         if claim is None:
             return [Send(sender, _no(message, "that placement is not ready there"))]
         effects, reply = self._admit(before, claim, message, now)
-        return [*effects, Send(sender, reply), *self.next_step(now)]
+        return [*effects, Send(sender, reply)]
 
     def _admit(
         self, before: StageSession | None, claim: Claim, message: SessionOpen, now: float
@@ -324,108 +339,86 @@ class StageSessions:
         self.ledger.wake(session.open.session, now)
         session.expected = step.end
         session.ids += step.ids
-        if self.running is None and not self._turn:
-            return [self._begin(session, step)]
         session.steps.append(step)
-        if session.open.session not in self._turn:
-            self._turn.append(session.open.session)
-        return self.next_step(now)
+        if session.open.session not in self._queue:
+            self._queue.append(session.open.session)
+        return []
 
     # --- computing
 
     def next_step(self, now: float) -> list[Effect]:
         """Hand the next step to the compute worker, when it is free."""
-        if self.running is not None or not self._turn:
+        if self.running is not None or not self._queue:
             return []
-        key = self._whose_turn(now)
-        if key is None:
+        self._queue = deque(key for key in self._queue if self._has_work(key))
+        chosen = [self.sessions[key] for key in self.turns.next([self._waiting(key) for key in self._queue], now)]
+        if not chosen:
             return []
-        session = self.sessions[key]
-        step = session.steps.popleft()
-        self._turn.remove(key)
-        if session.steps:
-            self._turn.append(key)
-        return [self._begin(session, step)]
-
-    def _begin(self, session: StageSession, step: Step) -> Compute:
+        rows = tuple(self._take_first(session) for session in chosen)
         job, self._next_job = self._next_job, self._next_job + 1
-        self.running = RunningStep(job, session.open.session, session.open.epoch, step)
-        return self._compute(job, session, step)
-
-    def _whose_turn(self, now: float) -> SessionId | None:
-        """A batch that waited too long, else the first session with a decode step, else the first one."""
-        self._turn = deque(key for key in self._turn if self._has_work(key))
-        heads = [(key, self.sessions[key].steps[0]) for key in self._turn]
-        late = [key for key, step in heads if now - step.since > limits.PREFILL_PATIENCE_S]
-        decode = [key for key, step in heads if len(step.ids) == 1]
-        return next(iter([*late, *decode, *self._turn]), None)
+        layers = chosen[0].place.layers
+        self.running = RunningStep(job, layers, rows, now)
+        computing = (_rows(session, row.step) for session, row in zip(chosen, rows, strict=True))
+        return [Compute(job, *layers, tuple(computing))]
 
     def _has_work(self, key: SessionId) -> bool:
         return key in self.sessions and bool(self.sessions[key].steps) and key in self.ledger.kv
 
-    def _compute(self, job: int, session: StageSession, step: Step) -> Compute:
-        last = session.place.after is None
-        sampling = session.open.sampling
-        recent = _recent(session.ids, step.end, sampling) if last and step.sample else ()
-        rows = SessionRows(
-            session=session.open.session,
-            position=step.position,
-            ids=step.ids,
-            sample=step.sample and last,
-            frame=step.frame,
-            sampling=sampling,
-            recent=recent,
-        )
-        return Compute(job, session.place.model, session.place.first, session.place.end, (rows,))
+    def _waiting(self, key: SessionId) -> Waiting:
+        session = self.sessions[key]
+        step = session.steps[0]
+        return Waiting(key, session.place.layers, len(step.ids), step.since, session.open.context)
 
-    def computed(
-        self, job: int, frame: Buffer | None, info: TensorInfo | None, token: int | None, now: float
-    ) -> list[Effect]:
-        """The worker is done with a step: pass its output on, and begin the next one."""
+    def _take_first(self, session: StageSession) -> RunningRows:
+        """Take a session's first step out; one that has more goes to the end of the queue."""
+        key, step = session.open.session, session.steps.popleft()
+        self._queue.remove(key)
+        if session.steps:
+            self._queue.append(key)
+        return RunningRows(key, session.epoch, step)
+
+    def computed(self, job: int, outputs: Sequence[StepOutput], now: float) -> list[Effect]:
+        """The worker is done with a step: pass on what each of its sessions got."""
         running = self.running
         if running is None or running.job != job:
             return self._drop("job")
         self.running = None
-        session = self.sessions.get(running.session)
-        if session is None or session.epoch != running.epoch or running.session not in self.ledger.kv:
-            return self._drop("stale") + self.next_step(now)
-        session.done = running.step.end
+        if all(len(rows.step.ids) == 1 for rows in running.rows) and not any(output.error for output in outputs):
+            self.turns.took(running.layers, len(running.rows), now - running.since)
+        return [e for rows, output in zip(running.rows, outputs, strict=True) for e in self._computed(rows, output)]
+
+    def _computed(self, rows: RunningRows, output: StepOutput) -> list[Effect]:
+        session = self.sessions.get(rows.session)
+        if session is None or session.epoch != rows.epoch:
+            return self._drop("stale")
+        if output.error:  # the entry node decides what happens
+            session.steps.clear()
+            session.closed = True  # what follows would build on positions that are not in the KV cache
+            error = SessionError(rows.session, rows.epoch, "failed", output.error[: limits.MAX_TEXT_BYTES])
+            return [Send(session.open.entry, error)]
+        if rows.session not in self.ledger.kv:
+            return self._drop("stale")
+        session.done = rows.step.end
         if session.closed:
-            return self._drop("closed") + self.next_step(now)
-        return self._pass_on(session, running.step, frame, info, token) + self.next_step(now)
+            return self._drop("closed")
+        return self._pass_on(session, rows.step, output)
 
-    def compute_failed(self, job: int, text: str, now: float) -> list[Effect]:
-        """The worker could not do the step: the entry node decides what happens."""
-        running = self.running
-        if running is None or running.job != job:
-            return self._drop("job")
-        self.running = None
-        session = self.sessions.get(running.session)
-        if session is None or session.epoch != running.epoch:
-            return self.next_step(now)
-        session.steps.clear()
-        session.closed = True  # what follows would build on positions that are not in the KV cache
-        error = SessionError(running.session, running.epoch, "failed", text[: limits.MAX_TEXT_BYTES])
-        return [Send(session.open.entry, error), *self.next_step(now)]
-
-    def _pass_on(
-        self, session: StageSession, step: Step, frame: Buffer | None, info: TensorInfo | None, token: int | None
-    ) -> list[Effect]:
+    def _pass_on(self, session: StageSession, step: Step, output: StepOutput) -> list[Effect]:
         place, key, epoch = session.place, session.open.session, session.epoch
         if place.after is not None:
-            assert info is not None and frame is not None
-            onward = Activation(key, epoch, step.position, place.end, info, step.sample, step.ids)
-            return [Send(place.after, onward, frame)]
-        if token is None:
+            assert output.info is not None and output.frame is not None
+            onward = Activation(key, epoch, step.position, place.end, output.info, step.sample, step.ids)
+            return [Send(place.after, onward, output.frame)]
+        if output.token is None:
             return [Send(session.open.entry, Prefilled(key, epoch, step.end))]
-        sampled = Token(key, epoch, step.end, token)
+        sampled = Token(key, epoch, step.end, output.token)
         return [Send(peer, sampled) for peer in dict.fromkeys((place.ring_first, session.open.entry))]
 
     # --- within
 
     def _is_running(self, key: SessionId, epoch: int) -> bool:
         running = self.running
-        return running is not None and running.session == key and running.epoch == epoch
+        return running is not None and any(rows.session == key and rows.epoch == epoch for rows in running.rows)
 
     def _forget_oldest(self) -> None:
         """Sessions without KV are only remembered for their epoch; their number is bounded."""
@@ -436,6 +429,20 @@ class StageSessions:
     def _drop(self, why: str) -> list[Effect]:
         self.dropped[why] += 1
         return []
+
+
+def _rows(session: StageSession, step: Step) -> SessionRows:
+    last = session.place.after is None
+    sampling = session.open.sampling
+    return SessionRows(
+        session=session.open.session,
+        position=step.position,
+        ids=step.ids,
+        sample=step.sample and last,
+        frame=step.frame,
+        sampling=sampling,
+        recent=_recent(session.ids, step.end, sampling) if last and step.sample else (),
+    )
 
 
 def _recent(ids: list[int], end: int, sampling: Sampling) -> tuple[int, ...]:

@@ -19,7 +19,7 @@ from typing import TypeVarTuple
 import numpy as np
 import numpy.typing as npt
 
-from swarm.cluster.effects import Compute, DropKv, Effect, OpenKv, SessionRows, Unload
+from swarm.cluster.effects import Compute, DropKv, Effect, OpenKv, SessionRows, StepOutput, Unload
 from swarm.engine.decoder import Decoder, Keep, Rows
 from swarm.engine.sampling import SamplingParams, sample
 from swarm.engine.weights import Weights, join_weights
@@ -38,15 +38,6 @@ Args = TypeVarTuple("Args")
 FORGOTTEN = "the conversation's memory is gone here"
 SAMPLING_FIELDS = tuple(field.name for field in fields(SamplingParams))
 STEPS_KEPT = 256  # whose median tells how fast this device decodes now
-
-
-class StepOutput(Value):
-    """What a step gave a session: a frame for the next stage, or a token, or neither; or why it failed, in one line."""
-
-    frame: memoryview | None = None
-    info: TensorInfo | None = None
-    token: int | None = None
-    error: str = ""
 
 
 class Done(Value):

@@ -289,15 +289,10 @@ class Node:
 
     def _on_done(self, done: Done) -> None:
         """A step is done; on the worker's thread."""
-        (output,) = done.outputs  # the core gives one session a step
-        if output.error:
-            self.events.note("step_failed", why=output.error)
+        for error in {output.error for output in done.outputs if output.error}:
+            self.events.note("step_failed", why=error)
         try:
-            if output.error:
-                self._driver.act(lambda core, now: core.compute_failed(done.job, output.error, now))
-            else:
-                frame, info, token = output.frame, output.info, output.token
-                self._driver.act(lambda core, now: core.computed(done.job, now, frame=frame, info=info, token=token))
+            self._driver.act(lambda core, now: core.computed(done.job, done.outputs, now))
         except Exception as error:  # as in _on_fast
             self.events.bug(error)
 

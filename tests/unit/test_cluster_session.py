@@ -11,7 +11,7 @@ from swarm import limits
 from swarm.answers import PIPELINED_PREFILL_BATCH, EndReason
 from swarm.cluster.core import Core, Identity
 from swarm.cluster.cost import LayerCost, ModelCost
-from swarm.cluster.effects import Compute, Effect, Emit, Ended, Load, Notice, OpenKv, Send
+from swarm.cluster.effects import Compute, Effect, Emit, Ended, Load, Notice, OpenKv, Send, StepOutput
 from swarm.cluster.placement import Placer, Placing, State
 from swarm.cluster.session import AnswerRequest, Phase, Sessions
 from swarm.parts import all_parts
@@ -65,7 +65,7 @@ def run(core: Core, effects: list[Effect], tokens: list[int], now: float = 0.0) 
             (rows,) = effect.rows
             if rows.sample and not tokens:
                 continue
-            todo += core.computed(effect.job, now, token=tokens.pop(0) if rows.sample else None)
+            todo += core.computed(effect.job, [StepOutput(token=tokens.pop(0) if rows.sample else None)], now)
         else:
             out.append(effect)
     return out

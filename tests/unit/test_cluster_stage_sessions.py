@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
+import msgspec
 import pytest
 
 from swarm import limits
 from swarm.cluster.cost import LayerCost, ModelCost
-from swarm.cluster.effects import Compute, DropKv, Effect, Load, OpenKv, Send, SessionRows
+from swarm.cluster.effects import Buffer, Compute, DropKv, Effect, Load, OpenKv, Send, SessionRows, StepOutput
 from swarm.cluster.memory import Ledger
 from swarm.cluster.shards import Shards
 from swarm.cluster.stage_sessions import StageSessions
@@ -32,10 +34,35 @@ from swarm.wire.records import Placement, Sampling, Shard, TensorInfo
 
 ENTRY, FIRST, MIDDLE, LAST = (PeerId(c * 32) for c in "e123")
 MODEL = ModelId("1" * 64)
-S1, S2 = SessionId("c" * 32), SessionId("d" * 32)
+S1, S2, S3 = SessionId("c" * 32), SessionId("d" * 32), SessionId("e" * 32)
 COST = ModelCost("m", (LayerCost(100, 1, 1),) * 6, 50, 50, 8, 1)
 RING = (Shard(FIRST, 0, 2, True, False), Shard(MIDDLE, 2, 4, False, False), Shard(LAST, 4, 6, False, True))
 END_ID = 9
+
+
+class Stage(StageSessions):
+    """After each event the next step begins, as the core does it."""
+
+    def open(self, sender: PeerId, message: SessionOpen, now: float) -> list[Effect]:
+        return super().open(sender, message, now) + self.next_step(now)
+
+    def tokens(self, sender: PeerId, message: Tokens, ids: tuple[int, ...], now: float) -> list[Effect]:
+        return super().tokens(sender, message, ids, now) + self.next_step(now)
+
+    def activation(self, sender: PeerId, message: Message, frame: Buffer | None, now: float) -> list[Effect]:
+        return super().activation(sender, message, frame, now) + self.next_step(now)
+
+    def token(self, sender: PeerId, message: Token, now: float) -> list[Effect]:
+        return super().token(sender, message, now) + self.next_step(now)
+
+    def computed(self, job: int, outputs: Sequence[StepOutput], now: float) -> list[Effect]:
+        return super().computed(job, outputs, now) + self.next_step(now)
+
+
+def give(stage: StageSessions, job: int, output: StepOutput, now: float) -> list[Effect]:
+    """The worker is done with a step, which gave each of its sessions this."""
+    n_rows = len(stage.running.rows) if stage.running is not None else 1
+    return stage.computed(job, [output] * n_rows, now)
 
 
 def stage_of(me: PeerId, memory: int = 5000, ring: tuple[Shard, ...] = RING) -> StageSessions:
@@ -48,7 +75,7 @@ def stage_of(me: PeerId, memory: int = 5000, ring: tuple[Shard, ...] = RING) -> 
     for effect in shards.commit(PlacementCommit(placement), 0.0):
         if isinstance(effect, Load):
             shards.parts_loaded(effect.ticket, 0.0)
-    return StageSessions(me, ledger, shards)
+    return Stage(me, ledger, shards)
 
 
 def opening(
@@ -138,7 +165,7 @@ def test_the_first_stage_embeds_and_sends_on() -> None:
     (job,) = computes(ids(stage, 0, 5, 6, 7))
     rows = rows_of(job)
     assert (job.first, job.end, rows.position, rows.ids, rows.sample) == (0, 2, 0, (5, 6, 7), False)
-    ((to, onward),) = sent(stage.computed(job.job, b"x", TensorInfo("f32", (3, 8)), None, 0.0))
+    ((to, onward),) = sent(give(stage, job.job, StepOutput(b"x", TensorInfo("f32", (3, 8))), 0.0))
     assert to == MIDDLE and isinstance(onward, Activation)
     assert (onward.position, onward.layer, onward.ids, onward.sample) == (0, 2, (5, 6, 7), True)
 
@@ -147,20 +174,20 @@ def test_the_last_stage_samples_for_the_first_one_and_the_entry_node() -> None:
     stage = opened(LAST)
     (job,) = computes(stage.activation(MIDDLE, activation(0, 5, layer=4), b"x", 0.0))
     assert rows_of(job).sample
-    messages = sent(stage.computed(job.job, None, None, 8, 0.0))
+    messages = sent(give(stage, job.job, StepOutput(token=8), 0.0))
     assert messages == [(FIRST, Token(S1, 2, 1, 8)), (ENTRY, Token(S1, 2, 1, 8))]
 
 
 def test_a_batch_without_sampling_is_reported_to_the_entry_node() -> None:
     stage = opened(LAST)
     (job,) = computes(stage.activation(MIDDLE, activation(0, 5, 6, layer=4, sample=False), b"x", 0.0))
-    assert sent(stage.computed(job.job, None, None, None, 0.0)) == [(ENTRY, Prefilled(S1, 2, 2))]
+    assert sent(give(stage, job.job, StepOutput(), 0.0)) == [(ENTRY, Prefilled(S1, 2, 2))]
 
 
 def test_a_token_begins_the_next_step_on_the_first_stage() -> None:
     stage = opened(FIRST)
     (job,) = computes(ids(stage, 0, 5))
-    stage.computed(job.job, b"x", TensorInfo("f32", (1, 8)), None, 0.0)
+    give(stage, job.job, StepOutput(b"x", TensorInfo("f32", (1, 8))), 0.0)
     (step,) = computes(stage.token(LAST, Token(S1, 2, 1, 8), 0.0))
     assert (rows_of(step).position, rows_of(step).ids) == (1, (8,))
 
@@ -215,13 +242,13 @@ def test_a_result_of_an_older_epoch_is_not_sent_on() -> None:
     (job,) = computes(ids(stage, 0, 5, 6))
     reply = answer(stage.open(ENTRY, opening(3, keep=1), 0.0))
     assert reply.have == 0, "what is being computed is not kept"
-    assert sent(stage.computed(job.job, b"x", TensorInfo("f32", (2, 8)), None, 0.0)) == []
+    assert sent(give(stage, job.job, StepOutput(b"x", TensorInfo("f32", (2, 8))), 0.0)) == []
 
 
 def test_opening_again_keeps_kv_up_to_what_is_asked_for() -> None:
     stage = opened(FIRST)
     (job,) = computes(ids(stage, 0, 5, 6, 7))
-    stage.computed(job.job, b"x", TensorInfo("f32", (3, 8)), None, 0.0)
+    give(stage, job.job, StepOutput(b"x", TensorInfo("f32", (3, 8))), 0.0)
     effects = stage.open(ENTRY, opening(3, keep=2), 0.0)
     assert answer(effects).have == 2 and OpenKv(S1, MODEL, 0, 2, 100, 2) in effects
     assert computes(ids(stage, 2, 9, epoch=3))
@@ -233,18 +260,52 @@ def test_decode_steps_go_before_prefill_batches_until_one_has_waited_too_long() 
     (running,) = computes(ids(stage, 0, 1))
     ids(stage, 0, 5, 6, 7, epoch=3, session=S2, now=0.0)
     ids(stage, 1, 2, now=0.01)
-    (following,) = computes(stage.computed(running.job, b"x", TensorInfo("f32", (1, 8)), None, 0.02))
+    (following,) = computes(give(stage, running.job, StepOutput(b"x", TensorInfo("f32", (1, 8))), 0.02))
     assert rows_of(following).session == S1
     ids(stage, 2, 3, now=0.03)
     late = 0.1 + limits.PREFILL_PATIENCE_S
     assert stage.running is not None
-    (batch,) = computes(stage.computed(stage.running.job, b"x", TensorInfo("f32", (1, 8)), None, late))
-    assert rows_of(batch).session == S2
+    (batch,) = computes(give(stage, stage.running.job, StepOutput(b"x", TensorInfo("f32", (1, 8))), late))
+    assert [(rows.session, rows.ids) for rows in batch.rows] == [(S2, (5, 6, 7)), (S1, (3,))], "decode goes along"
 
 
-def test_sessions_take_turns() -> None:
+def test_what_comes_while_a_step_runs_shares_the_next_one_and_each_session_gets_its_own() -> None:
     stage = opened(FIRST)
     stage.open(ENTRY, opening(3, S2), 0.0)
+    stage.open(ENTRY, opening(3, S3), 0.0)
+    (running,) = computes(ids(stage, 0, 1))
+    ids(stage, 0, 4, epoch=3, session=S2)
+    ids(stage, 0, 7, epoch=3, session=S3)
+    (shared,) = computes(give(stage, running.job, StepOutput(b"x", TensorInfo("f32", (1, 8))), 0.01))
+    assert [rows.session for rows in shared.rows] == [S2, S3]
+    info = TensorInfo("f32", (1, 8))
+    outputs = [StepOutput(b"2", info), StepOutput(error="no memory")]
+    effects = [e for e in stage.computed(shared.job, outputs, 0.02) if isinstance(e, Send)]
+    (onward, failed) = ((e.message, e.frame) for e in effects)
+    assert isinstance(onward[0], Activation) and onward[0].session == S2 and onward[1] == b"2"
+    assert failed[0] == SessionError(S3, 3, "failed", "no memory"), "one that fails is alone with it"
+
+
+def test_a_session_that_is_closed_while_it_shares_a_step_takes_nobody_along() -> None:
+    stage = opened(LAST)
+    stage.open(ENTRY, opening(3, S2), 0.0)
+    (running,) = computes(stage.activation(MIDDLE, activation(0, 5, layer=4), b"x", 0.0))
+    stage.activation(MIDDLE, activation(1, 5, layer=4), b"x", 0.0)
+    stage.activation(MIDDLE, msgspec.structs.replace(activation(0, 6, layer=4), session=S2, epoch=3), b"x", 0.0)
+    (shared,) = computes(stage.computed(running.job, [StepOutput(token=8)], 0.0))
+    assert [rows.session for rows in shared.rows] == [S1, S2]
+    stage.close(ENTRY, SessionClose(S1, 2, False), 0.0)
+    outputs = [StepOutput(token=5), StepOutput(token=6)]
+    assert {m for _, m in sent(stage.computed(shared.job, outputs, 0.0))} == {Token(S2, 3, 1, 6)}
+
+
+def test_sessions_take_turns_where_rows_together_cost_more() -> None:
+    stage = opened(FIRST)
+    stage.open(ENTRY, opening(3, S2), 0.0)
+    layers = stage.sessions[S1].place.layers
+    for _ in range(limits.ROW_COSTS_KEPT):
+        stage.turns.took(layers, 1, 1.0)
+        stage.turns.took(layers, 2, 3.0)
     order = [rows_of(job).session for job in computes(ids(stage, 0, 1))]
     for position in (1, 2):
         ids(stage, position, 1)
@@ -253,7 +314,7 @@ def test_sessions_take_turns() -> None:
     while stage.running is not None:
         order += [
             rows_of(job).session
-            for job in computes(stage.computed(stage.running.job, b"x", TensorInfo("f32", (1, 8)), None, 0.0))
+            for job in computes(give(stage, stage.running.job, StepOutput(b"x", TensorInfo("f32", (1, 8))), 0.0))
         ]
     assert order == [S1, S1, S2, S1, S2]
 
@@ -262,7 +323,7 @@ def test_without_its_entry_node_a_session_stands_still_and_its_kv_is_a_cache() -
     stage = opened(FIRST)
     (job,) = computes(ids(stage, 0, 5))
     stage.entry_gone(ENTRY, 1.0, restarted=False)
-    assert sent(stage.computed(job.job, b"x", TensorInfo("f32", (1, 8)), None, 1.0)) == []
+    assert sent(give(stage, job.job, StepOutput(b"x", TensorInfo("f32", (1, 8))), 1.0)) == []
     assert stage.token(LAST, Token(S1, 2, 1, 8), 1.0) == [] and not stage.ledger.kv[S1].running
     assert answer(stage.open(ENTRY, opening(7, keep=1), 2.0)).have == 1
 
@@ -282,7 +343,7 @@ def test_an_open_session_that_stands_still_for_long_makes_way_but_wakes_up() -> 
 def test_a_step_that_fails_is_told_to_the_entry_node() -> None:
     stage = opened(FIRST)
     (job,) = computes(ids(stage, 0, 5))
-    assert sent(stage.compute_failed(job.job, "out of memory", 0.0)) == [
+    assert sent(give(stage, job.job, StepOutput(error="out of memory"), 0.0)) == [
         (ENTRY, SessionError(S1, 2, "failed", "out of memory"))
     ]
 
@@ -290,7 +351,7 @@ def test_a_step_that_fails_is_told_to_the_entry_node() -> None:
 def test_after_a_step_that_failed_nothing_is_taken_until_the_session_is_opened_again() -> None:
     stage = opened(FIRST)
     (job,) = computes(ids(stage, 0, 5))
-    stage.compute_failed(job.job, "out of memory", 0.0)
+    give(stage, job.job, StepOutput(error="out of memory"), 0.0)
     assert ids(stage, 1, 6) == [] and stage.dropped["closed"] == 1
     stage.open(ENTRY, opening(3), 0.0)
     assert computes(ids(stage, 0, 5, epoch=3))
@@ -311,7 +372,7 @@ def test_a_probe_says_how_far_the_stage_is_and_whether_it_works() -> None:
     assert sent(stage.probe(ENTRY, SessionProbe(S1, 2))) == [(ENTRY, SessionProbed(S1, 2, 0, False))]
     (job,) = computes(ids(stage, 0, 5, 6))
     assert sent(stage.probe(ENTRY, SessionProbe(S1, 2))) == [(ENTRY, SessionProbed(S1, 2, 2, True))]
-    stage.computed(job.job, b"x", TensorInfo("f32", (2, 8)), None, 0.0)
+    give(stage, job.job, StepOutput(b"x", TensorInfo("f32", (2, 8))), 0.0)
     assert sent(stage.probe(ENTRY, SessionProbe(S1, 2))) == [(ENTRY, SessionProbed(S1, 2, 2, False))]
     ((_, error),) = sent(stage.probe(ENTRY, SessionProbe(S2, 2)))
     assert isinstance(error, SessionError) and error.fault == "unknown"
@@ -370,12 +431,12 @@ def test_only_the_leader_takes_ids_and_tokens() -> None:
 def test_a_leader_sends_to_the_next_leader_and_a_follower_takes_no_activations() -> None:
     leader = opened_in_group(FIRST)
     (job,) = computes(ids(leader, 0, 1, 2))
-    ((to, message),) = sent(leader.computed(job.job, b"x", TensorInfo("f32", (2, 8)), None, 0.0))
+    ((to, message),) = sent(give(leader, job.job, StepOutput(b"x", TensorInfo("f32", (2, 8))), 0.0))
     assert to == LAST and isinstance(message, Activation) and message.layer == 3
     last = opened_in_group(LAST)
     assert last.activation(MIDDLE, activation(0, 1, 2, layer=3), bytes(64), 0.0) == []
     (job,) = computes(last.activation(FIRST, activation(0, 1, 2, layer=3), bytes(64), 0.0))
-    assert [to for to, _ in sent(last.computed(job.job, None, None, 5, 0.0))] == [FIRST, ENTRY]
+    assert [to for to, _ in sent(give(last, job.job, StepOutput(token=5), 0.0))] == [FIRST, ENTRY]
 
 
 def test_a_follower_answers_probes() -> None:

@@ -1,0 +1,104 @@
+"""Which of the steps that wait at a stage go next, and which go together.
+
+Decode steps go before batches of a prompt, sessions take turns, and a batch that waited PREFILL_PATIENCE_S goes first:
+so several chats share the stage and none starves. Decode steps of sessions on the same layers may share one step: the
+weights are then read once for all of them, and the bits of each are the same. Whether that is faster than turns depends
+on the machine, the model and the number of rows, so it is measured as it happens (`RowCosts`).
+
+A batch of a prompt takes the decode steps that wait along: a few rows more cost it little, and those chats do not stand
+still while it is computed.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from swarm import limits
+from swarm.wire.ids import ModelId, SessionId
+
+Layers = tuple[ModelId, int, int]  # of a model, from the first, to before the end
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """The first step that waits of one session."""
+
+    session: SessionId
+    layers: Layers
+    n_tokens: int
+    since: float
+    context: int  # positions that the session's KV cache has room for
+
+    @property
+    def is_decode(self) -> bool:
+        return self.n_tokens == 1
+
+
+class RowCosts:
+    """Seconds that decode steps over several sessions took, in classes of up to 1, 2, 4, 8, ... rows."""
+
+    def __init__(self) -> None:
+        self._row_s: dict[int, deque[float]] = {}  # per row, of the last steps, by class
+        self._passed: dict[int, int] = {}  # steps since a class was last taken
+
+    def took(self, n_rows: int, seconds: float) -> None:
+        """A step of so many sessions, a token each, is done."""
+        size = _class(n_rows)
+        self._row_s.setdefault(size, deque(maxlen=limits.ROW_COSTS_KEPT)).append(seconds / n_rows)
+        self._passed = {other: passed + 1 for other, passed in self._passed.items()} | {size: 0}
+
+    def best(self, n_waiting: int) -> int:
+        """How many of those that wait share the next step: as many as make the most tokens a second.
+
+        What was hardly ever seen, or not for long, is tried: the answer does not change, only when it comes.
+        """
+        sizes = [n_waiting, *(size for size in _classes() if size < n_waiting)]
+        for size in sizes:
+            seen, passed = self._row_s.get(_class(size), ()), self._passed.get(_class(size), 0)
+            if len(seen) < limits.ROW_COSTS_KEPT or passed >= limits.ROW_COST_STEPS:
+                return size
+        return min(sizes, key=lambda size: min(self._row_s[_class(size)]))  # the least: other programs only add
+
+
+class Turns:
+    """Remembers what steps cost; whose turn it is follows from the order of what waits."""
+
+    def __init__(self) -> None:
+        self._costs: dict[Layers, RowCosts] = {}
+
+    def took(self, layers: Layers, n_rows: int, seconds: float) -> None:
+        """A step of decode steps alone is done."""
+        if layers not in self._costs:
+            while len(self._costs) >= limits.ROW_COST_STAGES:
+                del self._costs[next(iter(self._costs))]
+            self._costs[layers] = RowCosts()
+        self._costs[layers].took(n_rows, seconds)
+
+    def next(self, waiting: Sequence[Waiting], now: float) -> list[SessionId]:
+        """Of what waits, first come first, the sessions that share the next step."""
+        if not waiting:
+            return []
+        late = _first(waiting, lambda w: now - w.since > limits.PREFILL_PATIENCE_S)
+        head = late or _first(waiting, lambda w: w.is_decode) or waiting[0]
+        room = min(limits.MAX_BATCH_TOKENS, head.context) - head.n_tokens
+        others = [w for w in waiting if w is not head and w.is_decode and w.layers == head.layers]
+        others = others[: max(min(room, limits.MAX_STEP_SESSIONS - 1), 0)]
+        if head.is_decode and others:
+            n_together = self._costs.get(head.layers, RowCosts()).best(1 + len(others))
+            others = others[: n_together - 1]
+        return [head.session, *(w.session for w in others)]
+
+
+def _first(waiting: Iterable[Waiting], wanted: Callable[[Waiting], bool]) -> Waiting | None:
+    return next(filter(wanted, waiting), None)
+
+
+def _class(n_rows: int) -> int:
+    """The smallest power of two that is not below."""
+    return 1 << (n_rows - 1).bit_length()
+
+
+def _classes() -> list[int]:
+    return [1 << i for i in range(_class(limits.MAX_STEP_SESSIONS).bit_length())]
