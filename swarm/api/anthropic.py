@@ -16,6 +16,7 @@ from swarm.api.body import parsed_body
 from swarm.api.dialect import EVENT_STREAM, Gathered, Json, Wanted, has_called, sse, to_json
 from swarm.api.errors import BadRequest, anthropic_body
 from swarm.api.fields import SamplingRequest, converted, length_of, params_of, refuse, stops_of
+from swarm.api.forms import form_of
 from swarm.api.models import plain_name
 from swarm.errors import SwarmError
 from swarm.node.answer import Answer, Note, Question, Reading
@@ -41,6 +42,8 @@ class MessagesRequest(msgspec.Struct, kw_only=True):
     tools: list[dict[str, Any]] | None = None
     tool_choice: dict[str, Any] | None = None
     thinking: dict[str, Any] | None = None
+    output_format: dict[str, Any] | None = None
+    output_config: dict[str, Any] | None = None
 
 
 def parse_messages(body: Json) -> Wanted:
@@ -58,6 +61,7 @@ def parse_messages(body: Json) -> Wanted:
         thinking=_thinking(request.thinking),
         tools=tools_of(request) if kind != "none" else None,
         tool_choice=_choice(request),
+        form=form_of({}, request.output_format or (request.output_config or {}).get("format"), "output_format"),
     )
     return Wanted([question], bool(request.stream), MessagesReply(request.model or ""))
 

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from swarm.api.errors import BadRequest
-from swarm.engine.sampling import MAX_SEED, SamplingFields, SamplingParams
+from swarm.engine.sampling import MAX_SEED, Bias, SamplingFields, SamplingParams
 from swarm.errors import ConfigError
 
 Json = dict[str, Any]
@@ -18,6 +18,7 @@ MAX_STOPS = 16  # OpenAI allows four
 MAX_CHOICES = 16  # answers to one request, which come one after the other
 _EXACT = 2**53  # a float below is the whole number that it spells
 _PLACE = re.compile(r"(?P<text>.*?)(?: - at `\$\.?(?P<path>.*)`)?$", re.DOTALL)
+_TOKEN_ID = re.compile(r"[0-9]{1,9}")
 _MISSING = re.compile(r"Object missing required field `(.*)`")
 _KINDS = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "a text", "array": "a list"}
 
@@ -74,6 +75,7 @@ class SamplingRequest(msgspec.Struct, kw_only=True):
     repeat_penalty: float | None = None
     repeat_last_n: int | None = None
     seed: int | None = None
+    logit_bias: dict[str, float] | None = None
 
 
 _NAMES = {"repeat_penalty": "repetition_penalty"}
@@ -84,7 +86,7 @@ def params_of(request: SamplingRequest) -> SamplingParams:
     fields: SamplingFields = {}
     for name in SamplingRequest.__struct_fields__:
         value = getattr(request, name)
-        if value is None:
+        if value is None or name == "logit_bias":
             continue
         fields[_NAMES.get(name, name)] = value  # type: ignore[literal-required]
     if fields.get("top_k", 0) < 0:
@@ -92,10 +94,19 @@ def params_of(request: SamplingRequest) -> SamplingParams:
     seed = fields.get("seed")
     if seed is not None:
         fields["seed"] = seed % (MAX_SEED + 1)
+    if request.logit_bias:
+        fields["logit_bias"] = _bias(request.logit_bias)
     try:
         return SamplingParams(**fields)
     except ConfigError as error:
         raise BadRequest(str(error), str(error).split(" ", 1)[0]) from None  # its text begins with the field
+
+
+def _bias(biases: Mapping[str, float]) -> Bias:
+    wrong = next((token for token in biases if not _TOKEN_ID.fullmatch(token)), None)
+    if wrong is not None:
+        raise BadRequest(f"logit_bias has {wrong!r:.40}; it must be of token ids and numbers", "logit_bias")
+    return tuple(sorted((int(token), value) for token, value in biases.items()))
 
 
 def stops_of(stop: str | Sequence[str] | None) -> list[str]:

@@ -13,6 +13,7 @@ from swarm.answers import Channel, EndReason, Piece
 from swarm.api.dialect import Gathered, Json, Wanted, WholeCall, to_json
 from swarm.api.errors import BadRequest, ollama_body
 from swarm.api.fields import SamplingRequest, converted, length_of, params_of, refuse, stops_of
+from swarm.api.forms import schema_or_json
 from swarm.api.models import plain_name
 from swarm.errors import SwarmError
 from swarm.node.answer import Answer, Note, Question, Reading
@@ -113,6 +114,7 @@ def _wanted(
         stop=stops_of(options.stop),
         thinking=request.think if isinstance(request.think, bool | None) else True,
         tools=tools,
+        form=schema_or_json(request.format, "format"),
     )
     return Wanted([question], request.stream is not False, OllamaReply(request.model, said))
 

@@ -10,9 +10,11 @@ from swarm.answers import Channel, Piece
 from swarm.api.dialect import Gathered, Json, Wanted, sse
 from swarm.api.errors import BadRequest
 from swarm.api.fields import MAX_CHOICES, SamplingRequest, converted, length_of, params_of, refuse, stops_of
+from swarm.api.forms import form_of
 from swarm.api.models import plain_name
+from swarm.api.openai_logprobs import TokenTexts, Told, for_chat
 from swarm.api.openai_reply import OpenAiReply
-from swarm.engine.sampling import MAX_SEED
+from swarm.engine.sampling import MAX_SEED, MAX_TOLD
 from swarm.node.answer import Answer, Question
 from swarm.text.tools import AUTO, ToolChoice
 
@@ -27,6 +29,9 @@ DEMANDS = {
     "continue_final_message": "the last message must be a question",
     "suffix": "say in the messages what comes after",
     "use_beam_search": "answers are sampled",
+    "ignore_eos": "say in the messages how long the answer should be",
+    "structured_outputs": "say the same with response_format",
+    "structural_tag": "say the same with response_format",
 }
 
 
@@ -47,6 +52,8 @@ class ChatRequest(SamplingRequest, kw_only=True):
     response_format: str | dict[str, Any] | None = None
     chat_template_kwargs: dict[str, Any] | None = None
     reasoning_effort: str | None = None
+    logprobs: bool | None = None
+    top_logprobs: int | None = None
     return_progress: bool | None = None
 
 
@@ -60,13 +67,14 @@ def parse_chat(body: Json, *, for_us: bool = False) -> Wanted:
     question = Question(
         model=plain_name(request.model),
         messages=request.messages,
-        params=params_of(request),
+        params=replace(params_of(request), n_told=_n_told(request)),
         max_tokens=length_of("max_completion_tokens", request.max_completion_tokens, 1)
         or length_of("max_tokens", request.max_tokens, 1),
         stop=stops_of(request.stop),
         thinking=_thinking(request),
         tools=(request.tools or None) if offered else None,
         tool_choice=_choice(request),
+        form=form_of(body, request.response_format),
     )
     options = request.stream_options or {}
     reply = ChatReply(
@@ -76,7 +84,24 @@ def parse_chat(body: Json, *, for_us: bool = False) -> Wanted:
         wants_progress=bool(request.return_progress),
         for_us=for_us,
     )
+    reply.tells = bool(request.logprobs)
     return Wanted(choices_of(question, request.n), bool(request.stream), reply)
+
+
+def _n_told(request: ChatRequest) -> int:
+    """Log probabilities that are asked for with each token."""
+    if not request.logprobs:
+        if request.top_logprobs:
+            raise BadRequest("top_logprobs needs logprobs to be true", "top_logprobs")
+        return 0
+    return 1 + top_of("top_logprobs", request.top_logprobs or 0)
+
+
+def top_of(name: str, value: int) -> int:
+    """How many of the likeliest tokens are told."""
+    if not 0 <= value < MAX_TOLD:
+        raise BadRequest(f"{name} is {value}; it must be from 0 to {MAX_TOLD - 1}", name)
+    return value
 
 
 def choices_of(question: Question, n: int | None) -> list[Question]:
@@ -167,6 +192,10 @@ class ChatReply(OpenAiReply):
                 for i, call in enumerate(gathered.calls)
             ]
         return {"message": message}
+
+    def chances(self, told: Told, texts: TokenTexts) -> Json:
+        """Log probabilities of some tokens."""
+        return for_chat(told, texts)
 
     def _part_of_call(self, index: int, piece: Piece) -> Json:
         if not piece.name:

@@ -10,8 +10,10 @@ from swarm.answers import Piece
 from swarm.api.dialect import Gathered, Json, Wanted, sse
 from swarm.api.errors import BadRequest
 from swarm.api.fields import MAX_CHOICES, SamplingRequest, converted, length_of, params_of, refuse, stops_of
+from swarm.api.forms import form_of
 from swarm.api.models import plain_name
-from swarm.api.openai_chat import choices_of
+from swarm.api.openai_chat import choices_of, top_of
+from swarm.api.openai_logprobs import TokenTexts, Told, for_completion
 from swarm.api.openai_reply import OpenAiReply
 from swarm.node.answer import Answer, Question
 
@@ -20,6 +22,8 @@ DEMANDS = {
     "suffix": "give a prompt that ends where the text is to go on",
     "min_tokens": "say in the prompt how long the text should be",
     "use_beam_search": "answers are sampled",
+    "ignore_eos": "say in the prompt how long the text should be",
+    "structured_outputs": "say the same with response_format",
 }
 
 
@@ -36,6 +40,7 @@ class CompletionRequest(SamplingRequest, kw_only=True):
     best_of: int | None = None
     echo: bool | None = None
     response_format: str | dict[str, Any] | None = None
+    logprobs: int | bool | None = None
     return_progress: bool | None = None
 
 
@@ -49,9 +54,10 @@ def parse_completion(body: Json, *, for_us: bool = False) -> Wanted:
     max_tokens = DEFAULT_TOKENS if request.max_tokens is None else length_of("max_tokens", request.max_tokens, 0)
     question = Question(
         model=plain_name(request.model),
-        params=params_of(request),
+        params=replace(params_of(request), n_told=_n_told(request)),
         max_tokens=max_tokens,
         stop=stops_of(request.stop),
+        form=form_of(body, request.response_format),
     )
     questions = [each for prompt in prompts for each in choices_of(replace(question, prompt=prompt), request.n)]
     if len(questions) > MAX_CHOICES:
@@ -64,7 +70,17 @@ def parse_completion(body: Json, *, for_us: bool = False) -> Wanted:
         for_us=for_us,
     )
     reply.echoes = bool(request.echo)
+    reply.tells = _n_told(request) > 0
     return Wanted(questions, bool(request.stream), reply)
+
+
+def _n_told(request: CompletionRequest) -> int:
+    """Log probabilities that are asked for with each token."""
+    if request.logprobs is None or request.logprobs is False:
+        return 0
+    if request.echo:
+        raise BadRequest("logprobs are told of what is generated, not of the prompt that echo repeats", "logprobs")
+    return 1 + top_of("logprobs", int(request.logprobs) if request.logprobs is not True else 0)
 
 
 def prompts_of(prompt: object) -> list[str | list[int]]:
@@ -88,10 +104,12 @@ class CompletionReply(OpenAiReply):
 
     kind = chunk_kind = "text_completion"
     echoes = False  # the prompt comes first
+    _offset = 0  # characters that were told of
 
     def begin(self, index: int, answer: Answer) -> bytes:
         """The prompt, for those who want it again."""
         super().begin(index, answer)
+        self._offset = 0
         return sse(self.chunk(index, {"text": _prompt_text(answer)})) if self.echoes else b""
 
     def delta(self, index: int, piece: Piece) -> Json:
@@ -101,6 +119,12 @@ class CompletionReply(OpenAiReply):
     def last(self) -> Json:
         """The part of a choice that ends it."""
         return {"text": ""}
+
+    def chances(self, told: Told, texts: TokenTexts) -> Json:
+        """Log probabilities of some tokens."""
+        made = for_completion(told, texts, self._offset)
+        self._offset += sum(map(len, made["tokens"]))
+        return made
 
     def choice(self, index: int, gathered: Gathered) -> Json:
         """A choice that is whole."""

@@ -10,6 +10,7 @@ from typing import Any
 from swarm.answers import EndReason, Piece, Stats
 from swarm.api.dialect import EVENT_STREAM, STILL_AT_IT, Gathered, Json, has_called, sse
 from swarm.api.errors import body_of
+from swarm.api.openai_logprobs import TokenTexts, Told
 from swarm.errors import SwarmError
 from swarm.node.answer import Answer, Note, Reading
 
@@ -65,6 +66,7 @@ class OpenAiReply:
     silence = STILL_AT_IT
     kind = ""  # of the whole
     chunk_kind = ""
+    tells = False  # log probabilities
 
     def __init__(
         self,
@@ -83,12 +85,14 @@ class OpenAiReply:
         self._wants_progress = wants_progress
         self._for_us = for_us
         self._began_at = time.perf_counter()
+        self._n_told = 0  # tokens of this choice that were told of
 
     # --- what a kind of reply says
 
     def begin(self, index: int, answer: Answer) -> bytes:
         """Before the first piece of a choice."""
         self._model = self._model or answer.model.name
+        self._n_told = 0
         return b""
 
     def delta(self, index: int, piece: Piece) -> Json:
@@ -103,11 +107,15 @@ class OpenAiReply:
         """A choice that is whole."""
         raise NotImplementedError
 
+    def chances(self, told: Told, texts: TokenTexts) -> Json:
+        """Log probabilities of some tokens."""
+        raise NotImplementedError
+
     # --- the reply
 
     def piece(self, index: int, answer: Answer, piece: Piece) -> bytes:
         """A chunk with some text."""
-        return sse(self.chunk(index, self.delta(index, piece)))
+        return sse(self.chunk(index, {**self.delta(index, piece), **self._new_chances(answer)}))
 
     def quiet(self, event: Note | Reading) -> bytes:
         """For those who asked: how far the prompt is read."""
@@ -122,7 +130,7 @@ class OpenAiReply:
 
     def end(self, index: int, answer: Answer) -> bytes:
         """The chunk that ends a choice."""
-        return sse(self.chunk(index, self.last(), finish_of(answer)))
+        return sse(self.chunk(index, {**self.last(), **self._new_chances(answer)}, finish_of(answer)))
 
     def close(self, answers: Sequence[Answer]) -> bytes:
         """The figures, for those who ask for them, and the end of the stream."""
@@ -138,7 +146,7 @@ class OpenAiReply:
         answers = [each.answer for each in gathered]
         self._model = self._model or answers[0].model.name
         choices = [
-            {"index": i, **self.choice(i, each), "finish_reason": finish_of(each.answer)}
+            {"index": i, **self.choice(i, each), **self._all_chances(each), "finish_reason": finish_of(each.answer)}
             for i, each in enumerate(gathered)
         ]
         figures = {"usage": usage(answers), "timings": timings(answers[-1].stats)}
@@ -148,6 +156,16 @@ class OpenAiReply:
         """A part of a choice as a chunk."""
         choice: dict[str, Any] = {"index": index, **part, "finish_reason": finish}
         return {**self._head(self.chunk_kind), "choices": [choice]}
+
+    def _new_chances(self, answer: Answer) -> Json:
+        """Of the tokens that came since the last chunk."""
+        new = answer.told[self._n_told :] if self.tells else []
+        self._n_told += len(new)
+        return {"logprobs": self.chances(new, answer.model.tokenizer)} if new else {}
+
+    def _all_chances(self, gathered: Gathered) -> Json:
+        self.begin(0, gathered.answer)
+        return self._new_chances(gathered.answer)
 
     def _figures(self, answers: Sequence[Answer]) -> Json:
         last = answers[-1]

@@ -12,6 +12,7 @@ from swarm.answers import Channel, EndReason, Piece
 from swarm.api.dialect import EVENT_STREAM, STILL_AT_IT, Gathered, Json, Wanted, sse
 from swarm.api.errors import BadRequest, body_of
 from swarm.api.fields import SamplingRequest, converted, length_of, params_of, refuse
+from swarm.api.forms import form_of
 from swarm.api.models import plain_name
 from swarm.api.openai_chat import tool_choice
 from swarm.api.openai_reply import usage
@@ -55,6 +56,7 @@ def parse_responses(body: Json) -> Wanted:
         thinking=False if (request.reasoning or {}).get("effort") == "none" else None,
         tools=(tools or None) if request.tool_choice != "none" else None,
         tool_choice=replace(choice, parallel=request.parallel_tool_calls is not False),
+        form=form_of({}, (request.text or {}).get("format"), "text"),
     )
     return Wanted([question], bool(request.stream), ResponsesReply(request))
 

@@ -15,7 +15,7 @@ from swarm.parts import Part
 from swarm.value import Value
 from swarm.wire.ids import ModelId, PeerId, SessionId
 from swarm.wire.messages import Message
-from swarm.wire.records import Sampling, TensorInfo
+from swarm.wire.records import Sampling, TensorInfo, TokenChance
 
 Buffer = bytes | bytearray | memoryview
 NEVER = float("inf")  # a timer that nothing waits for
@@ -95,6 +95,7 @@ class SessionRows(Value):
     frame: Buffer | None = None
     sampling: Sampling = field(default_factory=Sampling)
     recent: tuple[int, ...] = ()  # ids up to and with this step, for the penalties; empty when they are off
+    answer: tuple[int, ...] = ()  # ids of the answer up to and with this step; empty when no grammar asks for them
 
 
 class Compute(Effect):
@@ -117,6 +118,7 @@ class StepOutput(Value):
     frame: Buffer | None = None
     info: TensorInfo | None = None
     token: int | None = None
+    told: tuple[TokenChance, ...] = ()  # how likely it was, and others, where that was asked for
     error: str = ""
 
 
@@ -129,6 +131,7 @@ class Emit(Effect):
     session: SessionId
     position: int
     token: int
+    told: tuple[TokenChance, ...] = ()  # how likely it was, and others, where that was asked for
 
 
 class Ended(Effect):

@@ -350,7 +350,7 @@ class Sessions:
         _moved(session, now)
         if message.token in session.ask.end_ids:
             return self._end(session, EndReason.STOP, now)
-        emit = Emit(session.id, message.position, message.token)
+        emit = Emit(session.id, message.position, message.token, message.told)
         return [emit, *(self._end(session, EndReason.LENGTH, now) if len(session.ids) >= session.limit else [])]
 
     def error(self, sender: PeerId, message: SessionError, now: float) -> list[Effect]:

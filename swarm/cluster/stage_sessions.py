@@ -411,7 +411,7 @@ class StageSessions:
             return [Send(place.after, onward, output.frame)]
         if output.token is None:
             return [Send(session.open.entry, Prefilled(key, epoch, step.end))]
-        sampled = Token(key, epoch, step.end, output.token)
+        sampled = Token(key, epoch, step.end, output.token, output.told)
         return [Send(peer, sampled) for peer in dict.fromkeys((place.ring_first, session.open.entry))]
 
     # --- within
@@ -442,6 +442,7 @@ def _rows(session: StageSession, step: Step) -> SessionRows:
         frame=step.frame,
         sampling=sampling,
         recent=_recent(session.ids, step.end, sampling) if last and step.sample else (),
+        answer=tuple(session.ids[sampling.answer_at : step.end]) if last and step.sample and sampling.grammar else (),
     )
 
 

@@ -22,15 +22,19 @@ from swarm.errors import ConfigError, ModelError
 F32 = npt.NDArray[np.float32]
 F64 = npt.NDArray[np.float64]
 I64 = npt.NDArray[np.int64]
+Bits = npt.NDArray[np.bool_]
+Bias = tuple[tuple[int, float], ...]  # token ids, and what is added to the logit of each
 
 MAX_SEED = 2**63 - 1
 _GROUP = 64  # tokens whose maximum is taken to find the likeliest quickly
 _FIRST_CUT = 1024  # likeliest tokens looked at first for top_p; nearly always enough
 # exp(-46) = 1e-20: together, the tokens that far below the likeliest weigh less than one rounding of the sum.
 _NEGLIGIBLE = 46.0
+MAX_BIAS = 100.0  # as OpenAI has it: such a token is certain, or never comes
+MAX_BIASES = 1024  # OpenAI allows 300
+MAX_TOLD = 21  # OpenAI's most: the token that was chosen, and the 20 likeliest
 
-
-_WHOLE = frozenset(("top_k", "repeat_last_n"))
+_WHOLE = frozenset(("top_k", "repeat_last_n", "n_told"))
 _RANGES: tuple[tuple[str, float, float], ...] = (
     ("temperature", 0, 100),
     ("top_k", 0, 2**31 - 1),
@@ -40,6 +44,7 @@ _RANGES: tuple[tuple[str, float, float], ...] = (
     ("repeat_last_n", -1, 2**31 - 1),
     ("frequency_penalty", -100, 100),
     ("presence_penalty", -100, 100),
+    ("n_told", 0, MAX_TOLD),
 )
 
 
@@ -47,10 +52,12 @@ _RANGES: tuple[tuple[str, float, float], ...] = (
 class SamplingParams:
     """How the next token is chosen. The steps run in the order of the fields below.
 
-    First the penalties: repetition_penalty divides (or, where negative, multiplies) the logits of the last
-    repeat_last_n tokens (-1: of all, 0: none); frequency_penalty is taken off per occurrence there, presence_penalty
-    once. Then top_k (0: all), top_p (1: all), min_p (0: all) each keep the likeliest tokens; then temperature: 0 takes
-    the likeliest, the lowest id among equals. `seed` None is a new seed for every answer.
+    First logit_bias is added. Then the penalties: repetition_penalty divides (or, where negative, multiplies) the
+    logits of the last repeat_last_n tokens (-1: of all, 0: none); frequency_penalty is taken off per occurrence there,
+    presence_penalty once. Then top_k (0: all), top_p (1: all), min_p (0: all) each keep the likeliest tokens; then
+    temperature: 0 takes the likeliest, the lowest id among equals. `seed` None is a new seed for every answer.
+    `n_told`: how many log probabilities are told with each token: none, its own, or beside it those of the n_told - 1
+    likeliest.
     """
 
     temperature: float = 0.8
@@ -62,6 +69,8 @@ class SamplingParams:
     frequency_penalty: float = 0.0
     presence_penalty: float = 0.0
     seed: int | None = None
+    logit_bias: Bias = ()
+    n_told: int = 0
 
     def __post_init__(self) -> None:
         """Raise ConfigError naming the field that is out of range."""
@@ -74,6 +83,11 @@ class SamplingParams:
                 raise ConfigError(f"{name} is {value}; it must be from {low:g} to {high:g}")
         if self.seed is not None and (type(self.seed) is not int or not 0 <= self.seed <= MAX_SEED):
             raise ConfigError(f"seed is {self.seed!r:.40}; it must be a whole number from 0 to {MAX_SEED}")
+        if len(self.logit_bias) > MAX_BIASES:
+            raise ConfigError(f"logit_bias has {len(self.logit_bias)} tokens; the most is {MAX_BIASES}")
+        wrong = next((each for each in self.logit_bias if not -MAX_BIAS <= each[1] <= MAX_BIAS), None)
+        if wrong is not None:
+            raise ConfigError(f"logit_bias of {wrong[0]} is {wrong[1]}; it must be from -{MAX_BIAS:g} to {MAX_BIAS:g}")
 
     def seeded(self) -> SamplingParams:
         """The same with a seed, a fresh one where there is none."""
@@ -92,18 +106,24 @@ class SamplingFields(TypedDict, total=False):
     frequency_penalty: float
     presence_penalty: float
     seed: int | None
+    logit_bias: Bias
+    n_told: int
 
 
 GREEDY = SamplingParams(temperature=0.0)
 
 
-def sample(logits: F32, params: SamplingParams, position: int, recent: Sequence[int]) -> int:
+def sample(
+    logits: F32, params: SamplingParams, position: int, recent: Sequence[int], allowed: Bits | None = None
+) -> int:
     """The id of the token at `position`, after the tokens `recent` (all so far, or at least the last repeat_last_n).
 
-    `logits`: float32 (vocab,). Raise ModelError when one of them is NaN or infinite upwards; `params` needs a seed
-    unless its temperature is 0.
+    `logits`: float32 (vocab,). `allowed`: bool (vocab,), tokens that may come; None: all. Raise ModelError when one of
+    the logits is NaN or infinite upwards; `params` needs a seed unless its temperature is 0.
     """
-    logits = _penalised(logits, params, recent)
+    logits = _penalised(_biased(logits, params.logit_bias), params, recent)
+    if allowed is not None:
+        logits = np.where(allowed, logits, np.float32(-np.inf))
     best = _checked_maximum(logits, position)
     if params.temperature == 0 or params.top_k == 1:
         return int(np.argmax(logits))
@@ -111,6 +131,30 @@ def sample(logits: F32, params: SamplingParams, position: int, recent: Sequence[
     if len(ids) == 1:
         return int(ids[0])
     return int(ids[_draw(_weights(logits, ids, best, params.temperature), params, position)])
+
+
+def told(logits: F32, token: int, n: int) -> Bias:
+    """The log probability of a token, then those of the n - 1 likeliest, likeliest first: as the model computed them.
+
+    `logits`: float32 (vocab,), before biases and penalties. The same bits on every machine, as for `sample`.
+    """
+    best = logits.max()
+    everything = np.flatnonzero(logits >= best - np.float32(_NEGLIGIBLE))
+    log_total = _logarithm(_total(_weights(logits, everything, best)))
+    likeliest = _likeliest(logits, everything, n - 1) if n > 1 else everything[:0]
+    below = logits.astype(np.float64) - best
+    return tuple((int(i), float(below[i]) - log_total) for i in (token, *likeliest))
+
+
+def _logarithm(x: float) -> float:
+    """ln x for x > 0, to 1e-15 relative: the series of artanh, made of the four operations only."""
+    mantissa, exponent = math.frexp(x)
+    s = (mantissa - 1) / (mantissa + 1)  # |s| <= 1/3
+    square, power, total = s * s, s, 0.0
+    for i in range(1, 36, 2):
+        total += power / i
+        power *= square
+    return 2 * total + exponent * _LN2
 
 
 def exponential(x: F64) -> F64:
@@ -141,6 +185,18 @@ _SLICE = 4096
 _STEPS_PER_UNIT = 92.33248261689366  # 64 / ln 2
 _STEP = 0.010830424696249145  # ln 2 / 64
 _POWERS = _powers()
+_LN2 = 0.6931471805599453
+
+
+def _biased(logits: F32, bias: Bias) -> F32:
+    """`logits` with the biases added, in a copy where there are any."""
+    in_vocab = [(token, value) for token, value in bias if 0 <= token < len(logits)]
+    if not in_vocab:
+        return logits
+    out = logits.copy()
+    for token, value in in_vocab:
+        out[token] += np.float32(value)
+    return out
 
 
 def _penalised(logits: F32, params: SamplingParams, recent: Sequence[int]) -> F32:

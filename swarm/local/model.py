@@ -18,11 +18,13 @@ from swarm.cores import free_memory_bytes
 from swarm.engine.sampling import SamplingFields, SamplingParams
 from swarm.errors import ConfigError
 from swarm.local.answer import LocalAnswer, SessionLoan
-from swarm.local.session import LocalSession, Order, Progress, Steps
+from swarm.local.session import Allowed, LocalSession, Order, Progress, Steps
+from swarm.text.forms import Form
 from swarm.text.messages import Message
 from swarm.text.model_text import ModelText, Prompt, check_fits
 from swarm.text.template import ChatTemplate
 from swarm.text.tokenizer import Tokenizer
+from swarm.text.tools import AUTO, ToolChoice
 
 if TYPE_CHECKING:
     from swarm.config import Settings
@@ -93,6 +95,8 @@ class Model:
         *,
         thinking: bool | None = None,
         tools: Sequence[Mapping[str, object]] | None = None,
+        tool_choice: ToolChoice = AUTO,
+        form: Form | None = None,
         max_tokens: int | None = None,
         stop: str | Sequence[str] = (),
         params: SamplingParams | None = None,
@@ -101,10 +105,13 @@ class Model:
     ) -> LocalAnswer:
         """Answer a conversation: messages with `role` and `content`, as in the OpenAI API.
 
-        thinking: ask for thinking before the answer, or for none; None leaves it to the model. Raise TextError or
-        ContextFull at once when the conversation cannot be used.
+        thinking: ask for thinking before the answer, or for none; None leaves it to the model. tools: functions that it
+        may call, or must, as `tool_choice` says. form: what the answer must be, as `json_form` of a schema. Raise
+        TextError or ContextFull at once when the conversation cannot be used.
         """
-        prompt = self._text.chat(messages, tools=tools, thinking=thinking, context=self.context)
+        prompt = self._text.chat(
+            messages, tools=tools, choice=tool_choice, form=form, thinking=thinking, context=self.context
+        )
         return self._answer(prompt, max_tokens, _merged(params, sampling), stop=stop, progress=progress)
 
     def _answer(
@@ -121,10 +128,13 @@ class Model:
             raise ConfigError(f"max_tokens is {max_tokens}; it must be 0 or more")
         return LocalAnswer(
             SessionLoan(self._sessions.take, self._sessions.give_back),
-            Order(prompt.ids, params.seeded(), self.tokenizer.end_tokens, max_tokens),
+            Order(prompt.ids, params.seeded(), self.tokenizer.end_tokens, max_tokens, self._allowed(prompt)),
             self._text.reader(prompt, [stop] if isinstance(stop, str) else stop),
             progress=progress,
         )
+
+    def _allowed(self, prompt: Prompt) -> Allowed | None:
+        return self.tokenizer.grammars.start(prompt.grammar).allowed if prompt.grammar else None
 
 
 def load(

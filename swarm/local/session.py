@@ -15,6 +15,7 @@ from swarm.text.model_text import check_fits, common_prefix
 
 F32 = npt.NDArray[np.float32]
 I32 = npt.NDArray[np.int32]
+Allowed = Callable[[Sequence[int], int], npt.NDArray[np.bool_]]  # (ids of the answer, vocab) -> bool (vocab,)
 Progress = Callable[[int, int], None]  # prompt tokens computed, of how many
 
 
@@ -35,12 +36,16 @@ class Steps(Protocol):
 
 @dataclass(frozen=True)
 class Order:
-    """One answer to be generated. `params` needs a seed unless it is greedy; max_tokens None: up to the context."""
+    """One answer to be generated. `params` needs a seed unless it is greedy; max_tokens None: up to the context.
+
+    allowed: which tokens may come after the answer so far; None: all.
+    """
 
     prompt: Sequence[int]
     params: SamplingParams
     end_tokens: Collection[int] = ()
     max_tokens: int | None = None
+    allowed: Allowed | None = None
 
 
 class LocalSession:
@@ -108,7 +113,8 @@ class TokenRun:
         logits = self._prefill()
         produced = 0
         while logits is not None and self.ended is None:
-            token = sample(logits, self.order.params, len(self.session.ids), self.session.ids)
+            allowed = self._allowed(len(logits))
+            token = sample(logits, self.order.params, len(self.session.ids), self.session.ids, allowed)
             if token in self.order.end_tokens:
                 self.ended = EndReason.STOP
                 return
@@ -128,6 +134,10 @@ class TokenRun:
         if self.order.max_tokens is not None and self.order.max_tokens <= 0:
             self.ended = EndReason.LENGTH
         return logits
+
+    def _allowed(self, n_vocab: int) -> npt.NDArray[np.bool_] | None:
+        order = self.order
+        return order.allowed(self.session.ids[len(order.prompt) :], n_vocab) if order.allowed is not None else None
 
     def _limit(self, produced: int) -> EndReason | None:
         if self._cancelled:

@@ -12,6 +12,8 @@ import time
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+import msgspec
+
 from swarm.answers import EndReason, Meter, Piece, Stats
 from swarm.cluster.effects import Effect, Emit, Ended, Notice, NoticeKind
 from swarm.cluster.session import AnswerRequest
@@ -19,10 +21,12 @@ from swarm.engine.sampling import SamplingParams
 from swarm.errors import DoesNotFit, SwarmError, SwarmNetworkError
 from swarm.node.compute import sampling_of
 from swarm.node.library import KnownModel
+from swarm.text.forms import Form
 from swarm.text.messages import Message
 from swarm.text.model_text import Prompt
 from swarm.text.tools import AUTO, ToolChoice
 from swarm.wire.ids import SessionId
+from swarm.wire.records import TokenChance
 
 KV_RESERVATIONS = (512, 1024, 2048, 4096, 8192)  # tokens of context that an answer reserves; beyond, each doubles
 SETTLE_RETRY_S = 0.25  # a model that does not fit is tried again so often while the node settles
@@ -42,6 +46,7 @@ class Question:
     thinking: bool | None = None
     tools: Sequence[Mapping[str, object]] | None = None
     tool_choice: ToolChoice = AUTO
+    form: Form | None = None  # that the answer must have
     asker: str = ""  # only the same one's conversations are gone on with: what is reused tells what was said
 
 
@@ -96,10 +101,13 @@ class Answer:
         self.question = question
         self.prompt = prompt.ids
         self.tokens: list[int] = []
+        self.told: list[tuple[TokenChance, ...]] = []  # of each token, where the parameters ask for it
         self.finish_reason: EndReason | None = None
         self._port = port
         self.context = context
-        self._params = question.params.seeded()
+        self._sampling = msgspec.structs.replace(
+            sampling_of(question.params.seeded()), grammar=prompt.grammar, answer_at=len(prompt.ids)
+        )
         self._reader = model.text.reader(prompt, question.stop)
         self._inbox: asyncio.Queue[Effect | Reading | Pulse] = asyncio.Queue()
         self._meter = Meter(len(prompt.ids))
@@ -142,7 +150,7 @@ class Answer:
             while self.finish_reason is None:
                 event = await self._inbox.get()
                 if isinstance(event, Emit):
-                    for piece in self._on_token(event.token):
+                    for piece in self._on_token(event):
                         yield piece
                 elif isinstance(event, Notice):
                     yield Note(event.text, event.kind)
@@ -167,16 +175,18 @@ class Answer:
             most = min(most, self.question.max_tokens - len(self.tokens))
         room = min(most, next_reservation(len(ids)) - len(ids))
         ends = tuple(sorted(self.model.tokenizer.end_tokens))
-        self._port.ask(AnswerRequest(self.session, self.model.id, ids, room, sampling_of(self._params), ends))
+        self._port.ask(AnswerRequest(self.session, self.model.id, ids, room, self._sampling, ends))
 
-    def _on_token(self, token: int) -> Iterator[Piece]:
+    def _on_token(self, emit: Emit) -> Iterator[Piece]:
         if self._cancelled:
             return
         now = time.perf_counter()
         self._meter.token(now - self._last_at)
         self._last_at = now
-        self.tokens.append(token)
-        yield from self._reader.push(token)
+        self.tokens.append(emit.token)
+        if self.question.params.n_told:
+            self.told.append(emit.told)
+        yield from self._reader.push(emit.token)
         if self._reader.stopped:
             self.cancel()
 

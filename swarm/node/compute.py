@@ -11,7 +11,7 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, fields
 from itertools import accumulate
 from typing import TypeVarTuple
@@ -21,16 +21,18 @@ import numpy.typing as npt
 
 from swarm.cluster.effects import Compute, DropKv, Effect, OpenKv, SessionRows, StepOutput, Unload
 from swarm.engine.decoder import Decoder, Keep, Rows
-from swarm.engine.sampling import SamplingParams, sample
+from swarm.engine.sampling import SamplingParams, sample, told
 from swarm.engine.weights import Weights, join_weights
 from swarm.errors import SwarmError
 from swarm.kernels import _native
+from swarm.limits import MIN_LOGPROB
 from swarm.models.spec import ModelSpec
 from swarm.node.background import Post
+from swarm.node.constraints import Constraints
 from swarm.parts import Part, parts_of
 from swarm.value import Value
 from swarm.wire.ids import ModelId, SessionId
-from swarm.wire.records import Sampling, TensorInfo
+from swarm.wire.records import Sampling, TensorInfo, TokenBias, TokenChance
 
 log = logging.getLogger(__name__)
 F32 = npt.NDArray[np.float32]
@@ -68,7 +70,15 @@ class _Kv:
 class ComputeWorker:
     """`put` effects and other work; `answer` is called for every `Compute`, on the worker's thread."""
 
-    def __init__(self, post: Post, answer: Callable[[Done], None], *, threads: int, isa: str = "") -> None:
+    def __init__(
+        self,
+        post: Post,
+        answer: Callable[[Done], None],
+        *,
+        threads: int,
+        isa: str = "",
+        constraints: Constraints | None = None,
+    ) -> None:
         self.busy_s = 0.0  # computing, since the start
         self.positions = 0  # computed, since the start
         self.decode_steps: deque[float] = deque(maxlen=STEPS_KEPT)  # seconds of the last steps over a single token
@@ -76,6 +86,7 @@ class ComputeWorker:
         self._answer = answer
         self._threads = threads
         self._isa = isa
+        self._constraints = constraints
         self._models: dict[ModelId, _Model] = {}
         self._kv: dict[SessionId, _Kv] = {}
         self._queue: queue.SimpleQueue[Effect | Callable[[], None] | None] = queue.SimpleQueue()
@@ -188,8 +199,10 @@ class ComputeWorker:
                 outputs.append(None)
             except Exception as error:
                 outputs.append(StepOutput(error=_line(error)))
-        step = _last_stage if job.end == decoder.spec.n_layers else _stage
-        computed = iter(step(decoder, batch) if batch else ())
+        computed: Iterator[StepOutput] = iter(())
+        if batch:
+            is_last = job.end == decoder.spec.n_layers
+            computed = iter(self._last_stage(job.model, decoder, batch) if is_last else _stage(decoder, batch))
         return [next(computed) if output is None else output for output in outputs]
 
     def _ready(self, rows: SessionRows, job: Compute, decoder: Decoder) -> Rows:
@@ -202,6 +215,22 @@ class ComputeWorker:
         ready = Rows(tokens, kv.cache, Keep.LAST if rows.sample else Keep.NONE)
         decoder.check_room(ready)  # here it fails this session alone, in the step all of them
         return ready
+
+    def _last_stage(self, model: ModelId, decoder: Decoder, batch: list[tuple[SessionRows, Rows]]) -> list[StepOutput]:
+        """A step of the last stage: a token for each session that samples, or why there is none."""
+        logits = iter(decoder.step_logits([ready for _, ready in batch]))
+        return [self._sampled(next(logits), model, rows) if rows.sample else StepOutput() for rows, _ in batch]
+
+    def _sampled(self, logits: F32, model: ModelId, rows: SessionRows) -> StepOutput:
+        try:
+            params, allowed = params_of(rows.sampling), None
+            if rows.sampling.grammar and self._constraints is not None:
+                allowed = self._constraints.allowed(model, rows, len(logits))
+            token = sample(logits, params, rows.position + len(rows.ids), rows.recent, allowed)
+            chances = told(logits, token, params.n_told) if params.n_told else ()
+            return StepOutput(token=token, told=tuple(TokenChance(i, max(p, MIN_LOGPROB)) for i, p in chances))
+        except Exception as error:  # of one session: the others of the step have their tokens
+            return StepOutput(error=_line(error))
 
     def _decoder(self, model: ModelId, first: int, end: int, context: int) -> Decoder:
         """The decoder of a range of layers, with buffers for so much context."""
@@ -218,13 +247,15 @@ class ComputeWorker:
 
 def params_of(sampling: Sampling) -> SamplingParams:
     """What travelled, as the engine takes it."""
-    return SamplingParams(**{name: getattr(sampling, name) for name in SAMPLING_FIELDS})
+    values = {name: getattr(sampling, name) for name in SAMPLING_FIELDS}
+    return SamplingParams(**{**values, "logit_bias": tuple((bias.token, bias.value) for bias in sampling.logit_bias)})
 
 
 def sampling_of(params: SamplingParams) -> Sampling:
     """The same the other way; a greedy answer needs no seed."""
     values = {name: getattr(params, name) for name in SAMPLING_FIELDS}
-    return Sampling(**{**values, "seed": params.seed or 0})
+    bias = tuple(TokenBias(token, value) for token, value in params.logit_bias)
+    return Sampling(**{**values, "seed": params.seed or 0, "logit_bias": bias})
 
 
 def _stage(decoder: Decoder, batch: list[tuple[SessionRows, Rows]]) -> list[StepOutput]:
@@ -233,16 +264,6 @@ def _stage(decoder: Decoder, batch: list[tuple[SessionRows, Rows]]) -> list[Step
     ends = accumulate(len(ready.tokens) for _, ready in batch)
     frames = (hidden[end - len(ready.tokens) : end] for end, (_, ready) in zip(ends, batch, strict=True))
     return [StepOutput(memoryview(frame.data).cast("B"), TensorInfo("f32", frame.shape)) for frame in frames]
-
-
-def _last_stage(decoder: Decoder, batch: list[tuple[SessionRows, Rows]]) -> list[StepOutput]:
-    """A step of the last stage: a token for each session that samples."""
-    logits = iter(decoder.step_logits([ready for _, ready in batch]))
-    return [StepOutput(token=_sample(next(logits), rows) if rows.sample else None) for rows, _ in batch]
-
-
-def _sample(logits: F32, rows: SessionRows) -> int:
-    return sample(logits, params_of(rows.sampling), rows.position + len(rows.ids), rows.recent)
 
 
 def _hidden(rows: SessionRows, decoder: Decoder) -> F32:

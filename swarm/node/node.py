@@ -33,6 +33,7 @@ from swarm.node.answer import Answer, Question
 from swarm.node.answerable import Answerable, AnswerableModels
 from swarm.node.background import Background
 from swarm.node.compute import ComputeWorker, Done
+from swarm.node.constraints import Constraints
 from swarm.node.driver import Driver, is_serving
 from swarm.node.event_log import EventLog
 from swarm.node.fast_path import FastPath
@@ -103,7 +104,11 @@ class Node:
         self._meters = Meters()
         self._outbox = outbox = Outbox(self.transport, self.events)
         self._worker = ComputeWorker(
-            self.background.post, self._on_done, threads=self._threads, isa=kernels.isa(self.settings.cpu)
+            self.background.post,
+            self._on_done,
+            threads=self._threads,
+            isa=kernels.isa(self.settings.cpu),
+            constraints=Constraints(lambda model: self.library.known[model].tokenizer),
         )
         self.holdings = Holdings(
             driver, self.background, self.store, outbox=outbox, events=self.events, me=me.peer, threads=self._threads

@@ -252,11 +252,12 @@ def _is_well(core: Core, peer: PeerId) -> bool:
 def prompt_of(model: KnownModel, question: Question, context: int) -> Prompt:
     """What the model is given; slow when a model is new."""
     if question.prompt is not None:
-        return model.text.continuation(question.prompt, context=context)
+        return model.text.continuation(question.prompt, form=question.form, context=context)
     return model.text.chat(
         question.messages,
         tools=question.tools,
         choice=question.tool_choice,
+        form=question.form,
         thinking=question.thinking,
         context=context,
     )

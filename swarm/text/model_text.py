@@ -9,8 +9,9 @@ from swarm.errors import ContextFull, TextError
 from swarm.text.answer_text import AnswerText
 from swarm.text.call_formats import CallFormat
 from swarm.text.calls import call_reader
+from swarm.text.forms import Form, Speaker, grammar_of
 from swarm.text.messages import Message
-from swarm.text.template import ChatTemplate
+from swarm.text.template import ChatTemplate, Rendered
 from swarm.text.thinking import StopStrings, ThinkingSplitter
 from swarm.text.tokenizer import Tokenizer
 from swarm.text.tools import AUTO, ToolChoice, Tools
@@ -27,6 +28,7 @@ class Prompt(NamedTuple):
     calls: CallFormat | None = None  # how it calls functions, where it was offered some
     tools: Tools = NO_TOOLS
     one_call: bool = False
+    grammar: str = ""  # that the answer must follow; "": none
 
 
 class ModelText:
@@ -44,12 +46,13 @@ class ModelText:
         *,
         tools: Sequence[Mapping[str, object]] | None = None,
         choice: ToolChoice = AUTO,
+        form: Form | None = None,
         thinking: bool | None = None,
         context: int,
     ) -> Prompt:
         """The prompt of a conversation; TextError when it cannot be one for this model.
 
-        tools: functions that it may call; `choice`, what is demanded of it there.
+        tools: functions that it may call; `choice`, what is demanded of it there. form: what the answer must be.
 
         ContextFull when it is too long for `context` tokens by its characters alone; see `check_fits` for the rest.
         """
@@ -59,6 +62,7 @@ class ModelText:
                 "`swarm run --raw` and /v1/completions continue a text"
             )
         calls = self._calls() if tools else None
+        offered = Tools(tools or ())
         rendered = self.template.render(messages, tools=tools, thinking=thinking)
         check_length(self.tokenizer.least_tokens(rendered.text), context)
         prompt = Prompt(
@@ -66,19 +70,21 @@ class ModelText:
             is_chat=True,
             opens_thinking=rendered.opens_thinking,
             calls=calls,
-            tools=Tools(tools or ()),
+            tools=offered,
             one_call=not choice.parallel,
+            grammar=self._grammar(grammar_of(form, offered, choice, self._speaker(rendered, thinking))),
         )
         self.check(prompt.ids)
         return prompt
 
-    def continuation(self, prompt: str | Sequence[int], *, context: int) -> Prompt:
+    def continuation(self, prompt: str | Sequence[int], *, form: Form | None = None, context: int) -> Prompt:
         """The prompt that is a text, or token ids, as they are; ContextFull as for `chat`."""
         if isinstance(prompt, str):
             check_length(self.tokenizer.least_tokens(prompt), context)
             prompt = self.tokenizer.encode(prompt, add_bos=self.tokenizer.add_bos)
         self.check(prompt)
-        return Prompt(list(prompt))
+        plain = Speaker(None, inside_thought=False, may_think=False)
+        return Prompt(list(prompt), grammar=self._grammar(grammar_of(form, NO_TOOLS, AUTO, plain)))
 
     def reader(self, prompt: Prompt, stop: Sequence[str]) -> AnswerText:
         """What makes text of the answer to `prompt`."""
@@ -97,6 +103,17 @@ class ModelText:
             *(["tools"] if has_calls else []),
             *(["thinking"] if "<think>" in source or "enable_thinking" in source else []),
         )
+
+    def _grammar(self, grammar: str) -> str:
+        """The same, when it can be followed; TextError when not."""
+        if grammar:
+            self.tokenizer.grammars.check(grammar)
+        return grammar
+
+    def _speaker(self, rendered: Rendered, thinking: bool | None) -> Speaker:
+        may_think = thinking is not False and "thinking" in self.capabilities
+        calls = self.template.calls if self.template is not None else None
+        return Speaker(calls, inside_thought=rendered.opens_thinking, may_think=may_think)
 
     def _calls(self) -> CallFormat:
         assert self.template is not None

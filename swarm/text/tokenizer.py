@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
 from typing import Protocol
 
 from swarm.errors import TextError
+from swarm.text.grammar import Grammars
 from swarm.text.marks import MarkFinder
 from swarm.text.stream import StreamDecoder
 from swarm.text.vocab import Vocabulary, merges_from_metadata
@@ -100,6 +102,19 @@ class Tokenizer:
     def token_name(self, token: int) -> str:
         """How the vocabulary writes the token; for messages and tools, not for text."""
         return self.vocabulary.tokens[token] if 0 <= token < len(self) else f"<{token}>"
+
+    def token_bytes(self, token: int) -> bytes:
+        """The bytes that a token stands for; of one that is no text, its name."""
+        return self._bytes(token)
+
+    def hidden_tokens(self) -> list[int]:
+        """Tokens that are no part of any text that is read."""
+        return [token for token in range(len(self)) if self.vocabulary.is_hidden(token)]
+
+    @cached_property
+    def grammars(self) -> Grammars:
+        """Grammars over this vocabulary."""
+        return Grammars(self)
 
     def _plain(self, text: str) -> list[int]:
         return self._encoder.encode(text) if text else []

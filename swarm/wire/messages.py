@@ -37,6 +37,7 @@ from swarm.wire.records import (
     Shard,
     Slice,
     TensorInfo,
+    TokenChance,
     TokenId,
     Version,
 )
@@ -347,6 +348,7 @@ class Token(Message, tag=44):
     epoch: Epoch
     position: Position
     token: TokenId
+    told: Annotated[tuple[TokenChance, ...], Meta(max_length=limits.MAX_TOLD_TOKENS)] = ()  # as n_told asked
 
 
 class SessionClose(Message, tag=45):

@@ -11,7 +11,7 @@ from msgspec import Meta
 
 from swarm import limits
 from swarm.wire.ids import BootId, ChunkId, ModelId, PeerId, SessionId
-from swarm.wire.schema import Host, Line, Machine, Name, Record
+from swarm.wire.schema import Grammar, Host, Line, Machine, Name, Record
 
 __all__ = [
     "Address",
@@ -31,6 +31,8 @@ __all__ = [
     "Shard",
     "Slice",
     "TensorInfo",
+    "TokenBias",
+    "TokenChance",
     "Version",
 ]
 
@@ -162,8 +164,22 @@ class Placement(Record):
     shards: Annotated[tuple[Shard, ...], Meta(max_length=limits.MAX_SHARDS)]
 
 
+class TokenBias(Record):
+    """What is added to the logit of a token."""
+
+    token: TokenId
+    value: Annotated[float, Meta(ge=-limits.MAX_LOGIT_BIAS, le=limits.MAX_LOGIT_BIAS)]
+
+
+class TokenChance(Record):
+    """How likely the model held a token to be."""
+
+    token: TokenId
+    logprob: Annotated[float, Meta(ge=limits.MIN_LOGPROB, le=1e-6)]
+
+
 class Sampling(Record):
-    """How tokens are chosen: with the seed and the position, a pure function of the logits."""
+    """How tokens are chosen: with the seed, the position and the ids before, a pure function of the logits."""
 
     temperature: Annotated[float, Meta(ge=0.0, le=limits.MAX_TEMPERATURE)] = 0.0
     top_k: Count = 0
@@ -174,6 +190,10 @@ class Sampling(Record):
     presence_penalty: Annotated[float, Meta(ge=-limits.MAX_PENALTY, le=limits.MAX_PENALTY)] = 0.0
     repeat_last_n: Annotated[int, Meta(ge=-1, le=limits.MAX_POSITION)] = -1  # that the penalties see; -1: all
     seed: Annotated[int, Meta(ge=0)] = 0  # msgpack ends at 2**64 - 1
+    logit_bias: Annotated[tuple[TokenBias, ...], Meta(max_length=limits.MAX_LOGIT_BIASES)] = ()
+    n_told: Annotated[int, Meta(ge=0, le=limits.MAX_TOLD_TOKENS)] = 0  # log probabilities that come with a token
+    grammar: Grammar = ""  # llguidance's, as JSON in ASCII: what the ids from `answer_at` on must spell; "": anything
+    answer_at: Position = 0  # where the answer begins
 
 
 class TensorInfo(Record):

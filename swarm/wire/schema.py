@@ -64,6 +64,7 @@ if TYPE_CHECKING:  # plain texts; msgspec is told their bounds
     Host: TypeAlias = str
     Machine: TypeAlias = str
     Software: TypeAlias = str
+    Grammar: TypeAlias = str
 else:
 
     class Name(Text):
@@ -90,6 +91,11 @@ else:
         """A version of Swarm."""
 
         MAX_BYTES = limits.MAX_SOFTWARE_BYTES
+
+    class Grammar(Text):
+        """What an answer must spell."""
+
+        MAX_BYTES = limits.MAX_GRAMMAR_BYTES
 
 
 encode = msgspec.msgpack.Encoder(enc_hook=bytes.fromhex).encode  # ids are the only values that it does not know

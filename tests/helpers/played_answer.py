@@ -11,6 +11,7 @@ from typing import Any
 from swarm.answers import Channel, EndReason, Piece, Stats
 from swarm.api.dialect import Dialect, Gathered, Json
 from swarm.node.answer import Note, Pulse, Question, Reading
+from swarm.wire.records import TokenChance
 
 Event = Piece | Note | Reading | Pulse
 STATS = Stats(prompt_tokens=7, cached_tokens=2, generated_tokens=3, first_token_s=0.5, prefill_s=0.5, decode_s=0.25)
@@ -38,6 +39,7 @@ class PlayedAnswer:
         self.prompt = [1, 2, 3]
         self.tokens = [4, 5, 6]
         self.stats = STATS
+        self.told: list[tuple[TokenChance, ...]] = []
         self.stop_string: str | None = None
         self.context = 100
         self.model: Any = SimpleNamespace(name="tiny", tokenizer=SimpleNamespace(decode=lambda ids: f"<{len(ids)}>"))

@@ -6,13 +6,14 @@ import json
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from swarm.engine.sampling import GREEDY, MAX_SEED, SamplingParams, exponential, sample
+from swarm.engine.sampling import GREEDY, MAX_SEED, SamplingParams, exponential, sample, told
 from swarm.errors import ConfigError, ModelError
 
 F32 = np.ndarray[tuple[int], np.dtype[np.float32]]
@@ -286,3 +287,40 @@ def test_fewer_instructions_of_the_processor_give_the_same_draws() -> None:
         )  # fmt: skip
         outputs.append(json.loads(result.stdout))
     assert outputs[0] == outputs[1]
+
+
+def test_biases_come_before_everything_else() -> None:
+    logits = np.array([1.0, 3.0, 2.0, 0.0], np.float32)
+    assert sample(logits, SamplingParams(temperature=0, logit_bias=((3, 100.0),)), 0, []) == 3
+    assert sample(logits, SamplingParams(temperature=0, logit_bias=((1, -100.0), (9, 100.0))), 0, []) == 2
+    assert logits[3] == 0  # they are the caller's
+
+
+def test_only_allowed_tokens_come() -> None:
+    logits = np.arange(100, dtype=np.float32)
+    allowed = np.zeros(100, np.bool_)
+    allowed[[3, 5]] = True
+    assert sample(logits, SamplingParams(temperature=0), 0, [], allowed) == 5
+    for params in (SamplingParams(temperature=50, top_p=1, min_p=0), SamplingParams(temperature=50, top_k=0, min_p=0)):
+        found = {sample(logits, replace(params, seed=seed), 0, [], allowed) for seed in range(40)}
+        assert found == {3, 5}
+
+
+def test_log_probabilities_are_those_of_the_model_and_add_up() -> None:
+    logits = np.random.default_rng(1).normal(0, 3, 1000).astype(np.float32)
+    expected = logits.astype(np.float64) - np.log(np.exp(logits.astype(np.float64)).sum())
+    chosen, *likeliest = told(logits, 7, 6)
+    assert chosen[0] == 7 and abs(chosen[1] - expected[7]) < 1e-9
+    order = np.argsort(-logits, kind="stable")[:5]
+    assert [token for token, _ in likeliest] == list(order)
+    assert all(abs(logprob - expected[token]) < 1e-9 for token, logprob in likeliest)
+    assert told(logits, 7, 1) == (chosen,)
+    everything = told(logits, 7, 1001)
+    assert abs(sum(np.exp(logprob) for _, logprob in everything[1:]) - 1) < 1e-9
+
+
+def test_biases_and_counts_out_of_range_are_named() -> None:
+    with pytest.raises(ConfigError, match="logit_bias of 3 is 101"):
+        SamplingParams(logit_bias=((3, 101.0),))
+    with pytest.raises(ConfigError, match="n_told is 22"):
+        SamplingParams(n_told=22)

@@ -1,0 +1,40 @@
+"""Which tokens may come next in answers that must follow a grammar, where their tokens are sampled.
+
+The state of a grammar is a function of the grammar and the answer's ids. What is kept here between tokens only saves
+the way there: another device, or this one after a restart, makes the same state from the same ids.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+
+from swarm.cluster.effects import SessionRows
+from swarm.limits import MAX_GRAMMAR_STATES
+from swarm.text.grammar import GrammarState
+from swarm.text.tokenizer import Tokenizer
+from swarm.wire.ids import ModelId, SessionId
+
+Bits = npt.NDArray[np.bool_]
+TokenizerOf = Callable[[ModelId], Tokenizer]
+
+
+class Constraints:
+    """On the compute thread; the states of the sessions that were heard of last."""
+
+    def __init__(self, tokenizer_of: TokenizerOf) -> None:
+        self._tokenizer_of = tokenizer_of
+        self._states: dict[SessionId, tuple[str, GrammarState]] = {}
+
+    def allowed(self, model: ModelId, rows: SessionRows, n_vocab: int) -> Bits:
+        """bool (n_vocab,): the tokens that may follow the answer so far; TextError for ids that break the grammar."""
+        grammar = rows.sampling.grammar
+        before, state = self._states.pop(rows.session, ("", None))
+        if state is None or before != grammar:
+            state = self._tokenizer_of(model).grammars.start(grammar)
+        self._states[rows.session] = (grammar, state)  # the one that was used last comes last
+        while len(self._states) > MAX_GRAMMAR_STATES:
+            del self._states[next(iter(self._states))]
+        return state.allowed(rows.answer, n_vocab)
