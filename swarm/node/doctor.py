@@ -24,7 +24,7 @@ def examine(transport: Transport, peers: Peers, events: EventLog, met: Mapping[P
         port=me.port,
         interfaces=interfaces.here(),
         discovery_problem=peers.problem if peers.looks_around else "",
-        seen=tuple(peers.seen.values()),
+        seen=tuple({seen.peer: seen for seen in peers.seen.values()}.values()),  # of each what it said last
         peers=transport.peers(),
         unreached=tuple(transport.unreached()),
         met=met,

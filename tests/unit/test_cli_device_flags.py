@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+import pytest
+
 from swarm.cli import device_flags
 from swarm.cli.device_flags import Start
 from swarm.node.home import Home
@@ -50,3 +52,13 @@ def test_a_damaged_file_is_no_flags(tmp_path: Path) -> None:
 def test_the_newer_flag_wins_and_a_home_is_not_shown() -> None:
     both = typed("--memory", "2GiB").over(Start({"memory": "6GiB", "name": "attic room", "home": "/x"}))
     assert str(both) == "--name 'attic room' --memory 2GiB"
+
+
+def test_a_node_comes_back_with_the_flags_that_it_had(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    home = Home(tmp_path)
+    device_flags.remember(home, typed("--memory", "6GiB", "--name", "attic", "--peer", "pi", "--no-discovery"))
+    start = device_flags.with_settings_of_before(typed("--memory", "4GiB"), home)
+    assert start == Start({"memory": "4GiB", "name": "attic"})
+    assert "as at the last start: --name attic (" in capsys.readouterr().err
+    assert device_flags.with_settings_of_before(start, home) == start
+    assert capsys.readouterr().err == ""
