@@ -34,14 +34,14 @@ check: $(STAMP)
 
 $(BIN)/python:
 	@tools/prerequisites $(PY)
-	@echo "Setting up $(VENV) (once; a minute or a few) ..."
-	@$(PY) -m venv $(VENV)
-	@$(BIN)/python -m pip install -q --disable-pip-version-check --upgrade pip
+	@echo "Setting up $(VENV), once: a minute or two on a PC, five on a Raspberry Pi 5"
+	@tools/waiting "Making the environment" $(PY) -m venv $(VENV)
+	@tools/waiting "Updating pip" $(BIN)/python -m pip install -q --disable-pip-version-check --upgrade pip
 
 $(STAMP): $(BIN)/python pyproject.toml setup.py $(SOURCES)
 	@tools/prerequisites $(BIN)/python
-	@echo "Installing Swarm and compiling its kernels ..."
-	@PYTHONWARNINGS=ignore $(BIN)/python -m pip install -q --disable-pip-version-check --editable '.[test]'
+	@PYTHONWARNINGS=ignore tools/waiting "Fetching libraries and compiling kernels" \
+	    $(BIN)/python -m pip install -q --disable-pip-version-check --editable '.[test]'
 	@touch $(STAMP)
 
 clean:

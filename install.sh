@@ -57,9 +57,10 @@ esac
 
 python=""
 for each in python3 python3.14 python3.13 python3.12 python3.11; do
-    if command -v $each >/dev/null && $each -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then python=$each; break; fi
+    command -v $each >/dev/null || continue
+    if $each -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then python=$each; break; fi
 done
-[ -n "$python" ] || fail "Python 3.11 or newer is needed (Debian 12, Ubuntu 24.04, Raspberry Pi OS of 2023 or newer have it)"
+[ -n "$python" ] || fail "Python 3.11 or newer is needed; Debian 12, Ubuntu 24.04 and Raspberry Pi OS since 2023 have it"
 if ! $python -c 'import ensurepip, venv' 2>/dev/null; then
     say "installing Python's venv module"
     sudo=""; [ "$(id -u)" = 0 ] || sudo=sudo
@@ -73,9 +74,10 @@ if [ -z "$wheel" ]; then
     name=$(echo "$sum" | cut -d' ' -f2)
     wheel=$temporary/$name
     say "fetching $name"
-    $python -c 'import sys, urllib.request; urllib.request.urlretrieve(sys.argv[1], sys.argv[2])' "$RELEASE/$name" "$wheel" ||
+    $python -c 'import sys, urllib.request as web; web.urlretrieve(*sys.argv[1:])' "$RELEASE/$name" "$wheel" ||
         fail "$RELEASE/$name could not be fetched; is this device online, and is its clock right?"
-    [ "$(sha256sum "$wheel" | cut -d' ' -f1)" = "$(echo "$sum" | cut -d' ' -f1)" ] || fail "what came is not the wheel of this release"
+    came=$(sha256sum "$wheel" | cut -d' ' -f1)
+    [ "$came" = "$(echo "$sum" | cut -d' ' -f1)" ] || fail "what came is not the wheel of this release"
 fi
 
 say "making $folder (some 200 MB with the libraries; a few minutes on a Raspberry Pi)"
