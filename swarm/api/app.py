@@ -7,6 +7,7 @@ POST /v1/messages                     Anthropic's
 GET, POST /api/...                    Ollama's
 GET, POST /props, /tokenize, ...      llama-server's
 GET  /metrics, /openapi.json          figures, and what all of this takes
+GET  /, /page/..., /swarm/events      the page, and the state of the swarm as it changes (page/)
 GET  /swarm/status, /swarm/doctor     for the command line
 POST /swarm/...                       what changes or costs something; only with the node's token (control.py)
 
@@ -41,6 +42,7 @@ from swarm.api.body import parsed_body
 from swarm.api.dialect import Json, Wanted
 from swarm.api.errors import BadRequest, response_of
 from swarm.api.guard import Door
+from swarm.api.page.routes import ROUTES as PAGE_ROUTES
 from swarm.errors import SwarmError
 from swarm.node.node import Node
 
@@ -142,7 +144,6 @@ ROUTES = [
     _post("/v1/embeddings", ollama_models.embed),
     _post("/v1/messages", answers(anthropic.parse_messages)),
     _post("/v1/messages/count_tokens", anthropic.count_tokens),
-    _get("/", ollama_models.root),
     _get("/api/version", ollama_models.version),
     _get("/api/tags", ollama_models.tags),
     _get("/api/ps", ollama_models.running),
@@ -162,4 +163,5 @@ ROUTES = [
     _post("/apply-template", llama_server.apply_template),
     _get("/openapi.json", openapi.document),
     *control.ROUTES,
+    *PAGE_ROUTES,
 ]

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from starlette.requests import Request
-from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.responses import JSONResponse
 
 from swarm.api.body import body_json
 from swarm.api.errors import BadRequest
@@ -18,11 +18,6 @@ from swarm.node.node import Node
 Json = dict[str, Any]
 VERSION = "0.12.6"  # of Ollama's API: clients ask for a least one
 NEVER = "2318-01-01T00:00:00Z"  # a model is let go when its room is needed
-
-
-async def root(request: Request) -> Response:
-    """GET and HEAD /: is anybody there."""
-    return PlainTextResponse("Swarm is running")
 
 
 async def version(request: Request) -> JSONResponse:

@@ -212,6 +212,7 @@ def _row(peer: PeerId, health: str, reply: StatusReply | None) -> Json:
         ],
         "models": [msgspec.structs.asdict(holding) for holding in reply.models],
         "sessions": [msgspec.structs.asdict(session) for session in reply.sessions],
+        "links": [msgspec.structs.asdict(link) for link in reply.links],
     }
 
 
@@ -232,6 +233,7 @@ def _chats(core: Core) -> list[Json]:
         {
             "session": session.id,
             "phase": session.phase.value,
+            "model": session.ask.model,
             "tokens": len(session.ids),
             "devices": [names(peer) for peer in session.pipeline.peers],
             "epoch": session.epoch,
