@@ -1,7 +1,7 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
 """The kernels from Python: checks shapes and dtypes, releases the GIL, opens the OpenMP team, calls C.
 
-One extension in four parts, each of which needs only those before it.
+One extension in five parts, each of which needs only those before it.
 """
 
 import mmap
@@ -21,3 +21,4 @@ include "isa.pxi"
 include "weights.pxi"
 include "kvcache.pxi"
 include "engine.pxi"
+include "fit.pxi"

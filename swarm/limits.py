@@ -29,6 +29,10 @@ MAX_JOURNAL_HEAD_BYTES = 64 * 1024  # the first line of what is noted of a file 
 MAX_IMPORT_DEPTH = 4  # folders below the one that is imported: a stick has models/publisher/repository
 MAX_ORIGIN_BYTES = 64 * 1024  # the record of where a file came from
 
+# --- files that are made (swarm/convert)
+CONVERT_PIECE_BYTES = 8 * 1024 * 1024  # of a tensor as floats, in work on one core: it stays near the processor
+CONVERT_SYNC_BYTES = 256 * 1024 * 1024  # written between two waits for the disk: what a power cut may cost
+
 # --- packed weights kept on disk
 MIN_PACKED_BYTES = 1024 * 1024 * 1024  # smaller models are packed in a second or two
 MIN_PACKED_FREE_BYTES = 5 * 1024 * 1024 * 1024  # left free on the disk beside them

@@ -12,7 +12,7 @@ LAYERS = (
     {"answers", "architectures", "errors", "limits", "config", "cores", "value", "files", "units", "parts"},
     {"kernels", "wire"},
     {"models", "store", "text", "cluster"},
-    {"engine", "net"},
+    {"convert", "engine", "net"},
     {"local", "node"},
     {"api"},
     {"cli"},
