@@ -17,12 +17,12 @@ from swarm.units import size_text
 
 PRIVATE = 0o600  # keys, tokens, conversations: for the eyes of their owner only
 PRIVATE_DIRECTORY = 0o700
-SHARED = 0o644
+SHARED = 0o644  # model files that were downloaded: other users of the device may read them
 
 # ---- write, then rename
 
 
-def replace_file(path: Path, data: bytes, *, mode: int = SHARED, durable: bool = True) -> None:
+def replace_file(path: Path, data: bytes, *, mode: int = PRIVATE, durable: bool = True) -> None:
     """Give `path` new content: after a crash it has the old or the new one, never a mixture. Raise OSError.
 
     `durable`: after a power cut too, which an SD card takes up to a second for.
@@ -60,6 +60,16 @@ def publish(partial: Path, path: Path) -> None:
 def partial_of(path: Path) -> Path:
     """Where a large file lies until it is complete; what a run that was cut off left there is found by the next."""
     return path.with_name(f".{path.name}.partial")
+
+
+def make_private(folder: Path) -> None:
+    """Make a directory, and those above it, for its user's eyes only whatever the umask. Raise OSError."""
+    for each in reversed([folder, *folder.parents]):
+        if not each.exists():
+            with suppress(FileExistsError):
+                each.mkdir(mode=PRIVATE_DIRECTORY)
+    if os.stat(folder).st_uid == os.getuid() and os.stat(folder).st_mode & 0o777 & ~PRIVATE_DIRECTORY:
+        folder.chmod(PRIVATE_DIRECTORY)
 
 
 def sync(path: Path) -> None:

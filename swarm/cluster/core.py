@@ -26,7 +26,8 @@ from swarm.cluster.effects import NEVER, Buffer, Effect, Log, Send, StepOutput
 from swarm.cluster.membership import Change, Joined, Lost, Membership, ReachChanged
 from swarm.cluster.memory import Ledger
 from swarm.cluster.placement import Placer
-from swarm.cluster.session import AnswerRequest, Sessions
+from swarm.cluster.session import AnswerRequest
+from swarm.cluster.sessions import Sessions
 from swarm.cluster.shards import Shards
 from swarm.cluster.stage_sessions import StageSessions
 from swarm.parts import Part
@@ -117,6 +118,10 @@ class Core:
         parts = (self.members, self.shards, self.stage_sessions, self.placer, self.sessions)
         return min(self._advertised_at + limits.ADVERTISE_S, *(part.timer() for part in parts))
 
+    def misbehaved(self, peer: PeerId, why: str, now: float) -> list[Effect]:
+        """The transport or the store saw that a device does not do its part; `why` as in "sends garbage"."""
+        return self._run(self.placer.failed({peer}, why, now), now)
+
     def leave(self, now: float) -> list[Effect]:
         """Say goodbye to everybody."""
         return [Send(peer, m.Goodbye("leaves")) for peer in self.others()]
@@ -197,6 +202,10 @@ class Core:
     def others(self) -> list[PeerId]:
         """All living peers."""
         return [peer.id for peer in self.members.living()]
+
+    def name_of(self, peer: PeerId) -> str:
+        """What a person calls that device."""
+        return self.members.name_of(peer)
 
     def state(self, now: float, busy: float, tokens_per_s: float, fetching: float) -> NodeState:
         """What our heartbeats say."""

@@ -23,6 +23,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
+from swarm import limits
 from swarm.cluster.pipeline import Stage, hops
 from swarm.parts import EMBED, Part, parts_of
 from swarm.wire.ids import PeerId
@@ -67,6 +68,7 @@ class ModelCost:
     lm_head_bytes: int  # resident on the last stage; a tied head is the embedding, held there too
     hidden: int
     lm_head_macs: int
+    vocabulary: int = limits.MAX_TOKEN_ID + 1  # token ids are below this
 
     @property
     def n_layers(self) -> int:

@@ -62,6 +62,12 @@ class Ledger:
         if session in self.kv:
             self.kv[session] = replace(self.kv[session], running=False, used_at=now)
 
+    def rest_idle(self, but: PeerId, before: float) -> None:
+        """KV of other entry nodes' answers that stood still since then is a cache: somebody here waits for the room."""
+        for session, entry in self.kv.items():
+            if entry.running and entry.owner[0] != but and entry.used_at < before:
+                self.kv[session] = replace(entry, running=False)
+
     def wake(self, session: SessionId, now: float) -> None:
         """An answer needs its KV."""
         entry = self.kv[session]

@@ -12,6 +12,9 @@ A majority would forbid a swarm of two to survive the loss of one; here the side
 on if its devices can hold the model, and else waits. To share weights, an author adopts the layout of another one where
 that is nearly as fast as its own best (ADOPT_SLACK); of two that ask at once, the lower id gets all its devices.
 
+A member that does not do its part is left out (conduct.py), and the answer goes on without it at once: on this device
+alone where that can hold the model and has it, for its reader has waited enough. The next answer is planned anew.
+
 States of one model's placement (NEXT_STATES is the table):
 
     IDLE --need--> OFFERING --all took it--> LOADING --all ready--> READY
@@ -23,16 +26,20 @@ States of one model's placement (NEXT_STATES is the table):
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from random import Random
 from typing import Protocol
 
 from swarm import limits
-from swarm.cluster.cost import Device, LinkSpeed, ModelCost, decode_s
+from swarm.cluster.conduct import Conduct
+from swarm.cluster.cost import Device, LinkSpeed, ModelCost, Prediction, decode_s
 from swarm.cluster.effects import NEVER, Effect, Log, LookUp, Send
 from swarm.cluster.pipeline import Pipeline, Stage
 from swarm.cluster.planner import Demand, NoPlan, Plan, ShardPlan, plan
+from swarm.plain import one_line
+from swarm.units import size_text
 from swarm.wire.ids import ModelId, PeerId
 from swarm.wire.messages import PlacementCommit, PlacementOffer, PlacementReply, ShardReady
 from swarm.wire.records import KvFormat, Placement, Shard
@@ -58,6 +65,9 @@ class World(Protocol):
 
     def others(self) -> list[PeerId]:
         """All living peers but ourselves."""
+
+    def name_of(self, peer: PeerId) -> str:
+        """What a person calls that device."""
 
 
 class State(Enum):
@@ -95,8 +105,10 @@ class Placing:
     asked_at: float = 0.0
     sent_at: float = 0.0
     retry_at: float = 0.0
-    refusals: int = 0
-    trouble: str = ""  # why it waits, for the user
+    judge_at: float = 0.0  # when those that are not ready are looked at
+    failures: int = 0  # of members, since the last token
+    attempts: int = 0  # to place it, since the last token
+    trouble: str = ""  # what went wrong last, for the reader
     no_plan: NoPlan | None = None
     wanted: bool = False  # a session waits for it
     planned_for: tuple[object, ...] = ()  # the devices that the last plan knew
@@ -123,8 +135,7 @@ class Placer:
         self.models: dict[ModelId, ModelCost] = {}
         self.placings: dict[ModelId, Placing] = {}
         self.seen: dict[tuple[PeerId, ModelId], Placement] = {}  # committed by other authors
-        self.avoided: dict[PeerId, tuple[float, str]] = {}  # until when, and why
-        self.short: dict[PeerId, tuple[float, int]] = {}  # until when, and the memory that it really has
+        self.conduct = Conduct(me)
         self.n_changes = 0  # of states: the sessions follow
 
     def next_epoch(self) -> int:
@@ -164,11 +175,46 @@ class Placer:
             return []
         return self._replan(placing, now)
 
-    def avoid(self, peer: PeerId, why: str, now: float) -> list[Effect]:
-        """A device did not do its part: plan around it for a while."""
-        self.avoided[peer] = (now + limits.AVOID_S, why)
-        broken = [placing for placing in self.placings.values() if peer in placing.peers]
-        return [effect for placing in broken for effect in self._broke(placing, now)]
+    def failed(self, peers: AbstractSet[PeerId], why: str, now: float) -> list[Effect]:
+        """Devices did not do their part, in whatever way: they are left out, and what they took part in is made anew.
+
+        `why` is a verb and what follows, for the reader: "does not answer".
+        """
+        broken = [placing for placing in self.placings.values() if not peers.isdisjoint(placing.peers)]
+        effects: list[Effect] = []
+        for peer in sorted(peers):
+            effects += self._count(peer, self.conduct.failed(peer, why, now), why)
+        return effects + [effect for placing in broken for effect in self._broke(placing, now)]
+
+    def can_do_without(self, model: ModelId, peers: AbstractSet[PeerId], now: float) -> bool:
+        """True when an answer can begin at once on devices that have not disappointed, these left out."""
+        placing = self.placings[model]
+        devices = [device for device in self._devices(model, now, strict=True) if device.id not in peers]
+        if self._alone(placing, devices) is not None:
+            return True
+        found = plan(self._demand(placing), devices, self.world.link)
+        if isinstance(found, NoPlan):
+            return False
+        return not any(share.fetch_bytes for stage in found.stages for share in stage.members)
+
+    def awaited(self, model: ModelId) -> set[PeerId]:
+        """The other devices that a placement waits for, while it waits for nothing of this one."""
+        placing = self.placings[model]
+        if placing.state not in (State.OFFERING, State.LOADING):
+            return set()
+        missing = set(placing.peers) - placing.took
+        return missing if self.me not in missing else set()
+
+    def predicted(self, model: ModelId) -> Prediction | None:
+        """What was promised of the placement that there is; None when there is none."""
+        placing = self.placings.get(model)
+        return placing.plan.prediction if placing is not None and placing.plan is not None else None
+
+    def progressed(self, model: ModelId) -> None:
+        """A token came: what went wrong before is over."""
+        placing = self.placings.get(model)
+        if placing is not None:
+            placing.failures, placing.attempts, placing.trouble = 0, 0, ""
 
     def renew(self, model: ModelId, now: float) -> list[Effect]:
         """The placement turned out to be gone: make a new one."""
@@ -214,7 +260,6 @@ class Placer:
         placing.took.add(sender)
         if placing.took >= set(placing.peers):
             self._enter(placing, State.READY)
-            placing.refusals, placing.trouble = 0, ""
             return [Log("placement_ready", (("model", placing.model), ("epoch", message.epoch)))]
         return []
 
@@ -233,8 +278,8 @@ class Placer:
         for placing in self.placings.values():
             if placing.state is State.OFFERING:
                 effects += self._await_answers(placing, now)
-            elif placing.state is State.LOADING and now >= placing.sent_at + limits.OFFER_TIMEOUT_S:
-                effects += self._send(placing, PlacementCommit, now)
+            elif placing.state is State.LOADING:
+                effects += self._await_ready(placing, now)
             elif placing.state is State.BACKOFF and now >= placing.retry_at and placing.wanted:
                 effects += self._replan(placing, now)
         return effects
@@ -296,24 +341,26 @@ class Placer:
 
         Strict, it leaves out those that rest, too, but for `resting`.
         """
-        devices = self.world.devices(model, now)
+        devices = [self.conduct.believed(device, now) for device in self.world.devices(model, now)]
         if not strict:
             return devices
-        trusted = [self._distrust(device, now) for device in devices]
+        trusted = [self._left_out(device, now) for device in devices]
         if resting:
             return trusted
         return [replace(d, excluded=d.excluded or self.world.rests(d.id)) for d in trusted]
 
+    def _left_out(self, device: Device, now: float) -> Device:
+        why = self.conduct.why_left_out(device.id, now) or self.world.doubts(device.id, now)
+        memory = self.conduct.memory_bytes(device, now)
+        return replace(device, memory_bytes=memory, excluded=device.excluded or why)
+
+    def _alone(self, placing: Placing, devices: Sequence[Device]) -> Plan | None:
+        """The plan that needs nobody else, where this device can hold the model and has all of it."""
+        found = plan(self._demand(placing), [device for device in devices if device.id == self.me], self.world.link)
+        return found if isinstance(found, Plan) else None
+
     def _demand(self, placing: Placing) -> Demand:
         return Demand(self.models[placing.model], placing.context, from_disks=True)
-
-    def _distrust(self, device: Device, now: float) -> Device:
-        until, why = self.avoided.get(device.id, (0.0, ""))
-        why = why if now < until else self.world.doubts(device.id, now)
-        if why and not device.excluded:
-            device = replace(device, excluded=why)
-        until, memory = self.short.get(device.id, (0.0, 0))
-        return replace(device, memory_bytes=min(device.memory_bytes, memory)) if now < until else device
 
     def _generation(self, model: ModelId, now: float) -> tuple[object, ...]:
         """Changes when a device came, went, measured itself again, or may be used again."""
@@ -323,8 +370,12 @@ class Placer:
     def _replan(self, placing: Placing, now: float) -> list[Effect]:
         demand = self._demand(placing)
         devices = self._devices(placing.model, now, strict=True)
-        placing.planned_for = self._generation(placing.model, now)
-        result = plan(demand, devices, self.world.link)
+        is_hard = placing.attempts >= limits.MAX_QUICK_PLANS
+        alone = self._alone(placing, devices) if placing.failures or is_hard else None
+        if is_hard and alone is None and placing.state is State.IDLE and placing.trouble:
+            return self._back_off(placing, now)
+        placing.planned_for = self._generation(placing.model, now) if alone is None else ()  # between answers: anew
+        result = alone or plan(demand, devices, self.world.link)
         if isinstance(result, NoPlan) and any(self.world.rests(device.id) for device in devices):
             devices = self._devices(placing.model, now, strict=True, resting=True)
             result = plan(demand, devices, self.world.link)
@@ -337,21 +388,21 @@ class Placer:
                 return [Log("does_not_fit", (("model", placing.model), ("missing_bytes", result.missing_bytes)))]
             if placing.state is not State.BACKOFF:
                 return self._back_off(placing, now)
-        pipeline = self._choose(placing, demand, devices, result)
+        pipeline = _pipeline(result) if alone else self._choose(placing, demand, devices, result)
         if placing.state is State.READY and placing.placement is not None and pipeline == placing.pipeline:
             return []
         return self._offer(placing, result, pipeline, now)
 
     def _choose(self, placing: Placing, demand: Demand, devices: Sequence[Device], best: Plan) -> Pipeline:
         """Our best layout, or one that is in use already and nearly as fast: ours first, then the lowest author's."""
-        others = [p for key, p in sorted(self.seen.items()) if key[1] == placing.model and placing.refusals % 2 == 0]
+        others = [p for key, p in sorted(self.seen.items()) if key[1] == placing.model and placing.attempts % 2 == 0]
         mine = [placing.placement] if placing.placement is not None else []
         for placement, slack in [(p, KEEP_SLACK) for p in mine] + [(p, ADOPT_SLACK) for p in others]:
             pipeline = Pipeline.of(placement)
             seconds = self._token_s(demand, devices, pipeline)
             if seconds is not None and seconds <= slack * best.prediction.token_s:
                 return pipeline
-        return Pipeline(tuple(_shards(stage, demand.model.n_layers) for stage in best.stages))
+        return _pipeline(best)
 
     def _token_s(self, demand: Demand, devices: Sequence[Device], pipeline: Pipeline) -> float | None:
         """The predicted time per token of a layout; None when it cannot be used."""
@@ -373,6 +424,8 @@ class Placer:
             placing.model, self.next_epoch(), self.me, placing.context, self.kv, pipeline.shards
         )
         self._enter(placing, State.OFFERING)
+        self.conduct.planned(pipeline.peers)
+        placing.attempts, placing.judge_at = placing.attempts + 1, now + limits.OFFER_TIMEOUT_S
         placing.plan, placing.no_plan, placing.took, placing.asked_at = best, None, set(), now
         return self._send(placing, PlacementOffer, now)
 
@@ -386,36 +439,68 @@ class Placer:
         """Everybody hears of it: members load, others let go of our older one and know what is in use."""
         assert placing.placement is not None
         self._enter(placing, State.LOADING)
-        placing.took, placing.sent_at = set(), now
+        placing.took, placing.asked_at, placing.sent_at = set(), now, now
+        placing.judge_at = now + limits.LOAD_PATIENCE_S
         everyone = dict.fromkeys([*placing.peers, self.me, *self.world.others()])
         return [Send(peer, PlacementCommit(placing.placement)) for peer in everyone]
 
     def _await_answers(self, placing: Placing, now: float) -> list[Effect]:
-        if now >= placing.asked_at + limits.OFFER_TIMEOUT_S:
-            for peer in set(placing.peers) - placing.took - {self.me}:
-                self.avoided[peer] = (now + limits.AVOID_S, "it does not answer")
-            return self._replan(placing, now)
+        waited_s = now - placing.asked_at
+        if now >= placing.judge_at:
+            placing.judge_at = now + limits.JUDGE_EVERY_S
+            silent = set(placing.peers) - placing.took - {self.me}
+            if not silent:
+                return self._replan(placing, now)
+            # A device that has not heard of the model gets to know it first; who can be done without is not waited for.
+            if waited_s >= limits.OFFER_MAX_S or self.can_do_without(placing.model, silent, now):
+                return self.failed(silent, "does not answer", now)
         return self._send(placing, PlacementOffer, now) if now >= placing.sent_at + limits.OFFER_RETRY_S else []
 
+    def _await_ready(self, placing: Placing, now: float) -> list[Effect]:
+        """Loading may take long where a model is fetched first; who can be done without is not waited for."""
+        waited_s = now - placing.asked_at
+        if now >= placing.judge_at:
+            placing.judge_at = now + max(limits.JUDGE_EVERY_S, waited_s / 2)
+            late = self.awaited(placing.model)
+            if late and (waited_s >= limits.LOAD_MAX_S or self.can_do_without(placing.model, late, now)):
+                return self.failed(late, "is not ready in time", now)
+        return self._send(placing, PlacementCommit, now) if now >= placing.sent_at + limits.OFFER_TIMEOUT_S else []
+
     def _refused(self, placing: Placing, sender: PeerId, message: PlacementReply, now: float) -> list[Effect]:
-        placing.trouble = message.text
         if message.missing_bytes:
+            why = f"says that {size_text(message.missing_bytes)} of memory are missing there"
             shard = placing.pipeline.shard_of(sender)
             memory = max(shard.memory_bytes - message.missing_bytes, 0) if shard else 0
-            self.short[sender] = (now + limits.AVOID_S, memory)
+            seconds = self.conduct.lacked(sender, memory, why, now)
         else:
-            self.avoided[sender] = (now + limits.AVOID_S, message.text)
-        placing.refusals += 1
+            why = f"does not take its part of the model: {one_line(message.text)}"
+            seconds = self.conduct.failed(sender, why, now)
+        effects = self._count(sender, seconds, why)
         placing.placement = None
-        return self._back_off(placing, now) if placing.refusals % 4 == 0 else self._replan(placing, now)
+        again = self._back_off if placing.attempts % limits.MAX_QUICK_PLANS == 0 else self._replan
+        return effects + again(placing, now)
+
+    def _count(self, peer: PeerId, left_out_s: float, why: str) -> list[Effect]:
+        """What a failure means for the placements that the device takes part in; it is told once."""
+        name = self.world.name_of(peer)
+        for placing in self.placings.values():
+            if peer in placing.peers:
+                placing.trouble = f"{name} {why}"
+                placing.failures += bool(left_out_s)
+        told = (("name", name), ("why", why), ("for_s", round(left_out_s)))
+        return [Log("left_out", told)] if left_out_s else []
 
     def _back_off(self, placing: Placing, now: float) -> list[Effect]:
         """It would fit if devices were not busy: try again, not all at the same moment."""
-        wait = min(limits.REPLAN_S * 2 ** min(placing.refusals, 8), limits.REPLAN_MAX_S)
+        wait = min(limits.REPLAN_S * 2 ** min(placing.attempts // 2, 8), limits.REPLAN_MAX_S)
         self._enter(placing, State.BACKOFF)
         placing.placement = None
         placing.retry_at = now + wait * (0.5 + self.rng.random())
         return [Log("placement_waits", (("model", placing.model), ("why", placing.trouble)))]
+
+
+def _pipeline(found: Plan) -> Pipeline:
+    return Pipeline(tuple(_shards(stage, found.demand.model.n_layers) for stage in found.stages))
 
 
 def _shards(stage: Stage[ShardPlan], n_layers: int) -> Stage[Shard]:
@@ -427,7 +512,7 @@ def _shards(stage: Stage[ShardPlan], n_layers: int) -> Stage[Shard]:
 def _due(placing: Placing) -> float:
     """When time alone moves this placement on."""
     if placing.state is State.OFFERING:
-        return min(placing.asked_at + limits.OFFER_TIMEOUT_S, placing.sent_at + limits.OFFER_RETRY_S)
+        return min(placing.judge_at, placing.sent_at + limits.OFFER_RETRY_S)
     if placing.state is State.LOADING:
-        return placing.sent_at + limits.OFFER_TIMEOUT_S
+        return min(placing.sent_at + limits.OFFER_TIMEOUT_S, placing.judge_at)
     return placing.retry_at if placing.state is State.BACKOFF and placing.wanted else NEVER

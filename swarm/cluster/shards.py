@@ -99,9 +99,7 @@ class Shards:
         if key in self.offers and self.offers[key].placement.epoch == placement.epoch:
             return [_accept(placement)]  # our first answer was lost
         if placement.model not in self.models:
-            if len(self._unknown) < limits.MAX_MODELS:
-                self._unknown[key] = placement
-            return [LookUp(placement.model)]
+            return self._wait_for_manifest(key, placement)
         shard = Pipeline.of(placement).shard_of(self.me)
         if shard is None or not _is_sane(shard, self.models[placement.model]):
             return [_refuse(placement, "the offer has no shard that this device can hold")]
@@ -113,8 +111,8 @@ class Shards:
         """All took the placement: ours becomes live, the author's older one of this model ends."""
         placement = message.placement
         key = (placement.author, placement.model)
-        if placement.epoch < self.newest.get(key, 0):
-            return []
+        if placement.epoch < self.newest.get(key, 0) or placement.model not in self.models:
+            return []  # nothing of it can be here: what is not known is not offered
         self.newest[key] = placement.epoch
         if Pipeline.of(placement).shard_of(self.me) is None:
             return self._end(key)
@@ -163,6 +161,7 @@ class Shards:
     def make_way(self, kv_bytes: int, owner: ClaimKey, now: float) -> tuple[list[Effect], int]:
         """End placements that serve nobody until so much KV fits; return what is missing still."""
         ended: list[Effect] = []
+        self._put_own_first(owner, now)
         for key in self._resting(owner, now):
             if self.missing_for_kv(kv_bytes) <= 0:
                 break
@@ -178,6 +177,14 @@ class Shards:
         return effects
 
     # --- within
+
+    def _wait_for_manifest(self, key: ClaimKey, placement: Placement) -> list[Effect]:
+        """An offer of a model that is not known here waits, with few others of its author."""
+        n_waiting = sum(author == key[0] for author, _ in self._unknown)
+        if key not in self._unknown and n_waiting >= limits.MAX_UNKNOWN_OFFERS:
+            return [_refuse(placement, "too many offers of models that are not known here are waiting")]
+        self._unknown[key] = placement
+        return [LookUp(placement.model)]
 
     def _claims(self) -> list[Claim]:
         return [*self.live.values(), *self.offers.values()]
@@ -200,7 +207,8 @@ class Shards:
         placements that serve nobody now.
         """
         self.offers.pop(claim.key, None)
-        outranked = sorted(key for key in self.offers if key[0] > claim.key[0])
+        self._put_own_first(claim.key, now)
+        outranked = sorted(key for key in self.offers if key[0] > claim.key[0] or self.me == claim.key[0])
         ended: list[Effect] = []
         for key in [*outranked, *self._resting(claim.key, now)]:
             if self._missing_bytes(claim) <= 0:
@@ -214,9 +222,17 @@ class Shards:
         return [*ended, _accept(claim.placement)]
 
     def _resting(self, but: ClaimKey, now: float) -> list[ClaimKey]:
-        """Live placements that serve nobody: loaded for a while, and no answer runs on them."""
-        old = [c.key for c in self.live.values() if now - c.ready_at > limits.CLAIM_GRACE_S]
+        """Live placements that serve nobody: loaded for a while, and no answer runs on them.
+
+        For an answer of this device's own any that serves nobody: what others only promise to use does not stop it.
+        """
+        old = [c.key for c in self.live.values() if now - c.ready_at > limits.CLAIM_GRACE_S or but[0] == self.me]
         return sorted(key for key in old if key != but and not self.ledger.is_serving(key))
+
+    def _put_own_first(self, key: ClaimKey, now: float) -> None:
+        """An answer of this device's own does not wait for those of others that stand still."""
+        if key[0] == self.me:
+            self.ledger.rest_idle(self.me, now - limits.CONTENDED_KV_S)
 
     def _missing_bytes(self, claim: Claim) -> int:
         """Memory that taking this claim in the place of its author's older one lacks."""

@@ -22,7 +22,10 @@ from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from swarm import limits
+from swarm.cluster.cost import ModelCost
 from swarm.cluster.effects import NEVER, Buffer, Compute, Effect, OpenKv, Send, SessionRows, StepOutput
 from swarm.cluster.memory import KvEntry, Ledger
 from swarm.cluster.pipeline import Pipeline
@@ -44,7 +47,7 @@ from swarm.wire.messages import (
     Token,
     Tokens,
 )
-from swarm.wire.records import Sampling
+from swarm.wire.records import Sampling, TensorInfo
 
 
 class Step(Value):
@@ -87,6 +90,7 @@ class StageSession:
     expected: int  # positions before this one have come in
     done: int  # positions before this one are in the KV cache
     ids: list[int]  # of the positions before `expected`
+    model: ModelCost
     steps: deque[Step] = field(default_factory=deque)
     answered: SessionReply | None = None
     closed: bool = False  # no data until it is opened again: over, its entry node out of sight, or a step failed
@@ -185,7 +189,7 @@ class StageSessions:
         ids = before.ids[:have] if before is not None else []
         reply = SessionReply(message.session, message.epoch, True, "", have)
         self.sessions.pop(message.session, None)
-        self.sessions[message.session] = StageSession(message, place, have, have, ids, answered=reply)
+        self.sessions[message.session] = StageSession(message, place, have, have, ids, model, answered=reply)
         self._forget_oldest()
         opened = OpenKv(message.session, message.model, place.first, place.end, message.context, have, place.kv)
         return [*room, opened], reply
@@ -300,7 +304,17 @@ class StageSessions:
             return self._drop("stranger")
         if frame is None or not message.ids or message.tensor.shape[:1] != (len(message.ids),):
             return self._drop("malformed")
+        if not is_result(frame, message.tensor, session.model.hidden):
+            return self._no_result(session)
         return self._take(session, Step(message.position, message.ids, message.sample, frame, now), now)
+
+    def _no_result(self, session: StageSession) -> list[Effect]:
+        """What the stage before sent would make every answer after it nonsense: its entry node decides."""
+        session.steps.clear()
+        session.closed = True
+        text = "the activations that came have values that are no numbers"
+        error = SessionError(session.open.session, session.epoch, "failed", text, by_input=True)
+        return [*self._drop("no result"), Send(session.open.entry, error)]
 
     def token(self, sender: PeerId, message: Token, now: float) -> list[Effect]:
         """The last stage sampled: the first stage begins the next step. (The entry node hears it too: session.py.)"""
@@ -333,6 +347,8 @@ class StageSessions:
         if step.position != session.expected:
             return self._drop("duplicate" if step.position < session.expected else "gap")
         if not step.ids or step.end > session.open.context or len(step.ids) > limits.MAX_BATCH_TOKENS:
+            return self._drop("malformed")
+        if max(step.ids) >= session.model.vocabulary:
             return self._drop("malformed")
         if len(session.steps) >= limits.MAX_SESSION_JOBS:
             return self._drop("full")
@@ -429,6 +445,13 @@ class StageSessions:
     def _drop(self, why: str) -> list[Effect]:
         self.dropped[why] += 1
         return []
+
+
+def is_result(frame: Buffer, tensor: TensorInfo, hidden: int) -> bool:
+    """False for activations of another model's width, and with values that are no numbers (NaN, infinite)."""
+    if tensor.dtype != "f32" or tensor.shape[1:] != (hidden,) or len(frame) != tensor.n_bytes:
+        return False
+    return bool(np.isfinite(np.frombuffer(frame, np.float32)).all())
 
 
 def _rows(session: StageSession, step: Step) -> SessionRows:

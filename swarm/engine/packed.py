@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from swarm.files import PRIVATE, existing, partial_of, publish, try_lock
+from swarm.files import PRIVATE, existing, make_private, partial_of, publish, try_lock
 from swarm.limits import MAX_PACKED_FILES, MIN_PACKED_BYTES, MIN_PACKED_FREE_BYTES
 
 U8 = npt.NDArray[np.uint8]
@@ -39,7 +39,7 @@ class PackedFile:
         """
         path = folder / f"{key}-{contents}.packed"
         with suppress(OSError):
-            file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
             if os.fstat(file).st_size == n_bytes:
                 os.utime(path)
                 return cls(path, n_bytes, file, is_filled=True)
@@ -51,8 +51,8 @@ class PackedFile:
         """A new file, to be renamed when it is complete and on the disk; None when another process is at it."""
         file = -1
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            file = os.open(partial_of(path), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, PRIVATE)
+            make_private(path.parent)
+            file = os.open(partial_of(path), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, PRIVATE)
             if not try_lock(file):
                 os.close(file)
                 return None

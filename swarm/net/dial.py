@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable
+from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass, field
 
 from swarm import limits
+from swarm.net.hearsay import Hearsay
 from swarm.wire.ids import PeerId
 from swarm.wire.records import Address
 
@@ -41,14 +42,36 @@ class Unreached:
 class Dialer:
     """Addresses of devices and the schedule of calls to them."""
 
-    def __init__(self, me: PeerId) -> None:
+    def __init__(self, me: PeerId, is_near: Callable[[str], bool] = lambda host: True) -> None:
+        """`is_near`: an IP address is in one of this device's own networks; only there hearsay is followed."""
         self._me = me
+        self._hearsay = Hearsay(is_near)
         self._targets: dict[Key, Target] = {}
+        self._connected: Container[PeerId] = ()
+
+    def hear(self, teller: PeerId, peer: PeerId, addresses: Iterable[Address], now: float) -> None:
+        """Another device says where one may be reached: tried after what is known better, and not often."""
+        target = self._targets.get(peer)
+        known = target.addresses if target is not None else []
+        others = [each for each in dict.fromkeys(addresses) if each not in known]
+        news = self._hearsay.usable(teller, others, self._room_for(teller), now)
+        if peer == self._me or not (news or target):
+            return
+        if target is None:
+            if len(self._targets) >= limits.MAX_PEERS:
+                return
+            target = self._targets[peer] = Target([], False, now + self._turn_s(peer), now, down_since=now)
+        if news or all(self._hearsay.is_told(each) for each in known):
+            target.learnt_at = now
+        target.addresses = [*target.addresses, *news][: limits.MAX_ADDRESSES]
 
     def learn(self, peer: PeerId, addresses: Iterable[Address], now: float) -> None:
         """Take note of where a device may be reached; the newest news comes first."""
         if peer == self._me:
             return
+        addresses = list(addresses)
+        for address in addresses:
+            self._hearsay.forget(address)
         target = self._targets.get(peer)
         if target is None:
             if len(self._targets) >= limits.MAX_PEERS:
@@ -68,15 +91,18 @@ class Dialer:
     def due(self, now: float, connected: Container[PeerId]) -> list[tuple[Key, Address]]:
         """Return the calls to make now; each must be reported with `ended` or `answered`."""
         calls: list[tuple[Key, Address]] = []
+        self._connected = connected
+        self._hearsay.prune(now)
         for key, target in list(self._targets.items()):
             if not isinstance(key, Address) and key in connected:
                 target.index, target.wait_s = 0, limits.REDIAL_FIRST_S
                 target.next_at, target.learnt_at, target.down_since = now + self._turn_s(key), now, now
             elif not target.by_hand and now - target.learnt_at > limits.FORGET_ADDRESS_S:
-                del self._targets[key]
+                self._forget(key)
             elif target.addresses and now >= max(target.next_at, target.not_before):
                 address = self._next_address(target, now)
-                if len(target.calling) < MAX_CALLS_AT_ONCE and address not in target.calling:
+                is_free = len(target.calling) < MAX_CALLS_AT_ONCE and address not in target.calling
+                if is_free and self._hearsay.may_call(address, now):
                     target.calling.add(address)
                     calls.append((key, address))
         return calls
@@ -87,10 +113,13 @@ class Dialer:
         if target is not None:
             target.calling.discard(address)
             target.not_before = max(target.not_before, now + wait_s)
+            if self._hearsay.failed(address, now):
+                self.drop(key, address)
 
     def answered(self, key: Key, address: Address, peer: PeerId, now: float) -> None:
         """A call reached this device: an address given by hand becomes one of its addresses, the first to try."""
         target = self._targets.get(key)
+        self._hearsay.forget(address)
         if target is not None and key == peer:
             target.calling.discard(address)
             target.addresses = [address, *(each for each in target.addresses if each != address)][
@@ -108,7 +137,7 @@ class Dialer:
             target.calling.discard(address)
             target.addresses = [each for each in target.addresses if each != address]
             if not target.addresses:
-                del self._targets[key]
+                self._forget(key)
 
     def leave_alone(self, peer: PeerId, until: float) -> None:
         """Do not call a device before that time."""
@@ -128,6 +157,15 @@ class Dialer:
             for key, target in self._targets.items()
             if isinstance(key, Address) or key not in connected
         ]
+
+    def _room_for(self, teller: PeerId) -> int:
+        """How many addresses more a device may tell of: those of devices that are here by now do not count."""
+        waiting = [target for key, target in self._targets.items() if key not in self._connected]
+        return limits.MAX_TOLD_ADDRESSES - sum(self._hearsay.n_told(teller, target.addresses) for target in waiting)
+
+    def _forget(self, key: Key) -> None:
+        for address in self._targets.pop(key).addresses:
+            self._hearsay.forget(address)
 
     def _adopt(self, peer: PeerId, target: Target, now: float) -> None:
         before = self._targets.get(peer)

@@ -23,10 +23,14 @@ def news_of(infos: tuple[PeerInfo, ...], peer: PeerId, now: float) -> Gossip:
     return tell(tuple(info for info in infos if info.peer == peer), now)
 
 
-def to_learn(gossip: Gossip, me: PeerId) -> Iterator[tuple[PeerId, tuple[Address, ...]]]:
-    """Yield the devices worth calling and where. Names are left out: looking them up would block a socket thread."""
+def to_learn(gossip: Gossip, me: PeerId, teller: Address) -> Iterator[tuple[PeerId, tuple[Address, ...]]]:
+    """Yield the devices worth calling and where. Names are left out: looking them up would block a socket thread.
+
+    Addresses of this very machine mean something only from a `teller` on it.
+    """
+    here = _is_loopback(teller)
     for told in gossip.peers:
-        addresses = tuple(address for address in told.addresses if is_told(address))
+        addresses = tuple(each for each in told.addresses if is_told(each) and (here or not _is_loopback(each)))
         if told.peer != me and addresses:
             yield told.peer, addresses
 
@@ -38,6 +42,13 @@ def is_told(address: Address) -> bool:
     except ValueError:
         return False
     return not (ip.is_link_local or ip.is_multicast or ip.is_unspecified)
+
+
+def _is_loopback(address: Address) -> bool:
+    try:
+        return ipaddress.ip_address(address.host.partition("%")[0]).is_loopback
+    except ValueError:
+        return False
 
 
 def _told(info: PeerInfo, now: float) -> PeerAddresses:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import re
 import socket
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -15,6 +17,10 @@ NOT_REAL = re.compile(
     r"docker|br-[0-9a-f]|veth|virbr|vnet|vmnet|vboxnet|cni|flannel|cali|cilium|kube|nodelocaldns|weave|ovs|podman|lxc|lxdbr"
     r"|incusbr|tun|tap|wg|tailscale|zt|utun|ipsec|ppp|dummy|ifb|sit|gre|bond_slave|awdl|llw|anpi|ap\d"
 )
+
+
+LOOK_AGAIN_S = 10.0  # after a change of networks
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +57,44 @@ def here() -> tuple[Interface, ...]:
     return tuple(
         _interface(name, entries, stats[name]) for name, entries in psutil.net_if_addrs().items() if name in stats
     )
+
+
+class Neighbourhood:
+    """This device's own networks, as its interfaces have them now and then."""
+
+    def __init__(self) -> None:
+        self._networks: list[Network] = []
+        self._looked_at = -float("inf")
+
+    def is_near(self, host: str) -> bool:
+        """True for an IP address in one of them."""
+        try:
+            ip = ipaddress.ip_address(host.partition("%")[0])
+        except ValueError:
+            return False
+        if time.monotonic() - self._looked_at > LOOK_AGAIN_S:
+            self._networks, self._looked_at = networks(), time.monotonic()
+        return any(ip in network for network in self._networks)
+
+
+def networks() -> list[Network]:
+    """The networks of all interfaces that are up, the loopback's too."""
+    stats = psutil.net_if_stats()
+    found: list[Network] = []
+    for name, entries in psutil.net_if_addrs().items():
+        if name not in stats or not stats[name].isup:
+            continue
+        for entry in entries:
+            address = str(entry.address).partition("%")[0]
+            if entry.family in (socket.AF_INET, socket.AF_INET6) and entry.netmask:
+                with contextlib.suppress(ValueError):
+                    found.append(ipaddress.ip_network(f"{address}/{_prefix(str(entry.netmask))}", strict=False))
+    return found
+
+
+def _prefix(netmask: str) -> int:
+    """255.255.255.0 and ffff:ffff:ffff:ffff:: as a number of bits."""
+    return int(ipaddress.ip_address(netmask)).bit_count()
 
 
 def _interface(name: str, entries: Iterable[object], stats: object) -> Interface:

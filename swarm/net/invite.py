@@ -8,12 +8,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable
 
 from swarm import limits
 from swarm.errors import RemoteProtocolError, SwarmNetworkError
 from swarm.net.keys import SwarmKey
-from swarm.net.pairing import Code, Invitation, Inviter, Joiner, Party
+from swarm.net.pairing import Code, Guesses, Invitation, Inviter, Joiner, Party
 from swarm.wire.records import Address
 
 LENGTH_BYTES = 2
@@ -27,7 +28,7 @@ class InvitationServer:
         self.port = 0
         self._on_end = on_end
         self._server: asyncio.Server | None = None
-        self._dialogues: set[asyncio.Task[None]] = set()
+        self._dialogues: dict[asyncio.Task[None], str] = {}  # with the host that called, the oldest first
         self._expiry: asyncio.TimerHandle | None = None
 
     async def start(self, host: str | None = None, port: int = 0) -> None:
@@ -58,35 +59,47 @@ class InvitationServer:
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
-        self._dialogues.add(task)
-        inviter = None
+        self._make_room()
+        self._dialogues[task] = _host(writer)
         try:
-            if len(self._dialogues) <= limits.MAX_PAIRING_DIALOGUES:
-                inviter = self.invitation.open(time.monotonic())
+            inviter = self.invitation.open(time.monotonic())
             if inviter is not None:
                 async with asyncio.timeout(limits.PAIRING_TIMEOUT_S):
                     await _invite(inviter, reader, writer)
         except (OSError, TimeoutError, EOFError, RemoteProtocolError):
             pass  # a stranger: nothing was learnt, and the node has other things to do
+        except asyncio.CancelledError:
+            if self._server is None:
+                raise  # not to make room for another: the invitation is withdrawn
         finally:
-            if inviter is not None:
-                self.invitation.close()
-            self._dialogues.discard(task)
+            self._dialogues.pop(task, None)
             await _hang_up(writer)
             if self.invitation.is_over(time.monotonic()):
                 self._end()
 
+    def _make_room(self) -> None:
+        """Whoever comes is heard: when there are too many, one ends of the host that has most, its oldest."""
+        if len(self._dialogues) >= limits.MAX_PAIRING_DIALOGUES:
+            hosts = Counter(self._dialogues.values())
+            oldest = max(self._dialogues, key=lambda task: hosts[self._dialogues[task]])
+            del self._dialogues[oldest]
+            oldest.cancel()
 
-async def accept_invitation(code: Code, me: Party, addresses: Iterable[Address]) -> tuple[SwarmKey, Party, Address]:
+
+async def accept_invitation(
+    code: Code, me: Party, addresses: Iterable[Address], guesses: Guesses | None = None
+) -> tuple[SwarmKey, Party, Address]:
     """Use a code at the first of these addresses that answers; return the key, who invited, and where its node is.
 
-    Raise SwarmKeyError when the code is wrong, SwarmNetworkError when nobody answers.
+    `guesses`: how often the code may be tried still, here and elsewhere. Raise SwarmKeyError when the code is wrong or
+    was tried too often, SwarmNetworkError when nobody answers.
     """
+    guesses = guesses or Guesses()
     trouble = "no device answers; run `swarm invite` there and try again"
     for address in addresses:
         try:
             async with asyncio.timeout(limits.PAIRING_TIMEOUT_S):
-                return await _join(code, me, address)
+                return await _join(code, me, address, guesses)
         except (OSError, TimeoutError, EOFError, RemoteProtocolError) as error:
             trouble = why_unreached(error, address)
     raise SwarmNetworkError(f"the invitation could not be used: {trouble}")
@@ -113,15 +126,15 @@ def why_unreached(error: Exception, address: Address) -> str:
 async def _invite(inviter: Inviter, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     await _write(writer, inviter.greeting())
     # The arithmetic of a half takes some ms in Python: not on the loop that serves answers.
-    half = await asyncio.to_thread(inviter.answer_request, await _read(reader))
+    half = await asyncio.to_thread(inviter.answer_request, await _read_soon(reader))
     await _write(writer, half)
-    await _write(writer, inviter.answer_confirm(await _read(reader), time.monotonic()))
+    await _write(writer, inviter.answer_confirm(await _read_soon(reader), time.monotonic()))
 
 
-async def _join(code: Code, me: Party, address: Address) -> tuple[SwarmKey, Party, Address]:
+async def _join(code: Code, me: Party, address: Address, guesses: Guesses) -> tuple[SwarmKey, Party, Address]:
     reader, writer = await asyncio.open_connection(address.host, address.port, limit=limits.MAX_PAIRING_BYTES)
     try:
-        joiner = Joiner(code, me)
+        joiner = Joiner(code, me, guesses)
         await _write(writer, await asyncio.to_thread(joiner.answer_greeting, await _read(reader)))
         await _write(writer, await asyncio.to_thread(joiner.answer_half, await _read(reader)))
         key, port = joiner.open_sealed(await _read(reader))
@@ -129,6 +142,11 @@ async def _join(code: Code, me: Party, address: Address) -> tuple[SwarmKey, Part
         return key, joiner.inviter, Address(address.host, port)
     finally:
         await _hang_up(writer)
+
+
+async def _read_soon(reader: asyncio.StreamReader) -> bytes:
+    async with asyncio.timeout(limits.PAIRING_STEP_S):
+        return await _read(reader)
 
 
 async def _read(reader: asyncio.StreamReader) -> bytes:
@@ -141,6 +159,11 @@ async def _read(reader: asyncio.StreamReader) -> bytes:
 async def _write(writer: asyncio.StreamWriter, data: bytes) -> None:
     writer.write(len(data).to_bytes(LENGTH_BYTES, "big") + data)
     await writer.drain()
+
+
+def _host(writer: asyncio.StreamWriter) -> str:
+    name = writer.get_extra_info("peername")
+    return str(name[0]) if name else ""
 
 
 async def _hang_up(writer: asyncio.StreamWriter) -> None:

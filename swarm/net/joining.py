@@ -11,7 +11,7 @@ from swarm.errors import SwarmKeyError, SwarmNetworkError
 from swarm.net.discovery import INVITATION_SERVICE, Announcement, Discovery, Seen
 from swarm.net.invite import InvitationServer, accept_invitation
 from swarm.net.keys import SwarmKey
-from swarm.net.pairing import Code, Invitation, Party, Secret, new_code
+from swarm.net.pairing import Code, Guesses, Invitation, Party, Secret, new_code
 from swarm.net.transport import DEFAULT_PORT
 from swarm.wire.messages import PROTOCOL
 from swarm.wire.records import Address
@@ -85,6 +85,7 @@ async def _join_first(
     code: Code, me: Party, found: asyncio.Queue[Seen], search: Discovery
 ) -> tuple[SwarmKey, Party, Address]:
     tried: set[str] = set()
+    guesses = Guesses()  # in all: an announcement costs nothing
     trouble = f"no invitation with a code that begins with {code.place} was found on this network"
     try:
         async with asyncio.timeout(SEARCH_S):
@@ -94,7 +95,7 @@ async def _join_first(
                     continue
                 tried.add(seen.instance)
                 try:
-                    return await accept_invitation(code, me, seen.addresses)
+                    return await accept_invitation(code, me, seen.addresses, guesses)
                 except SwarmKeyError:
                     raise
                 except SwarmNetworkError as error:  # one that has just ended: there may be another

@@ -17,7 +17,7 @@ A link's life: Call -> handshake_done -> Greet -> welcomed -> up, or called -> A
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from swarm import limits
 from swarm.errors import PeerBusy, PeerLost
@@ -39,12 +39,13 @@ MOST_WAITING = {Lane.FAST: limits.FAST_QUEUE_MESSAGES, Lane.BULK: limits.BULK_QU
 class LinkPolicy:
     """The links of one device, and every decision about them."""
 
-    def __init__(self, me: PeerId, boot: BootId) -> None:
+    def __init__(self, me: PeerId, boot: BootId, is_near: Callable[[str], bool] = lambda host: True) -> None:
+        """`is_near`: an IP address is in one of this device's own networks."""
         self.me = me
         self.boot = boot
         self.access = AccessList()
         self.links = Links()
-        self._dialer = Dialer(me)
+        self._dialer = Dialer(me, is_near)
         self._warnings = Warnings()
         self._calls: dict[PeerLink, None] = {}  # of ours, up or not, in order
         self._muted: dict[tuple[Lane, bytes], int] = {}  # routing ids that sent garbage, with their fd
@@ -300,11 +301,17 @@ class LinkPolicy:
             case Goodbye(text):
                 self._lose(peer, text or "it left", now, certain=True)
             case Gossip():
-                for other, addresses in to_learn(message, self.me):
-                    self._dialer.learn(other, addresses, now)
+                for other, addresses in to_learn(message, self.me, link.address):
+                    self._dialer.hear(peer, other, addresses, now)
             case LinkProbe(sequence):
                 self._say(peer, LinkProbed(sequence, n_frame_bytes))
         return self._decided()
+
+    def may_say(self, link: PeerLink, kind: type[Message] | None, now: float) -> bool:
+        """A message came (None: of a kind not known here); False when its sender sends far too many."""
+        assert link.connection is not None
+        links = self.links.peers.get(link.connection.remote.peer)
+        return links is None or links.budget.take(kind, now)
 
     def closed(self, link: PeerLink, now: float) -> list[Effect]:
         """A call's connection closed, or could not be made."""

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from swarm import limits
+from swarm.net.budget import MessageBudget
 from swarm.net.dial import Key
 from swarm.wire.codec import Buffer
 from swarm.wire.connection import Connection
@@ -62,6 +63,7 @@ class ConnectedPeer:
     lanes: dict[Lane, list[PeerLink]] = field(default_factory=lambda: {Lane.FAST: [], Lane.BULK: []})
     pending: deque[Outgoing] = field(default_factory=deque)
     call_bulk_at: float = 0.0
+    budget: MessageBudget = field(default_factory=lambda: MessageBudget(0.0))
 
     def all(self) -> list[PeerLink]:
         """Every link, the fast ones first."""

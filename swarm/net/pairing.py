@@ -121,7 +121,10 @@ def parse_code(text: str) -> Code:
 
 
 class Invitation:
-    """One code, good for one device, for ten minutes and for three wrong guesses in all."""
+    """One code, good for one device, for ten minutes and for three wrong guesses in all.
+
+    What is counted is the Confirm: a dialogue that ends without one has guessed nothing, and blocks nobody.
+    """
 
     def __init__(self, code: Code, me: Party, secret: Secret, now: float) -> None:
         self.code = code
@@ -130,22 +133,14 @@ class Invitation:
         self.wrong = 0
         self.joined: Party | None = None
         self._secret = secret
-        self._open = 0  # dialogues that may still guess
 
     def is_over(self, now: float) -> bool:
         """True when nobody can use it any more."""
         return self.joined is not None or now >= self.expires_at or self.wrong >= limits.MAX_WRONG_GUESSES
 
     def open(self, now: float) -> Inviter | None:
-        """Begin a dialogue; None while more of them are open than guesses are left."""
-        if self.is_over(now) or self.wrong + self._open >= limits.MAX_WRONG_GUESSES:
-            return None
-        self._open += 1
-        return Inviter(self)
-
-    def close(self) -> None:
-        """A dialogue has ended."""
-        self._open -= 1
+        """Begin a dialogue; None when the invitation is over."""
+        return None if self.is_over(now) else Inviter(self)
 
 
 class Inviter:
@@ -185,10 +180,30 @@ class Inviter:
         return pack(Sealed(box, limits.MAX_WRONG_GUESSES - invitation.wrong))
 
 
+class Guesses:
+    """How often one code that was typed may be tried: whoever answers an attempt could test one code of his own.
+
+    A stranger who answers again and again would find the code otherwise, and with it the way into the swarm.
+    """
+
+    def __init__(self) -> None:
+        self.left = limits.MAX_WRONG_GUESSES
+
+    def take(self) -> None:
+        """One more; SwarmKeyError when there were too many."""
+        if self.left <= 0:
+            raise SwarmKeyError(
+                f"{limits.MAX_WRONG_GUESSES} devices answered this code and none of them knew it: somebody interferes. "
+                "Run `swarm invite` for a new code, and join with --peer and the address of that device"
+            )
+        self.left -= 1
+
+
 class Joiner:
     """The joiner's side of one dialogue."""
 
-    def __init__(self, code: Code, me: Party) -> None:
+    def __init__(self, code: Code, me: Party, guesses: Guesses | None = None) -> None:
+        self._guesses = guesses or Guesses()
         self.inviter: Party | None = None
         self._code = code
         self._me = me
@@ -205,9 +220,10 @@ class Joiner:
         return pack(JoinRequest(PROTOCOL, self._me.peer, self._me.name, self._half))
 
     def answer_half(self, data: bytes) -> bytes:
-        """Return the proof that we know the code."""
+        """Return the proof that we know the code; SwarmKeyError when it was given too often."""
         half = _unpack(Half, data)
         assert self.inviter is not None
+        self._guesses.take()
         self._key = _finish(self._pake, half.half, self.inviter, self._me, half.half + self._half)
         return pack(Confirm(derive(self._key, b"confirm")))
 

@@ -25,6 +25,7 @@ from swarm.net.dial import Unreached
 from swarm.net.events import Broken, Event, PeerDown, PeerUp, Received
 from swarm.net.frames import Arrival, address_of, readable, receive, reply, transmit
 from swarm.net.inbox import Inbox
+from swarm.net.interfaces import Neighbourhood
 from swarm.net.link_effects import Admit, Beat, Call, Close, Effect, Flush, Greet, Report, Say
 from swarm.net.link_policy import LinkPolicy
 from swarm.net.links import Outgoing, PeerInfo, PeerLink
@@ -63,7 +64,7 @@ class Reactor:
         self._lock = threading.RLock()
         self._listeners = listeners
         self._inbox = inbox
-        self._policy = LinkPolicy(me.peer, me.boot)
+        self._policy = LinkPolicy(me.peer, me.boot, Neighbourhood().is_near)
         self._poll = Poll()
         self._calls: dict[PeerLink, CallSocket] = {}
         self._welcomes: dict[PeerLink, bytes] = {}  # of callers that are being judged
@@ -285,6 +286,10 @@ class Reactor:
         except RemoteProtocolError as error:
             self._do(self._policy.broke_protocol(link, str(error), self._now))
         else:
+            kind = None if result is None else type(result[0])
+            if not self._policy.may_say(link, kind, self._now):
+                self._do(self._policy.broke_protocol(link, "it sends more messages than any device needs", self._now))
+                return
             if result is None:
                 return
             message, frame = result

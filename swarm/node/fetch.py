@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from random import Random
@@ -18,6 +19,7 @@ import numpy.typing as npt
 
 from swarm import limits
 from swarm.errors import ModelNotFound, RemoteProtocolError, SwarmError
+from swarm.plain import one_line
 from swarm.store.chunks import ChunkStore
 from swarm.store.manifest import Manifest
 from swarm.store.pull import AskChunk, AskHave, Ban, Cancel, Pull, PullEffect
@@ -57,7 +59,7 @@ class Around:
     has_changed: Callable[[ModelId], None]  # this device has more of a model than before
     peer_has: Callable[[PeerId, ModelId, Bits], None]  # a peer said which chunks it has
     in_use: Callable[[], set[ModelId]]  # models that must not make way for others
-    banned: Callable[[PeerId, str], None]  # a peer sent wrong bytes
+    banned: Callable[[PeerId, str], None]  # a peer sent wrong bytes, or does not give what it says it has
 
 
 @dataclass(eq=False)
@@ -93,6 +95,7 @@ class Fetcher:
         self._pieces: dict[tuple[PeerId, ModelId, int], asyncio.Future[tuple[bytes, int]]] = {}
         self._rate: float | None = None
         self._banned: set[PeerId] = set()
+        self._disappointed: Counter[PeerId] = Counter()  # manifests that did not come
         self._ticking: asyncio.Task[None] | None = None
 
     # --- what the node asks
@@ -123,16 +126,21 @@ class Fetcher:
             return chunks_here.manifest
         for peer in self.holders(model):
             try:
-                data = await self._manifest_of(peer, model)
+                async with asyncio.timeout(limits.MANIFEST_MAX_S):
+                    data = await self._manifest_of(peer, model)
                 return await self._around.run_io(self._around.store.add_manifest, data, model)
             except (TimeoutError, RemoteProtocolError) as error:
-                log.warning("no manifest from %s: %s", peer, str(error) or "it does not answer")
+                why = one_line(str(error)) or "it does not come"
+                log.warning("no manifest from %s: %s", peer, why)
+                self._disappointed[peer] += 1
+                self._around.banned(peer, f"does not give a manifest that it has ({why})")
         raise ModelNotFound(f"no device at hand has model {model[:12]}")
 
     def holders(self, model: ModelId) -> list[PeerId]:
         """Devices that said they have something of a model, those with most of it first."""
         have = {peer: catalog[model].n_have for peer, catalog in self.catalogs.items() if model in catalog}
-        return sorted((p for p in have if p not in self._banned), key=lambda peer: (-have[peer], peer))
+        free = (peer for peer in have if peer not in self._banned)
+        return sorted(free, key=lambda peer: (self._disappointed[peer], -have[peer], peer))
 
     def progress(self) -> tuple[int, int]:
         """Bytes done and wanted by what is being fetched now; (0, 0) when that is nothing."""
@@ -249,7 +257,7 @@ class Fetcher:
                     self.ask_have(peer, fetch.model)
                 case Ban(peer, reason):
                     self._banned.add(peer)
-                    self._around.banned(peer, reason)
+                    self._around.banned(peer, f"sent wrong bytes: {reason}")
 
     async def _keep(self, fetch: _Fetch, request: int, chunk: int, data: memoryview) -> None:
         """Verify a chunk and write it."""
@@ -309,11 +317,13 @@ class Fetcher:
         data = bytearray()
         while True:
             piece, total = await self._piece(peer, model, len(data))
-            data += piece
-            if total > limits.MAX_MANIFEST_BYTES or (not piece and len(data) < total) or len(data) > total:
-                raise RemoteProtocolError(f"device {peer[:8]} sent a manifest whose pieces make no sense")
             if total == 0:
                 raise RemoteProtocolError(f"device {peer[:8]} does not have that manifest")
+            # Each piece but the last is as long as may be: one byte at a time would take days.
+            right = min(total - len(data), limits.MAX_BULK_FRAME_BYTES)
+            if total > limits.MAX_MANIFEST_BYTES or right <= 0 or len(piece) != right:
+                raise RemoteProtocolError(f"device {peer[:8]} sent a manifest whose pieces make no sense")
+            data += piece
             if len(data) == total:
                 return bytes(data)
 

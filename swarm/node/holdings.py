@@ -24,10 +24,12 @@ from swarm.store.chunks import ChunkStore
 from swarm.store.gguf import split_paths
 from swarm.store.origins import origin_of
 from swarm.store.shelf import take_off
+from swarm.units import size_text
 from swarm.wire.ids import ModelId, PeerId
 from swarm.wire.messages import Catalog, ChunkReply, Have, ManifestReply, RemoveModel
 
 Bits = npt.NDArray[np.bool_]
+MAX_ROUNDS = 3  # of fetching what was damaged on this disk
 
 
 class Holdings:
@@ -73,6 +75,21 @@ class Holdings:
             self._driver.act(lambda core, now: core.model_known(model, known_model.cost, now))
             self._tell_core(known_model)
         return known_model
+
+    async def get_right(self, model: ModelId, chunks: list[int]) -> None:
+        """Have these chunks on the disk, as they should be; what turns out to be damaged is fetched again."""
+        for _ in range(MAX_ROUNDS):
+            await self.library.fetcher.fetch(model, chunks)
+            here = self._store.model(model)
+            damaged = await self._background.run_io(here.check, chunks) if here is not None else []
+            if here is None or not damaged:
+                return
+            n_bytes = int(here.manifest.chunk_sizes[damaged].sum())
+            self._events.note("damaged", model=here.manifest.name, chunks=len(damaged), size=size_text(n_bytes))
+            self._has_changed(model)
+        raise ModelNotFound(
+            f"chunks of {model[:12]} are damaged on this disk as soon as they are written: is it failing?"
+        )
 
     def look_up(self, model: ModelId) -> None:
         """Get to know a model when that can be."""
@@ -160,6 +177,7 @@ class Holdings:
     def _on_ban(self, peer: PeerId, reason: str) -> None:
         name = self._driver.read(lambda core: core.members.name_of(peer))
         self._events.note("bad_peer", name=name, why=reason)
+        self._driver.act(lambda core, now: core.misbehaved(peer, reason, now))
 
     # --- within
 

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from swarm.files import PRIVATE, PRIVATE_DIRECTORY, disk_errors, replace_file
+from swarm.files import PRIVATE, disk_errors, make_private, replace_file
 from swarm.limits import MAX_CONFIG_BYTES
 
 if TYPE_CHECKING:
@@ -65,6 +65,10 @@ class Home:
         return self.root / "flags.json"
 
     @property
+    def names_file(self) -> Path:
+        return self.root / "names.json"
+
+    @property
     def alone_file(self) -> Path:
         return self.root / "alone"
 
@@ -83,9 +87,9 @@ class Home:
         self.alone_file.unlink(missing_ok=True)
 
     def make(self) -> None:
-        """Make the directory; raise ResourceError when that is not possible."""
+        """Make the directory, for its user's eyes only; raise ResourceError when that is not possible."""
         with disk_errors(self.root, "home"):
-            self.root.mkdir(mode=PRIVATE_DIRECTORY, parents=True, exist_ok=True)
+            make_private(self.root)
 
     def running(self) -> Running | None:
         """The node that runs here, or that was killed and could not take its file away."""
@@ -116,6 +120,16 @@ class Home:
     def keep_addresses(self, addresses: dict[str, str]) -> None:
         """Remember where devices were reached."""
         write_json(self.peers_file, addresses)
+
+    def names(self) -> dict[str, str]:
+        """What devices of this swarm called themselves when they were met: id -> name."""
+        value = read_json(self.names_file)
+        pairs = value.items() if isinstance(value, dict) else ()
+        return {peer: text for peer, text in pairs if isinstance(text, str)}
+
+    def keep_names(self, names: dict[str, str]) -> None:
+        """Remember them: a device that is off can be named all the same."""
+        write_json(self.names_file, names)
 
 
 def read_json(path: Path) -> object:

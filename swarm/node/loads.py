@@ -54,7 +54,7 @@ class Loads:
         try:
             known_model = await self._holdings.know(loading.model)
             loading.weight_bytes.update({part: known_model.cost.part_bytes(part) for part in loading.parts})
-            await self._holdings.library.fetcher.fetch(loading.model, known_model.chunks_of(loading.parts))
+            await self._holdings.get_right(loading.model, known_model.chunks_of(loading.parts))
         except SwarmError as error:
             loading.error = str(error)
             self._on_ended(loading)

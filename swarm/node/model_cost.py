@@ -24,6 +24,7 @@ def model_cost(name: str, spec: ModelSpec, tensors: Mapping[str, TensorEntry]) -
         lm_head_bytes=_bytes(tensors_needed(spec, [LM_HEAD]), tensors),
         hidden=spec.hidden,
         lm_head_macs=spec.hidden * spec.vocab,
+        vocabulary=spec.vocab,
     )
 
 

@@ -49,6 +49,7 @@ from swarm.node.questions import Questions
 from swarm.node.routes import Routes
 from swarm.node.status import StatusReports
 from swarm.node.wellbeing import Wellbeing
+from swarm.plain import one_line
 from swarm.store.chunks import ChunkStore
 from swarm.text.model_text import Prompt
 from swarm.units import rate_text
@@ -310,8 +311,10 @@ class Node:
                 self._on_peer_up(event)
             case net.PeerDown():
                 self._on_peer_down(event)
-            case net.Garbage(_, text):
+            case net.Garbage(peer, text):
                 self.events.note("garbage", why=text)
+                if peer is not None:
+                    self._driver.act(lambda core, now: core.misbehaved(peer, f"sends garbage ({one_line(text)})", now))
             case net.NotLetIn(address, reason, text):
                 self.events.troubles.append(event)
                 self.events.note("not_let_in", address=str(address), reason=reason, why=text)

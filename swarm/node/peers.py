@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from swarm import limits
-from swarm.errors import SwarmError, SwarmKeyError
+from swarm.cluster.core import Core
+from swarm.errors import ConfigError, SwarmError, SwarmKeyError
 from swarm.net import discovery, joining
 from swarm.net.discovery import Announcement, Discovery, Seen
 from swarm.net.joining import OpenInvitation
@@ -22,6 +23,7 @@ from swarm.node.event_log import EventLog
 from swarm.node.home import Home
 from swarm.node.outbox import Outbox
 from swarm.node.routes import Routes
+from swarm.plain import one_line
 from swarm.wire.ids import PeerId
 from swarm.wire.messages import PROTOCOL, LinkProbe, LinkProbed, Rekey, RekeyDone
 from swarm.wire.records import Address
@@ -142,7 +144,8 @@ class Peers:
         if self._met.get(peer) != str(address):
             self._met[peer] = str(address)
             addresses = dict(list({**self._home.addresses(), **self._met}.items())[-limits.MAX_REMEMBERED_PEERS :])
-            self._background.spawn(self._keep(addresses))
+            names = self._home.names() | {peer: self._name_of(peer)}
+            self._background.spawn(self._keep(addresses, {p: names[p] for p in addresses if p in names}))
         self._background.spawn(self._measure_link(peer))
 
     def link_probed(self, peer: PeerId, message: LinkProbed) -> None:
@@ -180,13 +183,17 @@ class Peers:
     # --- shutting out
 
     async def new_key(self, without: list[str]) -> Rekeyed:
-        """Give every device that is here a new swarm key, but for those named; then this node starts anew with it."""
+        """Give every device that is here a new swarm key, but for those named; then this node starts anew with it.
+
+        Raise ConfigError, before anything changes, for a name that no device has, or that several have.
+        """
         key = new_swarm_key(self._key().generation + 1)
         names = self._driver.read(lambda core: {peer: core.members.name_of(peer) for peer in core.others()})
-        unknown = [name for name in without if not any(_means(name, peer, names[peer]) for peer in names)]
-        lost = [peer for peer in names if any(_means(name, peer, names[peer]) for name in without)]
+        known = {PeerId(peer): name for peer, name in self._home.names().items()} | self._driver.read(_names_of_all)
+        lost = list(dict.fromkeys(_named(name, known) for name in without))
         for peer in lost:
-            self._transport.shut_out(peer)
+            if peer in names:
+                self._transport.shut_out(peer)
         rekeying = Rekeying(key, [peer for peer in names if peer not in lost], self._driver.now)
         self._rekeying = rekeying
         for peer in list(rekeying.waiting):
@@ -199,7 +206,7 @@ class Peers:
         return Rekeyed(
             done=tuple(names[peer] for peer in names if peer in rekeying.done),
             missed=tuple(names[peer] for peer in names if peer not in rekeying.done and peer not in lost),
-            shut_out=(*(names[peer] for peer in lost), *unknown),
+            shut_out=tuple(known[peer] for peer in lost),
         )
 
     def rekey(self, peer: PeerId, message: Rekey) -> None:
@@ -255,9 +262,10 @@ class Peers:
         """Two devices that both begin a swarm never find each other: each is told of the other, but not endlessly."""
         return self._home.is_alone and len(self.of_others) < MAX_OTHERS_TOLD
 
-    async def _keep(self, addresses: dict[str, str]) -> None:
-        async with self._keeping:  # one after the other: they write the same file
+    async def _keep(self, addresses: dict[str, str], names: dict[str, str]) -> None:
+        async with self._keeping:  # one after the other: they write the same files
             await self._background.run_io(self._home.keep_addresses, addresses)
+            await self._background.run_io(self._home.keep_names, names)
 
     async def _measure_link(self, peer: PeerId) -> None:
         """Send a megabyte twice when nothing else is going on; the better one counts."""
@@ -287,6 +295,26 @@ class Peers:
         info = next((info for info in self._transport.peers() if info.peer == peer), None)
         rtt_s: float = info.rtt_s if info is not None and info.rtt_s is not None else 0.0
         return n_bytes / max(took_s - rtt_s, 1e-4)
+
+
+def _names_of_all(core: Core) -> dict[PeerId, str]:
+    """Of every device that was there since the start."""
+    return {peer: core.members.name_of(peer) for peer in core.members.peers}
+
+
+def _named(text: str, known: Mapping[PeerId, str]) -> PeerId:
+    """The one device that somebody means; ConfigError when it is none or several."""
+    found = [peer for peer in known if _means(text, peer, known[peer])]
+    if len(found) == 1:
+        return found[0]
+    which = found or known
+    there_are = ", ".join(f"{one_line(known[peer])} ({peer[:MIN_ID_DIGITS]})" for peer in sorted(which))
+    if found:
+        raise ConfigError(
+            f"{len(found)} devices are called {text!r}; nothing was changed. Say which by its id: {there_are}"
+        )
+    hint = f"there are {there_are}" if known else "no other device was ever here"
+    raise ConfigError(f"no device of this swarm is called {one_line(text)!r}; nothing was changed: {hint}")
 
 
 def _means(text: str, peer: PeerId, name: str) -> bool:

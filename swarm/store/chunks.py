@@ -23,7 +23,7 @@ import numpy as np
 from blake3 import blake3
 
 from swarm.errors import DiskFull, ModelError, ModelNotFound, RemoteProtocolError, ResourceError
-from swarm.files import check_space, disk_errors, open_locked, replace_file
+from swarm.files import check_space, disk_errors, make_private, open_locked, replace_file
 from swarm.limits import MAX_MANIFEST_BYTES, MAX_MODELS, MAX_SPLIT_FILES, SYNC_BYTES
 from swarm.store.gguf import GGUF, open_gguf, split_paths
 from swarm.store.importing import HashProgress, manifest_of
@@ -53,7 +53,8 @@ class ChunkStore:
         self._flusher = ThreadPoolExecutor(1, "flush")
         self._flush: Future[None] | None = None
         with disk_errors(root, "home"):
-            (root / "models").mkdir(parents=True, exist_ok=True)
+            make_private(root)
+            make_private(root / "models")
             self._lock_file = open_locked(root / ".lock")
         if self._lock_file is None:
             raise ResourceError(f"another Swarm on this device uses {root}; stop it, or give this one its own")
@@ -244,7 +245,7 @@ class ChunkStore:
     def _write_manifest(self, manifest: Manifest) -> Path:
         directory = self.root / "models" / manifest.id
         with disk_errors(self.root, "home"):
-            directory.mkdir(exist_ok=True)
+            make_private(directory)
             replace_file(directory / "manifest", manifest.encoded)
         return directory
 

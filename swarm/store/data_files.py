@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from swarm.files import sync
+from swarm.files import PRIVATE, sync
 from swarm.limits import MAX_OPEN_DATA_FILES, MAX_STORE_FILES
 from swarm.store.manifest import HEADER_STEP, Manifest
 from swarm.wire.codec import Buffer
@@ -121,7 +121,7 @@ class DataFiles:
         if len(self._open) >= MAX_OPEN_DATA_FILES:
             os.close(self._open.popitem(last=False)[1])
         path = self._path(group)
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, PRIVATE)
         if os.fstat(fd).st_size != self._sizes[group]:
             os.ftruncate(fd, self._sizes[group])
         self._open[group] = fd

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from swarm.files import replace_file
+from swarm.files import PRIVATE, replace_file
 
 _NOTE = struct.Struct("<BxHI")  # kind, 16 bits of checksum, chunk (or, for SYNCED, a number of notes)
 _HELD, _LOST, _SYNCED = 1, 2, 3
@@ -37,7 +37,7 @@ class Journal:
             self._compact()
         elif self.n_notes * _NOTE.size != len(data):
             os.truncate(path, self.n_notes * _NOTE.size)
-        self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+        self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, PRIVATE)
 
     def note_held(self, chunk: int) -> None:
         """The chunk was verified and written."""
@@ -50,6 +50,10 @@ class Journal:
     def note_synced(self, n_notes: int) -> None:
         """All data files were flushed after the first n_notes."""
         self._add([_note(_SYNCED, n_notes)])
+
+    def flush(self) -> None:
+        """Wait until the notes so far would survive a power cut."""
+        os.fsync(self._fd)
 
     def close(self) -> None:
         os.close(self._fd)

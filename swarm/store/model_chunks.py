@@ -69,6 +69,14 @@ class ModelChunks:
             whole = self._read_whole(chunk)
         return None if whole is None else memoryview(whole)[start : start + n_bytes]
 
+    def check(self, chunks: Iterable[int]) -> list[int]:
+        """Hash those of these chunks that were not hashed in this run, before they count; return what is damaged.
+
+        What is damaged is not held any more. Disks and memory flip bits, and a bit of a weight changes answers unseen.
+        """
+        unchecked = [chunk for chunk in chunks if self.held[chunk] and not self._checked[chunk]]
+        return [chunk for chunk in unchecked if self.read(chunk, 0, 0) is None]
+
     def verify(self, progress: Callable[[int, int], None] | None = None) -> list[int]:
         """Hash everything that is here anew; forget what is wrong and return it."""
         wrong = []
@@ -91,7 +99,9 @@ class ModelChunks:
             for group, chunks in self.files.chunks.items():
                 if not kept[chunks].any():
                     # First the note: a file without a note costs a fetch, a note without a file would cost trust.
+                    # It must be on the disk before the file goes: else, after a power cut, a note without its file.
                     self._forget([chunk for chunk in chunks if self.on_disk[chunk]])
+                    self._journal.flush()
                     self.files.delete(group)
             return before - self.stored_bytes
 

@@ -369,6 +369,7 @@ class SessionError(Message, tag=46):
     epoch: Epoch
     fault: SessionFault
     text: Line
+    by_input: bool = False  # what came from the stage before is no result: it may be that one that failed
 
 
 class Prefilled(Message, tag=47):

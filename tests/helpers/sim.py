@@ -15,6 +15,7 @@ from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from random import Random
+from typing import Protocol
 
 from swarm import limits
 from swarm.cluster import effects as fx
@@ -89,6 +90,15 @@ class Chat:
     notices: list[str] = field(default_factory=list)
 
 
+class Malice(Protocol):
+    """What a bad member makes of what its core would send."""
+
+    def change(
+        self, to: PeerId, message: Message, frame: fx.Buffer | None
+    ) -> list[tuple[float, Message, fx.Buffer | None]]:
+        """What it sends instead, and after how many seconds."""
+
+
 class Node:
     """One device: a core, its engine and its transport. It survives its own death (as a disk does)."""
 
@@ -101,6 +111,9 @@ class Node:
         self.disk: set[Part] = set(all_parts(sim.model.n_layers)) if holds else set()
         self.offset = sim.rng.uniform(0, 1e5)  # every machine has its own clock
         self.patience_s = limits.PEER_SILENCE_S + sim.rng.uniform(-0.1, 0.3)  # of its transport; the core has its own
+        self.sluggish = 1.0  # how many times longer its steps take than they should
+        self.load_fails = self.step_fails = 0.0  # beside those of the whole world
+        self.malice: Malice | None = None
         self.boots = 0
         self.alive = False
         self.frozen = False
@@ -214,7 +227,7 @@ class Node:
             match effect:
                 case fx.Send(to, message, frame):
                     if to in self.sim.by_id:  # the transport drops what it has no link for
-                        self.sim.transmit(self, self.sim.by_id[to], message, frame)
+                        self.send(self.sim.by_id[to], message, frame)
                 case fx.Emit() | fx.Ended() | fx.Notice():
                     self.sim.show(self, effect)
                 case fx.Log(event, fields):
@@ -224,6 +237,13 @@ class Node:
                 case _:
                     self.engine.queue.append(effect)
         self.work()
+
+    def send(self, to: Node, message: Message, frame: fx.Buffer | None) -> None:
+        if self.malice is None:
+            self.sim.transmit(self, to, message, frame)
+            return
+        for wait_s, other, its_frame in self.malice.change(to.id, message, frame):
+            self.sim.at(wait_s, lambda m=other, f=its_frame: self.sim.transmit(self, to, m, f) if self.alive else None)
 
     def work(self) -> None:
         """Carry out what waits for the compute worker, in order."""
@@ -246,7 +266,7 @@ class Node:
                 case fx.Compute():
                     engine.busy = True
                     n_rows = sum(len(rows.ids) for rows in effect.rows)
-                    step_s = n_rows**self.sim.row_cost * (effect.end - effect.first) * self.sim.layer_s
+                    step_s = n_rows**self.sim.row_cost * (effect.end - effect.first) * self.sim.layer_s * self.sluggish
                     self.later(step_s * self.sim.rng.uniform(0.5, 1.5), lambda e=effect: self.compute(e))
             self.sim.require(engine.used_bytes <= engine.memory_bytes, f"{self.name} uses more memory than it may")
 
@@ -256,7 +276,7 @@ class Node:
 
     def loaded(self, ticket: int) -> None:
         parts = self.engine.loading.pop(ticket)
-        if self.sim.rng.random() < self.sim.load_fails:
+        if self.sim.rng.random() < max(self.sim.load_fails, self.load_fails):
             self.engine.parts -= parts
             self.do(self.core.load_failed(ticket, "the disk made a noise", self.now))
             return
@@ -277,7 +297,7 @@ class Node:
 
     def compute(self, job: fx.Compute) -> None:
         self.engine.busy = False
-        if self.sim.rng.random() < self.sim.step_fails:
+        if self.sim.rng.random() < max(self.sim.step_fails, self.step_fails):
             outputs = [fx.StepOutput(error="the step failed")] * len(job.rows)
         else:
             outputs = self.outputs(job)
@@ -300,7 +320,7 @@ class Node:
         values = toy.embed(rows.position, rows.ids) if job.first == 0 else toy.unpack(bytes(rows.frame or b""))
         values = kv.run(rows.position, values)
         if job.end < self.sim.model.n_layers:
-            return fx.StepOutput(toy.pack(values), TensorInfo("f32", (len(values), 2)))
+            return fx.StepOutput(toy.pack(values), TensorInfo("f32", (len(values), toy.WIDTH)))
         if rows.sample:
             return fx.StepOutput(token=toy.sample(values[-1], rows.sampling.seed, rows.position + len(rows.ids)))
         return fx.StepOutput()
@@ -335,6 +355,7 @@ class Sim:
         self.n_shared = 0  # steps of several sessions
         self.load_fails = 0.0
         self.step_fails = 0.0
+        self.is_spoilt = False  # somebody computes wrong values on purpose: texts may differ
         self.sent: Counter[str] = Counter()
         self.log: list[str] = []
         self._events: list[tuple[float, int, Callable[[], None]]] = []
@@ -478,14 +499,15 @@ class Sim:
             case fx.Emit(_, position, token):
                 at = len(chat.got)
                 self.require(position == len(chat.ask.ids) + at, f"position {position} emitted, {at} tokens are out")
-                self.require(token == chat.expected[at], f"token {at} is {token}, not {chat.expected[at]}")
+                right = chat.expected[at] if at < len(chat.expected) else None
+                self.require(self.is_spoilt or token == right, f"token {at} is {token}, not {right}")
                 chat.got.append(token)
                 chat.emitted_at.append(self.now)
             case fx.Ended(_, reason, error):
                 chat.ended = effect
                 self.note(node, f"ENDED {reason} {error}")
                 if reason in (fx.EndReason.STOP, fx.EndReason.LENGTH):
-                    self.require(chat.got == chat.expected, "an answer ended early")
+                    self.require(self.is_spoilt or chat.got == chat.expected, "an answer ended early")
             case fx.Notice(_, text):
                 chat.notices.append(text)
                 self.note(node, f"NOTICE {text}")
@@ -498,6 +520,8 @@ class Sim:
     # --- invariants
 
     def check(self, node: Node) -> None:
+        if node.malice is not None:
+            return
         core = node.core
         self.require(core.ledger.used_bytes <= core.ledger.total_bytes, f"{node.name} promised more memory than it has")
         self._grows(node, "placer", core.placer.epoch)

@@ -15,12 +15,16 @@ from swarm.cluster.cost import LayerCost, ModelCost
 VOCABULARY = 200
 END_ID = 7
 EMBED = -1
+WIDTH = 2  # floats of an activation
+FINITE = ~0x4000000040000000  # a value travels as two floats: neither may be infinite or no number
 
 
 def model_cost(n_layers: int, layer_bytes: int, kv_bytes: int) -> ModelCost:
     """What the planner is told about the toy."""
     layer = LayerCost(dense_bytes=layer_bytes, macs=layer_bytes, kv_bytes=kv_bytes)
-    return ModelCost("toy", (layer,) * n_layers, layer_bytes // 2, layer_bytes // 2, 64, layer_bytes // 2)
+    return ModelCost(
+        "toy", (layer,) * n_layers, layer_bytes // 2, layer_bytes // 2, WIDTH, layer_bytes // 2, VOCABULARY
+    )
 
 
 @dataclass
@@ -48,7 +52,7 @@ class ToyKv:
         for layer, cache in enumerate(self.layers, self.first):
             for i, value in enumerate(values):
                 cache.append(hash((cache[-1], value)))
-                values[i] = hash((layer, value, cache[-1]))
+                values[i] = hash((layer, value, cache[-1])) & FINITE
         return values
 
 

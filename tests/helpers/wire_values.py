@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import types
+from functools import cache
 from typing import Annotated, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import msgspec
@@ -23,8 +24,13 @@ def record(kind: type[T], rng: random.Random) -> T:
     """Return a record whose every field is legal, often at the edge of what is."""
     if kind is TensorInfo:
         return TensorInfo("f16", (rng.randint(0, 3), 8))  # type: ignore[return-value]  # small, so that a frame fits
-    hints = get_type_hints(kind, include_extras=True)
+    hints = _hints(kind)
     return kind(**{name: value(hints[name], rng) for name in kind.__struct_fields__})
+
+
+@cache
+def _hints(kind: type) -> dict[str, object]:
+    return get_type_hints(kind, include_extras=True)
 
 
 def frame_of(message: Message, rng: random.Random) -> bytes | None:

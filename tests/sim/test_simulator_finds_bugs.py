@@ -7,7 +7,8 @@ import pytest
 from swarm.cluster.membership import Membership
 from swarm.cluster.memory import Ledger
 from swarm.cluster.placement import Placer
-from swarm.cluster.session import Session, Sessions
+from swarm.cluster.session import Session
+from swarm.cluster.sessions import Sessions
 from swarm.cluster.shards import Shards
 from swarm.cluster.stage_sessions import StageSessions
 from tests.helpers.sabotage import Sabotage, shown_by

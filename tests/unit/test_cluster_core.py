@@ -12,7 +12,7 @@ from swarm.cluster.cost import LayerCost, ModelCost
 from swarm.cluster.effects import Effect, Load, Send
 from swarm.cluster.membership import AWAKE_S
 from swarm.cluster.placement import NEXT_STATES, State
-from swarm.cluster.session import NEXT_PHASES, AnswerRequest, Phase, _enter
+from swarm.cluster.session import NEXT_PHASES, AnswerRequest, Phase
 from swarm.parts import all_parts
 from swarm.wire.ids import BootId, ModelId, PeerId, SessionId
 from swarm.wire.messages import Measured, PlacementOffer, SessionOpen
@@ -118,5 +118,5 @@ def test_a_step_that_the_table_does_not_have_is_a_bug_of_ours() -> None:
     made.ask(ASK, 1.0)
     made.cancel(ASK.session, 1.0)
     with pytest.raises(AssertionError, match="resting cannot be running"):
-        _enter(made.sessions.sessions[ASK.session], Phase.RUNNING, 2.0)
+        made.sessions.sessions[ASK.session].enter(Phase.RUNNING, 2.0)
     assert not sent(made.tick(2.0), SessionOpen)

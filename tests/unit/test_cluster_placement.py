@@ -48,6 +48,9 @@ class FakeWorld:
     def others(self) -> list[PeerId]:
         return [peer for peer in self.present if peer != ME]
 
+    def name_of(self, peer: PeerId) -> str:
+        return f"device {peer[:1]}"
+
 
 def device(peer: PeerId, memory: int = 60_000_000, speed: float = 1e10) -> Device:
     return Device(peer, peer[:1], memory, 10**12, speed, 1e12, held=frozenset(all_parts(8)))
@@ -160,7 +163,7 @@ def test_when_all_are_busy_it_waits_and_tries_again(placer: Placer) -> None:
         assert placing.placement is not None
         peer = next(p for p in placing.peers if p != ME)
         placer.reply(peer, PlacementReply(MODEL, placing.placement.epoch, False, "busy", 50_000_000), now)
-    assert placer.placings[MODEL].trouble == "busy"
+    assert placer.placings[MODEL].trouble.endswith("says that 47.7 MiB of memory are missing there")
     assert sent(placer.tick(now + 2 * limits.REPLAN_MAX_S), PlacementOffer)
 
 

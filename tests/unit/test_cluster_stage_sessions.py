@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -121,6 +122,10 @@ def activation(position: int, *tokens: int, epoch: int = 2, layer: int = 2, samp
     return Activation(S1, epoch, position, layer, TensorInfo("f32", (len(tokens), 8)), sample, tokens)
 
 
+def frame(n_rows: int) -> bytes:
+    return bytes(4 * 8 * n_rows)
+
+
 def test_opening_reserves_kv_and_is_answered() -> None:
     stage = stage_of(FIRST)
     effects = stage.open(ENTRY, opening(), 0.0)
@@ -172,7 +177,7 @@ def test_the_first_stage_embeds_and_sends_on() -> None:
 
 def test_the_last_stage_samples_for_the_first_one_and_the_entry_node() -> None:
     stage = opened(LAST)
-    (job,) = computes(stage.activation(MIDDLE, activation(0, 5, layer=4), b"x", 0.0))
+    (job,) = computes(stage.activation(MIDDLE, activation(0, 5, layer=4), frame(1), 0.0))
     assert rows_of(job).sample
     messages = sent(give(stage, job.job, StepOutput(token=8), 0.0))
     assert messages == [(FIRST, Token(S1, 2, 1, 8)), (ENTRY, Token(S1, 2, 1, 8))]
@@ -180,7 +185,7 @@ def test_the_last_stage_samples_for_the_first_one_and_the_entry_node() -> None:
 
 def test_a_batch_without_sampling_is_reported_to_the_entry_node() -> None:
     stage = opened(LAST)
-    (job,) = computes(stage.activation(MIDDLE, activation(0, 5, 6, layer=4, sample=False), b"x", 0.0))
+    (job,) = computes(stage.activation(MIDDLE, activation(0, 5, 6, layer=4, sample=False), frame(2), 0.0))
     assert sent(give(stage, job.job, StepOutput(), 0.0)) == [(ENTRY, Prefilled(S1, 2, 2))]
 
 
@@ -202,22 +207,22 @@ def test_the_ring_stops_at_an_end_token_and_at_the_context(position: int, token:
 
 def test_every_position_is_taken_once_and_in_order() -> None:
     stage = opened(MIDDLE)
-    assert computes(stage.activation(FIRST, activation(0, 5), b"x", 0.0))
-    assert stage.activation(FIRST, activation(0, 5), b"x", 0.0) == [] and stage.dropped["duplicate"] == 1
-    assert stage.activation(FIRST, activation(2, 5), b"x", 0.0) == [] and stage.dropped["gap"] == 1
+    assert computes(stage.activation(FIRST, activation(0, 5), frame(1), 0.0))
+    assert stage.activation(FIRST, activation(0, 5), frame(1), 0.0) == [] and stage.dropped["duplicate"] == 1
+    assert stage.activation(FIRST, activation(2, 5), frame(1), 0.0) == [] and stage.dropped["gap"] == 1
 
 
 @pytest.mark.parametrize(("epoch", "why"), [(1, "stale"), (3, "early")])
 def test_other_epochs_are_counted_and_dropped(epoch: int, why: str) -> None:
     stage = opened(MIDDLE)
-    assert stage.activation(FIRST, activation(0, 5, epoch=epoch), b"x", 0.0) == []
+    assert stage.activation(FIRST, activation(0, 5, epoch=epoch), frame(1), 0.0) == []
     assert stage.dropped[why] == 1
 
 
 def test_data_from_the_wrong_stage_or_for_the_wrong_layer_is_dropped() -> None:
     stage = opened(MIDDLE)
-    assert stage.activation(LAST, activation(0, 5), b"x", 0.0) == []
-    assert stage.activation(FIRST, activation(0, 5, layer=3), b"x", 0.0) == []
+    assert stage.activation(LAST, activation(0, 5), frame(1), 0.0) == []
+    assert stage.activation(FIRST, activation(0, 5, layer=3), frame(1), 0.0) == []
     assert stage.tokens(ENTRY, Tokens(S1, 2, 0, TensorInfo("i32", (1,)), True), (5,), 0.0) == []
     assert stage.dropped["stranger"] == 3
 
@@ -225,15 +230,41 @@ def test_data_from_the_wrong_stage_or_for_the_wrong_layer_is_dropped() -> None:
 def test_shapes_that_do_not_match_and_positions_beyond_the_context_are_dropped() -> None:
     stage = opened(MIDDLE)
     wrong = Activation(S1, 2, 0, 2, TensorInfo("f32", (2, 8)), True, (5,))
-    assert stage.activation(FIRST, wrong, b"x", 0.0) == []
-    assert stage.activation(FIRST, activation(0, *range(101)), b"x", 0.0) == []
+    assert stage.activation(FIRST, wrong, frame(2), 0.0) == []
+    assert stage.activation(FIRST, activation(0, *range(101)), frame(101), 0.0) == []
     assert stage.dropped["malformed"] == 2
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_activations_that_are_no_numbers_are_told_to_the_entry_node_and_not_computed(value: float) -> None:
+    stage = opened(MIDDLE)
+    hostile = array("f", [0.0] * 7 + [value]).tobytes()
+    ((to, error),) = sent(stage.activation(FIRST, activation(0, 5), hostile, 0.0))
+    assert to == ENTRY and isinstance(error, SessionError) and error.fault == "failed" and error.by_input
+    assert stage.activation(FIRST, activation(0, 5), frame(1), 0.0) == [] and stage.dropped["closed"] == 1
+
+
+def test_activations_of_another_width_or_length_are_no_result() -> None:
+    for hidden, n_bytes in ((4, 16), (8, 16), (8, 64)):
+        stage = opened(MIDDLE)
+        wrong = Activation(S1, 2, 0, 2, TensorInfo("f32", (1, hidden)), True, (5,))
+        ((_, error),) = sent(stage.activation(FIRST, wrong, bytes(n_bytes), 0.0))
+        assert isinstance(error, SessionError) and error.by_input
+
+
+def test_a_token_that_the_model_does_not_have_is_not_computed() -> None:
+    stage = opened(FIRST)
+    (job,) = computes(ids(stage, 0, 5))
+    give(stage, job.job, StepOutput(b"x", TensorInfo("f32", (1, 8))), 0.0)
+    stage.sessions[S1].model = replace(stage.sessions[S1].model, vocabulary=100)
+    assert stage.token(LAST, Token(S1, 2, 1, 100), 0.0) == [] and stage.dropped["malformed"] == 1
+    assert stage.token(LAST, Token(S1, 2, 1, 99), 0.0)
 
 
 def test_the_queue_of_a_session_is_bounded() -> None:
     stage = opened(MIDDLE)
     for i in range(limits.MAX_SESSION_JOBS + 5):
-        stage.activation(FIRST, activation(i, 5), b"x", 0.0)
+        stage.activation(FIRST, activation(i, 5), frame(1), 0.0)
     assert len(stage.sessions[S1].steps) == limits.MAX_SESSION_JOBS and stage.dropped["full"] > 0
 
 
@@ -289,9 +320,9 @@ def test_what_comes_while_a_step_runs_shares_the_next_one_and_each_session_gets_
 def test_a_session_that_is_closed_while_it_shares_a_step_takes_nobody_along() -> None:
     stage = opened(LAST)
     stage.open(ENTRY, opening(3, S2), 0.0)
-    (running,) = computes(stage.activation(MIDDLE, activation(0, 5, layer=4), b"x", 0.0))
-    stage.activation(MIDDLE, activation(1, 5, layer=4), b"x", 0.0)
-    stage.activation(MIDDLE, msgspec.structs.replace(activation(0, 6, layer=4), session=S2, epoch=3), b"x", 0.0)
+    (running,) = computes(stage.activation(MIDDLE, activation(0, 5, layer=4), frame(1), 0.0))
+    stage.activation(MIDDLE, activation(1, 5, layer=4), frame(1), 0.0)
+    stage.activation(MIDDLE, msgspec.structs.replace(activation(0, 6, layer=4), session=S2, epoch=3), frame(1), 0.0)
     (shared,) = computes(stage.computed(running.job, [StepOutput(token=8)], 0.0))
     assert [rows.session for rows in shared.rows] == [S1, S2]
     stage.close(ENTRY, SessionClose(S1, 2, False), 0.0)
@@ -390,7 +421,7 @@ def test_a_probe_says_how_far_the_stage_is_and_whether_it_works() -> None:
 def test_the_last_stage_hands_the_ids_to_the_penalties(sampling: Sampling, recent: tuple[int, ...]) -> None:
     stage = stage_of(LAST)
     stage.open(ENTRY, opening(sampling=sampling), 0.0)
-    (job,) = computes(stage.activation(MIDDLE, activation(0, 4, 5, 6, layer=4), b"x", 0.0))
+    (job,) = computes(stage.activation(MIDDLE, activation(0, 4, 5, 6, layer=4), frame(3), 0.0))
     assert rows_of(job).recent == recent
 
 

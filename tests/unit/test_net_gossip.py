@@ -35,9 +35,16 @@ def test_an_address_that_means_something_only_here_is_not_told() -> None:
 def test_an_address_of_no_use_is_not_learnt(host: str) -> None:
     assert not is_told(Address(host, 1))
     gossip = Gossip((PeerAddresses(ANN, "n", (Address(host, 1), ADDRESS), 0.0),))
-    assert list(to_learn(gossip, ME)) == [(ANN, (ADDRESS,))]
+    assert list(to_learn(gossip, ME, ADDRESS)) == [(ANN, (ADDRESS,))]
 
 
 def test_nothing_is_learnt_about_ourselves_or_without_an_address() -> None:
     mine = PeerAddresses(ME, "me", (ADDRESS,), 0.0)
-    assert list(to_learn(Gossip((mine, msgspec.structs.replace(mine, peer=ANN, addresses=()))), ME)) == []
+    assert list(to_learn(Gossip((mine, msgspec.structs.replace(mine, peer=ANN, addresses=()))), ME, ADDRESS)) == []
+
+
+def test_addresses_of_this_machine_count_only_from_a_teller_on_it() -> None:
+    loopback = Address("127.0.0.1", 22)
+    gossip = Gossip((PeerAddresses(ANN, "n", (loopback,), 0.0),))
+    assert list(to_learn(gossip, ME, ADDRESS)) == []
+    assert list(to_learn(gossip, ME, Address("127.0.0.1", 7417))) == [(ANN, (loopback,))]

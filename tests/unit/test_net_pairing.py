@@ -10,7 +10,7 @@ import pytest
 from swarm import limits
 from swarm.errors import RemoteProtocolError, SwarmKeyError
 from swarm.net.keys import SwarmKey
-from swarm.net.pairing import Code, Invitation, Joiner, Party, Secret, new_code, parse_code
+from swarm.net.pairing import Code, Guesses, Invitation, Joiner, Party, Secret, new_code, parse_code
 from swarm.wire.ids import PeerId
 
 ANN, BOB = Party(PeerId("aa" * 16), "ann"), Party(PeerId("bb" * 16), "bob")
@@ -28,12 +28,9 @@ def join(invitation: Invitation, code: Code, now: float = 1.0) -> tuple[SwarmKey
     inviter = invitation.open(now)
     if inviter is None:
         raise SwarmKeyError("closed")
-    try:
-        joiner = Joiner(code, BOB)
-        half = inviter.answer_request(joiner.answer_greeting(inviter.greeting()))
-        return joiner.open_sealed(inviter.answer_confirm(joiner.answer_half(half), now))
-    finally:
-        invitation.close()
+    joiner = Joiner(code, BOB)
+    half = inviter.answer_request(joiner.answer_greeting(inviter.greeting()))
+    return joiner.open_sealed(inviter.answer_confirm(joiner.answer_half(half), now))
 
 
 def test_the_right_code_gives_the_swarm_key_and_names_who_joined() -> None:
@@ -61,8 +58,37 @@ def test_three_wrong_guesses_end_the_invitation() -> None:
 
 def test_dialogues_side_by_side_do_not_add_guesses() -> None:
     invited = invitation()
-    opened = [invited.open(0.0) for _ in range(10)]
-    assert sum(each is not None for each in opened) == limits.MAX_WRONG_GUESSES
+    confirms = []
+    for i in range(10):
+        inviter, joiner = invited.open(0.0), Joiner(WRONG if i < 9 else CODE, BOB)
+        assert inviter is not None
+        confirms.append(
+            (inviter, joiner.answer_half(inviter.answer_request(joiner.answer_greeting(inviter.greeting()))))
+        )
+    for inviter, confirm in confirms:  # all were open before the first one guessed
+        inviter.answer_confirm(confirm, 1.0)
+    assert invited.wrong == limits.MAX_WRONG_GUESSES and invited.joined is None, "the tenth was right, and too late"
+
+
+def test_dialogues_that_never_guess_block_nobody() -> None:
+    invited = invitation()
+    opened = [invited.open(0.0) for _ in range(50)]
+    assert all(opened) and join(invited, CODE)
+
+
+def test_a_code_is_confirmed_to_three_devices_at_most() -> None:
+    """Whoever announces an invitation could test one code with each Confirm that he is given."""
+    guesses = Guesses()
+
+    def guess() -> None:
+        inviter, joiner = Invitation(WRONG, ANN, SECRET, 0.0).open(0.0), Joiner(CODE, BOB, guesses)
+        assert inviter is not None
+        joiner.answer_half(inviter.answer_request(joiner.answer_greeting(inviter.greeting())))
+
+    for _ in range(limits.MAX_WRONG_GUESSES):
+        guess()
+    with pytest.raises(SwarmKeyError, match="somebody interferes"):
+        guess()
 
 
 def test_an_invitation_ends_after_ten_minutes_even_within_a_dialogue() -> None:

@@ -45,7 +45,7 @@ class Play:
             carry_out=self.handlers.__setitem__, act=lambda decide: self.said.append(decide(core, 0.0))
         )
         background: Any = SimpleNamespace(post=lambda function: function(), spawn=self.spawned.append)
-        holdings: Any = SimpleNamespace(know=know, library=SimpleNamespace(fetcher=SimpleNamespace(fetch=fetch)))
+        holdings: Any = SimpleNamespace(know=know, get_right=fetch)
         worker: Any = SimpleNamespace(
             put=self.said.append,
             install=lambda model, spec, part, weights: self.said.append(("install", part)),

@@ -48,7 +48,8 @@ def test_a_node_tells_what_happens_and_who_is_there(tmp_path: Path) -> None:
         return node
 
     log = asyncio.run(story()).events
-    assert [event for _, event, _ in log.entries][:6] == ["joined", "garbage", "not_let_in", "clone", "cloned", "left"]
+    told = [event for _, event, _ in log.entries]
+    assert told[:7] == ["joined", "garbage", "left_out", "not_let_in", "clone", "cloned", "left"]
     assert [type(trouble).__name__ for trouble in log.troubles] == ["NotLetIn", "CloneSeen"]
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from swarm.errors import SwarmKeyError
+from swarm.errors import ConfigError, SwarmKeyError
 from swarm.net.events import PeerDown, PeerUp, Received
 from swarm.net.keys import new_swarm_key
 from swarm.node import peers as peers_of
@@ -18,7 +18,7 @@ from swarm.wire.messages import LinkProbe, LinkProbed, Message, Rekey, RekeyDone
 from swarm.wire.records import Address, Version
 from tests.helpers.one_node import one_node
 
-PEER, OTHER = PeerId("a" * 32), PeerId("c" * 32)
+PEER, OTHER, OFF = PeerId("a" * 32), PeerId("c" * 32), PeerId("d" * 32)
 
 
 class Played:
@@ -77,16 +77,40 @@ def test_a_new_key_goes_to_all_but_the_lost_and_the_node_starts_anew(tmp_path: P
             played = Played(node)
             played.comes(PEER, "attic")
             played.comes(OTHER, "cellar")
-            changing = asyncio.create_task(node.peers.new_key(["cellar", "nobody"]))
+            node.options.home.keep_names({OFF: "shed"})
+            changing = asyncio.create_task(node.peers.new_key(["cellar", "shed"]))
             message = await played.sees(Rekey)
             assert isinstance(message, Rekey) and message.generation == old.generation + 1
             assert [peer for peer, sent in played.sent if isinstance(sent, Rekey)] == [PEER]
             node._on_event(Received(PEER, RekeyDone(message.generation)))
             rekeyed = await changing
-            assert (rekeyed.done, rekeyed.missed, rekeyed.shut_out) == (("attic",), (), ("cellar", "nobody"))
+            assert (rekeyed.done, rekeyed.missed, rekeyed.shut_out) == (("attic",), (), ("cellar", "shed"))
             new = node.options.home.keys.swarm_key()
             assert new is not None and new.secret == message.swarm_key
             assert node.starts_anew == "it has a new key"
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize(
+    ("without", "says"),
+    [
+        ("nobody", "no device of this swarm is called 'nobody'; nothing was changed: .*attic"),
+        ("attic", "2 devices are"),
+    ],
+)
+def test_a_name_that_means_no_one_device_changes_nothing(tmp_path: Path, without: str, says: str) -> None:
+    async def story() -> None:
+        async with one_node(tmp_path) as node:
+            old = new_swarm_key()
+            node.options.home.keys.keep_swarm_key(old)
+            played = Played(node)
+            played.comes(PEER, "attic")
+            played.comes(OTHER, "attic")
+            with pytest.raises(ConfigError, match=says):
+                await node.peers.new_key([without])
+            assert node.options.home.keys.swarm_key() == old and not node.starts_anew
+            assert not any(isinstance(message, Rekey) for _, message in played.sent)
 
     asyncio.run(story())
 

@@ -1,0 +1,140 @@
+"""One member gone bad, or two, or one that is merely sick: the answer goes on all the same.
+
+pytest tests/sim/test_bad_members.py                       every seed
+pytest tests/sim/test_bad_members.py --sim-seed=17         one again, with every event
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from random import Random
+
+import pytest
+
+from swarm.answers import EndReason
+from tests.helpers.malice import Liar, restart_with_a_wrong_clock
+from tests.helpers.sim import Chat, Node, Sim
+
+SEEDS = 400
+BLOCK = 20
+BEGINS_S = {1: 10.0, 2: 30.0}  # after the question, with so many bad members
+GOES_ON_S = 10.0  # between two tokens
+KV_TOKENS = 3000
+
+
+def household(seed: int, n_honest: int, n_others: int, rng: Random, *, verbose: bool = False) -> tuple[Sim, list[Node]]:
+    """Honest devices that could each answer alone, and others; the others come last."""
+    sim = Sim(seed, rng.randint(3, 8), kv_bytes=4, verbose=verbose)
+    sim.row_cost = 0.5  # a prompt is read in a second or two: what is measured is the waiting for others
+    memory = sim.model.weight_bytes + sim.model.stage_kv_bytes(0, sim.model.n_layers, KV_TOKENS)
+    for _ in range(n_honest):
+        sim.add_node(memory, speed=rng.choice((1e6, 2e6)), holds=True)
+    others = [sim.add_node(2**50, speed=4e6, holds=rng.random() < 0.8) for _ in range(n_others)]
+    return sim, others
+
+
+def ask(sim: Sim, rng: Random, n_honest: int) -> Chat:
+    prompt = tuple(rng.randrange(190) for _ in range(rng.choice((1, 5, 130, 500))))
+    chat = sim.ask(sim.nodes[rng.randrange(n_honest)], prompt, rng.choice((1, 40, 120)))
+    assert chat is not None
+    return chat
+
+
+def watch(sim: Sim, chat: Chat, begins_s: float) -> None:
+    """The reader of a chat: it begins in time, goes on in time, and ends with what was asked for."""
+    asked = last = sim.now
+    while chat.ended is None:
+        n = len(chat.got)
+        sim.run_until(last + (GOES_ON_S if n else begins_s), done=lambda n=n: _has_more(chat, n))
+        last = sim.now
+        sim.require(_has_more(chat, n), f"{n} tokens after {sim.now - asked:.1f} s, {chat.notices[-2:]}")
+    sim.require(chat.ended.reason in (EndReason.STOP, EndReason.LENGTH), f"ended: {chat.ended}")
+
+
+def _has_more(chat: Chat, n_tokens: int) -> bool:
+    return len(chat.got) > n_tokens or chat.ended is not None
+
+
+def play_with_liars(seed: int, n_bad: int, *, verbose: bool = False) -> Sim:
+    rng = Random(seed)
+    n_honest = rng.randint(1, 3)
+    sim, others = household(seed, n_honest, n_bad, rng, verbose=verbose)
+    for node in others:
+        Liar(sim, node, Random(rng.random()))
+    sim.run_until(2.5)
+    for _ in range(4):
+        watch(sim, ask(sim, rng, n_honest), BEGINS_S[n_bad])
+        sim.run_until(sim.now + rng.choice((0.1, 1.0, 20.0)))
+    return sim
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "seeds" not in metafunc.fixturenames:
+        return
+    only = metafunc.config.getoption("--sim-seed")
+    blocks = [range(only, only + 1)] if only is not None else [range(i, i + BLOCK) for i in range(0, SEEDS, BLOCK)]
+    metafunc.parametrize("seeds", blocks, ids=lambda block: f"seeds-{block[0]}-{block[-1]}")
+
+
+def test_an_answer_goes_on_whatever_one_member_does(seeds: range, request: pytest.FixtureRequest) -> None:
+    for seed in seeds:
+        print(f"seed {seed}")
+        play_with_liars(seed, 1, verbose=request.config.getoption("--sim-seed") is not None)
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_an_answer_goes_on_whatever_two_members_do(seed: int) -> None:
+    play_with_liars(seed, 2)
+
+
+# --- a member that is sick
+
+
+def _slow(sim: Sim, node: Node, rng: Random) -> None:
+    node.sluggish = rng.choice((10.0, 30.0, 100.0))
+
+
+def _deaf(sim: Sim, node: Node, rng: Random) -> None:
+    sim.cut(rng.choice(sim.nodes[:-1]), node, both=False)
+
+
+def _dumb(sim: Sim, node: Node, rng: Random) -> None:
+    sim.cut(node, rng.choice(sim.nodes[:-1]), both=False)
+
+
+def _clock(sim: Sim, node: Node, rng: Random) -> None:
+    if rng.random() < 0.5:
+        restart_with_a_wrong_clock(node)
+    else:
+        node.offset += rng.choice((1.0, 100.0, 1e6))
+
+
+def _disk(sim: Sim, node: Node, rng: Random) -> None:
+    node.load_fails, node.step_fails = rng.choice(((1.0, 0.0), (0.3, 0.1), (0.0, 1.0), (0.0, 0.05)))
+
+
+SICK: dict[str, Callable[[Sim, Node, Random], None]] = {
+    "slow": _slow,
+    "deaf": _deaf,
+    "dumb": _dumb,
+    "clock": _clock,
+    "disk": _disk,
+}
+
+
+@pytest.mark.parametrize("what", SICK)
+@pytest.mark.parametrize("seed", range(20))
+def test_an_answer_goes_on_and_is_right_beside_a_sick_member(what: str, seed: int) -> None:
+    rng = Random(seed)
+    n_honest = rng.randint(1, 3)
+    sim, (node,) = household(seed, n_honest, 1, rng)
+    sim.run_until(2.5)
+    if rng.random() < 0.5:
+        SICK[what](sim, node, rng)  # else in the middle of the first answer
+    else:
+        sim.at(rng.uniform(0.0, 0.5), lambda: SICK[what](sim, node, rng))
+    for _ in range(3):
+        chat = ask(sim, rng, n_honest)
+        watch(sim, chat, BEGINS_S[1])
+        assert chat.got == chat.expected
+        sim.run_until(sim.now + 1.0)

@@ -1,0 +1,94 @@
+"""The account of failures of every device."""
+
+from __future__ import annotations
+
+from swarm import limits
+from swarm.cluster.conduct import FASTEST_READ_BYTES_PER_S, MOST_MEMORY_BYTES, Conduct
+from swarm.cluster.cost import Device
+from swarm.wire.ids import PeerId
+
+ME, A = PeerId("0" * 32), PeerId("a" * 32)
+
+
+def failing(n_times: int) -> tuple[Conduct, list[float]]:
+    """A device that fails whenever it may take part again; for how long it was left out each time."""
+    conduct, now, left_out = Conduct(ME), 0.0, []
+    for _ in range(n_times):
+        seconds = conduct.failed(A, "does not answer", now)
+        left_out.append(seconds)
+        now += seconds
+    return conduct, left_out
+
+
+def test_a_device_that_fails_again_is_left_out_for_longer_up_to_an_hour() -> None:
+    _, left_out = failing(7)
+    assert left_out[:3] == [15.0, 60.0, 240.0] and left_out[-1] == limits.EXCLUDE_MAX_S == 3600.0
+
+
+def test_why_it_is_left_out_is_said_while_it_is() -> None:
+    conduct = Conduct(ME)
+    conduct.failed(A, "does not answer", 0.0)
+    assert conduct.why_left_out(A, 14.9) == "it does not answer"
+    assert conduct.why_left_out(A, 15.1) == ""
+
+
+def test_one_incident_that_is_told_twice_counts_once() -> None:
+    conduct = Conduct(ME)
+    assert conduct.failed(A, "does not answer", 0.0) and not conduct.failed(A, "sends garbage", 0.1)
+    assert conduct.accounts[A].failures == 1
+
+
+def test_work_is_forgiven_slowly_so_one_that_fails_every_few_tokens_never_gets_there() -> None:
+    conduct, _ = failing(3)
+    conduct.did_well([A], limits.FORGIVE_TOKENS - 1)
+    conduct.failed(A, "does not answer", 1000.0)
+    conduct.did_well([A], limits.FORGIVE_TOKENS - 1)
+    assert conduct.accounts[A].failures == 4
+    conduct.did_well([A], 1)
+    assert conduct.accounts[A].failures == 3
+
+
+def test_an_hour_without_a_failure_forgives_one() -> None:
+    conduct, _ = failing(2)
+    assert conduct.failed(A, "does not answer", 15.0 + 2 * limits.FORGIVE_S) == limits.EXCLUDE_FIRST_S
+
+
+def test_failures_of_our_own_do_not_add_up() -> None:
+    conduct = Conduct(ME)
+    assert {conduct.failed(ME, "could not compute", 100.0 * i) for i in range(9)} == {limits.EXCLUDE_FIRST_S}
+
+
+def test_a_device_that_lacks_memory_is_asked_for_less_and_then_not_at_all() -> None:
+    conduct = Conduct(ME)
+    assert conduct.lacked(A, 5000, "lacks memory", 0.0) == 0.0 and not conduct.why_left_out(A, 0.0)
+    assert conduct.memory_bytes(device(memory=10**6), 1.0) == 5000
+    assert conduct.lacked(A, 4999, "lacks memory", 2.0) > 0 and conduct.why_left_out(A, 3.0)
+
+
+def test_figures_that_no_home_device_has_are_not_believed() -> None:
+    seen = Conduct(ME).believed(Device(A, "a", 2**50, 2**50, 1e15, 1e17, 1e-9, 1e-9), 0.0)
+    assert seen.read_bytes_per_s == FASTEST_READ_BYTES_PER_S and seen.memory_bytes == MOST_MEMORY_BYTES
+    assert seen.layer_s >= 1e-6 and seen.step_s >= 1e-5
+
+
+def test_a_device_is_planned_with_at_the_pace_that_was_seen() -> None:
+    conduct = Conduct(ME)
+    for _ in range(3):  # the plan is the same: seen again, it does not add up
+        conduct.saw_pace([ME, A], 30.0, 0.0)
+    assert conduct.believed(device(), 1.0).read_bytes_per_s == 1e9
+    conduct.planned([A])
+    conduct.saw_pace([A], 1.0, 2.0)
+    assert conduct.believed(device(), 3.0).read_bytes_per_s == 3e9, "it does better: believed a little more"
+    assert conduct.believed(device(), 4.0 + limits.FORGIVE_S).read_bytes_per_s == 1e10
+    assert ME not in conduct.accounts
+
+
+def test_the_number_of_accounts_is_bounded_and_those_left_out_longest_stay() -> None:
+    conduct, _ = failing(6)
+    for i in range(2 * limits.MAX_ACCOUNTS):
+        conduct.failed(PeerId(f"{i:032x}"), "does not answer", 10_000.0)
+    assert len(conduct.accounts) <= limits.MAX_ACCOUNTS
+
+
+def device(memory: int = 10**9) -> Device:
+    return Device(A, "a", memory, 10**9, 1e10, 1e10)

@@ -1,0 +1,19 @@
+"""Text from outside, made harmless."""
+
+from __future__ import annotations
+
+from swarm.plain import harmless, one_line
+
+
+def test_text_keeps_its_lines_and_loses_its_controls() -> None:
+    assert harmless("a\x1b]0;PWNED\x07\nb\tc") == "a]0;PWNED\nb\tc"
+    assert harmless("grüß漢") == "grüß漢"
+
+
+def test_a_line_stays_one_line() -> None:
+    assert one_line("a\r\nb\u2028c\x1b[31m d\u202ee") == "a bc[31m de"
+
+
+def test_a_line_has_an_end() -> None:
+    assert one_line("x" * 1000, 10) == "xxxxxxx..." and one_line("x" * 10, 10) == "x" * 10
+    assert len(one_line("\x00" * 10**6, 10)) == 0
