@@ -1,4 +1,4 @@
-"""Where other devices say that others are: pure. It is tried, a little; a liar must not make this device a cannon.
+"""Where other devices say that others are: pure. It is tried, a little; a bad peer must not make this device a cannon.
 
 Only addresses in this device's own networks count, few from each teller, at a slow pace for each teller and for all of
 them together, and one that does not answer a few times is not called again for a long while, whoever names it.

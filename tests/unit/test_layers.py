@@ -20,7 +20,18 @@ LAYERS = (
 LEVEL = {package: level for level, packages in enumerate(LAYERS) for package in packages}
 FRONT = {"__init__", "__main__"}  # the package's own API and `python -m swarm`: above everything
 PURE = {"models", "wire", "cluster"}
-PURE_IN_NET = {"access", "dial", "events", "gossip", "link_effects", "link_policy", "links", "warnings"}
+PURE_IN_NET = {
+    "access",
+    "budget",
+    "hearsay",
+    "dial",
+    "events",
+    "gossip",
+    "link_effects",
+    "link_policy",
+    "links",
+    "warnings",
+}
 IMPURE_MODULES = {"asyncio", "os", "socket", "subprocess", "threading", "time", "zeroconf", "zmq"}
 
 SETS_ENVIRONMENT = {"kernels/__init__.py"}  # tells libgomp how long to spin, before libgomp is loaded
