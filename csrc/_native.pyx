@@ -5,19 +5,21 @@ One extension in five parts, each of which needs only those before it.
 """
 
 import mmap
+import os
 from contextlib import suppress
 
 import numpy as np
 
-from swarm.errors import ExpertAbsent
+from swarm.errors import ExpertAbsent, ExpertUnreadable
 
 from cython.parallel cimport parallel, threadid
-from libc.stdint cimport int8_t, int16_t, int32_t, uint8_t, uint16_t, uint32_t, uintptr_t
+from libc.stdint cimport int8_t, int16_t, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t, uintptr_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memmove, memset
 cimport openmp
 
 include "isa.pxi"
+include "experts.pxi"
 include "weights.pxi"
 include "kvcache.pxi"
 include "engine.pxi"

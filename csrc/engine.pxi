@@ -4,6 +4,8 @@ cdef extern from "layer.h" nogil:
     ctypedef struct sw_team:
         int n_threads
         uint32_t phase
+        void (*poll)(void *) noexcept
+        void *poll_arg
     ctypedef struct sw_row:
         const sw_kv *kv
         int32_t position
@@ -319,10 +321,12 @@ cdef class Engine:
         self._expect(FFN, True, "ffn")
         self._check_dims(layer.dims)
         cdef sw_step s = self._step()
+        self._hear_signals(layer.cache)
         with nogil, parallel(num_threads=self.threads):
             run_ffn(s, threadid(), &layer.w, self.residual)
         if self.ws.absent != NULL:
             self._raise_absent(layer)
+        self._check_cache(layer.cache)
         self.residual, self.next = after_ffn(&layer.w), ATTENTION
         self.layer += 1
 
@@ -359,6 +363,17 @@ cdef class Engine:
         if dims is not self.dims:
             raise ValueError("a layer of other dims")
 
+    cdef _hear_signals(self, ExpertCache cache):
+        """While it waits for a disk, a step listens: it may take as long as a person's patience."""
+        self.team.poll = NULL
+        if cache is not None:
+            self.team.poll, self.team.poll_arg = hear_signals, <void *>cache
+
+    cdef _check_cache(self, ExpertCache cache):
+        if cache is not None and cache.c.failed:
+            self.abandon()
+            cache.check()
+
     cdef _raise_absent(self, Ffn layer):
         absent = layer._absent(self.ws.active, self.ws.n_active)
         self.abandon()
@@ -386,10 +401,12 @@ cdef class Engine:
             out = np.empty((self.n_tokens, lm_head.m.rows), np.float32)
             r.lm_head, r.logits = &lm_head.m, &out[0, 0]
             r.norm = floats(owners, norm, self.dims.d.hidden, "output_norm")
+        self._hear_signals(stack.cache)
         with nogil, parallel(num_threads=self.threads):
             run_step(s, threadid(), &r, self.residual)
         if self.ws.absent != NULL:
             self._raise_absent(stack.ffn_of(self.ws.absent))
+        self._check_cache(stack.cache)
         if lm_head is not None:
             self._commit()
             return np.asarray(out)
@@ -498,6 +515,8 @@ cdef void run_step(sw_step s, int thread, const run *r, sw_residual residual) no
         if s.ws.absent != NULL:      # once set it stays, so a thread that was put aside ends as well, only earlier
             return
         sw_ffn_experts(&s, r.ffn[i])
+        if r.ffn[i].cache != NULL and r.ffn[i].cache.failed:      # this stays as well, until the step is over
+            return
         residual = after_ffn(r.ffn[i])
     if r.lm_head != NULL:
         sw_lm_head(&s, r.norm, r.lm_head, residual, r.logits)

@@ -100,11 +100,12 @@ static void down_dense(sw_step *s, const sw_ffn *w, const sw_act *ffn_mid, int r
   s->kernels->matmul[w->down.type](&w->down, ffn_mid, row, row + s->n_tokens, p0, p1, s->ws->delta - row * h, h);
 }
 
-static void down_experts(sw_step *s, const ffn_scratch *f, const sw_ffn *w, const sw_act *ffn_mid, int p0, int p1) {
+static void down_experts(sw_step *s, const ffn_scratch *f, const sw_ffn *w, const sw_act *ffn_mid, sw_range places,
+                         int p0, int p1) {
   const sw_ws *ws = s->ws;
   const int h = s->dims->hidden, r0 = p0 * SW_PANEL, n = sw_min(p1 * SW_PANEL, h) - r0;
   sw_mat down = w->expert_down;
-  for (int a = 0; a < ws->n_active; a++) {
+  for (int a = places.from; a < places.to; a++) {
     down.data = w->down_data[ws->active[a]];
     for (int p = ws->start[a]; p < ws->start[a + 1]; p += SW_FFN_TOKENS) {
       const int end = sw_min(p + SW_FFN_TOKENS, ws->start[a + 1]);
@@ -149,9 +150,38 @@ static void ffn_dense(sw_step *s, const sw_ffn *w) {
   sw_join(s);
 }
 
-/* One thread, when it is known which experts run and before any thread reads their tables: whoever keeps experts
- * elsewhere finds slots for them and queues reads here. */
-static void need_experts(sw_ws *ws, const sw_ffn *w) {
+/* Of `active`, the places of the experts of wave `wave`: those whose numbers are in a range. */
+static sw_range places_of(const sw_ws *ws, int wave, int wave_size) {
+  sw_range r = {0, 0};
+  while (r.from < ws->n_active && ws->active[r.from] < wave * wave_size) r.from++;
+  for (r.to = r.from; r.to < ws->n_active && ws->active[r.to] < (wave + 1) * wave_size;) r.to++;
+  return r;
+}
+
+/* One thread: find slots for the experts of a wave, and queue reads of what is absent. */
+static void ask_wave(sw_step *s, const sw_ffn *w, int wave, int wave_size) {
+  const sw_ws *ws = s->ws;
+  const sw_range places = places_of(ws, wave, wave_size);
+  sw_experts_ask(w->cache, wave & 1, ws->active + places.from, places.to - places.from, wave ? 2 : 1,
+                 (wave + 1) * wave_size);
+  for (int a = places.from; a < places.to; a++) {
+    const int e = ws->active[a];
+    const uint8_t *data = sw_experts_data(w->cache, e);
+    w->gate_data[e] = data, w->up_data[e] = data + w->up_at, w->down_data[e] = data + w->down_at;
+  }
+}
+
+/* One thread, when it is known which experts run and before any thread reads their tables. */
+static void need_experts(sw_step *s, const sw_ffn *w) {
+  sw_ws *ws = s->ws;
+  if (w->cache) {
+    sw_residents_enter(w->cache->residents, w->cache_layer, s->n_tokens);
+    for (int a = 0; a < ws->n_active; a++)
+      for (int p = ws->start[a]; p < ws->start[a + 1]; p++)
+        sw_residents_use(w->cache->residents, ws->active[a], ws->pair_token[p]);
+    ask_wave(s, w, 0, sw_experts_wave(w->cache, s->n_tokens * w->top_k));
+    return;
+  }
   for (int a = 0; a < ws->n_active; a++) {
     const int e = ws->active[a];
     if (!w->gate_data[e] || !w->up_data[e] || !w->down_data[e]) atomic_store(&ws->absent, w);
@@ -177,31 +207,61 @@ static void route_experts(sw_step *s, const sw_ffn *w) {
   sw_join(s);
   SW_SHARE(s, once, 1) {
     sw_group_pairs(w, ws, s->n_tokens);
-    need_experts(ws, w);
+    need_experts(s, w);
   }
   sw_join(s);
 }
 
-static void run_experts(sw_step *s, const sw_ffn *w) {
-  ffn_scratch f = split_scratch(s);
-  sw_act ffn_mid = shape_ffn_mid(s, w);
-  const int h = s->dims->hidden, per_expert = col_spans(&w->expert_gate);
-  const sw_split up = sw_split_of(s, s->n_tokens, s->ws->n_active * per_expert, 1);
+/* Gate and up of units [from, to) of a wave: SW_FFN_COLS columns of an expert each. With a cache the experts that are
+ * in memory come first, then the others as they are read; each has rows of its own, so the order shows nowhere. */
+static void gate_up_wave(sw_step *s, ffn_scratch *f, const sw_ffn *w, sw_range places, const int32_t *order,
+                         sw_range units, sw_act *ffn_mid) {
+  const int per_expert = col_spans(&w->expert_gate);
+  for (int u = units.from; u < units.to; u++) {
+    const int a = places.from + (order ? order[u / per_expert] : u / per_expert);
+    if (w->cache) sw_experts_await(w->cache, s->ws->active[a], s->thread);
+    gate_up_expert(s, f, w, a, u % per_expert, ffn_mid);
+  }
+}
+
+static void run_wave(sw_step *s, ffn_scratch *f, const sw_ffn *w, int wave, int wave_size, sw_act *ffn_mid) {
+  const sw_range places = places_of(s->ws, wave, wave_size);
+  const int h = s->dims->hidden, units = (places.to - places.from) * col_spans(&w->expert_gate);
+  const int32_t *order = w->cache ? w->cache->order[wave & 1] : NULL;
+  const int waits = w->cache &&
+                    w->cache->n_waiting[wave & 1]; /* then items are short: nobody takes what is late alone */
+  const sw_split up = sw_split_of(s, waits ? 2 : s->n_tokens, sw_max(units, 1), 1);
   SW_SHARE(s, i, up.n) {
     const sw_range r = sw_item(&up, i);
-    for (int c = r.from; c < r.to; c++) gate_up_expert(s, &f, w, c / per_expert, c % per_expert, &ffn_mid);
+    gate_up_wave(s, f, w, places, order, (sw_range){r.from, sw_min(r.to, units)}, ffn_mid);
   }
   sw_join(s);
   sw_split split = sw_split_panels(s, s->n_tokens, &w->expert_down);
   SW_SHARE(s, i, split.n) {
     const sw_range r = sw_item_panels(&split, i, &w->expert_down);
     const int p0 = r.from, p1 = r.to, n = sw_min(p1 * SW_PANEL, h) - p0 * SW_PANEL;
-    if (w->down.rows) down_dense(s, w, &ffn_mid, s->n_tokens * w->top_k, p0, p1);
-    else
+    if (wave == 0 && w->down.rows) down_dense(s, w, ffn_mid, s->n_tokens * w->top_k, p0, p1);
+    else if (wave == 0)
       for (int t = 0; t < s->n_tokens; t++) memset(s->ws->delta + (size_t)t * h + p0 * SW_PANEL, 0, n * sizeof(float));
-    down_experts(s, &f, w, &ffn_mid, p0, p1);
+    down_experts(s, f, w, ffn_mid, places, p0, p1);
   }
   sw_join(s);
+}
+
+/* In waves where they are read from disk: the next is on its way while one is computed. Waves are ranges of expert
+ * numbers and some are empty: a thread that was put aside must find as many phases as the others did. */
+static void run_experts(sw_step *s, const sw_ffn *w) {
+  ffn_scratch f = split_scratch(s);
+  sw_act ffn_mid = shape_ffn_mid(s, w);
+  const int wave_size = w->cache ? sw_experts_wave(w->cache, s->n_tokens * w->top_k) : w->n_experts;
+  const int n_waves = (w->n_experts + wave_size - 1) / wave_size;
+  for (int wave = 0; wave < n_waves; wave++) {
+    if (wave + 1 < n_waves) {
+      SW_SHARE(s, once, 1) ask_wave(s, w, wave + 1, wave_size);
+      sw_join(s);
+    }
+    run_wave(s, &f, w, wave, wave_size, &ffn_mid);
+  }
 }
 
 void sw_ffn_route(sw_step *s, const sw_ffn *w, sw_residual residual) {

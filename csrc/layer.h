@@ -14,6 +14,7 @@
 #ifndef SW_LAYER_H
 #define SW_LAYER_H
 #include <stdatomic.h>
+#include "experts.h"
 #include "ops.h"
 
 #define SW_FFN_COLS 64   /* columns of gate and up in an item */
@@ -31,6 +32,8 @@ typedef struct {
   _Alignas(64) atomic_int done;         /* items done in this phase */
   _Alignas(64) _Atomic uint32_t phase;
   atomic_int sleepers;
+  void (*poll)(void *); /* NULL, or called now and then by thread 0 while it sleeps, because a step may take long */
+  void *poll_arg;
 } sw_team;
 
 typedef struct {
@@ -70,6 +73,9 @@ typedef struct {
   float alpha, limit;                                /* of experts' swiglu; limit 0: silu(gate) * up instead */
   sw_mat expert_gate, expert_up, expert_down;        /* shapes of one expert; data comes from the tables */
   const uint8_t **gate_data, **up_data, **down_data; /* (n_experts,) each; NULL where an expert is absent */
+  sw_experts *cache;     /* NULL: the tables are complete, or a step fails; else they follow it */
+  int cache_layer;       /* which of the cache's layers this is */
+  size_t up_at, down_at; /* in the bytes of an expert, which begin with its gate */
 } sw_ffn;
 
 /* Where a token of a step stands: the layers of its session's KV cache, and its position. */

@@ -1,10 +1,10 @@
 /* The contract between the parts of the compiled engine. See csrc/README.md for the packed layout.
  *
- * Rules for every file in csrc/: the caller owns every buffer; no malloc, no mutable globals, no I/O. Every kernel
- * computes THE SAME BITS on every instruction set: rows (or elements) are lanes, each row's float operations come in
- * one fixed order, integer dots are exact, and multiply-adds are fused where, and only where, the source says so.
- * (Compile with -ffp-contract=off; never -ffast-math, never -march=native.)  So a Pi and a laptop agree bit for bit,
- * and a row's result depends on neither the batch size nor the thread count.
+ * Rules for every file in csrc/: the caller owns every buffer; no malloc, no mutable globals, and no I/O or threads but
+ * in readers.c. Every kernel computes THE SAME BITS on every instruction set: rows (or elements) are lanes, each row's
+ * float operations come in one fixed order, integer dots are exact, and multiply-adds are fused where, and only where,
+ * the source says so. (Compile with -ffp-contract=off; never -ffast-math, never -march=native.)  So a Pi and a laptop
+ * agree bit for bit, and a row's result depends on neither the batch size nor the thread count.
  */
 #ifndef SW_H
 #define SW_H

@@ -36,6 +36,9 @@ cdef extern from "layer.h" nogil:
         const uint8_t **gate_data
         const uint8_t **up_data
         const uint8_t **down_data
+        sw_experts *cache
+        int cache_layer
+        size_t up_at, down_at
 
 
 cdef class Dims:
@@ -229,13 +232,16 @@ cdef class LatentAttention(Attention):
 cdef class Ffn:
     """Weights of the feed-forward half of a layer: dense, or a mixture of experts, some of which may be absent.
 
-    Not while a step runs: `set_expert`.
+    With a `cache`, `cache_layer` is which of its layers this is, and `experts` is one (gate, up, down) of the shapes
+    that all have: an expert's bytes are gate, up and down, each from a multiple of 64 on. Without, an expert that is
+    absent ends the step. Not while a step runs: `set_expert`.
     """
 
     cdef sw_ffn w
     cdef Dims dims
     cdef list owners, experts
     cdef int bias_width
+    cdef ExpertCache cache
 
     def __cinit__(self):
         memset(&self.w, 0, sizeof(sw_ffn))
@@ -243,7 +249,8 @@ cdef class Ffn:
     def __init__(self, Dims dims not None, *, norm, int layer=0, post_norm=None, Mat gate=None, Mat up=None,
                  Mat down=None, Mat router=None, router_bias=None, experts=(), int top_k=0, bint sigmoid=False,
                  bint normalise=True, float scale=1.0, int n_group=1, int top_group=1, logit_bias=None,
-                 gate_bias=None, up_bias=None, down_bias=None, float alpha=1.0, float limit=0.0):
+                 gate_bias=None, up_bias=None, down_bias=None, float alpha=1.0, float limit=0.0, ExpertCache cache=None,
+                 int cache_layer=0):
         """`experts` are (gate, up, down) for each row of the router, or None for one that is absent.
 
         Biases of experts are (n_experts * width,). limit: of their clamped swiglu; 0: they have silu(gate) * up.
@@ -267,7 +274,7 @@ cdef class Ffn:
         if not fits or n_group < 1 or n % n_group or not 0 < top_group <= n_group:
             raise ValueError(f"{n} experts, top {top_k}, {n_group} groups, top {top_group}: impossible or more than "
                              "planned for")
-        if len(experts) != n:
+        if len(experts) != (n if cache is None else 1):
             raise ValueError(f"the router knows {n} experts, the list holds {len(experts)}")
         self.w.n_experts, self.w.top_k, self.w.n_group, self.w.top_group = n, top_k, n_group, top_group
         self.w.sigmoid, self.w.normalise, self.w.scale = sigmoid, normalise, scale
@@ -289,6 +296,20 @@ cdef class Ffn:
             raise ValueError("experts have biases of gate and up, or of neither")
         for i, expert in enumerate(experts):
             self.set_expert(i, *(expert or (None, None, None)))
+        if cache is not None:
+            self._follow(cache, cache_layer, experts[0])
+
+    cdef _follow(self, ExpertCache cache, int layer, tuple expert):
+        cdef Mat gate = expert[0], up = expert[1], down = expert[2]
+        w, r = &self.w, &cache.residents.r
+        w.up_at = (gate.n_bytes + 63) // 64 * 64
+        w.down_at = w.up_at + (up.n_bytes + 63) // 64 * 64
+        if not 0 <= layer < r.n_layers or w.n_experts != r.n_experts or 2 * w.top_k > r.n_slots:
+            raise ValueError(f"{w.n_experts} experts, top {w.top_k}, as layer {layer} of a cache of {r.n_layers} with "
+                             f"{r.n_slots} slots")
+        if <size_t>cache.c.files[layer].bytes < w.down_at + down.n_bytes:
+            raise ValueError(f"an expert needs {w.down_at + down.n_bytes} bytes, its file has {cache.c.files[layer].bytes}")
+        self.cache, w.cache, w.cache_layer = cache, cache.c, layer
 
     def __dealloc__(self):
         free(<void *>self.w.gate_data)
@@ -342,6 +363,7 @@ cdef class Layers:
     cdef readonly int n
     cdef Dims dims
     cdef list owners
+    cdef ExpertCache cache
 
     def __init__(self, Dims dims not None, pairs):
         """`pairs` are (Attention, Ffn) of these dims."""
@@ -356,6 +378,9 @@ cdef class Layers:
                 raise ValueError(f"layer {i} was made for other dims")
             self.attn[i] = &(<Attention>a).w
             self.ffn[i] = &(<Ffn>f).w
+            if self.cache is not None and (<Ffn>f).cache not in (None, self.cache):
+                raise ValueError(f"layer {i} has another cache of experts")
+            self.cache = self.cache or (<Ffn>f).cache
 
     def __dealloc__(self):
         free(self.attn)

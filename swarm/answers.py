@@ -51,6 +51,37 @@ class EndReason(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class ExpertUse:
+    """How a mixture that is larger than memory was served. A use is an expert that a step needed, of any layer."""
+
+    hits: int = 0  # uses that found it in memory
+    misses: int = 0
+    read_bytes: int = 0  # from disk
+    wait_s: float = 0.0  # that a thread waited for experts, on average
+
+    @property
+    def hit_rate(self) -> float:
+        """The share of uses that found their expert in memory; 1 where there was none."""
+        return self.hits / (self.hits + self.misses) if self.hits + self.misses else 1.0
+
+    def __add__(self, other: ExpertUse) -> ExpertUse:
+        return ExpertUse(
+            self.hits + other.hits,
+            self.misses + other.misses,
+            self.read_bytes + other.read_bytes,
+            self.wait_s + other.wait_s,
+        )
+
+    def __sub__(self, other: ExpertUse) -> ExpertUse:
+        return ExpertUse(
+            self.hits - other.hits,
+            self.misses - other.misses,
+            self.read_bytes - other.read_bytes,
+            self.wait_s - other.wait_s,
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Stats:
     """What an answer took. Tokens that end an answer are not counted."""
 
@@ -60,6 +91,7 @@ class Stats:
     first_token_s: float = 0.0  # from the beginning to the first token
     prefill_s: float = 0.0  # for the prompt tokens that were not cached
     decode_s: float = 0.0  # for all tokens after the first
+    experts: ExpertUse = ExpertUse()
 
     @property
     def prefill_tokens_per_s(self) -> float:
@@ -81,6 +113,7 @@ class Meter:
         self._generated_tokens = 0
         self._prefill_s: float | None = None
         self._first_token_s = self._decode_s = 0.0
+        self.experts = ExpertUse()
 
     def prefilled(self, after_s: float) -> None:
         """So long after the beginning, so much of the prompt was read; called again for each batch."""
@@ -104,4 +137,5 @@ class Meter:
             first_token_s=self._first_token_s,
             prefill_s=self._first_token_s if self._prefill_s is None else self._prefill_s,
             decode_s=self._decode_s,
+            experts=self.experts,
         )

@@ -12,7 +12,8 @@
     ├── ResourceError           memory, disk, cores
     │   ├── OutOfMemory
     │   ├── DiskFull
-    │   └── ExpertAbsent        a step needs experts that are not in memory
+    │   ├── ExpertAbsent        a step needs experts that are not in memory
+    │   └── ExpertUnreadable    an expert could not be read from disk
     ├── DownloadError           no source answered, or what came was wrong
     ├── NativeError             the compiled part is missing or unusable here
     └── SwarmNetworkError       anything about other devices
@@ -96,6 +97,14 @@ class ExpertAbsent(ResourceError):
         self.layer, self.experts = layer, tuple(experts)
         numbers = ", ".join(map(str, self.experts))
         super().__init__(f"layer {layer} needs experts that are not in memory ({numbers}); load them, then try again")
+
+
+class ExpertUnreadable(ResourceError):
+    """An expert could not be read from disk; the step has stored nothing. Layers are counted within the cache."""
+
+    def __init__(self, layer: int, expert: int, why: str) -> None:
+        self.layer, self.expert, self.why = layer, expert, why
+        super().__init__(f"expert {expert} of layer {layer} cannot be read from disk: {why}; try again")
 
 
 class DownloadError(SwarmError):

@@ -132,5 +132,6 @@ def load_model(path: Path, settings: config.Settings) -> Model:
             threads=settings.threads or None,
             context=settings.context or None,
             kv=settings.kv,
+            memory=settings.memory or None,
             progress=progress,
         )

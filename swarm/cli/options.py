@@ -36,6 +36,9 @@ def add_engine(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--kv", choices=config.KV_TYPES, help="keep past tokens as f16 (default), or as q8_0 in half the memory"
     )
+    group.add_argument(
+        "--memory", metavar="SIZE", help="the most to use, as in 6GiB: a mixture that is larger runs from disk"
+    )
 
 
 def add_alone(parser: argparse.ArgumentParser) -> None:
@@ -68,7 +71,7 @@ def sampling_of(args: argparse.Namespace) -> SamplingParams:
 
 def settings_of(args: argparse.Namespace) -> config.Settings:
     """The settings with this command's flags on top."""
-    flags = {name: getattr(args, name, None) for name in ("threads", "context", "kv", "home")}
+    flags = {name: getattr(args, name, None) for name in ("threads", "context", "kv", "home", "memory")}
     return config.load(flags)
 
 

@@ -18,6 +18,7 @@ EXAMPLES = """\
   cat letter.txt | swarm run ./model.gguf "Summarise this:" -
   swarm run smollm2-135m --raw "Once upon a time" --max-tokens 50
   swarm run smollm2-135m "Name three colours." --temp 0 --json
+  swarm run ./GLM-4.5-Air.gguf "Hello" --memory 6GiB     experts that do not fit stay on disk
 """
 
 
@@ -73,7 +74,7 @@ def as_json(model: str, stream: answers.AnswerStream) -> str:
         else:
             text += piece.text
     stats = stream.stats
-    answer = {
+    answer: dict[str, object] = {
         "model": model,
         "text": text,
         "thinking": thinking,
@@ -83,6 +84,13 @@ def as_json(model: str, stream: answers.AnswerStream) -> str:
         "first_token_s": round(stats.first_token_s, 4),
         "tokens_per_s": round(stats.decode_tokens_per_s, 2),
     }
+    if stats.experts.misses:
+        answer["experts"] = {
+            "hits": stats.experts.hits,
+            "misses": stats.experts.misses,
+            "read_bytes": stats.experts.read_bytes,
+            "wait_s": round(stats.experts.wait_s, 3),
+        }
     return json.dumps(answer, ensure_ascii=False)
 
 

@@ -6,13 +6,20 @@ import argparse
 import json
 import math
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from swarm import config
 from swarm.cli import loading, machine, options
 from swarm.cli.terminal import harmless, human_count
+from swarm.cluster.expert_hits import expected_hit_rate
 from swarm.units import size_text
+
+if TYPE_CHECKING:
+    from swarm.models.header import TensorEntry
+    from swarm.models.spec import ModelSpec
 
 HELP = "Show what a model is: its shape, how its weights are stored, the memory it needs, and whether it fits here."
 EXAMPLES = """\
@@ -50,6 +57,8 @@ class Summary:
     ram_bytes: dict[int, int]  # context -> what it needs, with the KV type in force
     available_bytes: int
     fetching: str = ""  # what it takes to have it here
+    least_bytes: int = 0  # with the experts of a mixture on disk; 0 for dense models
+    available_share: float = 1.0  # of the experts that would be in memory here; 0 when not even that fits
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -104,7 +113,25 @@ def summarise(seen: loading.SeenModel, kv: str) -> Summary:
         ram_bytes={n: sizes.total + n * per_token[kv] + OVERHEAD_BYTES for n in contexts},
         available_bytes=machine.memory().available,
         fetching=seen.fetching,
+        **_from_disk(spec, file.tensors, kv),
     )
+
+
+def _from_disk(spec: ModelSpec, tensors: Mapping[str, TensorEntry], kv: str) -> dict[str, Any]:
+    """What a mixture needs and gets when its experts may stay on disk."""
+    from swarm.errors import OutOfMemory
+    from swarm.local.memory import least_bytes, memory_plan
+    from swarm.models.appraise import OVERHEAD_BYTES
+
+    if not any(layer.moe for layer in spec.layers):
+        return {}
+    least = least_bytes(spec, tensors, kv=kv) + OVERHEAD_BYTES
+    try:
+        free = machine.memory().available - OVERHEAD_BYTES
+        share = memory_plan(spec, tensors, wanted_context=0, kv=kv, free_bytes=free).resident_share
+    except OutOfMemory:
+        share = 0.0
+    return {"least_bytes": least, "available_share": share}
 
 
 def lines(summary: Summary, kv: str) -> list[str]:
@@ -121,7 +148,21 @@ def lines(summary: Summary, kv: str) -> list[str]:
         + ", ".join(f"{size_text(size)} ({name})" for name, size in summary.kv_bytes_per_token.items()),
         f"  needs RAM    ({kv} keys and values; {size_text(summary.available_bytes)} is free here)",
         *(f"    {_need(summary, context)}" for context in summary.ram_bytes),
+        *_disk_lines(summary),
     ]
+
+
+def _disk_lines(summary: Summary) -> list[str]:
+    if not summary.least_bytes:
+        return []
+    lines = [f"  from disk    runs, slowly, from {size_text(summary.least_bytes)} of memory on (docs/experts.md)"]
+    if 0 < summary.available_share < 1:
+        hits = 100 * expected_hit_rate(summary.available_share)
+        share = 100 * summary.available_share
+        lines.append(
+            f"    here {share:.0f} % of its experts would be in memory, and {hits:.0f} % of their uses found there"
+        )
+    return lines
 
 
 def _shape(summary: Summary) -> str:

@@ -9,6 +9,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from swarm import config
+from swarm.answers import ExpertUse
 from swarm.cli import local
 from swarm.cli.terminal import harmless
 from swarm.units import part_text, rate_text, size_text
@@ -68,6 +69,8 @@ def show(console: Any, view: dict[str, Any]) -> None:
         if chat["phase"] != "resting":
             who = " > ".join(harmless(name) for name in chat["devices"]) or "no device yet"
             console.print(f"answer {chat['phase']}: {chat['tokens']} tokens on {who} {chat['notice']}", highlight=False)
+    if view.get("experts"):
+        console.print(expert_line(view["experts"]), highlight=False)
     if view["discovery"]:
         console.print(f"looking for devices: {view['discovery']}", highlight=False)
     for line in other_swarms(view):
@@ -81,6 +84,15 @@ def other_swarms(view: dict[str, Any]) -> list[str]:
         return []
     return [f"another swarm is on this network (at {places[0]}): to enter it, `swarm invite` there shows a CODE, "
             "and `swarm join CODE` here uses it"]  # fmt: skip
+
+
+def expert_line(experts: dict[str, Any]) -> str:
+    """How this device does with a model that is larger than its memory."""
+    use = ExpertUse(**experts["use"])
+    return (
+        f"experts here: {experts['n_resident']} of {experts['n_all']} in memory ({size_text(experts['n_bytes'])}), "
+        f"hits {use.hit_rate:.0%}, {size_text(use.read_bytes)} read, waited {use.wait_s:.1f} s for them"
+    )
 
 
 def table(view: dict[str, Any]) -> Table:

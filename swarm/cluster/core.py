@@ -21,7 +21,7 @@ from random import Random
 from typing import Any
 
 from swarm import limits
-from swarm.cluster.cost import LAYER_S, STEP_S, Device, LinkSpeed, ModelCost
+from swarm.cluster.cost import GUESSED_DISK_BYTES_PER_S, LAYER_S, STEP_S, Device, LinkSpeed, ModelCost
 from swarm.cluster.effects import NEVER, Buffer, Effect, Log, Send, StepOutput
 from swarm.cluster.membership import Change, Joined, Lost, Membership, ReachChanged
 from swarm.cluster.memory import Ledger
@@ -229,6 +229,7 @@ class Core:
             layer_s=caps.layer_s or LAYER_S,
             step_s=caps.step_s or STEP_S,
             held=held,
+            disk_bytes_per_s=caps.disk_bytes_per_s or GUESSED_DISK_BYTES_PER_S,
             excluded=self.members.why_unusable(peer, now),
         )
 

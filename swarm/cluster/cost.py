@@ -14,8 +14,13 @@ and of a prefill in batches of n tokens, where the stages work on different batc
 
 A batch of n tokens reads the share 1 - (1 - k/E)^n of the routed experts (n = 1 gives k/E, as a decode step does).
 
-Layers cut into slices, and experts that stay on disk, fit the same sums: a slice reads a fraction of each layer and
-adds two collectives a layer, an expert cache adds the missed bytes over the disk's rate.
+Where only a share of the experts is in memory, the misses of a step are read from disk while the hits are computed:
+
+    step_s  += max(missed bytes / disk rate - expert bytes that were found / read rate, 0)
+
+A decode step finds as many as `expected_hit_rate` says of the share; a prefill batch finds the share.
+
+Layers cut into slices fit the same sums: a slice reads a fraction of each layer and adds two collectives a layer.
 """
 
 from __future__ import annotations
@@ -24,6 +29,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from swarm import limits
+from swarm.cluster.expert_hits import expected_hit_rate
 from swarm.cluster.pipeline import Stage, hops
 from swarm.parts import EMBED, Part, parts_of
 from swarm.wire.ids import PeerId
@@ -35,6 +41,7 @@ LAYER_S = 25e-6  # two native calls and their barriers; a device measures its ow
 FLOAT_BYTES = 4  # activations travel as float32, so that N nodes answer bit for bit what one node does
 GUESSED_RTT_S = 2e-3  # of a link nobody has measured yet: between wired (0.3 ms) and Wi-Fi (3 ms)
 GUESSED_LINK_BYTES_PER_S = 12.5e6  # 100 Mbit/s
+GUESSED_DISK_BYTES_PER_S = 80e6  # of a device that has not measured its own: an SD card
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,10 +55,25 @@ class LayerCost:
     expert_share: float = 0.0  # experts used per token / experts
     context_macs: int = 0  # attention: multiply-adds per token and position of context
     kv_q8_0_bytes: int = 0  # as kv_bytes, kept as q8_0; 0 where that cannot be
+    resident_share: float = 1.0  # of the experts that is in memory; the others are read from disk when they are needed
 
     @property
     def weight_bytes(self) -> int:
         return self.dense_bytes + self.expert_bytes
+
+    @property
+    def resident_bytes(self) -> int:
+        """Those that are held in memory."""
+        return self.dense_bytes + int(self.expert_bytes * self.resident_share)
+
+    def found_bytes(self, n_tokens: int = 1) -> float:
+        """Of the expert bytes that a step reads, those that are in memory."""
+        hits = expected_hit_rate(self.resident_share) if n_tokens == 1 else self.resident_share
+        return hits * (self.read_bytes(n_tokens) - self.dense_bytes)
+
+    def missed_bytes(self, n_tokens: int = 1) -> float:
+        """And those that come from disk."""
+        return self.read_bytes(n_tokens) - self.dense_bytes - self.found_bytes(n_tokens)
 
     def read_bytes(self, n_tokens: int = 1) -> float:
         """Weight bytes that a step over `n_tokens` tokens reads."""
@@ -78,6 +100,19 @@ class ModelCost:
     def weight_bytes(self) -> int:
         return self.embed_bytes + self.lm_head_bytes + sum(layer.weight_bytes for layer in self.layers)
 
+    @property
+    def resident_share(self) -> float:
+        """The share of the experts that is in memory."""
+        return min((layer.resident_share for layer in self.layers if layer.expert_bytes), default=1.0)
+
+    @property
+    def has_experts(self) -> bool:
+        return any(layer.expert_bytes for layer in self.layers)
+
+    def with_resident_share(self, share: float) -> ModelCost:
+        """The same with so much of the experts in memory."""
+        return replace(self, layers=tuple(replace(layer, resident_share=share) for layer in self.layers))
+
     def kept_as(self, kv: str) -> ModelCost | None:
         """The same with keys and values kept in that format; None where they cannot be."""
         if kv == "f16":
@@ -87,9 +122,14 @@ class ModelCost:
         return replace(self, layers=tuple(replace(layer, kv_bytes=layer.kv_q8_0_bytes) for layer in self.layers))
 
     def part_bytes(self, part: Part) -> int:
+        """Bytes of a part in memory."""
         if part.is_layer:
-            return self.layers[part.layer].weight_bytes
+            return self.layers[part.layer].resident_bytes
         return self.embed_bytes if part == EMBED else self.lm_head_bytes
+
+    def stored_bytes(self, part: Part) -> int:
+        """Bytes of a part on disk."""
+        return self.layers[part.layer].weight_bytes if part.is_layer else self.part_bytes(part)
 
     def parts(self, first: int, end: int) -> tuple[Part, ...]:
         """The parts that a stage of layers [first, end) needs on its disk."""
@@ -115,6 +155,7 @@ class Device:
     layer_s: float = LAYER_S
     step_s: float = STEP_S
     held: frozenset[Part] = field(default_factory=frozenset)  # parts of the model on its disk
+    disk_bytes_per_s: float = GUESSED_DISK_BYTES_PER_S  # reading its store
     excluded: str = ""  # why it cannot take part (another version, a cloned id); empty when it can
 
 
@@ -146,7 +187,10 @@ def step_s(model: ModelCost, stage: Stage[Device], context: int, n_tokens: int =
     macs = n_tokens * sum(layer.macs + context * layer.context_macs for layer in layers)
     macs += model.lm_head_macs if last else 0  # logits of the last token only
     work_s = max((weights + kv) / device.read_bytes_per_s, macs / device.macs_per_s)
-    return work_s + len(layers) * device.layer_s + device.step_s
+    found = sum(layer.found_bytes(n_tokens) for layer in layers)
+    late_s = sum(layer.missed_bytes(n_tokens) for layer in layers) / device.disk_bytes_per_s
+    late_s = max(late_s - found / device.read_bytes_per_s, 0.0)
+    return work_s + late_s + len(layers) * device.layer_s + device.step_s
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,8 @@ These are typical, not measured here; a device in the swarm always counts with w
 - n100, laptop, minipc: 0.8 of what their memory can do, which good kernels reach (one channel of DDR4-3200; two of
   DDR4-2666; two of DDR5-4800); multiply-adds of four small cores with AVX2, four with AVX2, eight with VNNI.
 
+- disks: an SD card (pi4, pi5), a SATA SSD (n100), NVMe (laptop, minipc).
+
 Usable memory is what a system without (pi, n100) or with (laptop, minipc) a desktop leaves.
 """
 
@@ -34,16 +36,19 @@ class DeviceClass:
     read_bytes_per_s: float
     macs_per_s: float
     step_s: float  # Python and barriers of one step
+    disk_bytes_per_s: float
 
 
 CLASSES = {
     c.name: c
     for c in (
-        DeviceClass("pi4", "Raspberry Pi 4", 8 * GIB, 0.90, 3.1e9, 12e9, 500e-6),
-        DeviceClass("pi5", "Raspberry Pi 5", 8 * GIB, 0.90, 10.2e9, 48e9, 300e-6),
-        DeviceClass("n100", "mini PC with an Intel N100", 16 * GIB, 0.92, 20e9, 100e9, 200e-6),
-        DeviceClass("laptop", "laptop with two channels of DDR4", 16 * GIB, 0.78, 34e9, 250e9, 150e-6),
-        DeviceClass("minipc", "mini PC or laptop with two channels of DDR5", 32 * GIB, 0.92, 60e9, 500e9, 150e-6),
+        DeviceClass("pi4", "Raspberry Pi 4", 8 * GIB, 0.90, 3.1e9, 12e9, 500e-6, 45e6),
+        DeviceClass("pi5", "Raspberry Pi 5", 8 * GIB, 0.90, 10.2e9, 48e9, 300e-6, 85e6),
+        DeviceClass("n100", "mini PC with an Intel N100", 16 * GIB, 0.92, 20e9, 100e9, 200e-6, 450e6),
+        DeviceClass("laptop", "laptop with two channels of DDR4", 16 * GIB, 0.78, 34e9, 250e9, 150e-6, 1.5e9),
+        DeviceClass(
+            "minipc", "mini PC or laptop with two channels of DDR5", 32 * GIB, 0.92, 60e9, 500e9, 150e-6, 2.5e9
+        ),
     )
 }
 WIRED = LinkSpeed(rtt_s=0.5e-3, bytes_per_s=117e6)  # gigabit Ethernet through one switch
@@ -93,4 +98,5 @@ def _device(kind: DeviceClass, memory: int, index: int) -> Device:
         read_bytes_per_s=kind.read_bytes_per_s,
         macs_per_s=kind.macs_per_s,
         step_s=kind.step_s,
+        disk_bytes_per_s=kind.disk_bytes_per_s,
     )

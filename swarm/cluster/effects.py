@@ -43,11 +43,15 @@ class LookUp(Effect):
 
 
 class Load(Effect):
-    """Bring these parts into memory: fetch what the disk lacks, then read it. `ticket` comes back with the answer."""
+    """Bring these parts into memory: fetch what the disk lacks, then read it. `ticket` comes back with the answer.
+
+    Of their experts only `resident_share`; the others stay on disk.
+    """
 
     ticket: int
     model: ModelId
     parts: frozenset[Part]
+    resident_share: float = 1.0
 
 
 class Unload(Effect):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from swarm.cluster.cost import ModelCost
+from swarm.cluster.expert_hits import expected_hit_rate
 from swarm.cluster.pipeline import Stage
 from swarm.cluster.planner import LeftOut, NoPlan, Plan, ShardPlan
 from swarm.units import size_text, time_text
@@ -22,17 +23,30 @@ def _explain_plan(plan: Plan) -> list[str]:
     several = f"with {n_stages} or more chats at once: {_rate(prediction.busy_tokens_per_s)} together"
     width = max(len(shard.name) for stage in plan.stages for shard in stage.members)
     return [
-        f"{model.name}: {model.n_layers} layers, {size_text(model.weight_bytes)}, context {demand.context}{chats}",
+        f"{model.name}: {model.n_layers} layers, {size_text(model.weight_bytes)}, context {demand.context}{chats}"
+        + _on_disk(model),
         *(
             _shard_line(model, stage, shard, seconds, width)
             for stage, seconds in zip(plan.stages, prediction.stage_s, strict=True)
             for shard in stage.members
         ),
-        f"predicted: {_rate(prediction.tokens_per_s)}, {first_token}",
+        f"predicted: {_rate(prediction.tokens_per_s)}{_in_memory(plan)}, {first_token}",
         *([several] if n_stages > 1 else []),
         f"limited by {plan.limits}",
         *_left_out_lines(plan.left_out),
     ]
+
+
+def _on_disk(model: ModelCost) -> str:
+    share = model.resident_share
+    return f", {100 * share:.0f} % of the experts in memory, the rest on disk" if share < 1.0 else ""
+
+
+def _in_memory(plan: Plan) -> str:
+    if plan.in_memory is None:
+        return ""
+    hits = 100 * expected_hit_rate(plan.demand.model.resident_share)
+    return f" ({_rate(plan.in_memory.tokens_per_s)} if all of it fitted; {hits:.0f} % of experts found in memory)"
 
 
 def _shard_line(model: ModelCost, stage: Stage[ShardPlan], shard: ShardPlan, seconds: float, width: int) -> str:
@@ -61,7 +75,8 @@ def _left_out_lines(left_out: tuple[LeftOut, ...]) -> list[str]:
 
 
 def _rate(tokens_per_s: float) -> str:
-    return f"{tokens_per_s:.1f} tok/s" if tokens_per_s < 100 else f"{tokens_per_s:.0f} tok/s"
+    digits = 2 if tokens_per_s < 1 else 1 if tokens_per_s < 100 else 0
+    return f"{tokens_per_s:.{digits}f} tok/s"
 
 
 def _seconds(seconds: float) -> str:

@@ -388,7 +388,7 @@ class Placer:
                 return [Log("does_not_fit", (("model", placing.model), ("missing_bytes", result.missing_bytes)))]
             if placing.state is not State.BACKOFF:
                 return self._back_off(placing, now)
-        pipeline = _pipeline(result) if alone else self._choose(placing, demand, devices, result)
+        pipeline = _pipeline(result) if alone else self._choose(placing, result.demand, devices, result)
         if placing.state is State.READY and placing.placement is not None and pipeline == placing.pipeline:
             return []
         return self._offer(placing, result, pipeline, now)

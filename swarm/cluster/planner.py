@@ -7,7 +7,7 @@ reasons: what limits the speed, who is left out and why, or how much memory is m
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from swarm.answers import PIPELINED_PREFILL_BATCH
@@ -21,6 +21,9 @@ from swarm.wire.ids import PeerId
 
 PREDICTED_PROMPT = 256  # tokens of the prompt whose time to first token is predicted
 MIN_CONTEXT = 512  # tokens; a smaller context than this is not worth offering
+# Of the experts in memory, tried from the largest down where all of them do not fit. Below the last one a home's disk
+# takes tens of seconds a token.
+RESIDENT_SHARES = (0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.25, 0.2, 0.16, 0.13, 0.1, 0.08, 0.06, 0.04, 0.03)
 MAX_EXPLAINED = 16  # devices left out whose effect on the speed is computed; the rest are only named
 
 
@@ -67,6 +70,7 @@ class Plan:
     prediction: Prediction
     limits: str  # what sets the pace, in words
     left_out: tuple[LeftOut, ...] = ()
+    in_memory: Prediction | None = None  # where some experts are on disk: as if all of them fitted
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,19 +91,39 @@ def plan(demand: Demand, devices: Sequence[Device], link: LinkOf) -> Plan | NoPl
     missing = missing_parts(demand, usable)
     if missing:
         return _no_source(demand, devices, missing)
-    search = Search(demand.model, usable, link, demand.context, demand.sessions)
-    stages = search.best()
-    if stages is None:
-        return _does_not_fit(demand, devices, usable, link)
-    prediction = predict(
-        demand.model, stages, link, context=demand.context, prompt=PREDICTED_PROMPT, batch=demand.batch
-    )
+    memory_bytes = sum(device.memory_bytes for device in usable)
+    for model in _models(demand.model):
+        if model.stage_weight_bytes(0, model.n_layers) > memory_bytes:
+            continue  # no need to search
+        search = Search(model, usable, link, demand.context, demand.sessions)
+        stages = search.best()
+        if stages is not None:
+            return _plan(replace(demand, model=model), devices, search, stages, link)
+    return _does_not_fit(demand, devices, usable, link)
+
+
+def _models(model: ModelCost) -> Iterator[ModelCost]:
+    """All in memory; where that does not fit, less and less of the experts."""
+    yield model
+    if model.has_experts:
+        yield from (model.with_resident_share(share) for share in RESIDENT_SHARES)
+
+
+def _plan(
+    demand: Demand, devices: Sequence[Device], search: Search, stages: Sequence[Stage[Device]], link: LinkOf
+) -> Plan:
+    def predicted(model: ModelCost) -> Prediction:
+        return predict(model, stages, link, context=demand.context, prompt=PREDICTED_PROMPT, batch=demand.batch)
+
+    prediction = predicted(demand.model)
+    in_memory = predicted(demand.model.with_resident_share(1.0)) if demand.model.resident_share < 1.0 else None
     return Plan(
         demand=demand,
         stages=tuple(_planned(demand, search, stage, link) for stage in stages),
         prediction=prediction,
-        limits=_what_limits(stages, prediction),
+        limits=_what_limits(stages, prediction, in_memory),
         left_out=_left_out(devices, search, stages, link, prediction),
+        in_memory=in_memory,
     )
 
 
@@ -129,8 +153,14 @@ def _fetch_rate(device: Device, search: Search, link: LinkOf) -> float:
     return max((way.bytes_per_s for way in ways if way is not None), default=float("inf"))
 
 
-def _what_limits(stages: Sequence[Stage[Device]], prediction: Prediction) -> str:
+def _what_limits(stages: Sequence[Stage[Device]], prediction: Prediction, in_memory: Prediction | None) -> str:
     """The largest part of a token's time, in words."""
+    late_s = prediction.token_s - in_memory.token_s if in_memory is not None else 0.0
+    if late_s > prediction.token_s / 2:
+        share = f"{100 * late_s / prediction.token_s:.0f}% of a token"
+        slowest_disk = min(stages, key=lambda stage: stage.leader.disk_bytes_per_s).leader
+        speed = rate_text(slowest_disk.disk_bytes_per_s)
+        return f"reading experts from disk: {share}; {slowest_disk.name} reads {speed}"
     network = sum(prediction.hop_s)
     slowest, slowest_s = max(zip(stages, prediction.stage_s, strict=True), key=lambda pair: pair[1])
     reading = sum(prediction.stage_s) - prediction.overhead_s
@@ -175,11 +205,15 @@ def _does_not_fit(demand: Demand, devices: Sequence[Device], usable: Sequence[De
     name, left_out = demand.model.name, _excluded(devices)
     if not usable:
         return NoPlan(demand, f"no device at hand may be used for {name}", left_out=left_out)
+    on_disk = ""
+    if demand.model.has_experts:
+        demand = replace(demand, model=demand.model.with_resident_share(RESIDENT_SHARES[-1]))
+        on_disk = ", even with its experts on disk"
     match obstacle(demand.model, usable, link, demand.context, demand.sessions):
         case Obstacle.MEMORY:
             missing = _missing_memory(demand, usable)
             context = _context_that_fits(demand, usable, link)
-            reason = f"{name} needs {size_text(missing)} more memory than the devices at hand have"
+            reason = f"{name} needs {size_text(missing)} more memory than the devices at hand have{on_disk}"
             return NoPlan(demand, reason, missing, context_that_fits=context, left_out=left_out)
         case Obstacle.DISK:
             reason = f"{name} would fit into memory, but the disks have too little room for what must be fetched"

@@ -88,7 +88,7 @@ class Search:
 
     def fetch_bytes(self, first: int, end: int, device: Device) -> int:
         """Bytes of the layers [first, end) that are not on that device's disk."""
-        return sum(self.model.part_bytes(p) for p in self.model.parts(first, end) if p not in device.held)
+        return sum(self.model.stored_bytes(p) for p in self.model.parts(first, end) if p not in device.held)
 
     def holds_a_layer(self, index: int) -> bool:
         """True when some layer fits on this device."""
@@ -117,11 +117,12 @@ class Search:
         macs[:, self.n] += self.model.lm_head_macs
         read_s = (read + _between(s.kv) * self.context) / device.read_bytes_per_s
         overhead = _between(np.arange(self.n + 1.0)) * device.layer_s + device.step_s
-        return np.maximum(read_s, macs / device.macs_per_s) + overhead
+        late_s = _between(s.missed) / device.disk_bytes_per_s - _between(s.found) / device.read_bytes_per_s
+        return np.maximum(read_s, macs / device.macs_per_s) + np.maximum(late_s, 0.0) + overhead
 
     def _fetch(self, device: Device) -> Floats:
         """Bytes of each range that are not on the device's disk."""
-        missing = [self.model.part_bytes(p) if p not in device.held else 0 for p in self.model.parts(0, self.n)]
+        missing = [self.model.stored_bytes(p) if p not in device.held else 0 for p in self.model.parts(0, self.n)]
         fetch = _between(_running(missing[1:-1]))
         fetch[0, :] += missing[0]
         fetch[:, self.n] += missing[-1]
@@ -263,15 +264,19 @@ class _Sums:
     kv: Floats
     macs: Floats
     context_macs: Floats
+    found: Floats
+    missed: Floats
 
     @classmethod
     def of(cls, model: ModelCost) -> _Sums:
         return cls(
-            weight=_running([layer.weight_bytes for layer in model.layers]),
+            weight=_running([layer.resident_bytes for layer in model.layers]),
             read=_running([layer.read_bytes() for layer in model.layers]),
             kv=_running([layer.kv_bytes for layer in model.layers]),
             macs=_running([layer.macs for layer in model.layers]),
             context_macs=_running([layer.context_macs for layer in model.layers]),
+            found=_running([layer.found_bytes() for layer in model.layers]),
+            missed=_running([layer.missed_bytes() for layer in model.layers]),
         )
 
     def memory(self, model: ModelCost, kv_tokens: int) -> Floats:

@@ -9,12 +9,12 @@ Several authors may share weights: they count once. A placement without a runnin
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from swarm import limits
 from swarm.cluster.cost import ModelCost
-from swarm.cluster.effects import NEVER, Effect, Load, Log, LookUp, Send
+from swarm.cluster.effects import NEVER, Effect, Load, Log, LookUp, Send, Unload
 from swarm.cluster.memory import ClaimKey, Ledger, PartKey
 from swarm.cluster.pipeline import Pipeline
 from swarm.cluster.planner import MIN_CONTEXT
@@ -22,6 +22,8 @@ from swarm.units import size_text
 from swarm.wire.ids import ModelId, PeerId
 from swarm.wire.messages import PlacementCommit, PlacementOffer, PlacementReply, ShardReady
 from swarm.wire.records import Placement, Shard
+
+WORTH_LOADING = 0.9  # parts of which less than this share of the wanted bytes is in memory are loaded anew
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +35,7 @@ class Claim:
     parts: frozenset[PartKey]
     first_kv_bytes: int  # room that is kept so that at least one session can open
     expires_at: float  # of an offer without a commit
+    resident_share: float = 1.0  # of the experts of its layers that is to be in memory
     ready_at: float = float("inf")  # when its author was told that the weights are in memory
 
     @property
@@ -79,7 +82,7 @@ class Shards:
 
     def missing_for_kv(self, n_bytes: int) -> int:
         """Bytes that are missing for so much more KV beside all promised weights and running sessions."""
-        return self.ledger.running_bytes() + n_bytes + self._weight_bytes(self.needed()) - self.ledger.total_bytes
+        return self.ledger.running_bytes() + n_bytes + self._weight_bytes(self._claims()) - self.ledger.total_bytes
 
     # --- events
 
@@ -189,8 +192,17 @@ class Shards:
     def _claims(self) -> list[Claim]:
         return [*self.live.values(), *self.offers.values()]
 
-    def _weight_bytes(self, parts: Iterable[PartKey]) -> int:
-        return sum(self.models[model].part_bytes(part) for model, part in parts)
+    def _weight_bytes(self, claims: Iterable[Claim]) -> int:
+        """Memory of the weights of some claims; what they share counts once."""
+        return sum(self._part_bytes(claims).values())
+
+    def _part_bytes(self, claims: Iterable[Claim]) -> dict[PartKey, int]:
+        parts: dict[PartKey, int] = {}
+        for claim in claims:
+            model = self.models[claim.placement.model].with_resident_share(claim.resident_share)
+            for key in claim.parts:
+                parts[key] = max(parts.get(key, 0), model.part_bytes(key[1]))
+        return parts
 
     def _claim(self, placement: Placement, shard: Shard, now: float) -> Claim:
         model = self.model_of(placement)
@@ -198,7 +210,8 @@ class Shards:
         parts = frozenset((placement.model, p) for p in model.parts(shard.layer_start, shard.layer_end))
         context = min(placement.context, MIN_CONTEXT)
         kv = model.stage_kv_bytes(shard.layer_start, shard.layer_end, context)
-        return Claim(placement, shard, parts, kv, now + limits.OFFER_HOLD_S)
+        share = _resident_share(model, shard, placement.context)
+        return Claim(placement, shard, parts, kv, now + limits.OFFER_HOLD_S, share)
 
     def _consider(self, claim: Claim, now: float) -> list[Effect]:
         """Take an offer when there is room, if need be in the place of others.
@@ -237,24 +250,44 @@ class Shards:
     def _missing_bytes(self, claim: Claim) -> int:
         """Memory that taking this claim in the place of its author's older one lacks."""
         others = [c for c in self._claims() if c.key != claim.key]
-        weights = self._weight_bytes({part for c in others for part in c.parts} | claim.parts)
+        weights = self._weight_bytes([*others, claim])
         outdated = set(self.ledger.outdated(claim.key, claim.shard.layer_start, claim.shard.layer_end))
         running = sum(e.n_bytes for s, e in self.ledger.kv.items() if e.running and s not in outdated)
         serving = any(e.running and e.owner == claim.key for s, e in self.ledger.kv.items() if s not in outdated)
         return weights + running + (0 if serving else claim.first_kv_bytes) - self.ledger.total_bytes
 
     def _load_missing(self, claim: Claim, now: float) -> list[Effect]:
+        wanted = self._part_bytes([claim])
+        again = self._too_small(claim, wanted)
         missing = sorted(part for part in claim.parts if part not in self.ledger.parts)
         if not missing:
             return self._tell_ready(now)
-        room = self.make_room(self._weight_bytes(missing))
-        if self._weight_bytes(missing) > self.ledger.free_bytes:
+        n_bytes = sum(wanted[part] for part in missing)
+        room = [*again, *self.make_room(n_bytes)]
+        if n_bytes > self.ledger.free_bytes:
             return [*room, *self._end(claim.key), _refuse(claim.placement, "the memory was taken in the meantime")]
         for part in missing:
-            self.ledger.parts[part] = self._weight_bytes([part])
+            self.ledger.parts[part] = wanted[part]
         ticket, self._next_ticket = self._next_ticket, self._next_ticket + 1
         self.loading[ticket] = set(missing)
-        return [*room, Load(ticket, claim.placement.model, frozenset(part for _, part in missing))]
+        parts = frozenset(part for _, part in missing)
+        return [*room, Load(ticket, claim.placement.model, parts, claim.resident_share)]
+
+    def _too_small(self, claim: Claim, wanted: Mapping[PartKey, int]) -> list[Effect]:
+        """Let go of parts that have less of their experts in memory than there is room for now, and serve no other."""
+        others = {part for other in self.live.values() if other.key != claim.key for part in other.parts}
+        small = {part for part, size in wanted.items() if part not in others and self._is_small(part, size)}
+        if not small:
+            return []
+        for part in small:
+            del self.ledger.parts[part]
+        self.loaded -= small
+        for parts in self.loading.values():
+            parts.difference_update(small)
+        return [Unload(claim.placement.model, frozenset(part for _, part in small))]
+
+    def _is_small(self, part: PartKey, n_bytes: int) -> bool:
+        return part in self.ledger.parts and self.ledger.parts[part] < WORTH_LOADING * n_bytes
 
     def _tell_ready(self, now: float) -> list[Effect]:
         """Tell the authors of placements that became complete."""
@@ -268,6 +301,16 @@ class Shards:
         was = [self.live.pop(key, None), self.offers.pop(key, None)]
         self.n_changes += 1
         return [Log("placement_ended", (("author", key[0]), ("model", key[1])))] if any(was) else []
+
+
+def _resident_share(model: ModelCost, shard: Shard, context: int) -> float:
+    """How much of its experts a shard is to have in memory: as much as the planner left room for."""
+    first, end = shard.layer_start, shard.layer_end
+    whole = model.stage_weight_bytes(first, end) + model.stage_kv_bytes(first, end, context)
+    experts = sum(layer.expert_bytes for layer in model.layers[first:end])
+    if not shard.memory_bytes or shard.memory_bytes >= whole or not experts:
+        return 1.0
+    return max(1.0 - (whole - shard.memory_bytes) / experts, 0.0)
 
 
 def _is_sane(shard: Shard, model: ModelCost) -> bool:

@@ -9,15 +9,17 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from swarm.engine.expert_cache import CachedExperts
 from swarm.engine.rope import Rope
 from swarm.engine.weights import Weights
-from swarm.errors import ContextFull
+from swarm.errors import ContextFull, ExpertUnreadable
 from swarm.kernels import _native
 from swarm.models.spec import OUTSIDE_LAYERS, LayerSpec, ModelSpec, Role
 
 F32 = npt.NDArray[np.float32]
 I32 = npt.NDArray[np.int32]
 
+EXPERTS_IN_ORDER = (Role.EXPERT_GATE, Role.EXPERT_UP, Role.EXPERT_DOWN)
 MAX_STEP_TOKENS = 512  # of one prefill step: enough to read each weight once for many tokens, few enough to interrupt
 
 
@@ -48,9 +50,18 @@ class Decoder:
     """
 
     def __init__(
-        self, spec: ModelSpec, weights: Weights, *, context: int, threads: int, isa: str = "", kv: str = "f16"
+        self,
+        spec: ModelSpec,
+        weights: Weights,
+        *,
+        context: int,
+        threads: int,
+        isa: str = "",
+        kv: str = "f16",
+        experts: CachedExperts | None = None,
     ) -> None:
-        self.spec, self.weights, self.context, self.kv_kind = spec, weights, context, kv
+        """`experts`: those of the layers whose experts are in files."""
+        self.spec, self.weights, self.context, self.kv_kind, self.experts = spec, weights, context, kv, experts
         self.dims = _dims(spec, weights)
         self.engine = _native.Engine(
             self.dims,
@@ -114,8 +125,8 @@ class Decoder:
             else:
                 self._halves(tokens, self.layers)
             return self.engine.hidden()
-        except BaseException:
-            self.engine.abandon()
+        except BaseException as error:
+            self._abandon(error)
             raise
 
     def step_logits(self, rows: Sequence[Rows]) -> F32:
@@ -128,9 +139,14 @@ class Decoder:
                 assert logits is not None
                 return logits
             return self._logits(tokens, wanted)
-        except BaseException:
-            self.engine.abandon()
+        except BaseException as error:
+            self._abandon(error)
             raise
+
+    def _abandon(self, error: BaseException) -> None:
+        self.engine.abandon()
+        if isinstance(error, ExpertUnreadable) and self.experts is not None:
+            raise self.experts.error_of(error) from error
 
     def _logits(self, tokens: I32 | F32, wanted: list[int]) -> F32:
         """Of the last layer, all rows need keys and values; only those that are wanted need the rest of it."""
@@ -167,6 +183,8 @@ class Decoder:
 
     def _begin(self, rows: Sequence[Rows]) -> I32 | F32:
         """Begin a step: the tokens of all rows."""
+        if self.experts is not None:
+            self.experts.begin_step()
         for r in rows:
             self.check_room(r)
         if len(rows) == 1:  # a step of one session: no lists, for it is made for every token
@@ -247,7 +265,11 @@ class Decoder:
         if moe is None:
             gate, up, down = (m[i, role] for role in (Role.GATE, Role.UP, Role.DOWN))
             return _native.Ffn(self.dims, norm=norm, layer=i, post_norm=post_norm, gate=gate, up=up, down=down)
-        matrices = (experts[i, role] for role in (Role.EXPERT_GATE, Role.EXPERT_UP, Role.EXPERT_DOWN))
+        cache = self.experts if i in self.weights.expert_files else None
+        if cache is not None:
+            listed = [cache.template(i)]
+        else:
+            listed = list(zip(*(experts[i, role] for role in EXPERTS_IN_ORDER), strict=True))
         return _native.Ffn(
             self.dims,
             norm=norm,
@@ -258,7 +280,9 @@ class Decoder:
             down=m.get((i, Role.SHARED_DOWN)),
             router=m[i, Role.ROUTER],
             router_bias=v.get((i, Role.ROUTER_BIAS)),
-            experts=list(zip(*matrices, strict=True)),
+            experts=listed,
+            cache=cache.native if cache is not None else None,
+            cache_layer=cache.place(i) if cache is not None else 0,
             top_k=moe.top_k,
             sigmoid=moe.gating == "sigmoid",
             normalise=moe.normalise,

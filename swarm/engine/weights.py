@@ -9,18 +9,19 @@ from __future__ import annotations
 import mmap
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
-from blake3 import blake3
 
+from swarm.engine.expert_file import ExpertFile
+from swarm.engine.expert_folder import ExpertFolder, experts_by_layer, name_of, shape_of
 from swarm.errors import OutOfMemory
 from swarm.kernels import _native
 from swarm.kernels.quants import QUANTS, Quant, dequantize
 from swarm.models.header import TensorEntry
-from swarm.models.spec import EXPERT_ROLES, HEAD_ROLES, ModelSpec, NeededTensor, Role, TensorRef, tensors_needed
+from swarm.models.spec import EXPERT_ROLES, HEAD_ROLES, ModelSpec, NeededTensor, Role, tensors_needed
 from swarm.parts import Part, layers_of
 from swarm.units import size_text
 
@@ -62,7 +63,8 @@ class TensorSource(Protocol):
 class Weights:
     """A shard's weights: by (layer, role), layer -1 for those outside layers.
 
-    `experts` are lists of matrices: one for each expert, or of HEAD_ROLES for each head.
+    `experts` are lists of matrices: one for each expert, or of HEAD_ROLES for each head. Or, layer by layer, experts
+    are in files from which a cache reads them; `n_bytes` are those in memory.
     """
 
     layers: range
@@ -70,12 +72,17 @@ class Weights:
     experts: Mapping[tuple[int, Role], list[_native.Mat]]
     vectors: Mapping[tuple[int, Role], F32]
     n_bytes: int
+    expert_files: Mapping[int, ExpertFile] = field(default_factory=dict)
+    expert_slots: int = 0  # that experts of these files may have in memory
 
     def is_float(self, layer: int) -> bool:
         """True when the layer's down projection is stored as floats, so that its input is needed as floats too."""
         down = [self.matrices.get((layer, role)) for role in (Role.DOWN, Role.SHARED_DOWN)]
         down += self.experts.get((layer, Role.EXPERT_DOWN), [])[:1]
-        return any(m is not None and QUANTS[m.qtype].block_cols == 1 for m in down)
+        quants = [m.qtype for m in down if m is not None]
+        if layer in self.expert_files:
+            quants.append(self.expert_files[layer].shape.matrices[-1][0])
+        return any(QUANTS[quant].block_cols == 1 for quant in quants)
 
 
 def load_weights(
@@ -86,13 +93,17 @@ def load_weights(
     threads: int = 1,
     memory_bytes: int | None = None,
     keep: Keep | None = None,
+    experts: ExpertFolder | None = None,
     progress: Progress | None = None,
 ) -> Weights:
     """Pack the tensors of a shard's parts; raise OutOfMemory when they need more than `memory_bytes`.
 
     keep: gives a place that outlasts the process and may hold these weights already, or None.
+    experts: where experts are to be on disk instead of in memory; raise DiskFull when they do not fit there.
     """
     needed = tensors_needed(spec, parts)
+    on_disk = experts_by_layer(needed) if experts is not None else {}
+    needed = [need for need in needed if need.layer not in on_disk or need.role not in EXPERT_ROLES]
     # A tied model names the same rows as EMBED and LM_HEAD; they are packed once.
     distinct = {n.ref: n for n in needed if n.role in MATRICES}
     total = sum(packed_bytes(n, source.tensors[n.ref.name].quant) for n in distinct.values())
@@ -101,8 +112,9 @@ def load_weights(
             f"the weights need {size_text(total)} and {size_text(memory_bytes)} are free; "
             "use a smaller quant or model, or join more devices"
         )
-    arena = (keep and keep(total, _name_of(distinct))) or _Memory(total)
+    arena = (keep and keep(total, name_of(distinct))) or Memory(total)
     loader = _Loader(source, arena, threads, progress, total)
+    files = loader.expert_files(on_disk, experts) if experts is not None else {}
     for need in distinct.values():
         loader.pack(need)
     arena.finish()
@@ -114,17 +126,8 @@ def load_weights(
         experts={key: mats for key, mats in matrices.items() if key[1] in LISTS},
         vectors=vectors,
         n_bytes=total,
+        expert_files=files,
     )
-
-
-def _name_of(refs: Iterable[TensorRef]) -> str:
-    """Another name for other rectangles of a model, or the same in another order: slices of equal size differ."""
-    listed = [(ref.name, [(r.start, r.stop) for r in (*ref.rows, ref.columns, *_listed(ref.slabs))]) for ref in refs]
-    return str(blake3(repr(listed).encode()).hexdigest()[:16])
-
-
-def _listed(slabs: range | None) -> list[range]:
-    return [] if slabs is None else [slabs]
 
 
 def join_weights(shards: Iterable[Weights], layers: range) -> Weights:
@@ -137,6 +140,8 @@ def join_weights(shards: Iterable[Weights], layers: range) -> Weights:
             experts={**joined.experts, **shard.experts},
             vectors={**joined.vectors, **shard.vectors},
             n_bytes=joined.n_bytes + shard.n_bytes,
+            expert_files={**joined.expert_files, **shard.expert_files},
+            expert_slots=joined.expert_slots + shard.expert_slots,
         )
     return joined
 
@@ -148,6 +153,11 @@ def packed_bytes(need: NeededTensor, quant: Quant) -> int:
 
 def _aligned(n: int) -> int:
     return (n + 63) // 64 * 64
+
+
+def _disk_bytes(needed: Sequence[NeededTensor], tensors: Mapping[str, TensorEntry]) -> int:
+    shape = shape_of(needed, tensors)
+    return shape.n_experts * shape.expert_bytes
 
 
 class Arena(Protocol):
@@ -162,7 +172,7 @@ class Arena(Protocol):
 Keep = Callable[[int, str], Arena | None]  # the bytes needed, and a name for what will lie there
 
 
-class _Memory:
+class Memory:
     """An arena in memory, backed by huge pages where the system has them."""
 
     is_filled = False
@@ -204,6 +214,19 @@ class _Loader:
         slabs = self.source.slabs(*rectangle, need.ref.slabs) if many else [self.source.raw(*rectangle)]
         self.packed[need.ref] = [self._pack_rows(quant, slab, need) for slab in slabs]
         self.source.drop(need.ref.name)
+
+    def expert_files(self, layers: Mapping[int, Sequence[NeededTensor]], folder: ExpertFolder) -> dict[int, ExpertFile]:
+        """The experts of these layers on disk: what a run before has written, and the rest now."""
+        sizes = {layer: _disk_bytes(needed, self.source.tensors) for layer, needed in layers.items()}
+        files = {layer: folder.open(needed, self.source.tensors) for layer, needed in layers.items()}
+        missing = sum(size for layer, size in sizes.items() if files[layer] is None)
+        self.total += missing
+        if missing:
+            folder.make_room(missing)
+        for layer, needed in layers.items():
+            if files[layer] is None:
+                files[layer] = folder.write(self.source, needed, threads=self.threads, written=self._advance)
+        return {layer: file for layer, file in files.items() if file is not None}
 
     def _pack_rows(self, quant: Quant, raw: U8, need: NeededTensor) -> _native.Mat:
         n_bytes = _native.packed_bytes(quant.id, need.rows, need.cols, need.cols)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 
-from swarm.answers import Channel, EndReason, Meter, Piece, Stats
+from swarm.answers import Channel, EndReason, ExpertUse, Meter, Piece, Stats
 from swarm.local.session import LocalSession, Order, Progress, TokenRun
 from swarm.text.answer_text import AnswerText
 
@@ -14,9 +14,12 @@ class SessionLoan:
     """Where an answer gets its session from when it begins, and puts it back when it ends."""
 
     def __init__(
-        self, take: Callable[[Sequence[int]], LocalSession], give_back: Callable[[LocalSession], None]
+        self,
+        take: Callable[[Sequence[int]], LocalSession],
+        give_back: Callable[[LocalSession], None],
+        expert_use: Callable[[], ExpertUse] = ExpertUse,
     ) -> None:
-        self.take, self.give_back = take, give_back
+        self.take, self.give_back, self.expert_use = take, give_back, expert_use
 
 
 class LocalAnswer:
@@ -37,6 +40,7 @@ class LocalAnswer:
         self._begun = False
         self._said: list[Piece] = []
         self._meter = Meter(len(order.prompt))
+        self._used_before = ExpertUse()
         self._asked_at = 0.0  # when the token that is awaited was asked for
 
     def __iter__(self) -> Iterator[Piece]:
@@ -88,12 +92,14 @@ class LocalAnswer:
 
     def _answered(self) -> Generator[Piece, None, None]:
         session = self._loan.take(self.order.prompt)
+        self._used_before = self._loan.expert_use()
         try:
             self._run = TokenRun(session, self.order, self._on_progress)
             if self._cancelled:
                 self._run.cancel()
             yield from self._pieces_of(self._run)
         finally:
+            self._meter.experts = self._loan.expert_use() - self._used_before
             self._loan.give_back(session)
 
     def _on_progress(self, done: int, total: int) -> None:

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, Unpack
 import numpy as np
 import numpy.typing as npt
 
-from swarm.config import user_cache_dir
+from swarm.answers import ExpertUse
+from swarm.config import parse_bytes, user_cache_dir
 from swarm.cores import free_memory_bytes
 from swarm.engine.sampling import SamplingFields, SamplingParams
 from swarm.errors import ConfigError
@@ -29,6 +30,10 @@ from swarm.text.tools import AUTO, ToolChoice
 if TYPE_CHECKING:
     from swarm.config import Settings
     from swarm.engine.decoder import Decoder
+    from swarm.engine.expert_cache import CachedExperts
+    from swarm.engine.expert_folder import ExpertFolder
+    from swarm.engine.weights import Weights
+    from swarm.local.memory import MemoryPlan
     from swarm.models.spec import ModelSpec
     from swarm.store.gguf import GGUF
 
@@ -127,7 +132,7 @@ class Model:
         if max_tokens is not None and max_tokens < 0:
             raise ConfigError(f"max_tokens is {max_tokens}; it must be 0 or more")
         return LocalAnswer(
-            SessionLoan(self._sessions.take, self._sessions.give_back),
+            SessionLoan(self._sessions.take, self._sessions.give_back, self._decoder.expert_use),
             Order(prompt.ids, params.seeded(), self.tokenizer.end_tokens, max_tokens, self._allowed(prompt)),
             self._text.reader(prompt, [stop] if isinstance(stop, str) else stop),
             progress=progress,
@@ -143,19 +148,21 @@ def load(
     threads: int | None = None,
     context: int | None = None,
     kv: str | None = None,
+    memory: str | None = None,
     progress: LoadProgress | None = None,
 ) -> Model:
     """Load a GGUF file. What is not given comes from the settings (swarm.toml, SWARM_THREADS and so on).
 
     threads: that compute; default one for each physical core that this process may use. context: tokens that a
     conversation may hold; default what the model was made for, at most 8192. kv: 'f16' or 'q8_0', how past tokens are
-    kept. Raise ModelError for a file that cannot be run, OutOfMemory when it does not fit.
+    kept. memory: the most that this process is to use, as in '6GiB'; a larger mixture keeps its experts on disk. Raise
+    ModelError for a file that cannot be run, OutOfMemory when it does not fit.
     """
     from swarm import config
     from swarm.models.registry import spec_from_gguf
     from swarm.store.gguf import open_gguf
 
-    settings = config.load({"threads": threads, "context": context, "kv": kv})
+    settings = config.load({"threads": threads, "context": context, "kv": kv, "memory": memory})
     with open_gguf(path) as gguf:
         spec = spec_from_gguf(gguf.metadata, gguf.tensors)
         tokenizer = Tokenizer.from_metadata(gguf.metadata)
@@ -167,25 +174,57 @@ def load(
 def _decoder(gguf: GGUF, spec: ModelSpec, settings: Settings, progress: LoadProgress | None) -> Decoder:
     from swarm import kernels
     from swarm.engine.decoder import Decoder
+    from swarm.engine.expert_folder import ExpertFolder
     from swarm.engine.packed import PackedFile
     from swarm.engine.weights import load_weights
-    from swarm.models.sizes import fitting_context, kv_bytes_per_token, model_sizes
+    from swarm.local.memory import memory_plan
     from swarm.parts import all_parts
 
-    threads, free = settings.threads or kernels.threads(), free_memory_bytes()
-    room = free - model_sizes(spec, gguf.tensors).total
-    context = fitting_context(spec, settings.context, kv_bytes_per_token(spec, settings.kv.upper()), room)
-    keep = partial(PackedFile.open, user_cache_dir() / "packed", packed_key(gguf), always=settings.packed == "always")
+    threads, free = settings.threads or kernels.threads(), _free_bytes(settings)
+    plan = memory_plan(spec, gguf.tensors, wanted_context=settings.context, kv=settings.kv, free_bytes=free)
+    packed = user_cache_dir() / "packed"
+    keep = partial(PackedFile.open, packed, packed_key(gguf), always=settings.packed == "always")
+    folder = ExpertFolder(packed / packed_key(gguf)) if plan.n_slots else None
     weights = load_weights(
         gguf,
         spec,
         all_parts(spec.n_layers),
         threads=threads,
         memory_bytes=free,
-        keep=None if settings.packed == "never" else keep,
+        keep=None if settings.packed == "never" or folder is not None else keep,
+        experts=folder,
         progress=progress,
     )
-    return Decoder(spec, weights, context=context, threads=threads, isa=kernels.isa(settings.cpu), kv=settings.kv)
+    experts = _cached_experts(weights, plan, folder, threads) if folder is not None else None
+    return Decoder(
+        spec,
+        weights,
+        context=plan.context,
+        threads=threads,
+        isa=kernels.isa(settings.cpu),
+        kv=settings.kv,
+        experts=experts,
+    )
+
+
+def _cached_experts(weights: Weights, plan: MemoryPlan, folder: ExpertFolder, threads: int) -> CachedExperts:
+    from swarm.engine.expert_cache import CachedExperts
+
+    experts = CachedExperts(weights.expert_files, plan.n_slots, threads=threads, hot_list=folder.hot_list)
+    experts.warm_up()
+    return experts
+
+
+def _free_bytes(settings: Settings) -> int:
+    """What this process may still take, of the machine and of its setting."""
+    import psutil
+
+    free = free_memory_bytes()
+    if not settings.memory:
+        return free
+    limit = parse_bytes("memory", settings.memory, of=psutil.virtual_memory().total)
+    used: int = psutil.Process().memory_info().rss
+    return min(free, limit - used)
 
 
 def packed_key(gguf: GGUF) -> str:
@@ -215,6 +254,11 @@ class _InTurn:
 
     def new_kv(self, capacity: int) -> Any:
         return self._decoder.new_kv(capacity)
+
+    def expert_use(self) -> ExpertUse:
+        """How experts were found since the model was loaded."""
+        experts = getattr(self._decoder, "experts", None)
+        return experts.use() if experts is not None else ExpertUse()
 
     def forward(self, ids: I32, kv: Any) -> F32:
         with self._lock:

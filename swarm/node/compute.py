@@ -19,8 +19,10 @@ from typing import TypeVarTuple
 import numpy as np
 import numpy.typing as npt
 
+from swarm.answers import ExpertUse
 from swarm.cluster.effects import Compute, DropKv, Effect, OpenKv, SessionRows, StepOutput, Unload
 from swarm.engine.decoder import Decoder, Keep, Rows
+from swarm.engine.expert_cache import CachedExperts
 from swarm.engine.sampling import SamplingParams, sample, told
 from swarm.engine.weights import Weights, join_weights
 from swarm.errors import SwarmError
@@ -49,6 +51,16 @@ class Done(Value):
     outputs: tuple[StepOutput, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class ExpertState:
+    """Experts that are on disk, on this device: how many of them are in memory, and how they were found."""
+
+    n_resident: int
+    n_all: int
+    n_bytes: int  # of memory
+    use: ExpertUse
+
+
 @dataclass(slots=True)
 class _Model:
     """A model's weights that are in memory, by part, and the decoders that run ranges of its layers."""
@@ -56,6 +68,13 @@ class _Model:
     spec: ModelSpec
     parts: dict[Part, Weights] = field(default_factory=dict)
     decoders: dict[tuple[int, int], Decoder] = field(default_factory=dict)
+    experts: dict[tuple[int, int], CachedExperts] = field(default_factory=dict)  # of ranges that have some on disk
+
+    def drop_range(self, first: int, end: int) -> None:
+        """Let go of what runs these layers."""
+        self.decoders.pop((first, end), None)
+        if (experts := self.experts.pop((first, end), None)) is not None:
+            experts.close()
 
 
 @dataclass(slots=True)
@@ -111,6 +130,9 @@ class ComputeWorker:
         """End the thread after the step that runs."""
         self._queue.put(None)
         self._thread.join()
+        for loaded in self._models.values():
+            for first, end in list(loaded.experts):
+                loaded.drop_range(first, end)
         self._models.clear()
         self._kv.clear()
 
@@ -155,7 +177,7 @@ class ComputeWorker:
         gone = [part for part in parts if loaded.parts.pop(part, None) is not None]
         for first, end in list(loaded.decoders):
             if any(part in parts_of(first, end, loaded.spec.n_layers) for part in gone):
-                del loaded.decoders[first, end]
+                loaded.drop_range(first, end)
         if not loaded.parts:
             del self._models[model]
 
@@ -240,9 +262,42 @@ class ComputeWorker:
             parts = parts_of(first, end, loaded.spec.n_layers)
             weights = join_weights((loaded.parts[part] for part in parts), range(first, end))
             size = max(context, 2 * decoder.context if decoder is not None else 0)
-            decoder = Decoder(loaded.spec, weights, context=size, threads=self._threads, isa=self._isa)
+            decoder = Decoder(
+                loaded.spec,
+                weights,
+                context=size,
+                threads=self._threads,
+                isa=self._isa,
+                experts=self._cached_experts(loaded, weights),
+            )
             loaded.decoders[first, end] = decoder
         return decoder
+
+    def _cached_experts(self, loaded: _Model, weights: Weights) -> CachedExperts | None:
+        """The cache of these layers' experts, where some are on disk; it outlives the decoder."""
+        key = weights.layers.start, weights.layers.stop
+        if weights.expert_files and key not in loaded.experts:
+            top_k = max(layer.moe.top_k for layer in loaded.spec.layers if layer.moe)
+            folder = next(iter(weights.expert_files.values())).path.parent
+            n_slots = max(weights.expert_slots, 2 * top_k)
+            loaded.experts[key] = CachedExperts(
+                weights.expert_files, n_slots, threads=self._threads, hot_list=folder / f"{key[0]}-{key[1]}.hot"
+            )
+            loaded.experts[key].warm_up()
+        return loaded.experts.get(key)
+
+    def experts(self) -> ExpertState | None:
+        """How the experts that are on disk are doing, of all models that are loaded now; from any thread."""
+        caches = [cache for loaded in list(self._models.values()) for cache in list(loaded.experts.values())]
+        if not caches:
+            return None
+        use = sum((cache.use() for cache in caches), ExpertUse())
+        return ExpertState(
+            sum(cache.n_resident for cache in caches),
+            sum(cache.n_all for cache in caches),
+            sum(cache.n_bytes for cache in caches),
+            use,
+        )
 
 
 def params_of(sampling: Sampling) -> SamplingParams:

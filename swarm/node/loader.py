@@ -10,9 +10,10 @@ import logging
 import queue
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from swarm.cores import free_memory_bytes
+from swarm.engine.expert_folder import ExpertFolder
 from swarm.engine.weights import TensorSource, Weights, load_weights
 from swarm.errors import OutOfMemory, SwarmError
 from swarm.models.spec import ModelSpec
@@ -34,6 +35,8 @@ class Loading:
     parts: set[Part]
     error: str = ""
     weight_bytes: dict[Part, int] = field(default_factory=dict)
+    resident_share: float = 1.0  # of the experts; the others stay in files of `experts`
+    experts: ExpertFolder | None = None
 
 
 class Loader:
@@ -90,4 +93,7 @@ class Loader:
                 f"{size_text(needed)} of weights do not fit the {size_text(free)} that are free there; "
                 "close other programs, or lower its --memory"
             )
-        return load_weights(source, spec, [part], threads=self._threads)
+        on_disk = loading.experts if loading.resident_share < 1.0 else None
+        weights = load_weights(source, spec, [part], threads=self._threads, experts=on_disk)
+        n_experts = sum(file.shape.n_experts for file in weights.expert_files.values())
+        return replace(weights, expert_slots=int(loading.resident_share * n_experts))

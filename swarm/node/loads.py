@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from swarm.cluster.effects import Load, Unload
+from swarm.engine.expert_folder import ExpertFolder
 from swarm.engine.weights import Weights
 from swarm.errors import SwarmError
 from swarm.models.spec import ModelSpec
@@ -27,7 +30,10 @@ class Loads:
         worker: ComputeWorker,
         events: EventLog,
         threads: int,
+        experts: Path,
     ) -> None:
+        """`experts`: the directory for experts that do not fit in memory."""
+        self._experts = experts
         self.loader = Loader(background.post, self._on_installed, self._on_ended, threads=threads)
         self._driver = driver
         self._background = background
@@ -40,7 +46,10 @@ class Loads:
 
     def _begin(self, effect: Load) -> None:
         """On any thread that holds the lock: an `Unload` may follow at once."""
-        loading = self._loading[effect.ticket] = Loading(effect.ticket, effect.model, set(effect.parts))
+        loading = Loading(effect.ticket, effect.model, set(effect.parts), resident_share=effect.resident_share)
+        if effect.resident_share < 1.0:
+            loading.experts = ExpertFolder(self._experts / effect.model, setting="--home")
+        self._loading[effect.ticket] = loading
         self._background.post(lambda: self._background.spawn(self._fetch(loading)))
 
     def _unload(self, effect: Unload) -> None:
@@ -53,7 +62,8 @@ class Loads:
         """Fetch what the disk lacks, then read it once all earlier work of the worker is done."""
         try:
             known_model = await self._holdings.know(loading.model)
-            loading.weight_bytes.update({part: known_model.cost.part_bytes(part) for part in loading.parts})
+            cost = known_model.cost.with_resident_share(loading.resident_share)
+            loading.weight_bytes.update({part: cost.part_bytes(part) for part in loading.parts})
             await self._holdings.get_right(loading.model, known_model.chunks_of(loading.parts))
         except SwarmError as error:
             loading.error = str(error)

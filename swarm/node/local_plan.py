@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from swarm import config, kernels
-from swarm.cluster.cost import Device
+from swarm.cluster.cost import GUESSED_DISK_BYTES_PER_S, Device
 from swarm.cluster.devices import WIRED, with_added
 from swarm.cluster.planner import Demand, plan
 from swarm.models.registry import spec_from_gguf
@@ -57,6 +57,7 @@ def _plan(header: Headed, settings: config.Settings, add: Sequence[str], context
         layer_s=capabilities.layer_s,
         step_s=capabilities.step_s,
         held=frozenset(all_parts(spec.n_layers)) if is_here else frozenset(),
+        disk_bytes_per_s=capabilities.disk_bytes_per_s or GUESSED_DISK_BYTES_PER_S,
     )
     demand = Demand(cost, context or default_plan_context(spec.context_length, settings.context))
     return plan_json(plan(demand, with_added([mine], add), lambda a, b: WIRED))

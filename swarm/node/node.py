@@ -124,6 +124,7 @@ class Node:
             worker=self._worker,
             events=self.events,
             threads=self._threads,
+            experts=options.home.root / "experts",
         )
         self.questions = Questions(
             driver,

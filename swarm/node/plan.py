@@ -71,6 +71,8 @@ def plan_json(result: Plan | NoPlan) -> Json:
             for shard in stage.members
         ],
         "tokens_per_s": prediction.tokens_per_s,
+        "resident_share": result.demand.model.resident_share,
+        "tokens_per_s_in_memory": (result.in_memory or prediction).tokens_per_s,
         "busy_tokens_per_s": prediction.busy_tokens_per_s,
         "first_token_s": prediction.first_token_s,
         "left_out": left_out,

@@ -119,6 +119,7 @@ class StatusReports:
                 "positions": worker.positions,
                 "decode_step_s": statistics.median(list(worker.decode_steps) or [0.0]),
             },
+            "experts": asdict(experts) if (experts := worker.experts()) is not None else None,
             "dropped": dropped,
         }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -19,6 +20,14 @@ from swarm.wire.ids import ModelId
 MODEL, OTHER = ModelId("ab" * 32), ModelId("cd" * 32)
 
 
+class Cost:
+    """Two bytes a part, as many as are in memory."""
+
+    def __init__(self, share: float = 1.0) -> None:
+        self.with_resident_share = Cost
+        self.part_bytes = lambda part: int(2 * share)
+
+
 class Play:
     """Loads, with everything around it; `said` is what the core and the worker hear, in order."""
 
@@ -29,9 +38,7 @@ class Play:
         self.events = EventLog()
 
         async def know(model: ModelId) -> Any:
-            return SimpleNamespace(
-                cost=SimpleNamespace(part_bytes=lambda part: 1), chunks_of=list, source="source", spec="spec"
-            )
+            return SimpleNamespace(cost=Cost(), chunks_of=list, source="source", spec="spec")
 
         async def fetch(model: ModelId, chunks: list[Part]) -> None:
             if error is not None:
@@ -51,7 +58,7 @@ class Play:
             install=lambda model, spec, part, weights: self.said.append(("install", part)),
             call_after=lambda function: function(),
         )
-        self.loads = Loads(driver, background, holdings, worker=worker, events=self.events, threads=1)
+        self.loads = Loads(driver, background, holdings, worker=worker, events=self.events, threads=1, experts=Path())
         self.loads.loader.stop()
         self.loads.loader.load = lambda loading, source, spec: self.loading.append(loading)  # type: ignore[method-assign]
         self.loading: list[Any] = []
@@ -70,7 +77,7 @@ def test_a_load_ends_with_the_core_hearing_of_it() -> None:
     play.do(Load(7, MODEL, frozenset({EMBED, Part(0)})))
     play.run()
     (loading,) = play.loading
-    assert loading.weight_bytes == {EMBED: 1, Part(0): 1}
+    assert loading.weight_bytes == {EMBED: 2, Part(0): 2}
     play.loads._on_installed(loading, EMBED, None, None)  # type: ignore[arg-type]
     play.loads._on_ended(loading)
     play.loads._on_ended(loading)
@@ -102,3 +109,14 @@ def test_a_load_that_fails_takes_back_what_it_had_installed(where: str) -> None:
         play.loads._on_ended(loading)
     assert play.said == [Unload(MODEL, frozenset({EMBED})), ("failed", 7, "nobody has it")]
     assert [event for _, event, _ in play.events.entries] == ["load_failed"]
+
+
+def test_experts_that_do_not_fit_stay_on_disk() -> None:
+    play = Play()
+    loaded: list[Any] = []
+    play.loads.loader.load = lambda loading, source, spec: loaded.append(loading)  # type: ignore[method-assign]
+    play.handlers[Load](Load(1, MODEL, frozenset({Part(0)}), 0.5))
+    asyncio.run(play.spawned.pop())
+    (loading,) = loaded
+    assert loading.experts is not None and loading.experts.path.name == f"{MODEL}.experts"
+    assert (loading.resident_share, loading.weight_bytes) == (0.5, {Part(0): 1})

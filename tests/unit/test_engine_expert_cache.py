@@ -1,0 +1,179 @@
+"""Experts that are read from disk: the same bits as with all of them in memory, and one clear error otherwise."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from swarm.engine.decoder import Keep, Rows
+from swarm.errors import ExpertUnreadable
+from tests.helpers.mixtures import MIN_SLOTS, N_EXPERTS, cached_experts, from_disk, from_memory, write_mixture
+
+IDS = np.random.default_rng(7).integers(4, 256, 80).astype(np.int32)
+MIXTURES = (("air", "Q4_K"), ("qwen3moe", "Q4_0"), ("glm-groups", "Q8_0"), ("air", "Q2_K"), ("qwen3moe", "F32"))
+SLOTS = (MIN_SLOTS, 31, 10_000)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+@pytest.mark.parametrize("n_slots", SLOTS)
+@pytest.mark.parametrize(("name", "mix"), MIXTURES)
+def test_the_bits_are_those_of_all_experts_in_memory(
+    tmp_path: Path, name: str, mix: str, n_slots: int, threads: int
+) -> None:
+    path = write_mixture(tmp_path, name, mix)
+    whole = from_memory(path, threads=threads).logits(IDS)
+    d = from_disk(path, n_slots, threads=threads)
+    assert np.array_equal(d.logits(IDS), whole), "a batch"
+    for cuts in (range(1, 40), (64, 67, 70)):
+        kv, ends = d.new_kv(), [*cuts, len(IDS)]
+        parts = [d.forward_all(IDS[a:b], kv) for a, b in zip([0, *cuts], ends, strict=True)]
+        assert np.array_equal(np.concatenate(parts), whole), cuts
+    use = cached_experts(d).use()
+    assert use.hits and use.misses
+    assert use.read_bytes == use.misses * cached_experts(d).slot_bytes, "nothing is read twice, or in vain"
+    if n_slots > 1000:
+        assert use.misses <= cached_experts(d).n_all
+
+
+def test_several_sessions_share_a_step(tmp_path: Path) -> None:
+    path = write_mixture(tmp_path)
+    logits = []
+    for d in (from_memory(path), from_disk(path, MIN_SLOTS)):
+        caches = [d.new_kv() for _ in range(3)]
+        for i, kv in enumerate(caches):
+            d.store(IDS[i : 20 + i], kv)
+        logits.append(d.step_logits([Rows(IDS[40 + i : 41 + i], kv, Keep.LAST) for i, kv in enumerate(caches)]))
+    assert np.array_equal(*logits)
+
+
+def test_a_stage_of_a_pipeline_caches_its_own_layers(tmp_path: Path) -> None:
+    path = write_mixture(tmp_path, "qwen3moe", "Q4_0")
+    want = from_memory(path).forward(IDS, from_memory(path).new_kv())
+    first, last = from_disk(path, MIN_SLOTS, layers=range(2)), from_disk(path, MIN_SLOTS, layers=range(2, 3))
+    assert (cached_experts(first).layers, cached_experts(last).layers) == ([0, 1], [2])
+    assert np.array_equal(last.finish(first.embed(IDS, first.new_kv()), last.new_kv()), want)
+
+
+def test_a_prompt_reads_each_expert_once(tmp_path: Path) -> None:
+    path = write_mixture(tmp_path, "qwen3moe", "Q4_0")
+    d = from_disk(path, MIN_SLOTS)
+    d.forward(np.concatenate([IDS] * 4), d.new_kv())
+    assert cached_experts(d).use().misses <= N_EXPERTS * len(cached_experts(d).layers)
+
+
+def test_a_damaged_expert_is_one_error_and_is_written_anew(tmp_path: Path) -> None:
+    path = write_mixture(tmp_path)
+    d = from_disk(path, MIN_SLOTS)
+    want = from_memory(path).logits(IDS)
+    file = cached_experts(d).files[1]
+    data = np.memmap(file.path, np.uint8, "r+")
+    data[file.first + 100 :: file.shape.expert_bytes] ^= 1
+    data.flush()
+    kv = d.new_kv()
+    with pytest.raises(ExpertUnreadable, match=r"expert \d+ of layer 1 .* differ from their checksum; .* written anew"):
+        d.forward(IDS, kv)
+    assert kv.length == 0 and not file.path.exists()
+    assert np.array_equal(from_disk(path, MIN_SLOTS).logits(IDS), want)
+
+
+def test_a_file_that_is_cut_off_while_it_is_read_is_one_error(tmp_path: Path) -> None:
+    path = write_mixture(tmp_path)
+    d = from_disk(path, MIN_SLOTS)
+    file = cached_experts(d).files[2]
+    whole = file.path.stat().st_size
+    os.truncate(file.path, file.first + 8 * file.shape.expert_bytes)
+    kv = d.new_kv()
+    with pytest.raises(ExpertUnreadable, match=r"layer 2 .* the file ends too early"):
+        d.forward(IDS, kv)
+    assert kv.length == 0
+    assert whole > file.first
+
+
+@pytest.mark.parametrize("batch", [1, 40])
+def test_a_read_error_is_one_error_and_the_next_step_may_work(tmp_path: Path, batch: int) -> None:
+    path = write_mixture(tmp_path)
+    want = from_memory(path).forward(IDS[:batch], from_memory(path).new_kv())
+    d = from_disk(path, MIN_SLOTS)
+    file = cached_experts(d).files[1]
+    aside, nothing = os.dup(file.descriptor), os.open(tmp_path, os.O_RDONLY)
+    os.dup2(nothing, file.descriptor)  # reading a directory is an error
+    kv = d.new_kv()
+    with pytest.raises(ExpertUnreadable, match="Is a directory"):
+        d.forward(IDS[:batch], kv)
+    assert kv.length == 0
+    os.dup2(aside, file.descriptor)
+    assert np.array_equal(d.forward(IDS[:batch], kv), want)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("batch", [1, 40])
+def test_a_step_that_waits_for_a_disk_hears_ctrl_c(tmp_path: Path, batch: int, threads: int) -> None:
+    path = write_mixture(tmp_path)
+    d = from_disk(path, MIN_SLOTS, threads=threads)
+    cached_experts(d).native.pause(True)
+    kv = d.new_kv()
+    pressed = threading.Timer(0.1, signal.raise_signal, [signal.SIGINT])
+    pressed.start()
+    with pytest.raises(KeyboardInterrupt):
+        d.forward(IDS[:batch], kv)
+    pressed.join()
+    assert kv.length == 0
+    cached_experts(d).native.pause(False)
+    whole = from_memory(path)
+    assert np.array_equal(d.forward(IDS[:batch], kv), whole.forward(IDS[:batch], whole.new_kv()))
+
+
+def test_another_thread_cancels_a_step_that_waits(tmp_path: Path) -> None:
+    path = write_mixture(tmp_path)
+    d = from_disk(path, MIN_SLOTS)
+    native = cached_experts(d).native
+    native.pause(True)
+    kv = d.new_kv()
+    cancelling = threading.Timer(0.1, native.cancel)
+    cancelling.start()
+    with pytest.raises(InterruptedError):
+        d.forward(IDS, kv)
+    cancelling.join()
+    assert kv.length == 0
+    native.pause(False)
+    assert np.array_equal(d.forward(IDS, kv), from_memory(path).forward(IDS, from_memory(path).new_kv()))
+
+
+def test_what_was_learnt_is_kept_and_read_ahead_by_the_next_run(tmp_path: Path) -> None:
+    path, hot_list = write_mixture(tmp_path), tmp_path / "hot"
+    d = from_disk(path, 16, hot_list=hot_list)
+    want = d.logits(IDS)
+    cached_experts(d).close()
+    again = from_disk(path, 16, hot_list=hot_list)
+    experts = cached_experts(again)
+    experts.warm_up()
+    for thread in threading.enumerate():
+        if thread.name == "expert-warm-up":
+            thread.join()
+    assert experts.n_resident == 16
+    scores = experts.residents.scores().sum(0)
+    assert scores[experts.residents.resident()].min() >= scores[~experts.residents.resident()].max()
+    assert np.array_equal(again.logits(IDS), want)
+
+
+@pytest.mark.parametrize("content", [b"", b"nonsense", b"\xff" * 4 * (1 + 2 * N_EXPERTS)])
+def test_a_hot_list_that_makes_no_sense_is_as_good_as_none(tmp_path: Path, content: bytes) -> None:
+    path, hot_list = write_mixture(tmp_path), tmp_path / "hot"
+    hot_list.write_bytes(content)
+    d = from_disk(path, 16, hot_list=hot_list)
+    cached_experts(d).warm_up()
+    assert np.array_equal(d.logits(IDS), from_memory(path).logits(IDS))
+
+
+def test_threads_end_with_the_cache(tmp_path: Path) -> None:
+    before = len(os.listdir("/proc/self/task"))
+    d = from_disk(write_mixture(tmp_path), MIN_SLOTS, threads=1)
+    assert len(os.listdir("/proc/self/task")) > before
+    cached_experts(d).close()
+    cached_experts(d).close()
+    assert len(os.listdir("/proc/self/task")) == before
