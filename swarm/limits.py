@@ -29,6 +29,8 @@ DOWNLOAD_PATIENCE_S = 600.0  # without a byte, once some have come: a router tha
 FIRST_HEADER_BYTES = 4 * 1024 * 1024  # of a file whose header is wanted; grows until it is whole
 PART_HEADER_BYTES = 256 * 1024  # the same of the second and later files of a split model: no vocabulary
 MAX_JOURNAL_HEAD_BYTES = 64 * 1024  # the first line of what is noted of a file on its way
+UNIT_BYTES = 8 * 1024 * 1024  # of a file that a device brings at a time, when several bring a model together
+GATHERING_KEPT_S = 14 * 86400.0  # of a model that was begun and not gone on with: a fortnight away from home
 MAX_IMPORT_DEPTH = 4  # folders below the one that is imported: a stick has models/publisher/repository
 MAX_ORIGIN_BYTES = 64 * 1024  # the record of where a file came from
 
@@ -228,6 +230,10 @@ MAX_PULL_PEERS = MAX_PEERS
 
 # --- the node (swarm/node) and its local API
 CATALOG_INTERVAL_S = 5.0  # tell again what models are here: of two links the one that dies may have carried it
+PULL_REPORT_S = 0.5  # between two reports of what was brought of a model that several devices pull
+MAX_REPORTED_CHUNKS = 16 * 1024  # of one report: half a MB
+PULL_SILENCE_S = 60.0  # a device that brings nothing for so long loses its share to the others
+ADOPT_PATIENCE_S = 30.0  # for the devices that helped to offer what they brought
 REMOVE_PATIENCE_S = 5.0  # for other devices to say that a model is deleted there
 FETCH_PATIENCE_S = 60.0  # without a single chunk: a device that reboots is back within this
 MANIFEST_TIMEOUT_S = 10.0  # one piece of 4 MB, on the worst Wi-Fi

@@ -14,6 +14,7 @@ from swarm.api.body import body_json
 from swarm.api.errors import BadRequest
 from swarm.api.guard import may_change
 from swarm.cluster.cost import ModelCost
+from swarm.config import HubSettings
 from swarm.limits import MAX_POSITION
 from swarm.models.sizes import context_of
 from swarm.node.library import Entry
@@ -101,6 +102,22 @@ async def remove(node: Node, body: Json) -> Json:
     return await node.remove(_model_name(body), path, everywhere=body.get("everywhere") is True)
 
 
+async def pull(node: Node, body: Json) -> Json:
+    """Pull a model with all devices; by the hub's address and token of whoever asks."""
+    endpoint, token = body.get("endpoint"), body.get("token", "")
+    if not isinstance(endpoint, str) or not isinstance(token, str):
+        raise BadRequest("endpoint and token must be texts", "endpoint")
+    return await node.house.start(_model_name(body), HubSettings(endpoint, token))
+
+
+async def pulled(node: Node, body: Json) -> Json:
+    """How far such a pull is."""
+    number = body.get("pull")
+    if not isinstance(number, str):
+        raise BadRequest("pull must be a text", "pull")
+    return node.house.progress(number)
+
+
 async def verify(node: Node, body: Json) -> Json:
     """Compare the chunks of this device with their hashes."""
     return await node.verify()
@@ -129,6 +146,8 @@ ROUTES = [
     Route("/swarm/doctor", doctor),
     Route("/swarm/files", files),
     Route("/swarm/remove", changes(remove), methods=["POST"]),
+    Route("/swarm/pull", changes(pull), methods=["POST"]),
+    Route("/swarm/pulled", changes(pulled), methods=["POST"]),
     Route("/swarm/verify", changes(verify), methods=["POST"]),
     Route("/swarm/plan", changes(plan), methods=["POST"]),
     Route("/swarm/model", changes(model), methods=["POST"]),

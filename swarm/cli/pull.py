@@ -36,6 +36,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "certain one, or the https address of a GGUF file; without it, the table is shown",
     )
     parser.add_argument("--revision", metavar="REV", help="a commit, branch or tag of the repository (the newest)")
+    parser.add_argument(
+        "--here", action="store_true", help="as one file on this device, also where several could each bring a part"
+    )
     parser.add_argument("--home", metavar="DIR", help="of this device's node, when several run here")
 
 
@@ -44,14 +47,39 @@ def run(args: argparse.Namespace) -> int:
         print("\n".join(table()))
         return 0
     settings = config.load({"home": args.home})
+    node = local.find(settings)
+    told = together(args.model, node) if node is not None and not args.here and args.revision is None else ""
+    if told:
+        print(told)
+        return 0
     path = pull(args.model, args.revision, settings)
     size = sum(part.stat().st_size for part in _files(path))
     print(f"{harmless(args.model)} is here and verified: {path} ({size_text(size)})")
-    node = local.find(settings)
     if node is not None:
         offered = node.post("/swarm/models", {"path": str(path)}, local.IMPORT_S)
         print(f"the swarm has it as {harmless(str(offered['name']))}")
     return 0
+
+
+def together(text: str, node: local.LocalNode) -> str:
+    """Have the devices of the swarm bring the model, each its own part; say what became of that.
+
+    "" where one device is enough, or the model does not lie on the hub.
+    """
+    from swarm.store.fetching import DOWNLOADS
+    from swarm.store.keeping import file_at
+    from swarm.store.naming import remote_of
+
+    if file_at(text) is not None or text.lower() in DOWNLOADS or remote_of(text) is None:
+        return ""
+    try:
+        model = node.post("/swarm/model", {"model": text}, local.IMPORT_S)
+        return f"the swarm has it already, as {harmless(str(model['name']))}"
+    except ModelNotFound:
+        pass
+    with ProgressBar() as bar:
+        model_id = pulling.bring_together(node, text, bar)
+    return f"{harmless(text)} is in the swarm and verified; `swarm list` shows where" if model_id else ""
 
 
 def pull(text: str, revision: str | None, settings: config.Settings) -> Path:

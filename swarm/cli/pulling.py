@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,7 @@ from swarm import config
 from swarm.cli import local
 from swarm.cli.progress import ProgressBar
 from swarm.cli.terminal import harmless, note
-from swarm.errors import ModelNotFound
+from swarm.errors import DownloadError, ModelNotFound
 from swarm.units import size_text
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from swarm.store.origins import Remote
     from swarm.store.web_file import Web
 
+LOOK_S = 0.3  # between two looks at what the devices bring
 MAX_OTHERS_SHOWN = 12  # quants that were not chosen
 
 
@@ -44,9 +46,43 @@ def ensure(node: local.LocalNode, model: str | None, settings: config.Settings) 
         remote = remote_of(model) if model else None
         if remote is None:
             raise
+    assert model is not None
     with ProgressBar() as bar:
+        together = bring_together(node, model, bar)
+        if together is not None:
+            return together
         path = bring(remote, settings, bar)
     return str(node.post("/swarm/models", {"path": str(path)}, local.IMPORT_S)["id"])
+
+
+def bring_together(node: local.LocalNode, model: str, bar: ProgressBar) -> str | None:
+    """Have the devices of the swarm bring a model, each its own part; return its id.
+
+    None where one device is enough, or the model does not lie on the hub: then it is brought here, as a file. What the
+    devices do goes on when this command is cut off.
+    """
+    hub = config.hub()
+    if hub.offline:
+        return None  # the way to the hub says so
+    wanted: dict[str, object] = {"model": model, "endpoint": hub.endpoint, "token": hub.token}
+    begun = node.post("/swarm/pull", wanted, local.IMPORT_S)
+    if begun.get("alone"):
+        return None
+    if "model" in begun:
+        return str(begun["model"])  # it is in the swarm, under another name
+    devices = begun["devices"]
+    assert isinstance(devices, list)
+    note(f"swarm: {harmless(str(begun['what']))} from {harmless(str(begun['place']))}, brought by")
+    note(f"swarm:   {harmless(', '.join(map(str, devices)))}")
+    while True:
+        state = node.post("/swarm/pulled", {"pull": begun["pull"]})
+        if state["error"]:
+            raise DownloadError(str(state["error"]))
+        if state["phase"] == "done":
+            return str(state["model"])
+        what = str(state["waits"]) or str(state["phase"])
+        bar(f"{what[:1].upper()}{what[1:]}", int(str(state["done"])), int(str(state["total"])))
+        time.sleep(LOOK_S)
 
 
 def web_of(bar: ProgressBar) -> Web:
@@ -62,14 +98,15 @@ def room_of(settings: config.Settings) -> Room:
     from swarm.models.appraise import beside_weights
     from swarm.store.getting import Room
 
-    judge = partial(beside_weights, kv=settings.kv, context=settings.context)
     node = local.find(settings)
     if node is None:
+        judge = partial(beside_weights, kv=settings.kv, context=settings.context)
         return Room(machine.memory().available, "this device", judge)
     devices = [device for device in _devices(node.get("/swarm/status")) if device.get("capabilities")]
     there = [device for device in devices if device["health"] in ("here", "alive")]
     memory = sum(int(device["capabilities"]["memory_bytes"]) for device in there)
     where = "this device" if len(there) < 2 else f"the {len(there)} devices of the swarm"
+    judge = partial(beside_weights, kv=settings.kv, context=settings.context, overhead=0)
     return Room(memory, where, judge)
 
 

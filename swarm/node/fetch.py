@@ -136,6 +136,10 @@ class Fetcher:
                 self._around.banned(peer, f"does not give a manifest that it has ({why})")
         raise ModelNotFound(f"no device at hand has model {model[:12]}")
 
+    async def manifest_from(self, peer: PeerId, model: ModelId) -> bytes:
+        """The manifest that one device has, encoded; TimeoutError or RemoteProtocolError when it does not give it."""
+        return await self._manifest_of(peer, model)
+
     def holders(self, model: ModelId) -> list[PeerId]:
         """Devices that said they have something of a model, those with most of it first."""
         have = {peer: catalog[model].n_have for peer, catalog in self.catalogs.items() if model in catalog}

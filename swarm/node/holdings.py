@@ -21,7 +21,9 @@ from swarm.node.outbox import Outbox
 from swarm.node.routes import Routes
 from swarm.parts import Part
 from swarm.store.chunks import ChunkStore
+from swarm.store.gathering import Gathering
 from swarm.store.gguf import split_paths
+from swarm.store.manifest import Manifest
 from swarm.store.origins import origin_of
 from swarm.store.shelf import take_off
 from swarm.units import size_text
@@ -117,6 +119,20 @@ class Holdings:
         self._core_holdings(self._me, model, frozenset())
         self._events.note("removed", model=model[:12])
         self.tell_catalog()
+
+    async def adopt(self, gathering: Gathering, manifest: Manifest) -> None:
+        """Keep what was brought of a model, and offer it. Raise SwarmError."""
+        self.library.known.pop(manifest.id, None)
+        await self._background.run_io(self._store.adopt, gathering, manifest)
+        self.library.known.pop(manifest.id, None)
+        self.tell_catalog()
+        self.look_up(manifest.id)
+
+    async def offer(self, model: ModelId) -> None:
+        """Tell everybody of a model that is in the store now. Raise SwarmError when it cannot be run."""
+        self.library.known.pop(model, None)
+        await self.know(model)
+        self._has_changed(model)
 
     def tell_to_remove(self, model: ModelId) -> None:
         """Tell all peers to delete a model."""

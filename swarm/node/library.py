@@ -23,6 +23,7 @@ from swarm.parts import Part, all_parts
 from swarm.store.chunks import ChunkStore
 from swarm.store.manifest import Manifest
 from swarm.store.naming import MIN_ID_DIGITS, closest, offered_model, slug
+from swarm.store.origins import Origin
 from swarm.store.rectangles import Rectangle
 from swarm.store.stored_model import StoredModel
 from swarm.text.model_text import ModelText
@@ -89,6 +90,7 @@ class Entry:
     name: str
     total_bytes: int
     n_whole: int  # devices that have all of it
+    origin: Origin | None = None  # where it was fetched, where this device knows that
 
 
 def _told_apart(entries: Iterable[Entry]) -> Iterator[Entry]:
@@ -130,7 +132,8 @@ class Library:
                 if not holding.n_have:
                     continue
                 whole = int(holding.n_have == holding.n_chunks) + (found[model].n_whole if model in found else 0)
-                found[model] = Entry(model, slug(holding.name), holding.total_bytes, whole)
+                origin = found[model].origin if model in found else self._store.origin_of(model)
+                found[model] = Entry(model, slug(holding.name), holding.total_bytes, whole, origin)
         return sorted(_told_apart(found.values()), key=lambda entry: (entry.name, entry.id))
 
     def find(self, text: str) -> ModelId | None:

@@ -37,8 +37,10 @@ from swarm.node.constraints import Constraints
 from swarm.node.driver import Driver, is_serving
 from swarm.node.event_log import EventLog
 from swarm.node.fast_path import FastPath
+from swarm.node.helping import Helping
 from swarm.node.holdings import Holdings
 from swarm.node.home import Home
+from swarm.node.house import House
 from swarm.node.library import KnownModel
 from swarm.node.loads import Loads
 from swarm.node.meters import Meters
@@ -126,6 +128,17 @@ class Node:
             threads=self._threads,
             experts=options.home.root / "experts",
         )
+        self.house = House(
+            driver,
+            self.background,
+            self.holdings,
+            self.store,
+            outbox=outbox,
+            events=self.events,
+            me=me.peer,
+            settings=self.settings,
+        )
+        self._helping = Helping(self.background, self.store, self.holdings, outbox, self.events)
         self.questions = Questions(
             driver,
             self.background,
@@ -158,7 +171,7 @@ class Node:
         for kind in (fx.Compute, fx.OpenKv, fx.DropKv):
             driver.carry_out(kind, self._worker.put)
         driver.carry_out(fx.Log, self.events.core_said)
-        for part in (self.holdings, self._provider, self.peers, self.status):
+        for part in (self.holdings, self._provider, self.peers, self.status, self.house, self._helping):
             part.take_messages(routes)
         routes.take(m.Heartbeat, self._on_heartbeat)
 
@@ -187,6 +200,8 @@ class Node:
         await self.peers.stop()
         self._driver.stop()
         self._provider.stop()
+        await self.house.stop()
+        await self._helping.stop()
         await self.background.end_tasks()
         loop = asyncio.get_running_loop()
         await loop.run_in_executor(None, self.transport.stop)

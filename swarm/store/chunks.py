@@ -25,11 +25,13 @@ from blake3 import blake3
 from swarm.errors import DiskFull, ModelError, ModelNotFound, RemoteProtocolError, ResourceError
 from swarm.files import check_space, disk_errors, make_private, open_locked, replace_file
 from swarm.limits import MAX_MANIFEST_BYTES, MAX_MODELS, MAX_SPLIT_FILES, SYNC_BYTES
+from swarm.store.gathering import Gathering, drop_stale
 from swarm.store.gguf import GGUF, open_gguf, split_paths
 from swarm.store.importing import HashProgress, manifest_of
 from swarm.store.manifest import Manifest
 from swarm.store.manifest_decoding import decode_manifest
 from swarm.store.model_chunks import ModelChunks
+from swarm.store.origins import Origin, origin_of, record
 from swarm.store.stored_model import StoredModel
 from swarm.units import size_text
 from swarm.wire.codec import Buffer
@@ -60,6 +62,7 @@ class ChunkStore:
             raise ResourceError(f"another Swarm on this device uses {root}; stop it, or give this one its own")
         for directory in sorted((root / "models").iterdir()):
             self._open_directory(directory)
+        drop_stale(root)
 
     # ---- models
 
@@ -68,6 +71,30 @@ class ChunkStore:
         # One at a time: the second of two who ask for the same file finds it done, and closes nothing under the first.
         with self._importing:
             return self._import(path, _stamp(path), threads, progress)
+
+    def adopt(self, gathering: Gathering, manifest: Manifest) -> None:
+        """Take over what was brought of a model, whose manifest is known now. Raise RemoteProtocolError."""
+        gathering.finish(manifest)
+        with self._lock:
+            present = self._models.get(manifest.id)
+            if present is not None and present.held.all():
+                shutil.rmtree(gathering.directory, ignore_errors=True)
+                return
+            self._close_model(manifest.id)
+            target = self.root / "models" / manifest.id
+            shutil.rmtree(target, ignore_errors=True)  # at most a header that was looked at
+            with disk_errors(self.root, "home"):
+                gathering.directory.replace(target)
+                plan = gathering.plan
+                first = plan.files[0]
+                mark = Origin(plan.repository, first.path, len(manifest.encoded), first.sha256, plan.commit)
+                record(target / "manifest", mark)
+            self._models[manifest.id] = ModelChunks(target, manifest)
+
+    def origin_of(self, model: ModelId) -> Origin | None:
+        """Where a model was fetched, as far as this device knows."""
+        path = self.source_of(model)
+        return origin_of(path if path is not None else self.root / "models" / model / "manifest")
 
     def add_manifest(self, data: bytes, expected: ModelId) -> Manifest:
         """Begin to collect a model of which a peer sent the manifest; RemoteProtocolError when it is not that one."""

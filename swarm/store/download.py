@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
+import numpy.typing as npt
+
 from swarm.errors import DownloadError
 from swarm.limits import DOWNLOAD_PATIENCE_S, DOWNLOAD_STREAMS, MAX_RATE_WAIT_S, RUN_BYTES
-from swarm.store.kept_pieces import KeptPieces
 from swarm.store.web_file import Interrupted, Later, Unreachable
 
 Progress = Callable[[int, int], None]  # bytes here, bytes in all
@@ -33,6 +36,31 @@ class ByteSource(Protocol):
         """Bytes [start, end) in order. Raise Interrupted when they stop early, DownloadError when asking is no use."""
 
 
+class Pieces(Protocol):
+    """What is to come of a file: pieces, each a range of it, in the order of the file."""
+
+    @property
+    def have(self) -> npt.NDArray[np.bool_]:
+        """Which pieces are here."""
+
+    @property
+    def n_bytes(self) -> int:
+        """Of all pieces."""
+
+    @property
+    def kept_bytes(self) -> int:
+        """Of those that are here."""
+
+    def piece(self, number: int) -> range:
+        """The bytes of the file that a piece has."""
+
+    def put(self, number: int, data: bytes) -> None:
+        """Keep a piece."""
+
+    def runs(self, most_bytes: int) -> Iterator[range]:
+        """Missing pieces that lie one after the other."""
+
+
 @dataclass(frozen=True)
 class _Piece:
     """A piece came."""
@@ -50,18 +78,19 @@ class _Over:
 
 
 def download(
-    source: ByteSource, pieces: KeptPieces, progress: Progress, waiting: Waiting, *, streams: int = DOWNLOAD_STREAMS
+    source: ByteSource, pieces: Pieces, progress: Progress, waiting: Waiting, *, streams: int = DOWNLOAD_STREAMS
 ) -> None:
-    """Have all pieces. Raise DownloadError when the source refuses or stays silent; what has come stays in any case."""
+    """Have all pieces. Raise DownloadError when the source refuses or stays silent; what has come stays in any case.
+
+    `progress` or `waiting` is called several times a second, whatever happens; what it raises ends the download.
+    """
     _Download(source, pieces, progress, waiting, streams).run()
 
 
 class _Download:
     """Threads read, one each run of pieces; this thread writes and decides, and hears Ctrl-C."""
 
-    def __init__(
-        self, source: ByteSource, pieces: KeptPieces, progress: Progress, waiting: Waiting, streams: int
-    ) -> None:
+    def __init__(self, source: ByteSource, pieces: Pieces, progress: Progress, waiting: Waiting, streams: int) -> None:
         self._source = source
         self._pieces = pieces
         self._progress = progress
@@ -141,6 +170,7 @@ class _Download:
             try:
                 event = self._events.get(timeout=_POLL_S)
             except queue.Empty:
+                self._progress(self._pieces.kept_bytes, self._pieces.n_bytes)  # who watches may want to end it
                 continue
             break
         if isinstance(event, _Piece):
@@ -162,10 +192,15 @@ class _Download:
             raise DownloadError(f"{error}; what has come is kept: the same command goes on there") from error
         if self._n_running:
             return  # others still read; this stream is started again with them
-        self._waiting(f"{error}; trying again in {pause_s:.0f} s")
         self._silent_s += pause_s
         self._pause_s = min(2 * self._pause_s, _MAX_PAUSE_S)
-        self._stop.wait(pause_s)
+        ends_at = time.monotonic() + pause_s
+        while True:
+            self._waiting(f"{error}; trying again in {pause_s:.0f} s")
+            left_s = ends_at - time.monotonic()
+            if left_s <= 0:
+                return
+            self._stop.wait(min(left_s, _POLL_S))
 
     def _drain(self) -> None:
         """Keep what has come meanwhile."""

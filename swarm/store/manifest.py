@@ -147,7 +147,7 @@ class Manifest:
     @cached_property
     def encoded(self) -> bytes:
         names = "\0".join(tensor.name for tensor in self.tensors)
-        table = b"".join(ROW.pack(*_row(tensor)) for tensor in self.tensors)
+        table = table_of(self.tensors)
         return bytes(msgpack.packb([FORMAT, self.name, self.header_bytes, names, table, self.digests]))
 
     @cached_property
@@ -236,6 +236,11 @@ def plan_chunks(name: str, quant: Quant, shape: tuple[int, ...], first_chunk: in
     if step > SLICE_UNIT:
         step -= step % SLICE_UNIT
     return ChunkedTensor(name, quant, shape, Cut.ROWS, step, first_chunk)
+
+
+def table_of(tensors: Iterable[ChunkedTensor]) -> bytes:
+    """The tensors' rows of an encoded manifest."""
+    return b"".join(ROW.pack(*_row(tensor)) for tensor in tensors)
 
 
 def _row(tensor: ChunkedTensor) -> tuple[int, ...]:

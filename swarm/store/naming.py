@@ -24,7 +24,7 @@ from swarm.store.fetching import DOWNLOADS, Download, StepProgress, fetch
 from swarm.store.hub_names import HubName, hub_or_web
 from swarm.store.keeping import file_at, is_path, kept_models, what_a_directory_holds
 from swarm.store.model_table import NAMES, NamedModel, TableModel, named_model
-from swarm.store.origins import Remote, kept_from
+from swarm.store.origins import Origin, Remote, is_from, kept_from
 from swarm.wire.ids import ModelId
 
 Get = Callable[[Remote], Path]  # brings a model from where it lies
@@ -44,6 +44,10 @@ class OfferedModel(Protocol):
     @property
     def n_whole(self) -> int:
         """Devices that have all of it."""
+
+    @property
+    def origin(self) -> Origin | None:
+        """Where it was fetched, where this device knows that."""
 
 
 def resolve(
@@ -95,6 +99,7 @@ def meaning_of(
         or _kept(text, kept, str.__eq__)
         or _kept(text, kept, _is_same)
         or (kept_from(remote, mine) if remote else None)
+        or (_offered_from(remote, offered) if remote else None)
         or (_offered_of(remote, theirs) if isinstance(remote, NamedModel) else None)
         or _offered_by_beginning(text, theirs)
         or (download.file_in(folder) if download else None)
@@ -147,6 +152,11 @@ def _offered_by_beginning(text: str, offered: Sequence[OfferedModel]) -> ModelId
     named = _only(model for model in offered if _begins(text, model.name))
     is_long = len(text) >= MIN_ID_DIGITS
     return named or _only(model for model in offered if is_long and model.id.startswith(text.lower()))
+
+
+def _offered_from(remote: Remote, offered: Sequence[OfferedModel]) -> ModelId | None:
+    """The model of the swarm that was fetched from there."""
+    return _only(model for model in offered if model.origin is not None and is_from(model.origin, remote))
 
 
 def _offered_of(named: NamedModel, offered: Sequence[OfferedModel]) -> ModelId | None:

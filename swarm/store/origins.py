@@ -65,12 +65,13 @@ def kept_from(remote: Remote, kept: Sequence[Path]) -> Path | None:
     """A kept file that came from where `remote` says; of several the first, None when none did."""
     for path in kept:
         origin = origin_of(path)
-        if origin is not None and _is_from(origin, remote):
+        if origin is not None and is_from(origin, remote):
             return path
     return None
 
 
-def _is_from(origin: Origin, remote: Remote) -> bool:
+def is_from(origin: Origin, remote: Remote) -> bool:
+    """True for what was brought from where `remote` says."""
     if isinstance(remote, WebAddress):
         return origin.place == remote.url
     names = remote.repositories if isinstance(remote, NamedModel) else (remote,)

@@ -421,6 +421,42 @@ class StatusReply(Message, tag=51):
     shard_models: Annotated[tuple[ModelId, ...], Meta(max_length=limits.MAX_MODELS)] = ()  # of `shards`, in their order
 
 
+# --- bringing a model together
+
+
+class PullBegin(Message, tag=60):
+    """Help to bring a model from the hub. The raw frame is its plan (store/pull_plan.py), whose hash is `pull`."""
+
+    LANE = Lane.BULK
+    MAX_FRAME_BYTES = limits.MAX_BULK_FRAME_BYTES
+    pull: ModelId
+
+
+class PullShare(Message, tag=61):
+    """Bring these units of the plan: their numbers in the raw frame, u32 little-endian."""
+
+    LANE = Lane.BULK
+    MAX_FRAME_BYTES = limits.MAX_BULK_FRAME_BYTES
+    pull: ModelId
+
+
+class PullReport(Message, tag=62):
+    """How far the sender is. The raw frame has the hash of each further chunk: u32 number, 32 bytes."""
+
+    LANE = Lane.BULK
+    MAX_FRAME_BYTES = limits.MAX_BULK_FRAME_BYTES
+    pull: ModelId
+    done_bytes: ByteCount
+    error: Line  # why it cannot bring more; empty while it can
+
+
+class PullDone(Message, tag=63):
+    """All hashes are known: what was brought are chunks of this model, whose manifest the sender has."""
+
+    pull: ModelId
+    model: ModelId
+
+
 MESSAGES: tuple[type[Message], ...] = (
     Hello,
     Welcome,
@@ -458,6 +494,10 @@ MESSAGES: tuple[type[Message], ...] = (
     SessionProbed,
     StatusRequest,
     StatusReply,
+    PullBegin,
+    PullShare,
+    PullReport,
+    PullDone,
 )
 
 

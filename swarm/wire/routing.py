@@ -29,6 +29,10 @@ NODE: Kinds = frozenset(
         m.RemoveModel,
         m.StatusRequest,
         m.StatusReply,
+        m.PullBegin,
+        m.PullShare,
+        m.PullReport,
+        m.PullDone,
     )
 )
 # The core (cluster/core.py): what is decided together.

@@ -11,7 +11,6 @@ import json
 import re
 import threading
 import time
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -70,7 +69,7 @@ class StandInHub:
     repos: dict[str, Repo]
     faults: Faults = field(default_factory=Faults)
     requests: list[Request] = field(default_factory=list)
-    sent: Counter[tuple[str, int]] = field(default_factory=Counter)  # how often each KiB of each file was sent
+    sent: list[tuple[str, int, int]] = field(default_factory=list)  # of which file, from where, to where
 
     @classmethod
     def of(cls, files: Mapping[str, Mapping[str, bytes]], **faults: object) -> StandInHub:
@@ -108,8 +107,18 @@ class StandInHub:
         return {"HF_ENDPOINT": self.endpoint, "HF_HUB_OFFLINE": "0", "HF_TOKEN_PATH": "/nowhere/token", **more}
 
     def sent_bytes(self) -> int:
-        """Bytes of files that were sent, in whole KiB."""
-        return sum(self.sent.values()) * 1024
+        """Bytes of files that were sent."""
+        return sum(end - start for _, start, end in self.sent)
+
+    def sent_twice(self, beyond: int = 0) -> int:
+        """Bytes that were sent more than once, of those behind the first `beyond` of each file."""
+        n_bytes = 0
+        reached: dict[str, int] = {}
+        for path, start, end in sorted(self.sent):
+            known = max(reached.get(path, 0), beyond)
+            n_bytes += max(0, min(end, known) - max(start, beyond))
+            reached[path] = max(reached.get(path, 0), end)
+        return n_bytes
 
 
 class _Server(ThreadingHTTPServer):
@@ -234,8 +243,7 @@ class _Handler(BaseHTTPRequestHandler):
                 part = part[:-1] + bytes([part[-1] ^ 1])
             self.wfile.write(part)
             with self.server.lock:
-                for kib in range(position // 1024, -(-(position + len(part)) // 1024)):
-                    self.hub.sent[path, kib] += 1
+                self.hub.sent.append((path, position, position + len(part)))
             if self.faults.bytes_per_s:
                 time.sleep(len(part) / self.faults.bytes_per_s)
         if cut < end:

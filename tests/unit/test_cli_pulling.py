@@ -28,6 +28,8 @@ class FakeNode:
         return {"devices": [{"health": health, "capabilities": {"memory_bytes": n}} for health, n in devices]}
 
     def post(self, path: str, body: dict[str, object], timeout_s: float = 0) -> dict[str, object]:
+        if path == "/swarm/pull":
+            return {"alone": True}
         if path == "/swarm/models":
             self.offered.append(str(body["path"]))
             return {"id": "offered", "name": "offered"}

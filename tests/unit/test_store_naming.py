@@ -14,6 +14,7 @@ from swarm.errors import ModelNotFound
 from swarm.store import naming
 from swarm.store.fetching import SMOLLM2
 from swarm.store.naming import meaning_of, slug
+from swarm.store.origins import Origin, record
 from swarm.wire.ids import ModelId
 
 CONTENT = b"GGUF"
@@ -79,6 +80,7 @@ class Offer:
     name: str
     id: ModelId
     n_whole: int = 1
+    origin: Origin | None = None
 
 
 def offer(name: str, digit: str, n_whole: int = 1) -> Offer:
@@ -158,3 +160,29 @@ def test_a_directory_that_happens_to_be_called_so_does_not_hide_a_model(
 )
 def test_a_models_name_becomes_one_word(name: str, word: str) -> None:
     assert slug(name) == word
+
+
+def test_a_name_of_the_table_means_the_swarms_model_of_that_row_and_no_other_that_begins_so(tmp_path: Path) -> None:
+    offered = [offer("glm-4-9b-0414", "a"), offer("glm-4-9b-chat", "b")]
+    assert meaning_of("glm-4-9b", tmp_path, offered) == "a" * 64
+    assert str(meaning_of("glm-4-9b", tmp_path, offered[1:])) == "glm-4-9b"
+    assert meaning_of("llama-3.1-8b", tmp_path, [offer("meta-llama-3.1-8b-instruct", "c")]) == "c" * 64
+
+
+def test_what_came_from_a_repository_is_found_by_it_here_and_in_the_swarm(tmp_path: Path) -> None:
+    origin = Origin("u/Tiny-GGUF", "Tiny-Q4_0.gguf", len(CONTENT), "a" * 64, "1" * 40)
+    for text in ("u/Tiny-GGUF", "hf.co/u/tiny-gguf:q4_0", "u/Tiny-GGUF:Tiny-Q4_0.gguf"):
+        assert meaning_of(text, tmp_path, [Offer("tiny", ModelId("d" * 64), origin=origin)]) == "d" * 64, text
+    assert str(meaning_of("u/Tiny-GGUF:Q8_0", tmp_path, [Offer("tiny", ModelId("d" * 64), origin=origin)])) == (
+        "u/Tiny-GGUF:Q8_0"
+    )
+    folder = keep(tmp_path, "other-name.gguf")
+    record(folder / "other-name.gguf", origin)
+    assert meaning_of("u/Tiny-GGUF:Q4_0", folder) == folder / "other-name.gguf"
+
+
+def test_a_kept_file_of_another_row_is_not_meant_because_its_name_begins_so(tmp_path: Path) -> None:
+    folder = keep(tmp_path, "glm-4-9b-chat-Q4_K_M.gguf")
+    assert str(meaning_of("glm-4-9b", folder)) == "glm-4-9b"
+    keep(tmp_path, "GLM-4-9B-0414-Q4_K_M.gguf")
+    assert meaning_of("glm-4-9b", folder) == folder / "GLM-4-9B-0414-Q4_K_M.gguf"

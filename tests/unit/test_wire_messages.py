@@ -19,7 +19,7 @@ def test_every_message_is_in_the_list_once_under_its_number() -> None:
 
 def test_only_raw_frames_of_chunks_and_probes_take_the_bulk_lane() -> None:
     bulk = {kind.__name__ for kind in MESSAGES if kind.LANE is Lane.BULK}
-    assert bulk == {"LinkProbe", "ManifestReply", "ChunkReply"}
+    assert bulk == {"LinkProbe", "ManifestReply", "ChunkReply", "PullBegin", "PullShare", "PullReport"}
 
 
 def test_a_key_is_not_in_the_text_of_a_message() -> None:
