@@ -36,6 +36,9 @@ MAX_ORIGIN_BYTES = 64 * 1024  # the record of where a file came from
 
 # --- files that are made (swarm/convert)
 CONVERT_PIECE_BYTES = 8 * 1024 * 1024  # of a tensor as floats, in work on one core: it stays near the processor
+MAX_CONFIG_JSON_BYTES = 4 * 1024 * 1024  # config.json and templates: some KB, with lists of layers some hundred
+MAX_TOKENIZER_BYTES = 256 * 1024 * 1024  # tokenizer.json: 20 MB of a vocabulary of 150,000, 33 of the largest
+MAX_SAFETENSORS_HEADER_BYTES = 100_000_000  # which the format itself allows
 CONVERT_SYNC_BYTES = 256 * 1024 * 1024  # written between two waits for the disk: what a power cut may cost
 
 # --- packed weights kept on disk

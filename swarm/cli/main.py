@@ -33,6 +33,7 @@ COMMANDS = {
     "verify": "compare the models here with what came",
     "import": "copy models from a folder or a stick",
     "show": "what a model is, and whether it fits here",
+    "convert": "make a model file from a checkpoint",
     "quantize": "make a smaller file of a model",
     "bench": "how fast a model runs here",
     "join": "let this device take part in a swarm",

@@ -28,11 +28,11 @@ def build_model(tiny: Tiny, weights: Weights) -> Any:
     import transformers
 
     config_class, model_class = _CLASSES[_kind(tiny)]
-    config = getattr(transformers, config_class)(**_config(tiny))
+    config = getattr(transformers, config_class)(**config_of(tiny))
     model = getattr(transformers, model_class)._from_config(
         config, attn_implementation="eager", experts_implementation="eager"
     )
-    state = {name: torch.from_numpy(np.ascontiguousarray(values)) for name, values in _state(tiny, weights).items()}
+    state = {name: torch.from_numpy(np.ascontiguousarray(values)) for name, values in state_of(tiny, weights).items()}
     model = model.float().eval()
     model.load_state_dict(state, strict=True)
     return model
@@ -61,8 +61,10 @@ _CLASSES = {
 }
 
 
-def _config(tiny: Tiny) -> dict[str, Any]:
+def config_of(tiny: Tiny) -> dict[str, Any]:
+    """The config.json of a checkpoint."""
     config: dict[str, Any] = {
+        "architectures": [_CLASSES[_kind(tiny)][1]],
         "vocab_size": tiny.vocab,
         "hidden_size": tiny.hidden,
         "num_hidden_layers": tiny.n_layers,
@@ -155,7 +157,8 @@ def _moe_config(tiny: Tiny, moe: TinyMoe) -> dict[str, Any]:
     }
 
 
-def _state(tiny: Tiny, weights: Weights) -> dict[str, np.ndarray]:
+def state_of(tiny: Tiny, weights: Weights) -> dict[str, np.ndarray]:
+    """The tensors of a checkpoint, as transformers calls them."""
     state: dict[str, np.ndarray] = {}
     for layer in range(OUTSIDE, tiny.n_layers):
         roles = {role: values for (at, role), values in weights.items() if at == layer}
