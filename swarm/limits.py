@@ -90,6 +90,11 @@ MAX_UNKNOWN_TYPES = 64  # distinct unknown message types counted by name; the re
 # --- links between devices (swarm/net)
 HANDSHAKE_TIMEOUT_S = 5.0  # TCP connect to proven peer; a slow Pi under load needs half a second
 HEARTBEAT_INTERVAL_S = 0.5  # four chances before a device counts as lost
+IDLE_HEARTBEAT_S = (
+    4.0  # while nobody in the swarm has anything to do: four devices then cost each other 5 wake-ups a second
+)
+MAX_HEARTBEAT_S = 8.0  # that a device may take between two; four of them are its silence
+IDLE_AFTER_S = 20.0  # without an answer, a fetch or a plan anywhere, a swarm is idle
 PEER_SILENCE_S = 2.0  # then a device is lost; an answer must notice within 3 s
 REDIAL_FIRST_S = 0.25  # first retry of a lost device; doubles up to the next
 ADDRESS_STAGGER_S = 0.3  # the next address of a device is tried beside the one before after so long
@@ -118,6 +123,7 @@ MAX_INBOUND_BYTES = 128 * 1024 * 1024  # the same, in bytes of raw frames
 
 # --- discovery
 ANNOUNCE_INTERVAL_S = 15.0  # browse and announce again: an old browser misses what started during a cut
+IDLE_ANNOUNCE_INTERVAL_S = 60.0  # in an idle swarm: each announcement wakes every device of the house some ten times
 INTERFACE_POLL_S = 2.0  # a new cable or Wi-Fi is used within this
 MAX_DISCOVERED = 1024  # services remembered; a hostile LAN can announce without end
 
@@ -232,6 +238,7 @@ PULL_HELP_AFTER_S = 0.5  # in the end a chunk that is on its way so long is aske
 MAX_PULL_PEERS = MAX_PEERS
 
 # --- the node (swarm/node) and its local API
+IDLE_CATALOG_INTERVAL_S = 30.0  # the same in an idle swarm
 CATALOG_INTERVAL_S = 5.0  # tell again what models are here: of two links the one that dies may have carried it
 PULL_REPORT_S = 0.5  # between two reports of what was brought of a model that several devices pull
 MAX_REPORTED_CHUNKS = 16 * 1024  # of one report: half a MB

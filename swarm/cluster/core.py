@@ -105,7 +105,7 @@ class Core:
         self.shards.tick(now)
         self.stage_sessions.tick(now)
         effects += self.placer.tick(now) + self._follow(now) + self.sessions.tick(now)
-        if now >= self._advertised_at + limits.ADVERTISE_S:
+        if now >= self._advertised_at + limits.ADVERTISE_S * self.members.pace:
             self._advertised_at = now
             effects += self._advertise(self.others())
         return self._run(effects, now)
@@ -116,7 +116,7 @@ class Core:
         Ask again after every call of any method, for it may have moved either way: sleep until then, not longer.
         """
         parts = (self.members, self.shards, self.stage_sessions, self.placer, self.sessions)
-        return min(self._advertised_at + limits.ADVERTISE_S, *(part.timer() for part in parts))
+        return min(self._advertised_at + limits.ADVERTISE_S * self.members.pace, *(part.timer() for part in parts))
 
     def misbehaved(self, peer: PeerId, why: str, now: float) -> list[Effect]:
         """The transport or the store saw that a device does not do its part; `why` as in "sends garbage"."""

@@ -58,6 +58,11 @@ class Peer:
     lost_at: deque[float] = field(default_factory=lambda: deque(maxlen=limits.MAX_FLAPS))
     lost_why: str = ""
 
+    @property
+    def pace(self) -> float:
+        """How many usual intervals it takes between two heartbeats, as it says itself: 1, or more while it is idle."""
+        return self.state.beat_s / limits.HEARTBEAT_INTERVAL_S
+
     def is_flapping(self, now: float) -> bool:
         return len(self.lost_at) == limits.MAX_FLAPS and now - self.lost_at[0] < limits.FLAP_WINDOW_S
 
@@ -194,12 +199,17 @@ class Membership:
         for peer in self.peers.values():
             if peer.health is not Health.LOST:
                 patience_s = limits.SUSPECT_S if peer.health is Health.ALIVE else limits.PEER_SILENCE_S
-                times += [peer.heard_at + patience_s, (self._ticked_at or 0.0) + AWAKE_S]
+                times += [peer.heard_at + patience_s * peer.pace, (self._ticked_at or 0.0) + AWAKE_S * self.pace]
                 if not peer.link_up:
                     times.append(peer.down_at + limits.DOWN_GRACE_S)
         return min(times, default=NEVER)
 
     # --- questions
+
+    @property
+    def pace(self) -> float:
+        """That of the fastest living peer: 1 in a swarm that has something to do."""
+        return min((peer.pace for peer in self.living()), default=1.0)
 
     def is_alive(self, peer: PeerId) -> bool:
         """True for ourselves and for every peer that is not lost."""
@@ -265,11 +275,11 @@ class Membership:
         return peer.reaches is None or other in peer.reaches
 
     def _check(self, peer: Peer, now: float) -> list[Change]:
-        if now >= peer.heard_at + limits.PEER_SILENCE_S:
+        if now >= peer.heard_at + limits.PEER_SILENCE_S * peer.pace:
             return self._lose(peer, f"it has not been heard for {now - peer.heard_at:.1f} s", now)
         if not peer.link_up and now >= peer.down_at + limits.DOWN_GRACE_S:
             return self._lose(peer, "its link broke", now)
-        return self._suspect(peer) if now >= peer.heard_at + limits.SUSPECT_S else []
+        return self._suspect(peer) if now >= peer.heard_at + limits.SUSPECT_S * peer.pace else []
 
     def _suspect(self, peer: Peer) -> list[Change]:
         if peer.health is not Health.ALIVE:
@@ -311,6 +321,6 @@ class Membership:
         """After this process was stopped or its machine slept, silence says nothing about the others."""
         slept = now - self._ticked_at if self._ticked_at is not None else 0.0
         self._ticked_at = now
-        if slept > limits.SUSPECT_S:
+        if slept > limits.SUSPECT_S * self.pace:
             for peer in self.peers.values():
                 peer.heard_at, peer.down_at = min(peer.heard_at + slept, now), min(peer.down_at + slept, now)

@@ -68,12 +68,15 @@ class Discovery:
         on_seen: Callable[[Seen], None],
         announcement: Announcement | None = None,
         list_interfaces: Callable[[], tuple[Interface, ...]] = interfaces.here,
+        interval_s: Callable[[], float] = lambda: limits.ANNOUNCE_INTERVAL_S,
     ) -> None:
+        """`interval_s`: until everything is announced and browsed afresh; asked again and again."""
         self.problem = ""  # why there is no discovery just now, for `swarm doctor`
         self._service = service
         self._on_seen = on_seen
         self._announcement = announcement
         self._list_interfaces = list_interfaces
+        self._interval_s = interval_s
         self._zeroconf: AsyncZeroconf | None = None
         self._browser: AsyncServiceBrowser | None = None
         self._info: AsyncServiceInfo | None = None
@@ -105,13 +108,13 @@ class Discovery:
 
     async def _run(self) -> None:
         loop = asyncio.get_running_loop()
-        next_refresh = loop.time() + limits.ANNOUNCE_INTERVAL_S
+        refreshed_at = loop.time()
         while True:
             await asyncio.sleep(limits.INTERFACE_POLL_S)
             if await self._follow_interfaces():
-                next_refresh = loop.time() + limits.ANNOUNCE_INTERVAL_S
-            elif loop.time() >= next_refresh:
-                next_refresh = loop.time() + limits.ANNOUNCE_INTERVAL_S
+                refreshed_at = loop.time()
+            elif loop.time() >= refreshed_at + self._interval_s():
+                refreshed_at = loop.time()
                 await self.refresh()
 
     async def _follow_interfaces(self) -> bool:

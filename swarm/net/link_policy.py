@@ -51,6 +51,7 @@ class LinkPolicy:
         self._muted: dict[tuple[Lane, bytes], int] = {}  # routing ids that sent garbage, with their fd
         self._second_boots: dict[PeerId, float] = {}  # when a second boot of a living peer was first refused
         self._next_heartbeat = self._next_gossip = 0.0
+        self._beat_s = limits.HEARTBEAT_INTERVAL_S
         self._effects: list[Effect] = []
 
     # --- questions
@@ -122,7 +123,7 @@ class LinkPolicy:
     def tick(self, now: float, *, is_reading: bool = True) -> list[Effect]:
         """Time passed. Not `is_reading`: sockets are not read just now, so silence says nothing."""
         if now >= self._next_heartbeat:
-            self._next_heartbeat = now + limits.HEARTBEAT_INTERVAL_S
+            self._next_heartbeat = now + self._beat_s
             self._effects += [Beat(link) for link in self.links.all() if link.lane is Lane.FAST]
         if now >= self._next_gossip:
             self._next_gossip = now + limits.ANNOUNCE_INTERVAL_S
@@ -134,6 +135,16 @@ class LinkPolicy:
             self._call(Lane.FAST, address, key, now)
         self._call_bulk(now)
         return self._decided()
+
+    def set_beat(self, beat_s: float) -> None:
+        """Heartbeats come so far apart from now on; the next one, which says so, at the next tick."""
+        if beat_s != self._beat_s:
+            self._beat_s, self._next_heartbeat = beat_s, 0.0
+
+    @property
+    def is_at_rest(self) -> bool:
+        """True when time alone brings nothing but slow heartbeats: no call of ours is on its way."""
+        return self._beat_s > limits.HEARTBEAT_INTERVAL_S and all(link.connection for link in self._calls)
 
     def _drop_silent(self, now: float) -> None:
         for link in self.links.all():

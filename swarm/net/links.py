@@ -87,7 +87,7 @@ class Links:
         peer = self.peers.setdefault(link.connection.remote.peer, ConnectedPeer(link.connection))
         lane = peer.lanes[link.lane]
         in_use = lane[0].connection if lane else None
-        is_alive = in_use is not None and now - in_use.heard_at < 2 * limits.HEARTBEAT_INTERVAL_S
+        is_alive = in_use is not None and now - in_use.heard_at < 2 * in_use.beat_s
         lane.insert(len(lane) if is_alive else 0, link)
         if link.routing:
             self.incoming[link.lane][link.routing] = link

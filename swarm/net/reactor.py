@@ -41,6 +41,7 @@ from swarm.wire.records import NONCE_BYTES, Address, NodeState
 
 log = logging.getLogger(__name__)
 TICK_S = 0.1  # timers are looked at this often; the shortest that matters is 0.25 s
+IDLE_TICK_S = 2.0  # while nothing but slow heartbeats is due; whatever comes from outside wakes it
 READS_PER_TURN = {Lane.FAST: 64, Lane.BULK: 4}  # of one socket; then the others get a turn
 GOODBYE_LINGER_MS = 300
 
@@ -87,6 +88,17 @@ class Reactor:
                     self._flush(link)
             if self._blocked or self._poll.has_unread():
                 self._poll.wake()
+
+    def set_state(self, state: NodeState) -> None:
+        """Set what the next heartbeats say, and how far apart they come."""
+        with self._lock:
+            is_new_beat = state.beat_s != self.state.beat_s
+            self.state = state
+            self._policy.set_beat(state.beat_s)
+            if is_new_beat:
+                self._next_tick = 0.0
+        if is_new_beat:
+            self._poll.wake()
 
     def n_waiting(self, peer: PeerId, lane: Lane) -> int:
         """Return how many messages wait here for a device."""
@@ -169,7 +181,7 @@ class Reactor:
             self._flush(link)
         # After reading: a process that was frozen must hear what waits before it judges who is silent.
         if self._now >= self._next_tick:
-            self._next_tick = self._now + TICK_S
+            self._next_tick = self._now + (IDLE_TICK_S if self._policy.is_at_rest else TICK_S)
             self._tick()
 
     def _tick(self) -> None:

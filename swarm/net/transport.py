@@ -91,7 +91,7 @@ class Transport:
 
     def set_state(self, state: NodeState) -> None:
         """Set what the next heartbeats say."""
-        self._reactor.state = state
+        self._reactor.set_state(state)
 
     def learn(self, peer: PeerId, addresses: Sequence[Address]) -> None:
         """A device may be reached at these addresses, in this order."""

@@ -45,6 +45,7 @@ from swarm.node.library import KnownModel
 from swarm.node.loads import Loads
 from swarm.node.meters import Meters
 from swarm.node.outbox import Outbox
+from swarm.node.pace import Pace
 from swarm.node.peers import Peers
 from swarm.node.provide import Provider
 from swarm.node.questions import Questions
@@ -105,6 +106,7 @@ class Node:
         self._routes = routes = Routes(driver)
         self._began_at = driver.now
         self._meters = Meters()
+        self._pace = Pace(driver.now)
         self._outbox = outbox = Outbox(self.transport, self.events)
         self._worker = ComputeWorker(
             self.background.post,
@@ -154,6 +156,7 @@ class Node:
             outbox=outbox,
             events=self.events,
             home=options.home,
+            announce_s=self._announce_s,
         )
         self.status = StatusReports(
             driver,
@@ -165,6 +168,8 @@ class Node:
             provider=self._provider,
             peers=self.peers,
             events=self.events,
+            beat_s=lambda: self._pace.beat_s(driver.now),
+            is_active=self._has_work,
         )
         self._wellbeing = Wellbeing(driver, self.background, self.events, self.settings, capabilities)
         driver.carry_out(fx.Send, outbox.carry_out)
@@ -185,7 +190,7 @@ class Node:
         node = cls(options, transport_of, capabilities)
         node._driver.start()
         node.background.every(node._look_interval_s, node._look_around)
-        node.background.every(lambda: limits.CATALOG_INTERVAL_S, node.holdings.tell_catalog)
+        node.background.every(lambda: node._pace.catalog_s(node._driver.now), node.holdings.tell_catalog)
         node.background.spawn(node._measure_again())
         node._wellbeing.start()
         for holding in node.store.holdings():
@@ -229,7 +234,9 @@ class Node:
 
     async def ask(self, question: Question) -> Answer:
         """Begin an answer; raise SwarmError when the question cannot be answered here."""
-        return await self.questions.ask(question)
+        answer = await self.questions.ask(question)
+        self._look_around()  # others hear at once that there is something to do
+        return answer
 
     async def prompt(self, question: Question) -> Prompt:
         """What a model would be given; raise SwarmError when the question cannot be asked here."""
@@ -345,6 +352,7 @@ class Node:
         self._driver.act(lambda core, now: core.peer_up(event.peer, event.boot, event.name, now))
         self._outbox.send(event.peer, self.holdings.catalog())
         self.peers.peer_up(event.peer, event.address)
+        self._hurry()
 
     def _on_peer_down(self, event: net.PeerDown) -> None:
         self.events.note("left", name=event.name, why=event.reason)
@@ -352,6 +360,7 @@ class Node:
         self.library.fetcher.peer_gone(event.peer)
         self._provider.peer_gone(event.peer)
         self.peers.peer_down(event.peer)
+        self._hurry()
 
     def _on_clone(self, event: net.CloneSeen) -> None:
         self.events.troubles.append(event)
@@ -361,6 +370,8 @@ class Node:
     def _on_heartbeat(self, peer: PeerId, message: m.Heartbeat) -> None:
         rtt_s = next((info.rtt_s for info in self.transport.peers() if info.peer == peer), None)
         self._driver.act(lambda core, now: core.heartbeat(peer, message.state, rtt_s, now))
+        if message.state.active:
+            self._hurry()
 
     # --- time
 
@@ -371,13 +382,31 @@ class Node:
     def _look_around(self) -> None:
         """What our heartbeats say; and who is to have the network."""
         self._meters.tick(self._worker.busy_s, self._worker.positions, self._driver.now)
+        if self._has_work():
+            self._pace.happened(self._driver.now)
         self.transport.set_state(self.status.state())
         self._give_way_to_answers()
 
+    def _announce_s(self) -> float:
+        """Who is alone looks for others more often."""
+        now = self._driver.now
+        return self._pace.announce_s(now) if self.n_others else limits.ANNOUNCE_INTERVAL_S
+
+    def _hurry(self) -> None:
+        """Something happens: let it show in our heartbeats."""
+        was_idle = self._pace.is_idle(self._driver.now)
+        self._pace.happened(self._driver.now)
+        if was_idle:
+            self._look_around()
+
+    def _has_work(self) -> bool:
+        """An answer is given or helped with here, or chunks come or go."""
+        moves = self.library.fetcher.is_fetching or self._provider.is_giving
+        return moves or bool(self.questions.answers) or self._meters.busy > 0 or self._driver.read(is_serving)
+
     def _look_interval_s(self) -> float:
-        return (
-            BUSY_LOOK_S if self.library.fetcher.is_fetching or self._provider.is_giving else limits.HEARTBEAT_INTERVAL_S
-        )
+        moves = self.library.fetcher.is_fetching or self._provider.is_giving
+        return BUSY_LOOK_S if moves else self._pace.look_s(self._driver.now)
 
     def _give_way_to_answers(self) -> None:
         """While an answer passes through here, fetching and giving leave most of the network to it."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from swarm import limits
@@ -69,7 +69,10 @@ class Peers:
         outbox: Outbox,
         events: EventLog,
         home: Home,
+        announce_s: Callable[[], float] = lambda: limits.ANNOUNCE_INTERVAL_S,
     ) -> None:
+        """`announce_s`: until this device announces itself and looks for others afresh."""
+        self._announce_s = announce_s
         self._driver = driver
         self._background = background
         self._transport = transport
@@ -120,7 +123,9 @@ class Peers:
             announcement = Announcement(
                 discovery.NODE_SERVICE, instance, me.peer, PROTOCOL, me.port, credentials.fingerprint
             )
-            self._discovery = Discovery(discovery.NODE_SERVICE, self._on_seen, announcement)
+            self._discovery = Discovery(
+                discovery.NODE_SERVICE, self._on_seen, announcement, interval_s=self._announce_s
+            )
             await self._discovery.start()
 
     async def stop(self) -> None:

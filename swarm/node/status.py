@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import statistics
 import time
+from collections.abc import Callable
 from dataclasses import asdict
 from itertools import zip_longest
 
@@ -46,7 +47,10 @@ class StatusReports:
         provider: Provider,
         peers: Peers,
         events: EventLog,
+        beat_s: Callable[[], float],
+        is_active: Callable[[], bool],
     ) -> None:
+        """`beat_s`: between two heartbeats; `is_active`: this device has something to do itself."""
         self._driver = driver
         self._transport = transport
         self._outbox = outbox
@@ -56,6 +60,8 @@ class StatusReports:
         self._provider = provider
         self._peers = peers
         self._events = events
+        self._beat_s = beat_s
+        self._is_active = is_active
         self._started_at = time.time()
         self._replies: dict[int, dict[PeerId, StatusReply]] = {}
         self._changed = asyncio.Event()
@@ -88,7 +94,8 @@ class StatusReports:
         done, wanted = self._holdings.library.fetcher.progress()
         fetching = done / wanted if wanted else 1.0
         meters, now = self._meters, self._driver.now
-        return self._driver.read(lambda core: core.state(now, meters.busy, meters.tokens_per_s, fetching))
+        state = self._driver.read(lambda core: core.state(now, meters.busy, meters.tokens_per_s, fetching))
+        return msgspec.structs.replace(state, beat_s=self._beat_s(), active=self._is_active())
 
     # --- for the command line
 

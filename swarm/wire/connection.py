@@ -136,6 +136,7 @@ class Connection:
         self.remote = remote
         self.lane = lane
         self.heard_at = now
+        self.beat_s = limits.HEARTBEAT_INTERVAL_S  # what its last heartbeat said of the next one
         self.rtt_s: float | None = None
         self._rtts: deque[float] = deque(maxlen=limits.RTT_SAMPLES)
         self.wall_offset_s: float | None = None
@@ -176,14 +177,14 @@ class Connection:
         return encode(Heartbeat(int(now * 1e6), self._echo_us, held_us, int(wall * 1e3), state))
 
     def is_silent(self, now: float) -> bool:
-        """True when nothing came for PEER_SILENCE_S."""
-        return now - self.heard_at > limits.PEER_SILENCE_S
+        """True when nothing came for PEER_SILENCE_S, or longer where the peer said that it beats more slowly."""
+        return now - self.heard_at > limits.PEER_SILENCE_S * self.beat_s / limits.HEARTBEAT_INTERVAL_S
 
     def _fault(self, message: Message, where: str) -> RemoteProtocolError:
         return RemoteProtocolError(f"{self} broke the protocol: {type(message).__name__} {where}")
 
     def _note_heartbeat(self, message: Heartbeat, now: float, wall: float) -> None:
-        self._echo_us, self._echo_at = message.clock_us, now
+        self._echo_us, self._echo_at, self.beat_s = message.clock_us, now, message.state.beat_s
         if not message.echo_us:
             return
         sample = max(0.0, now - (message.echo_us + message.held_us) / 1e6)

@@ -44,6 +44,7 @@ Count = Annotated[int, Meta(ge=0, le=limits.MAX_COUNT)]
 ByteCount = Annotated[int, Meta(ge=0, le=limits.MAX_BYTE_COUNT)]
 Rate = Annotated[float, Meta(ge=0.0, le=limits.MAX_RATE)]
 Seconds = Annotated[float, Meta(ge=0.0, le=limits.MAX_SECONDS)]
+BeatSeconds = Annotated[float, Meta(ge=limits.HEARTBEAT_INTERVAL_S, le=limits.MAX_HEARTBEAT_S)]
 Micros = Annotated[int, Meta(ge=0, le=limits.MAX_MICROS)]
 Epoch = Annotated[int, Meta(ge=0, le=limits.MAX_EPOCH)]
 Position = Annotated[int, Meta(ge=0, le=limits.MAX_POSITION)]
@@ -221,6 +222,8 @@ class NodeState(Record):
     tokens_per_s: Rate = 0.0  # that passed through here in the last seconds
     shard_ready: bool = False  # its shard of that placement is loaded
     fetching: Annotated[float, Meta(ge=0.0, le=1.0)] = 1.0  # share of that shard's bytes that are here
+    beat_s: BeatSeconds = limits.HEARTBEAT_INTERVAL_S  # until the next heartbeat: silence is counted in these
+    active: bool = False  # it has something to do itself: everybody beats fast then
 
 
 class ModelHolding(Record):
