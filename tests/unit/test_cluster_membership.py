@@ -8,7 +8,7 @@ from swarm import limits
 from swarm.cluster.membership import Change, Cloned, Health, Joined, Lost, Membership, ReachChanged, Suspected
 from swarm.wire.ids import BootId, PeerId
 from swarm.wire.messages import Measured
-from swarm.wire.records import Capabilities, LinkMeasurement
+from swarm.wire.records import Capabilities, LinkMeasurement, NodeState
 
 ME, A, B = (PeerId(c * 32) for c in "0ab")
 FIRST, SECOND, THIRD = (BootId(c * 16) for c in "123")
@@ -161,3 +161,20 @@ def test_the_number_of_peers_is_bounded() -> None:
     for i in range(limits.MAX_PEERS + 5):
         m.up(PeerId(f"{i + 1:032x}"), FIRST, "x", 0.0)
     assert len(m.peers) == limits.MAX_PEERS
+
+
+def test_a_peer_that_beats_slowly_is_lost_only_after_as_many_beats(members: Membership) -> None:
+    members.state(A, NodeState(beat_s=limits.IDLE_HEARTBEAT_S), None)
+    pace = limits.IDLE_HEARTBEAT_S / limits.HEARTBEAT_INTERVAL_S
+    assert members.pace == pace
+    lost = [(at, change) for at, change in pass_time(members, 0.0, 20.0) if isinstance(change, Lost)]
+    assert [round(at, 1) for at, _ in lost] == [limits.PEER_SILENCE_S * pace]
+    assert members.pace == 1.0, "nobody is there any more"
+
+
+def test_a_peer_that_hurries_again_is_judged_by_that(members: Membership) -> None:
+    members.state(A, NodeState(beat_s=limits.IDLE_HEARTBEAT_S), None)
+    assert members.timer() > limits.SUSPECT_S
+    members.state(A, NodeState(), None)
+    seen = pass_time(members, 0.0, 3.0)
+    assert [type(change) for _, change in seen] == [Suspected, Lost]
