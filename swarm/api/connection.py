@@ -16,6 +16,7 @@ import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from swarm import limits
+from swarm.node.lan_access import LanAccess
 
 _AWAITED = (h11.IDLE, h11.SEND_BODY)  # what their side is in while it still owes us something
 # What the server below would tell the user's terminal about wrong requests; they get their answer.
@@ -27,10 +28,12 @@ _silent.propagate = False
 class LimitedConnection(H11Protocol):
     """The protocol of the server below, with limits; `state["crowded"]` tells the application to serve only ours."""
 
+    access: LanAccess | None = None  # of connections from other devices
+
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self.logger = _silent
-        self.app_state = {**self.app_state, "crowded": False}
+        self.app_state = {**self.app_state, "crowded": False, "lan": self.access}
         self._opened_at = self.loop.time()
         self._awaited: object = None  # the state of theirs for which the timer runs
         self._timer: asyncio.TimerHandle | None = None

@@ -85,6 +85,11 @@ async def rekey(node: Node, body: Json) -> Json:
     return {"done": list(result.done), "missed": list(result.missed), "shut_out": list(result.shut_out)}
 
 
+async def serve(node: Node, body: Json) -> Json:
+    """Open or close the API for other devices, as the node's home says now."""
+    return {"addresses": await node.serve_lan()}
+
+
 async def add_model(node: Node, body: Json) -> Json:
     """Offer a model file to the swarm."""
     path = body.get("path")
@@ -152,6 +157,7 @@ ROUTES = [
     Route("/swarm/plan", changes(plan), methods=["POST"]),
     Route("/swarm/model", changes(model), methods=["POST"]),
     Route("/swarm/invite", changes(invite), methods=["POST"]),
+    Route("/swarm/serve", changes(serve), methods=["POST"]),
     Route("/swarm/leave", changes(leave), methods=["POST"]),
     Route("/swarm/rekey", changes(rekey), methods=["POST"]),
     Route("/swarm/models", changes(add_model), methods=["POST"]),

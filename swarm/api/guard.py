@@ -16,6 +16,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from swarm.api.errors import BadRequest, bug_of, response_of
+from swarm.api.lan_guard import REALM, lan_refusal
 
 _HOST = r"(?:127\.0\.0\.1|localhost|\[::1\])(?::[0-9]{1,5})?"
 _LOCAL_HOST = re.compile(_HOST, re.IGNORECASE)
@@ -37,7 +38,8 @@ class Door:
             return
         refusal = self._refusal(Request(scope))
         if refusal is not None:
-            await response_of(refusal, scope["path"])(scope, receive, send)
+            headers = REALM if refusal.status == 401 else None
+            await response_of(refusal, scope["path"], headers)(scope, receive, send)
             return
         has_begun = False
         origin = Request(scope).headers.get("origin")
@@ -63,10 +65,16 @@ class Door:
 
     def _refusal(self, request: Request) -> BadRequest | None:
         headers = request.headers
+        state = request.scope.get("state", {})
+        access = state.get("lan")
+        if access is not None:
+            refusal = lan_refusal(request, access)
+            crowd = BadRequest("too many connections are open; try again later", status=503, code="too_many")
+            return refusal or (crowd if state.get("crowded") else None)
         if not is_local(headers.getlist("host"), headers.getlist("origin"), headers.getlist("sec-fetch-site")):
             text = "this API answers programs on this device only; call it as http://127.0.0.1"
             return BadRequest(text, status=403, code="not_local")
-        if request.scope.get("state", {}).get("crowded") and not may_change(request, self._token):
+        if state.get("crowded") and not may_change(request, self._token):
             return BadRequest("too many connections are open; try again later", status=503, code="too_many")
         return None
 

@@ -21,11 +21,23 @@ GRACE_S = 1  # for answers that are being streamed when the node stops
 class ApiServer:
     """Serves one application until stopped."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        host: str = HOST,
+        connection: type[LimitedConnection] = LimitedConnection,
+        certificate: str = "",
+        private_key: str = "",
+    ) -> None:
+        """`host`: the address to listen on; `certificate` and `private_key`: files for TLS, where there are any."""
         self.port = 0
+        self._host = host
         config = uvicorn.Config(
             app,
-            http=LimitedConnection,
+            http=connection,
+            ssl_certfile=certificate or None,
+            ssl_keyfile=private_key or None,
             ws="none",
             lifespan="off",
             log_config=None,
@@ -39,7 +51,7 @@ class ApiServer:
 
     async def start(self, port: int) -> None:
         """Listen on `port`, or the next that is free; raise SwarmNetworkError when none is."""
-        listener = _listen(port)
+        listener = _listen(self._host, port)
         self.port = listener.getsockname()[1]
         self._task = asyncio.create_task(self._server.serve(sockets=[listener]), name="swarm-api")
         while not self._server.started and not self._task.done():
@@ -72,17 +84,31 @@ class _Server(uvicorn.Server):
         yield
 
 
-def _listen(port: int) -> socket.socket:
+def _listen(host: str, port: int) -> socket.socket:
     wanted = range(port, min(port + PORTS_TRIED, 65536)) if port else ()
     for candidate in (*wanted, 0):
-        listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            listener.bind((HOST, candidate))
-            listener.listen(128)
+            listener = _bound(host, candidate)
         except OSError:
-            listener.close()
             continue
         listener.setblocking(False)
         return listener
-    raise SwarmNetworkError("no port is free on 127.0.0.1 for the local API")
+    raise SwarmNetworkError(f"no port is free on {host} for the local API")
+
+
+def _bound(host: str, port: int) -> socket.socket:
+    """A socket that listens; "::" is every address of either kind, where this system has both."""
+    if host == HOST or not socket.has_dualstack_ipv6():
+        listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        host = host if host == HOST else ""
+    else:
+        listener = socket.socket(socket.AF_INET6, socket.SOCK_STREAM)
+        listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+        listener.listen(128)
+    except OSError:
+        listener.close()
+        raise
+    return listener

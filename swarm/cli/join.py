@@ -19,7 +19,7 @@ from swarm import config
 from swarm.cli import device_flags, entry, local, logs
 from swarm.cli.device_flags import Start
 from swarm.cli.terminal import note
-from swarm.errors import ConfigError, SwarmNetworkError
+from swarm.errors import ConfigError, SwarmError, SwarmNetworkError
 
 if TYPE_CHECKING:
     from swarm.node.home import Home
@@ -133,7 +133,7 @@ async def start_node(
     home: Home, settings: config.Settings, name: str, calls: list[str], *, discover: bool
 ) -> tuple[Node, local.Stop]:
     """A node with its API; returns both and how to end them."""
-    from swarm.api import ApiServer, make_app
+    from swarm.api import ApiServer, LanServer, make_app
     from swarm.net.transport import Transport
     from swarm.node.home import Running
     from swarm.node.node import Node, Options
@@ -145,10 +145,16 @@ async def start_node(
         lambda inbox: Transport.start(credentials, name=name, inbox=inbox, port=settings.port or None),
     )
     token = secrets.token_urlsafe(24)
-    api = ApiServer(make_app(node, token))
+    app = make_app(node, token)
+    api, lan = ApiServer(app), LanServer(app, home)
+    node.serve_lan = lan.apply
     try:
         await api.start(settings.api_port)
         node.api_port = api.port
+        try:
+            await lan.apply()
+        except SwarmError as error:  # this device itself is served all the same
+            node.events.note("lan_closed", why=str(error))
         home.say_running(Running(os.getpid(), node.peer, name, node.transport.me.port, api.port, token))
     except BaseException:
         await node.stop()
@@ -157,6 +163,7 @@ async def start_node(
     async def stop() -> None:
         home.say_stopped(os.getpid())
         node.questions.end_all()
+        await lan.stop()
         await api.stop()
         await node.stop()
 

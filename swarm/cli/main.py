@@ -37,6 +37,7 @@ COMMANDS = {
     "quantize": "make a smaller file of a model",
     "bench": "how fast a model runs here",
     "join": "let this device take part in a swarm",
+    "serve": "let other devices of the house use the API",
     "invite": "show a code that lets another device in",
     "status": "the devices of the swarm and what they do",
     "plan": "where a model would run, how fast, and why",

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -88,6 +88,7 @@ class Node:
         self.events = EventLog()
         self.background = Background(self.events.bug)
         self.api_port = 0  # of the local API, once it listens
+        self.serve_lan: Callable[[], Awaitable[list[str]]] = _no_lan  # opens it for other devices, where that is wanted
         self._threads = capabilities.threads
         self.store = ChunkStore(options.home.store, capabilities.disk_bytes)
         fast_path = FastPath(asyncio.get_running_loop(), self._on_event, self._on_fast)
@@ -428,6 +429,11 @@ class Node:
 
     def _is_idle(self) -> bool:
         return not self.questions.answers and not self._driver.read(is_serving)
+
+
+async def _no_lan() -> list[str]:
+    """What is served to other devices before there is an API."""
+    return []
 
 
 def _limits_kept(new: Capabilities, old: Capabilities) -> Capabilities:
