@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--port", metavar="N", type=options.whole(1, 65535), help="port for other devices")
     parser.add_argument("--host", metavar="NAME", action="append", help="a name of this device, beside its own")
     parser.add_argument("--origin", metavar="ORIGIN", action="append", help="a site whose pages may ask; `*` is all")
-    parser.add_argument("--certificate", metavar="FILE", help="for https: the certificate, as PEM")
+    parser.add_argument("--certificate", metavar="FILE", help='for https: the certificate, as PEM ("": none)')
     parser.add_argument("--private-key", metavar="FILE", help="and its key")
     parser.add_argument("--home", metavar="DIR", help="of the node, when several run here")
 
@@ -82,6 +82,8 @@ def decided(args: argparse.Namespace, before: LanAccess) -> tuple[LanAccess, str
     if args.certificate:
         files = (str(Path(args.certificate).absolute()), str(Path(args.private_key).absolute()))
         access = replace(access, certificate=files[0], private_key=files[1])
+    elif args.certificate is not None:  # given as "": none any more
+        access = replace(access, certificate="", private_key="")
     return access, key
 
 
