@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
+import sys
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
@@ -167,6 +168,11 @@ def machine_root() -> Path:
 def over_ssh() -> bool:
     """True in a window that ends with its connection."""
     return bool(os.environ.get("SSH_CONNECTION"))
+
+
+def has_screen() -> bool:
+    """Whether a window could be seen: a text browser in a terminal cannot show a page with scripts."""
+    return sys.platform != "linux" or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
 
 
 def notify_socket() -> str:

@@ -55,7 +55,7 @@ async def model(request: Request) -> JSONResponse:
 def _row(model: Answerable) -> Json:
     """A model as OpenAI lists it, with what other servers add for their clients."""
     row: Json = {"id": model.name, "object": "model", "created": model.created_at, "owned_by": "swarm"}
-    meta: Json = {"size": model.size_bytes}
+    meta: Json = {"size": model.size_bytes, "swarm_id": model.id}
     if model.context:
         row |= {"max_model_len": model.context, "context_length": model.context, "context_window": model.context}
         meta |= {"n_ctx": model.context, "n_ctx_train": model.context, "n_params": model.parameters}

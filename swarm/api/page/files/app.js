@@ -5,8 +5,13 @@ import { enter } from "./entering.js";
 import { watch } from "./node.js";
 import { choices, choose } from "./store.js";
 import * as chat from "./chat.js";
+import * as connect from "./connect.js";
+import * as devices from "./devices.js";
+import * as invite from "./invite.js";
+import * as models from "./models.js";
+import * as plan from "./plan.js";
 
-const VIEWS = { chat };
+const VIEWS = { chat, devices, plan, models, connect, invite };
 const main = document.getElementById("main");
 const nodeLine = document.getElementById("node");
 let state = null;

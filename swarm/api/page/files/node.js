@@ -54,13 +54,18 @@ function posted(body, more) {
   return { method: "POST", body: JSON.stringify(body), headers: headers({ "content-type": "application/json", ...more }) };
 }
 
+function lost(error) {
+  if (error.name === "AbortError") throw error;
+  throw new Refused("the connection to the node was lost in the middle of the answer", 0);
+}
+
 /** The events of a stream: {event, data} one after the other; data as text. */
 async function* eventsOf(response) {
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
   let rest = "";
   try {
     for (;;) {
-      const { done, value } = await reader.read();
+      const { done, value } = await reader.read().catch(lost);
       if (done) return;
       const parts = (rest + value).split("\n\n");
       rest = parts.pop();
@@ -97,7 +102,7 @@ export async function ask(body, on, signal) {
       ended ||= Boolean(reason);
     } else if (value.usage) on.figures({ usage: value.usage, timings: value.timings ?? {}, finish: value.swarm_finish ?? "" });
   }
-  if (!ended) throw new Refused("the connection to the node was lost in the middle of the answer", 0);
+  if (!ended) lost({});
 }
 
 const SILENT_MS = 12_000;  // the node writes at least a comment every five seconds
