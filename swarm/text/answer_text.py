@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 from swarm.answers import Channel, Piece
 from swarm.text.calls import CallReader
 from swarm.text.stream import StreamDecoder
-from swarm.text.thinking import StopStrings, ThinkingSplitter
+from swarm.text.thinking import StopStrings
+
+
+class Splitter(Protocol):
+    """What tells thinking from answer in a stream of text."""
+
+    def push(self, text: str) -> list[Piece]: ...
+    def finish(self) -> list[Piece]: ...
 
 
 class AnswerText:
@@ -15,7 +24,7 @@ class AnswerText:
         self,
         decoder: StreamDecoder,
         stops: StopStrings,
-        splitter: ThinkingSplitter | None,
+        splitter: Splitter | None,
         calls: CallReader | None = None,
         *,
         one_call: bool = False,

@@ -10,6 +10,7 @@ from swarm.text.answer_text import AnswerText
 from swarm.text.call_formats import CallFormat
 from swarm.text.calls import call_reader
 from swarm.text.forms import Form, Speaker, grammar_of
+from swarm.text.harmony import MARKS, HarmonySplitter, is_harmony
 from swarm.text.messages import Message
 from swarm.text.template import ChatTemplate, Rendered
 from swarm.text.thinking import StopStrings, ThinkingSplitter
@@ -88,6 +89,8 @@ class ModelText:
 
     def reader(self, prompt: Prompt, stop: Sequence[str]) -> AnswerText:
         """What makes text of the answer to `prompt`."""
+        if prompt.is_chat and self.template is not None and self.template.is_harmony:
+            return AnswerText(self.tokenizer.stream(shown=MARKS), StopStrings(list(stop)), HarmonySplitter())
         splitter = ThinkingSplitter(inside=prompt.opens_thinking) if prompt.is_chat else None
         calls = call_reader(prompt.calls, prompt.tools) if prompt.calls is not None else None
         stops = StopStrings(list(stop))
@@ -101,7 +104,7 @@ class ModelText:
         return (
             "completion",
             *(["tools"] if has_calls else []),
-            *(["thinking"] if "<think>" in source or "enable_thinking" in source else []),
+            *(["thinking"] if "<think>" in source or "enable_thinking" in source or is_harmony(source) else []),
         )
 
     def _grammar(self, grammar: str) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 from swarm.errors import BadModelFile, TextError
 from swarm.text.call_formats import CallFormat, call_format
 from swarm.text.guard import Guard
+from swarm.text.harmony import ASSISTANT, FINAL, is_harmony
 from swarm.text.messages import Message, checked, for_template, with_text_arguments, with_tools
 from swarm.text.sandbox import RENDERER, SandboxedTemplate
 from swarm.text.tokenizer import Tokenizer
@@ -38,6 +39,11 @@ class Rendered:
     def without_thinking(self) -> Rendered:
         """The same with the thinking that the template opens closed again, for templates that know no other way."""
         return Rendered(self.text.rstrip() + "\n\n</think>\n\n", self.literal)
+
+    def answering_at_once(self) -> Rendered:
+        """The same with the channel of the answer chosen, where the model would choose one (see harmony.py)."""
+        text = self.text.rstrip()
+        return Rendered(text + FINAL, self.literal) if text.endswith(ASSISTANT) else self
 
     def encode(self, tokenizer: Tokenizer) -> list[int]:
         """The prompt's ids, with the token of the text's beginning where the model wants one."""
@@ -106,7 +112,14 @@ class ChatTemplate:
                 raise
             text = self._render(guard, with_text_arguments(adapted), options)
         rendered = Rendered(*guard.reveal(text))
+        if thinking is False and self.is_harmony:
+            return rendered.answering_at_once()
         return rendered.without_thinking() if thinking is False and rendered.opens_thinking else rendered
+
+    @property
+    def is_harmony(self) -> bool:
+        """Whether answers come as messages on channels."""
+        return is_harmony(self.source)
 
     @cached_property
     def calls(self) -> CallFormat | None:

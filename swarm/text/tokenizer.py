@@ -91,9 +91,10 @@ class Tokenizer:
         # encode() put a space before the first word.
         return text[1:] if self.vocabulary.add_space_prefix and text.startswith(" ") else text
 
-    def stream(self) -> StreamDecoder:
-        """A decoder for tokens that come one at a time."""
-        return StreamDecoder(self._visible_bytes)
+    def stream(self, shown: Iterable[str] = ()) -> StreamDecoder:
+        """A decoder for tokens that come one at a time; `shown` are control tokens that it does not leave out."""
+        marks = {i for i in map(self.token_id, shown) if i is not None}
+        return StreamDecoder(lambda token: self._bytes(token) if token in marks else self._visible_bytes(token))
 
     def token_id(self, name: str) -> int | None:
         """The id of the token that is written `name` in the vocabulary, or None."""

@@ -29,6 +29,8 @@ END_NAMES = (
     "<|eot_id|>",
     "<|end_of_text|>",
     "<|eom_id|>",
+    "<|return|>",
+    "<|call|>",
     "<｜end▁of▁sentence｜>",
 )
 _END_KEYS = ("eos_token_id", "eot_token_id", "eom_token_id")
