@@ -9,7 +9,7 @@ from pathlib import Path
 from swarm import config
 from swarm.cli import local, pulling
 from swarm.cli.progress import ProgressBar
-from swarm.cli.terminal import harmless
+from swarm.cli.terminal import harmless, note
 from swarm.errors import ConfigError, ModelNotFound
 from swarm.units import size_text
 
@@ -52,7 +52,11 @@ def run(args: argparse.Namespace) -> int:
     if told:
         print(told)
         return 0
-    path = pull(args.model, args.revision, settings)
+    try:
+        path = pull(args.model, args.revision, settings)
+    except KeyboardInterrupt:
+        note("swarm: stopped; what has come is kept, and the same command goes on there")
+        raise
     size = sum(part.stat().st_size for part in _files(path))
     print(f"{harmless(args.model)} is here and verified: {path} ({size_text(size)})")
     if node is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from functools import partial
 from pathlib import Path
@@ -28,9 +29,12 @@ def bring(remote: Remote, settings: config.Settings, bar: ProgressBar) -> Path:
     from swarm.store.getting import get, is_here, look
 
     with web_of(bar) as web:
-        found = look(remote, web, room_of(settings))
+        room = room_of(settings)
+        if sys.stderr.isatty():
+            bar("Looking what there is", 0, 0)
+        found = look(remote, web, room, folder=settings.models_path)
         bar.end()
-        tell(found, remote, room_of(settings))
+        tell(found, remote, room)
         present = is_here(found, settings.models_path)
         return present or get(found, settings.models_path, web, bar)
 

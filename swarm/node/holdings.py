@@ -97,9 +97,9 @@ class Holdings:
         """Get to know a model when that can be."""
         self._background.spawn(self._know_quietly(model))
 
-    async def add_file(self, path: Path) -> ModelId:
-        """Offer a model file to the swarm."""
-        model = await self.library.add_file(path, self._threads)
+    async def add_file(self, path: Path, threads: int = 0) -> ModelId:
+        """Offer a model file to the swarm; 0 threads are all."""
+        model = await self.library.add_file(path, threads or self._threads)
         await self.know(model)
         self._has_changed(model)
         return model

@@ -44,6 +44,7 @@ from swarm.node.house import House
 from swarm.node.library import KnownModel
 from swarm.node.loads import Loads
 from swarm.node.meters import Meters
+from swarm.node.offering import Offering
 from swarm.node.outbox import Outbox
 from swarm.node.pace import Pace
 from swarm.node.peers import Peers
@@ -193,6 +194,7 @@ class Node:
         node.background.every(node._look_interval_s, node._look_around)
         node.background.every(lambda: node._pace.catalog_s(node._driver.now), node.holdings.tell_catalog)
         node.background.spawn(node._measure_again())
+        node.background.spawn(Offering(node.holdings, node.events, node.settings.models_path).forever())
         node._wellbeing.start()
         for holding in node.store.holdings():
             node.holdings.look_up(holding.model)

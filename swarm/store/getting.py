@@ -16,13 +16,14 @@ from pathlib import Path
 
 from swarm.errors import DownloadError, ModelNotFound
 from swarm.files import check_space, disk_errors, locked
+from swarm.limits import FIRST_HEADER_BYTES
 from swarm.store import hub, origins
 from swarm.store.download import download
 from swarm.store.fetching import StepProgress, file_sha256
 from swarm.store.gguf_header import GGUFTensor
 from swarm.store.gguf_metadata import Metadata
 from swarm.store.hub_names import HubName, WebAddress
-from swarm.store.kept_pieces import KeptPieces
+from swarm.store.kept_pieces import KeptPieces, kept_beginning
 from swarm.store.model_table import NamedModel, refuse_unless_run
 from swarm.store.origins import Origin, Remote
 from swarm.store.remote_gguf import RemoteGGUF, RemotePart, read_remote
@@ -79,8 +80,8 @@ class Found:
 # ---- what there is
 
 
-def look(remote: Remote, web: Web, room: Room, *, must_fit: bool = True) -> Found:
-    """Decide what to take of a model, and read its header.
+def look(remote: Remote, web: Web, room: Room, *, must_fit: bool = True, folder: Path | None = None) -> Found:
+    """Decide what to take of a model, and read its header; in `folder` may lie what came of it before.
 
     `must_fit`: where no quant is named and none fits, that is an error; otherwise the best is taken all the same.
     Raise UnsupportedModel and its like before anything large is asked, ModelNotFound, DownloadError.
@@ -90,7 +91,7 @@ def look(remote: Remote, web: Web, room: Room, *, must_fit: bool = True) -> Foun
     listing = list_place(remote, web)
     name = remote.row.name if isinstance(remote, NamedModel) else ""
     first = listing.wanted[0]
-    header = header_of(listing, first, web)
+    header = header_of(listing, first, web, folder)
     beside = room.judge(header.metadata, header.tensors)
     if listing.is_named:
         return Found(listing, first, header, first.total_bytes + beside, name)
@@ -105,7 +106,7 @@ def look(remote: Remote, web: Web, room: Room, *, must_fit: bool = True) -> Foun
             f"same, name a quant: {what_there_is(listing.variants)}"
         )
     if fitting[0] is not first:
-        header = header_of(listing, fitting[0], web)
+        header = header_of(listing, fitting[0], web, folder)
         room.judge(header.metadata, header.tensors)
     return Found(listing, fitting[0], header, fitting[0].total_bytes + beside, name)
 
@@ -127,8 +128,8 @@ def list_place(remote: Remote, web: Web) -> Listing:
     raise ModelNotFound(f"{remote}: {'; '.join(refusals)}")
 
 
-def header_of(listing: Listing, variant: Variant, web: Web) -> RemoteGGUF:
-    """The header of a variant, read by ranges."""
+def header_of(listing: Listing, variant: Variant, web: Web, folder: Path | None = None) -> RemoteGGUF:
+    """The header of a variant, read by ranges, and from what came of it before."""
     files = []
     for file in variant.files:
         if listing.commit:
@@ -137,7 +138,12 @@ def header_of(listing: Listing, variant: Variant, web: Web) -> RemoteGGUF:
             files.append((file.path, WebFile(web, listing.place.rpartition("/")[0] + "/" + file.path)))
     if not listing.commit and len(files) == 1:
         files = [(variant.files[0].path, WebFile(web, listing.place))]
-    return read_remote(listing.place, files, web)
+
+    def kept(number: int) -> bytes:
+        file = variant.files[number]
+        return kept_beginning(folder / file.name, file.sha256, FIRST_HEADER_BYTES) if folder and file.sha256 else b""
+
+    return read_remote(listing.place, files, web, kept=kept)
 
 
 def _list_repository(name: HubName, web: Web) -> Listing:

@@ -165,6 +165,22 @@ def part_kept(path: Path) -> tuple[int, int, str] | None:
         return None
 
 
+def kept_beginning(path: Path, origin: str, most_bytes: int) -> bytes:
+    """The first bytes of an unfinished file, as far as they have come without a gap; none of another origin."""
+    try:
+        with journal_of(path).open("rb") as file:
+            told = json.loads(file.readline(MAX_JOURNAL_HEAD_BYTES))
+            if told["origin"] != origin or told["piece"] != PIECE_BYTES or told["boot"] != _boot_id():
+                return b""
+            n_bytes = int(told["bytes"])
+            kept = set(_believed(file.read(), -(-n_bytes // PIECE_BYTES), is_same_boot=True))
+        n_pieces = next(number for number in range(len(kept) + 1) if number not in kept)
+        with partial_of(path).open("rb") as partial:
+            return partial.read(min(n_pieces * PIECE_BYTES, n_bytes, most_bytes))
+    except (OSError, ValueError, KeyError, TypeError):
+        return b""
+
+
 def _believed(notes: bytes, n_pieces: int, *, is_same_boot: bool) -> list[int]:
     """The pieces that notes tell of; a torn one at the end does not count."""
     values = [value for (value,) in _NOTE.iter_unpack(notes[: len(notes) // _NOTE.size * _NOTE.size])]

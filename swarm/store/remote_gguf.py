@@ -18,8 +18,6 @@ from swarm.store.gguf_header import GGUFHeader, GGUFTensor, parse_header, parse_
 from swarm.store.gguf_metadata import Metadata
 from swarm.store.web_file import Web, WebFile
 
-HeaderProgress = Callable[[int], None]  # bytes read so far
-
 
 @dataclass(frozen=True)
 class RemotePart:
@@ -52,31 +50,38 @@ class RemoteGGUF:
 
 
 def read_remote(
-    where: str, files: Sequence[tuple[str, WebFile]], web: Web, progress: HeaderProgress = lambda n_bytes: None
+    where: str,
+    files: Sequence[tuple[str, WebFile]],
+    web: Web,
+    *,
+    kept: Callable[[int], bytes] = lambda number: b"",
 ) -> RemoteGGUF:
     """Read the headers of all files of a model, in order; each comes with its name.
 
-    Raise what `open_gguf` raises of a broken file or one that Swarm does not run, and DownloadError.
+    `kept` gives the first bytes of a file, by its number, that came before: they are not asked for again. Raise what
+    `open_gguf` raises of a broken file or one that Swarm does not run, and DownloadError.
     """
     began_at = time.monotonic()
     parts: list[RemotePart] = []
     headers: list[GGUFHeader] = []
+    n_old = 0
     for number, (name, file) in enumerate(files):
-        done = sum(len(part.beginning) for part in parts)
-        header, beginning = _read_header(name, file, number, web, lambda n, done=done: progress(done + n))  # type: ignore[misc]
+        old = kept(number)
+        n_old += len(old)
+        header, beginning = _read_header(name, file, number, web, old)
         headers.append(header)
         parts.append(RemotePart(name, file, beginning))
     check_split([name for name, _ in files], headers)
-    n_read, seconds = sum(len(part.beginning) for part in parts), time.monotonic() - began_at
+    n_read, seconds = sum(len(part.beginning) for part in parts) - n_old, time.monotonic() - began_at
     return RemoteGGUF(where, parts, headers, n_read / seconds if seconds > 0 else 0.0)
 
 
-def _read_header(name: str, file: WebFile, number: int, web: Web, progress: HeaderProgress) -> tuple[GGUFHeader, bytes]:
+def _read_header(name: str, file: WebFile, number: int, web: Web, old: bytes) -> tuple[GGUFHeader, bytes]:
     """The header of one file, and the bytes that it was read from: more and more of them until it is whole."""
-    data = bytearray()
+    data = bytearray(old if file.n_bytes else b"")
     wanted = PART_HEADER_BYTES if number else FIRST_HEADER_BYTES
     while True:
-        _read_on(file, data, wanted, web, progress)
+        _read_on(file, data, wanted, web)
         try:
             return parse_header(bytes(data), name, number, file.n_bytes), bytes(data)
         except HeaderCut:
@@ -88,7 +93,7 @@ def _read_header(name: str, file: WebFile, number: int, web: Web, progress: Head
             raise
 
 
-def _read_on(file: WebFile, data: bytearray, wanted: int, web: Web, progress: HeaderProgress) -> None:
+def _read_on(file: WebFile, data: bytearray, wanted: int, web: Web) -> None:
     """Have the first `wanted` bytes, or all that there are; what has come before a cut is not asked again."""
 
     def ask() -> bytes:
@@ -96,7 +101,6 @@ def _read_on(file: WebFile, data: bytearray, wanted: int, web: Web, progress: He
         if len(data) < end:
             for part in file.read(len(data), end):
                 data.extend(part)
-                progress(len(data))
         return b""
 
     web.patiently(ask)

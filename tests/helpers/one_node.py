@@ -22,7 +22,13 @@ async def one_node(folder: Path, **settings: object) -> AsyncIterator[Node]:
     home.make()
     write_json(home.measured_file, asdict(SPEED))
     credentials = Credentials(bytes(32), bytes(range(32)))
-    values = {"home": str(home.root), "memory": "1MB", "threads": 1, **settings}
+    values = {
+        "home": str(home.root),
+        "memory": "1MB",
+        "threads": 1,
+        "models_dir": str(folder / "no-models"),  # what lies in the user's own is offered
+        **settings,
+    }
     options = Options(home, config.load(values), "one", (), False)
     node = await Node.start(
         options, lambda inbox: Transport.start(credentials, name="one", inbox=inbox, port=0, host="127.0.0.1")

@@ -10,7 +10,7 @@ import pytest
 
 from swarm.limits import PIECE_BYTES
 from swarm.store import kept_pieces
-from swarm.store.kept_pieces import KeptPieces, journal_of, part_kept
+from swarm.store.kept_pieces import KeptPieces, journal_of, kept_beginning, part_kept
 
 CONTENT = np.random.default_rng(1).bytes(3 * PIECE_BYTES + 1000)
 
@@ -94,3 +94,11 @@ def test_a_journal_that_makes_no_sense_is_none(tmp_path: Path, data: bytes) -> N
     journal_of(tmp_path / "x.gguf").write_bytes(data)
     assert part_kept(tmp_path / "x.gguf") is None
     assert not opened(tmp_path).have.any()
+
+
+def test_the_beginning_of_what_came_is_read_as_far_as_it_has_no_gap(tmp_path: Path) -> None:
+    put(opened(tmp_path), 0, 1, 3)
+    path = tmp_path / "x.gguf"
+    assert kept_beginning(path, "a", 10**9) == CONTENT[: 2 * PIECE_BYTES]
+    assert kept_beginning(path, "a", 1000) == CONTENT[:1000]
+    assert kept_beginning(path, "b", 1000) == b"" == kept_beginning(tmp_path / "y.gguf", "a", 1000)
