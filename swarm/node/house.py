@@ -390,7 +390,7 @@ def shares_of(
     shares: dict[PeerId, list[int]] = {}
     for peer, parts in holders.items():
         refs = (need.ref for need in tensors_needed(spec, parts))
-        chunks = pull_plan.manifest.chunks_of(Rectangle(ref.name, ref.rows, ref.columns) for ref in refs)
+        chunks = pull_plan.manifest.chunks_of(Rectangle(ref.name, ref.rows, ref.columns, ref.slabs) for ref in refs)
         wanted = np.unique(unit_of[[chunk for chunk in chunks if chunk >= n_header]])
         shares[peer] = [int(unit) for unit in wanted if free[unit]]
         free[wanted] = False
