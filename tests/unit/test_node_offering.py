@@ -30,10 +30,10 @@ def test_what_lies_there_is_offered_once_and_what_is_no_model_is_noted(tmp_path:
     async def scenario() -> None:
         async with one_node(tmp_path, models_dir=str(folder)) as node:
             while not node.files()["files"]:
-                await asyncio.sleep(0.01)
+                await asyncio.sleep(0)
             assert list(node.files()["files"].values()) == [str(model)]  # type: ignore[attr-defined]
             while not any(event == "not_offered" for _, event, _ in node.events.entries):
-                await asyncio.sleep(0.01)
+                await asyncio.sleep(0)
 
     asyncio.run(scenario())
 
