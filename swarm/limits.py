@@ -207,7 +207,8 @@ MAX_PREFILL_WINDOW = 8  # prefill batchs on their way at once: enough for the st
 PREFILL_PATIENCE_S = 0.25  # a prefill batch that waited so long goes before decode steps of other sessions
 MAX_STEP_SESSIONS = 16  # whose rows share one step of a stage
 ROW_COST_STEPS = 256  # steps after which another number of sessions together is tried again
-ROW_COSTS_KEPT = 3  # steps of so many sessions, of which the fastest counts
+ROW_COSTS_NEEDED = 3  # steps of so many sessions, before they are compared
+ROW_COSTS_KEPT = 16  # of which the fastest counts
 ROW_COST_STAGES = 8  # ranges of layers whose costs are remembered
 
 # --- chunks (swarm/store)

@@ -57,7 +57,7 @@ class RowCosts:
         sizes = [n_waiting, *(size for size in _classes() if size < n_waiting)]
         for size in sizes:
             seen, passed = self._row_s.get(_class(size), ()), self._passed.get(_class(size), 0)
-            if len(seen) < limits.ROW_COSTS_KEPT or passed >= limits.ROW_COST_STEPS:
+            if len(seen) < limits.ROW_COSTS_NEEDED or passed >= limits.ROW_COST_STEPS:
                 return size
         return min(sizes, key=lambda size: min(self._row_s[_class(size)]))  # the least: other programs only add
 

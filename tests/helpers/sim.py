@@ -265,8 +265,7 @@ class Node:
                     engine.caches.pop(session, None)
                 case fx.Compute():
                     engine.busy = True
-                    n_rows = sum(len(rows.ids) for rows in effect.rows)
-                    step_s = n_rows**self.sim.row_cost * (effect.end - effect.first) * self.sim.layer_s * self.sluggish
+                    step_s = self.sim.rows_s(effect) * (effect.end - effect.first) * self.sluggish
                     self.later(step_s * self.sim.rng.uniform(0.5, 1.5), lambda e=effect: self.compute(e))
             self.sim.require(engine.used_bytes <= engine.memory_bytes, f"{self.name} uses more memory than it may")
 
@@ -351,7 +350,7 @@ class Sim:
         self.chats: list[Chat] = []
         self.open_chats: dict[SessionId, Chat] = {}
         self.layer_s = 0.004
-        self.row_cost = (0.5, 0.3, 1.0, 1.3)[seed % 4]  # what rows together cost: to the power of this
+        self.row_cost = (0.5, 0.3, 1.0, 1.3)[seed % 4]  # what n sessions in a step cost: n to this power
         self.n_shared = 0  # steps of several sessions
         self.load_fails = 0.0
         self.step_fails = 0.0
@@ -385,6 +384,11 @@ class Sim:
             event()
         if not done():
             self.now = max(self.now, when)
+
+    def rows_s(self, job: fx.Compute) -> float:
+        """What a layer takes: batches of prompts, and the decode steps together."""
+        sizes = [len(rows.ids) for rows in job.rows]
+        return self.layer_s * (sum(n**0.5 for n in sizes if n > 1) + sizes.count(1) ** self.row_cost)
 
     def _every(self, period: float, node: Node, event: Callable[[Node], None]) -> None:
         def again() -> None:

@@ -28,7 +28,7 @@ SABOTAGE = {
         StageSessions, "_take", "!= session.expected", "< session.expected", 12
     ),
     "a stage passes on results of old epochs": Sabotage(
-        StageSessions, "computed", "session.epoch != running.epoch or running.session not in self.ledger.kv", "False", 6
+        StageSessions, "_computed", "session is None or session.epoch != rows.epoch", "session is None", 6
     ),
     "a stage promises KV that is not computed yet": Sabotage(
         StageSessions, "_kept", "before.done", "before.expected", 1

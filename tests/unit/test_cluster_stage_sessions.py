@@ -334,7 +334,7 @@ def test_sessions_take_turns_where_rows_together_cost_more() -> None:
     stage = opened(FIRST)
     stage.open(ENTRY, opening(3, S2), 0.0)
     layers = stage.sessions[S1].place.layers
-    for _ in range(limits.ROW_COSTS_KEPT):
+    for _ in range(limits.ROW_COSTS_NEEDED):
         stage.turns.took(layers, 1, 1.0)
         stage.turns.took(layers, 2, 3.0)
     order = [rows_of(job).session for job in computes(ids(stage, 0, 1))]

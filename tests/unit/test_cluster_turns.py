@@ -20,7 +20,7 @@ def seen(costs: dict[int, float]) -> RowCosts:
     """What steps of so many rows took, in seconds."""
     found = RowCosts()
     for n_rows, seconds in costs.items():
-        for _ in range(limits.ROW_COSTS_KEPT):
+        for _ in range(limits.ROW_COSTS_NEEDED):
             found.took(n_rows, seconds)
     return found
 
@@ -82,7 +82,7 @@ def test_what_was_dear_once_is_tried_again_after_a_while_and_forgiven() -> None:
 def test_one_step_beside_another_program_decides_nothing() -> None:
     costs = RowCosts()
     costs.took(1, 50.0)
-    for _ in range(2 * limits.ROW_COSTS_KEPT + 2):
+    for _ in range(2 * limits.ROW_COSTS_NEEDED + 2):
         size = costs.best(2)
         costs.took(size, 1.0 if size == 1 else 3.0)
     assert costs.best(2) == 1
@@ -91,15 +91,15 @@ def test_one_step_beside_another_program_decides_nothing() -> None:
 def test_what_became_dear_is_left() -> None:
     costs = seen({1: 1.0, 2: 1.2})
     sizes = []
-    for _ in range(10):  # the device throttles, or the texts have grown
+    for _ in range(2 * limits.ROW_COSTS_KEPT):  # the device throttles, or the texts have grown
         sizes.append(costs.best(2))
         costs.took(sizes[-1], 1.5 if sizes[-1] == 1 else 9.0)
-    assert sizes == [2] * 3 + [1] * 7
+    assert sizes == [2] * limits.ROW_COSTS_KEPT + [1] * limits.ROW_COSTS_KEPT
 
 
 def test_costs_are_of_a_range_of_layers_and_their_number_is_bounded() -> None:
     turns = Turns()
-    for _ in range(limits.ROW_COSTS_KEPT):
+    for _ in range(limits.ROW_COSTS_NEEDED):
         turns.took(HERE, 1, 1.0)
         turns.took(HERE, 2, 9.0)
     heads = [waiting(0), waiting(1)]
