@@ -19,7 +19,7 @@ SEEDS = range(0, 300)
 
 SABOTAGE = {
     "a stage takes data of any epoch": Sabotage(
-        StageSessions, "_current", "if epoch != session.epoch:", "if False:", 1247
+        StageSessions, "_current", "if epoch != session.epoch:", "if False:", 1258
     ),
     "a stage takes any position": Sabotage(
         StageSessions, "_take", "if step.position != session.expected:", "if False:", 3
