@@ -28,6 +28,7 @@ from starlette.routing import Route
 from swarm.api import (
     anthropic,
     control,
+    llama_completion,
     llama_server,
     models,
     ollama,
@@ -146,6 +147,7 @@ ROUTES = [
     _post("/v1/messages/count_tokens", anthropic.count_tokens),
     _get("/api/version", ollama_models.version),
     _get("/api/tags", ollama_models.tags),
+    _get("/api/v0/models", models.lm_studio_models),
     _get("/api/ps", ollama_models.running),
     _post("/api/show", ollama_models.show),
     _post("/api/chat", ollama_answers(ollama.parse_chat, is_chat=True)),
@@ -155,6 +157,7 @@ ROUTES = [
     *[_post(f"/api/{name}", ollama_models.elsewhere) for name in ("create", "copy", "push")],
     _post("/api/embed", ollama_models.embed),
     _post("/api/embeddings", ollama_models.embed),
+    _post("/completion", answers(llama_completion.parse_llama_completion)),
     _get("/props", llama_server.props),
     _get("/slots", llama_server.slots),
     _get("/metrics", llama_server.metrics),

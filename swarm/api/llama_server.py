@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse
 
 import swarm
-from swarm.api.body import body_json
+from swarm.api.body import body_json, parsed_body
 from swarm.api.errors import BadRequest
 from swarm.api.metrics import exposition
 from swarm.api.models import plain_name
@@ -96,8 +96,8 @@ async def detokenize(request: Request) -> JSONResponse:
 
 async def apply_template(request: Request) -> JSONResponse:
     """POST /apply-template: a conversation as the text that the model would be given."""
-    body = await body_json(request)
-    (question,) = parse_chat(body).questions
+    body, wanted = await parsed_body(request, lambda body: (body, parse_chat(body)))
+    question = wanted.questions[0]
     model = await _model(request, body)
     template = model.text.template
     if template is None:

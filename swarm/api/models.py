@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
 from starlette.requests import Request
@@ -43,7 +44,31 @@ async def found(request: Request, name: str) -> Answerable:
 
 async def models(request: Request) -> JSONResponse:
     """GET /v1/models."""
-    return JSONResponse({"object": "list", "data": [_row(model) for model in await listed(request)]})
+    rows = [_row(model) for model in await listed(request)]
+    ends = {"first_id": rows[0]["id"], "last_id": rows[-1]["id"]} if rows else {"first_id": None, "last_id": None}
+    return JSONResponse({"object": "list", "data": rows, "has_more": False, **ends})
+
+
+async def lm_studio_models(request: Request) -> JSONResponse:
+    """GET /api/v0/models, LM Studio's, which Zed asks for."""
+    node: Node = request.app.state.node
+    loaded = node.loaded_models()
+    rows = [
+        {
+            "id": model.name,
+            "object": "model",
+            "type": "llm",
+            "publisher": "swarm",
+            "arch": model.family,
+            "compatibility_type": "gguf",
+            "quantization": model.quant,
+            "state": "loaded" if model.id in loaded else "not-loaded",
+            "max_context_length": model.context,
+            "capabilities": ["tool_use"] if "tools" in model.capabilities else [],
+        }
+        for model in await listed(request)
+    ]
+    return JSONResponse({"object": "list", "data": rows})
 
 
 async def model(request: Request) -> JSONResponse:
@@ -52,9 +77,15 @@ async def model(request: Request) -> JSONResponse:
     return JSONResponse({**_row(await found(request, name)), "id": name})
 
 
+def time_text(at: float) -> str:
+    """A time as RFC 3339 has it."""
+    return datetime.fromtimestamp(at, UTC).isoformat().replace("+00:00", "Z")
+
+
 def _row(model: Answerable) -> Json:
     """A model as OpenAI lists it, with what other servers add for their clients."""
     row: Json = {"id": model.name, "object": "model", "created": model.created_at, "owned_by": "swarm"}
+    row |= {"type": "model", "display_name": model.name, "created_at": time_text(model.created_at)}  # Anthropic's
     meta: Json = {"size": model.size_bytes, "swarm_id": model.id}
     if model.context:
         row |= {"max_model_len": model.context, "context_length": model.context, "context_window": model.context}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from datetime import UTC, datetime
 from typing import Any
 
 from starlette.requests import Request
@@ -11,7 +10,7 @@ from starlette.responses import JSONResponse
 
 from swarm.api.body import body_json
 from swarm.api.errors import BadRequest
-from swarm.api.models import TAG, found, listed
+from swarm.api.models import TAG, found, listed, time_text
 from swarm.node.answerable import Answerable
 from swarm.node.node import Node
 
@@ -62,7 +61,7 @@ async def show(request: Request) -> JSONResponse:
             "details": _details(model),
             "model_info": info,
             "capabilities": list(model.capabilities),
-            "modified_at": _time(model),
+            "modified_at": time_text(model.created_at),
         }
     )
 
@@ -86,7 +85,7 @@ def _row(model: Answerable) -> Json:
     return {
         "name": model.name + TAG,
         "model": model.name + TAG,
-        "modified_at": _time(model),
+        "modified_at": time_text(model.created_at),
         "size": model.size_bytes,
         "digest": model.id or hashlib.sha256(model.name.encode()).hexdigest(),
         "details": _details(model),
@@ -102,7 +101,3 @@ def _details(model: Answerable) -> Json:
         "parameter_size": model.parameters_text if model.parameters else "",
         "quantization_level": model.quant,
     }
-
-
-def _time(model: Answerable) -> str:
-    return datetime.fromtimestamp(model.created_at, UTC).isoformat().replace("+00:00", "Z")

@@ -11,6 +11,7 @@ from starlette.responses import JSONResponse
 
 import swarm
 from swarm.api.anthropic import MessagesRequest
+from swarm.api.llama_completion import LlamaCompletionRequest
 from swarm.api.ollama import OllamaChat, OllamaGenerate
 from swarm.api.openai_chat import ChatRequest
 from swarm.api.openai_completions import CompletionRequest
@@ -23,6 +24,7 @@ BODIES: dict[str, type[msgspec.Struct]] = {
     "/v1/responses": ResponsesRequest,
     "/v1/messages": MessagesRequest,
     "/v1/messages/count_tokens": MessagesRequest,
+    "/completion": LlamaCompletionRequest,
     "/api/chat": OllamaChat,
     "/api/generate": OllamaGenerate,
 }
@@ -32,6 +34,7 @@ LOOKS = {
     "/v1/models": "The models that may be asked for.",
     "/api/version": "The version of Ollama's API.",
     "/api/tags": "The models that may be asked for, for Ollama's clients.",
+    "/api/v0/models": "The models that may be asked for, for LM Studio's clients.",
     "/api/ps": "The models of which weights are in memory.",
     "/props": "The default model, for llama-server's clients.",
     "/slots": "The answers that are being given.",

@@ -21,9 +21,7 @@ from swarm.store.fetching import DOWNLOADS
 from swarm.store.gguf import open_gguf
 from swarm.store.keeping import kept_models
 from swarm.store.naming import slug
-from swarm.text.model_text import ModelText
-from swarm.text.template import ChatTemplate
-from swarm.text.tokenizer import Tokenizer
+from swarm.text.model_text import capabilities_of
 
 MAX_HEADERS = 64  # of files that are remembered; reading one takes up to a second on a Pi
 PLAIN = ("completion",)  # what every model can
@@ -137,17 +135,15 @@ class AnswerableModels:
         try:
             with open_gguf(path) as gguf:
                 spec = spec_from_gguf(gguf.metadata, gguf.tensors)
-                tokenizer = Tokenizer.from_metadata(gguf.metadata)
-                template = ChatTemplate.from_metadata(gguf.metadata, tokenizer)
-                text = ModelText(path.name, tokenizer, template, spec.vocab)
+                template = _template(gguf.metadata)
                 return Answerable(
                     self._name_of(path),
                     gguf.size_bytes,
                     created_at=changed_at,
                     context=context_of(spec, self._settings.context),
                     family=spec.family,
-                    capabilities=text.capabilities,
-                    template=template.source if template is not None else "",
+                    capabilities=capabilities_of(template),
+                    template=template,
                     parameters=n_parameters(gguf.tensors),
                     quant=main_quant(gguf.tensors),
                 )
@@ -165,6 +161,12 @@ class AnswerableModels:
             return found
         size = download.size_bytes
         return [*found, Answerable(download.name, size, created_at=self._began_at, is_default=True)]
+
+
+def _template(metadata: Mapping[str, object]) -> str:
+    """The chat template of a file; to make a tokenizer only to see which of ours would fit takes too long."""
+    source = metadata.get("tokenizer.chat_template")
+    return source if isinstance(source, str) else ""
 
 
 class StoredTensor(Protocol):

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from swarm.errors import ContextFull, TextError
 from swarm.text.answer_text import AnswerText
-from swarm.text.call_formats import CallFormat
+from swarm.text.call_formats import CallFormat, call_format
 from swarm.text.calls import call_reader
 from swarm.text.forms import Form, Speaker, grammar_of
 from swarm.text.harmony import MARKS, HarmonySplitter, is_harmony
@@ -64,6 +64,8 @@ class ModelText:
             )
         calls = self._calls() if tools else None
         offered = Tools(tools or ())
+        if form is not None and is_harmony(self.template.source):
+            raise TextError(f"{self.name} writes its answers in channels, and cannot be held to a form; leave it out")
         rendered = self.template.render(messages, tools=tools, thinking=thinking)
         check_length(self.tokenizer.least_tokens(rendered.text), context)
         prompt = Prompt(
@@ -99,13 +101,7 @@ class ModelText:
     @property
     def capabilities(self) -> tuple[str, ...]:
         """What it can do, in the words of Ollama: completion, tools, thinking."""
-        source = self.template.source if self.template is not None else ""
-        has_calls = self.template is not None and self.template.calls is not None
-        return (
-            "completion",
-            *(["tools"] if has_calls else []),
-            *(["thinking"] if "<think>" in source or "enable_thinking" in source or is_harmony(source) else []),
-        )
+        return capabilities_of(self.template.source if self.template is not None else "")
 
     def _grammar(self, grammar: str) -> str:
         """The same, when it can be followed; TextError when not."""
@@ -132,6 +128,12 @@ class ModelText:
         bad = next((i for i in ids if not 0 <= i < self._n_vocab), None)
         if bad is not None:
             raise TextError(f"{bad} is no token of this model; its ids are 0 to {self._n_vocab - 1}")
+
+
+def capabilities_of(template: str) -> tuple[str, ...]:
+    """What a model with this chat template can do; "" for none."""
+    thinks = "<think>" in template or "enable_thinking" in template or is_harmony(template)
+    return ("completion", *(["tools"] if call_format(template) else []), *(["thinking"] if thinks else []))
 
 
 def check_fits(prompt: Sequence[int], context: int) -> None:

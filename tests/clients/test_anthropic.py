@@ -21,6 +21,7 @@ def client(server: Server) -> Iterator[Any]:
 
 
 def test_lists(client: Any, server: Server) -> None:
+    assert {server.talker, server.caller} <= {model.id for model in client.models.list()}
     count = client.messages.count_tokens(model=server.talker, messages=HELLO)
     assert count.input_tokens > 5
 

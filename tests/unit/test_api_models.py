@@ -45,6 +45,15 @@ def test_models_are_listed_with_what_clients_look_for() -> None:
     assert second["capabilities"] == ["completion", "tools"] and "max_model_len" not in second
 
 
+def test_other_dialects_lists_are_there() -> None:
+    api = api_of(**played(), loaded_models=lambda: {"ab" * 32})
+    listed = api.get("/v1/models").json()
+    assert (listed["first_id"], listed["has_more"]) == ("smollm2-135m", False)
+    assert listed["data"][0]["created_at"] == "1970-01-01T00:00:05Z"
+    first, second = api.get("/api/v0/models").json()["data"]
+    assert (first["state"], second["state"], second["capabilities"]) == ("loaded", "not-loaded", ["tool_use"])
+
+
 @pytest.mark.parametrize("name", ["smollm2-135m", "SmolLM2-135M.gguf", "openai/smollm2-135m", "smol", "ab" * 32])
 def test_a_model_is_found_by_every_name_that_a_chat_would_take(name: str) -> None:
     row = api_of(**played()).get(f"/v1/models/{name}").json()

@@ -10,6 +10,7 @@ from swarm.errors import BadModelFile, TextError
 from swarm.text.template import ChatTemplate, built_in, fallback_name
 from swarm.text.tokenizer import Tokenizer
 from tests.helpers.tiny_text import SPECIAL, text_metadata
+from tests.helpers.tokenizer_data import data_dir
 
 TOKENIZER = Tokenizer.from_metadata(text_metadata("glm4"))
 CONTROL = frozenset(TOKENIZER.vocabulary.control.values())
@@ -186,3 +187,12 @@ def test_the_file_s_own_template_comes_first() -> None:
     assert made is not None and made.source == CHATML
     with pytest.raises(BadModelFile, match="chat_template"):
         ChatTemplate.from_metadata({"tokenizer.chat_template": 7}, TOKENIZER)
+
+
+def test_functions_go_into_a_message_where_the_template_looks_for_them_there() -> None:
+    source = (data_dir() / "templates" / "hf-ollama-utils__glm-4-9b-chat.jinja").read_text(encoding="utf-8")
+    tool = {"type": "function", "function": {"name": "get_weather", "description": "d", "parameters": {}}}
+    template = ChatTemplate(source)
+    with_tools = template.render(user("hi"), tools=[tool]).text
+    assert "## get_weather" in with_tools and with_tools.endswith("<|user|>\nhi<|assistant|>")
+    assert "get_weather" not in template.render(user("hi")).text
