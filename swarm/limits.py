@@ -243,6 +243,7 @@ IDLE_CATALOG_INTERVAL_S = 30.0  # the same in an idle swarm
 CATALOG_INTERVAL_S = 5.0  # tell again what models are here: of two links the one that dies may have carried it
 PULL_REPORT_S = 0.5  # between two reports of what was brought of a model that several devices pull
 MAX_REPORTED_CHUNKS = 16 * 1024  # of one report: half a MB
+MAX_PULLS_HELPED = 4  # at the same time; the next one is told to do without this device
 PULL_SILENCE_S = 60.0  # a device that brings nothing for so long loses its share to the others
 ADOPT_PATIENCE_S = 30.0  # for the devices that helped to offer what they brought
 OFFER_EVERY_S = 15.0  # a look into the directory of models

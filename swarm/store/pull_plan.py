@@ -17,7 +17,7 @@ import numpy as np
 from blake3 import blake3
 
 from swarm.errors import RemoteProtocolError
-from swarm.limits import MAX_SPLIT_FILES, UNIT_BYTES
+from swarm.limits import MAX_MANIFEST_CHUNKS, MAX_SPLIT_FILES, UNIT_BYTES
 from swarm.store.gguf_header import GGUFTensor
 from swarm.store.manifest import (
     DIGEST_BYTES,
@@ -143,7 +143,7 @@ def _count(table: bytes, header_bytes: int) -> int:
         rows = shape[-2] if n_dims > 1 else 1
         slabs = int(np.prod([int(size) for size in shape[:-2]], dtype=object)) if n_dims > 2 else 1
         n_chunks += slabs * -(-(rows if cut == Cut.ROWS else shape[-1]) // max(step, 1))
-        if n_chunks > 2**24:
+        if n_chunks > MAX_MANIFEST_CHUNKS:
             raise ValueError("it has too many chunks")
     return n_chunks
 

@@ -113,7 +113,8 @@ def by_preference(found: Sequence[Variant]) -> list[Variant]:
         order.insert(0, "Q8_0")
     chosen = [by_label[label] for label in dict.fromkeys(order) if label in by_label]
     unnamed = [variant for variant in found if not variant.label]
-    return chosen or (unnamed if len(unnamed) == 1 else [])
+    rest = unnamed or list(found)
+    return chosen or (rest if len(rest) == 1 else [])
 
 
 def what_there_is(found: Sequence[Variant]) -> str:

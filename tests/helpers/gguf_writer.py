@@ -56,6 +56,29 @@ def write_gguf(path: Path | str, metadata: Metadata, tensors: Tensors) -> Path:
     return path
 
 
+def write_header(path: Path | str, metadata: Metadata, shapes: Mapping[str, tuple[tuple[int, ...], str]]) -> int:
+    """Write the header of a model alone, with shape and quant of each tensor; return the bytes of the whole file."""
+    writer = gguf.GGUFWriter(path, arch="")
+    writer.kv_data = [{}]
+    for key, value in metadata.items():
+        _add_value(writer, key, value)
+    n_bytes = 0
+    for name, (shape, quant_name) in shapes.items():
+        quant = quant_by_name(quant_name)
+        size = int(np.prod([int(n) for n in shape[:-1]], dtype=np.int64)) * quant.row_bytes(shape[-1])
+        kind = gguf.GGMLQuantizationType(quant.id)
+        writer.add_tensor_info(name, shape, np.dtype(np.float32), size, raw_dtype=kind)
+        n_bytes += -(-size // gguf.GGUF_DEFAULT_ALIGNMENT) * gguf.GGUF_DEFAULT_ALIGNMENT
+    try:
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_ti_data_to_file()
+    finally:
+        writer.close()
+    header = Path(path).stat().st_size
+    return -(-header // gguf.GGUF_DEFAULT_ALIGNMENT) * gguf.GGUF_DEFAULT_ALIGNMENT + n_bytes
+
+
 def write_split_gguf(prefix: Path | str, metadata: Metadata, tensors: Tensors, n_files: int) -> list[Path]:
     """Write `prefix`-00001-of-0000N.gguf and so on, tensors dealt out in order, metadata in the first."""
     paths = []

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
-from swarm.store.gguf import split_paths
-from tests.helpers.tiny import make_tiny
+from tests.helpers.gguf_writer import write_header
+from tests.helpers.tiny import TINY, gguf_metadata, make_tiny, tensor_table
 
 
 def tiny_files(folder: Path, *quants: str, name: str = "Tiny", family: str = "llama") -> dict[str, bytes]:
@@ -15,6 +16,44 @@ def tiny_files(folder: Path, *quants: str, name: str = "Tiny", family: str = "ll
     return {path.name: path.read_bytes() for path in made.values()}
 
 
-def split_files(path: Path) -> dict[str, bytes]:
-    """The files of a split model, of which `path` is the first."""
-    return {file.name: file.read_bytes() for file in split_paths(path)}
+class HugeFile:
+    """A file of which only the beginning is not zeros: of a size that no test could write."""
+
+    def __init__(self, beginning: bytes, n_bytes: int) -> None:
+        self._beginning = beginning
+        self._n_bytes = n_bytes
+
+    def __len__(self) -> int:
+        return self._n_bytes
+
+    def __getitem__(self, place: slice) -> bytes:
+        start, stop, _ = place.indices(self._n_bytes)
+        part = self._beginning[start:stop]
+        return part + bytes(stop - start - len(part))
+
+
+def air_file(path: Path) -> HugeFile:
+    """GLM-4.5-Air as Q4_K: a header of real size, in front of as many bytes as the model has."""
+    moe = TINY["air"].moe
+    assert moe is not None
+    air = replace(
+        TINY["air"],
+        n_layers=46,
+        hidden=4096,
+        n_heads=96,
+        n_kv_heads=8,
+        head_dim=128,
+        rope_dims=64,
+        ffn=10944,
+        vocab=151_552,
+        context=131_072,
+        moe=replace(moe, n_experts=128, top_k=8, ffn=1408, shared=1, dense_layers=1),
+        mtp="none",
+    )
+    metadata = {**gguf_metadata(air), "general.name": "GLM 4.5 Air"}
+    metadata["tokenizer.ggml.tokens"] = [f"token{number:06d}" for number in range(air.vocab)]
+    metadata["tokenizer.ggml.merges"] = [f"merge{number:06d} {number % 997}" for number in range(318_088)]
+    del metadata["tokenizer.ggml.token_type"]
+    table = {name: (tensor.shape, tensor.quant.name) for name, tensor in tensor_table(air, "Q4_K").items()}
+    n_bytes = write_header(path, metadata, table)
+    return HugeFile(path.read_bytes(), n_bytes)

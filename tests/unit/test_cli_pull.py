@@ -14,7 +14,7 @@ from swarm.store import model_table
 from swarm.store.model_table import TableModel
 from swarm.store.origins import origin_of
 from tests.helpers.hub import TOKEN, Repo, StandInHub
-from tests.helpers.repositories import tiny_files
+from tests.helpers.repositories import air_file, tiny_files
 
 
 @pytest.fixture(scope="module")
@@ -158,3 +158,20 @@ def test_a_private_repository_of_ours_is_found_with_the_token(
     assert cli.main(["pull", "me/mine"]) == 1
     monkeypatch.setenv("HF_TOKEN", TOKEN)
     assert cli.main(["pull", "me/mine"]) == 0
+
+
+def test_a_model_of_real_size_is_planned_from_some_mb_with_no_node_and_no_file(
+    hub: StandInHub, own_home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    air = air_file(tmp_path / "air.header")
+    hub.repos["u/Air-GGUF"] = Repo({"GLM-4.5-Air-Q4_K_M.gguf": air})  # type: ignore[dict-item]
+    assert len(air) > 60 * 2**30
+    assert cli.main(["plan", "hf.co/u/Air-GGUF:Q4_K_M", "--add", "pi5:16GiBx5"]) == 0
+    out = capsys.readouterr().out
+    assert "glm-4.5-air: 46 layers" in out and "tok/s" in out and "to fetch: 71.8 GiB from u/Air-GGUF" in out
+    assert hub.sent_bytes() < 40 * 2**20
+    assert cli.main(["plan", "hf.co/u/Air-GGUF:Q4_K_M", "--add", "pi5:8GiB"]) == 1
+    assert "more memory than the devices at hand have" in capsys.readouterr().out
+    assert cli.main(["show", "hf.co/u/Air-GGUF"]) == 0
+    assert "128 experts, 8 a token" in capsys.readouterr().out
+    assert not models(own_home)

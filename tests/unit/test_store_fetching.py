@@ -64,7 +64,11 @@ def test_a_model_is_fetched_once_and_then_found(tmp_path: Path) -> None:
 
 def test_the_staging_directory_is_gone_afterwards(tmp_path: Path) -> None:
     fetch(model_from(FakeSource(tmp_path / "a")), tmp_path / "models")
-    assert {path.name for path in (tmp_path / "models").iterdir()} == {"Tiny.gguf", ".Tiny.gguf.lock"}
+    assert {path.name for path in (tmp_path / "models").iterdir()} == {
+        "Tiny.gguf",
+        ".Tiny.gguf.lock",
+        ".Tiny.gguf.origin",
+    }
 
 
 def test_the_next_source_is_asked_when_one_does_not_answer_or_brings_something_else(tmp_path: Path) -> None:

@@ -96,3 +96,4 @@ def test_a_small_model_is_taken_with_eight_bits() -> None:
 def test_a_file_whose_name_tells_nothing_is_taken_when_it_is_the_only_one() -> None:
     assert len(by_preference(variants(files("model.gguf")))) == 1
     assert by_preference(variants(files("low.gguf", "high.gguf"))) == []
+    assert len(by_preference(variants(files("gpt-oss-20b-MXFP4.gguf")))) == 1
