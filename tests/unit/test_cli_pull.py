@@ -170,8 +170,6 @@ def test_a_model_of_real_size_is_planned_from_some_mb_with_no_node_and_no_file(
     out = capsys.readouterr().out
     assert "glm-4.5-air: 46 layers" in out and "tok/s" in out and "to fetch: 71.8 GiB from u/Air-GGUF" in out
     assert hub.sent_bytes() < 40 * 2**20
-    assert cli.main(["plan", "hf.co/u/Air-GGUF:Q4_K_M", "--add", "pi5:8GiB"]) == 1
-    assert "more memory than the devices at hand have" in capsys.readouterr().out
     assert cli.main(["show", "hf.co/u/Air-GGUF"]) == 0
     assert "128 experts, 8 a token" in capsys.readouterr().out
     assert not models(own_home)
