@@ -15,7 +15,10 @@ from swarm.errors import ExpertUnreadable
 from tests.helpers.mixtures import MIN_SLOTS, N_EXPERTS, cached_experts, from_disk, from_memory, write_mixture
 
 IDS = np.random.default_rng(7).integers(4, 256, 80).astype(np.int32)
-MIXTURES = (("air", "Q4_K"), ("qwen3moe", "Q4_0"), ("glm-groups", "Q8_0"), ("air", "Q2_K"), ("qwen3moe", "F32"))
+MIXTURES = (
+    *(("air", "Q4_K"), ("qwen3moe", "Q4_0"), ("glm-groups", "Q8_0"), ("air", "Q2_K"), ("qwen3moe", "F32")),
+    *(("gpt-oss", "MXFP4"), ("flash", "Q8_0"), ("granitemoe", "Q4_0")),
+)
 SLOTS = (MIN_SLOTS, 31, 10_000)
 
 
