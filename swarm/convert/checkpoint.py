@@ -53,8 +53,10 @@ class SourceTensor:
 class Checkpoint:
     """An open folder: config, tensors by name, and the tokenizer's files. Made by `open_checkpoint`."""
 
-    def __init__(self, folder: Path, config: Config, tensors: Mapping[str, SourceTensor], files: list[Path]) -> None:
-        self.folder, self.config, self.tensors, self.files = folder, config, tensors, files
+    def __init__(
+        self, folder: Path, config: Config, tensors: Mapping[str, SourceTensor], files: list[Path], name: str
+    ) -> None:
+        self.folder, self.config, self.tensors, self.files, self.name = folder, config, tensors, files, name
 
     @property
     def identity(self) -> str:
@@ -72,13 +74,15 @@ class Checkpoint:
         return _read(path, MAX_CONFIG_JSON_BYTES).decode("utf-8", "replace") if path.exists() else None
 
 
-def open_checkpoint(folder: Path) -> Checkpoint:
-    """Open a folder; raise ModelNotFound, BadModelFile or UnsupportedModel for what is not a checkpoint."""
+def open_checkpoint(folder: Path, name: str = "") -> Checkpoint:
+    """Open a folder, of a model called `name` (as the folder is, where nobody says).
+
+    Raise ModelNotFound, BadModelFile or UnsupportedModel for what is not a checkpoint.
+    """
     if not folder.is_dir():
         raise ModelNotFound(f"{folder}: there is no such folder; give one with config.json and safetensors files")
     if not (folder / "config.json").exists():
         raise ModelNotFound(f"{folder}: there is no config.json; give the folder of a checkpoint, as the hub has it")
-    config = _read_json(folder / "config.json", MAX_CONFIG_JSON_BYTES)
     files = list(_tensor_files(folder))
     tensors: dict[str, SourceTensor] = {}
     for file in files:
@@ -86,7 +90,14 @@ def open_checkpoint(folder: Path) -> Checkpoint:
             if tensor.name in tensors:
                 raise BadModelFile(f"{file}: tensor {tensor.name!r} is in another file, too; fetch the folder again")
             tensors[tensor.name] = tensor
-    return Checkpoint(folder, {**config, **config.get("text_config", {})}, tensors, files)
+    return Checkpoint(folder, read_config(folder), tensors, files, name or folder.resolve().name)
+
+
+def read_config(folder: Path) -> Config:
+    """config.json of a folder; of a model that also sees, with what it says of the text."""
+    config = _read_json(folder / "config.json", MAX_CONFIG_JSON_BYTES)
+    text = config.get("text_config", {})
+    return {**config, **(text if isinstance(text, dict) else {}), "architectures": config.get("architectures")}
 
 
 def _tensor_files(folder: Path) -> Iterator[Path]:

@@ -44,7 +44,7 @@ def metadata_of(checkpoint: Checkpoint, mix: str) -> Keys:
     keys: Keys = {
         "general.architecture": arch,
         "general.type": "model",
-        "general.name": checkpoint.folder.resolve().name,
+        "general.name": checkpoint.name,
         "general.file_type": MIXES[mix].number,
         "general.quantization_version": QUANTIZATION_VERSION,
     }

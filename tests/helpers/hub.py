@@ -184,13 +184,21 @@ class _Handler(BaseHTTPRequestHandler):
         entry: dict[str, object] = {"rfilename": path}
         if blobs and self.faults.sizes:
             entry |= {"size": len(data), "blobId": "0" * 40}
-            entry |= {"lfs": {"sha256": self._promise(data), "size": len(data)}} if path.endswith(".gguf") else {}
+            entry |= (
+                {"lfs": {"sha256": self._promise(data), "size": len(data)}}
+                if path.endswith((".gguf", ".safetensors"))
+                else {}
+            )
         return entry
 
     def _tree(self, name: str, repo: Repo, start: int) -> None:
         entries: list[dict[str, object]] = [{"type": "directory", "path": "BF16", "size": 0, "oid": "0" * 40}]
         for path, data in repo.files.items():
-            lfs = {"lfs": {"oid": self._promise(data), "size": len(data)}} if path.endswith(".gguf") else {}
+            lfs = (
+                {"lfs": {"oid": self._promise(data), "size": len(data)}}
+                if path.endswith((".gguf", ".safetensors"))
+                else {}
+            )
             entries.append({"type": "file", "path": path, "size": len(data), "oid": "0" * 40, **lfs})
         more = start + PAGE < len(entries)
         link = f'</api/models/{name}/tree/{COMMIT}?recursive=true&cursor={start + PAGE}>; rel="next"'
