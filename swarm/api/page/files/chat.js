@@ -133,7 +133,7 @@ function answer() {
 
 function showAll() {
   const turns = talk.path(current).map((turn) => turnView(current, turn, act));
-  view.log.replaceChildren(...(turns.length ? turns : [welcome()]));
+  view.log.replaceChildren(...(turns.length ? [h("h1", { class: "unseen" }, current.title || "Conversation"), ...turns] : [welcome()]));
   view.form.setComing(Boolean(live(current)));
   showGauge();
   follow();

@@ -14,13 +14,13 @@ let view = null;
 export function open(main) {
   const picture = drawing();
   const strips = h("div", { class: "strips" });
-  const table = h("div", { class: "wide" });
+  const table = h("div", { class: "wide", tabindex: "0", role: "region", "aria-label": "All figures of the devices" });
   const events = h("ol", { class: "events" });
   const now = h("div", { class: "now", role: "status" });
   view = { picture, strips, table, events, now };
   main.append(h("div", { class: "page" }, h("h1", null, "Devices"), now, picture.element,
     h("section", { "aria-label": "Who holds which layers" }, strips),
-    h("section", { "aria-label": "All figures" }, h("h2", null, "All figures"), table),
+    h("section", null, h("h2", null, "All figures"), table),
     h("section", { "aria-label": "What happened" }, h("h2", null, "What happened"), events)));
 }
 
