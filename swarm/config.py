@@ -170,6 +170,11 @@ def over_ssh() -> bool:
     return bool(os.environ.get("SSH_CONNECTION"))
 
 
+def editor() -> str:
+    """The command of the user's editor; empty where none is set."""
+    return os.environ.get("VISUAL") or os.environ.get("EDITOR") or ""
+
+
 def has_screen() -> bool:
     """Whether a window could be seen: a text browser in a terminal cannot show a page with scripts."""
     return sys.platform != "linux" or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))

@@ -269,5 +269,6 @@ MAX_API_CONNECTIONS = 256  # open at once; chat programs keep a few each
 KEPT_API_CONNECTIONS = 16  # beside them, for the command line
 REQUEST_HEAD_S = 10.0  # from a connection's beginning, or its last answer, to the end of a request's headers
 REQUEST_BODY_S = 30.0  # for the rest of it: 8 MiB through a slow tunnel
+MAX_QUESTION_FILE_BYTES = 2 * 1024 * 1024  # of a file that is put into a question: more text than any context here
 MAX_PAGE_READERS = 32  # pages that the state of the swarm is sent to: every device of a home, some tabs each
 UNREAD_REPLY_S = 60.0  # a client that takes nothing of its answer for so long is gone

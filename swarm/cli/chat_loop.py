@@ -8,9 +8,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from swarm.cli import answers, last_chat
-from swarm.cli.conversation import Conversation
+from swarm.cli.conversation import Conversation, with_files
 from swarm.cli.last_chat import KeepChat, LastChat, Pending
-from swarm.cli.terminal import DIM, RED, WrappedLine, columns, note, paint
+from swarm.cli.terminal import DIM, RED, WrappedLine, columns, note, paint, wrapped
 from swarm.errors import SwarmError
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ ENDINGS = {
 
 
 PerformCommand = Callable[["Chat", str], None]  # the line with its slash
+OpenModel = Callable[[str], tuple[answers.ChatModel, str, int]]  # by name: the model, what it is called, its context
 
 
 class Chat:
@@ -42,16 +43,24 @@ class Chat:
         interactive: bool = False,
         keep: KeepChat = last_chat.keep_nothing,
         perform: PerformCommand | None = None,
+        open_model: OpenModel | None = None,
     ) -> None:
-        """`keep` is told after every turn; `perform` does what a line with a slash says: without it there are none."""
+        """`keep` is told after every turn; `perform` does what a line with a slash says: without it there are none.
+
+        `open_model` is for changing to another model.
+        """
         self.model = model
         self.model_name = model_name
         self.context = context
-        self.params = params
-        self.max_tokens = max_tokens
+        self.params = self.first_params = params
+        self.max_tokens = self.first_max_tokens = max_tokens
         self.interactive = interactive
         self.keep = keep
         self.perform = perform
+        self.open_model = open_model
+        self.remembers = True  # what is asked and answered, in files of this device
+        self.files: list[tuple[str, str]] = []  # name and text, that go with the next question
+        self.has_failed = False
         self.conversation = Conversation(system)
         self.thinking: bool | None = None
         self.last: answers.Answered | None = None
@@ -73,6 +82,7 @@ class Chat:
             except EOFError:
                 return
             except SwarmError as error:
+                self.has_failed = True
                 self.complain(str(error))
 
     def handle(self, line: str) -> None:
@@ -82,14 +92,16 @@ class Chat:
         if self.perform is not None and line.startswith("/") and not line.startswith("//"):
             self.perform(self, line)
         else:
-            self.answer(line.removeprefix("/") if line.startswith("//") else line, self.conversation)
+            question = line.removeprefix("/") if line.startswith("//") else line
+            self.answer(with_files(question, self.files), self.conversation)
 
     def answer(self, question: str, before: Conversation) -> None:
         """Ask `question` after `before`, show the answer, and take both into the conversation."""
         started = time.monotonic()
         # With its seed the same answer can be given again, should it be cut off.
         params = self.params.seeded()
-        self.keep(before, self.model_name, Pending(question, params, self.max_tokens, self.thinking))
+        keep = self.keep if self.remembers else last_chat.keep_nothing
+        keep(before, self.model_name, Pending(question, params, self.max_tokens, self.thinking))
         stream = self.model.chat(
             before.messages(question),
             max_tokens=self.max_tokens,
@@ -99,7 +111,8 @@ class Chat:
         )
         answer = answers.show_answer(stream, sys.stdout, stoppable=self.interactive)
         self.conversation = before.answered(question, answer.text)
-        self.keep(self.conversation, self.model_name, None)
+        self.files = []
+        keep(self.conversation, self.model_name, None)
         self.last = answer
         self.total_tokens += answer.stats.generated_tokens
         self.total_s += time.monotonic() - started
@@ -134,4 +147,5 @@ class Chat:
 
     def complain(self, text: str) -> None:
         """One line about what went wrong in this turn."""
-        print(paint(f"swarm: {' '.join(text.split())}", RED, sys.stderr), file=sys.stderr, flush=True)
+        line = wrapped(f"swarm: {' '.join(text.split())}", columns(sys.stderr))
+        print(paint(line, RED, sys.stderr), file=sys.stderr, flush=True)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 
 from swarm.errors import ConfigError
@@ -51,6 +53,15 @@ class Conversation:
     def to_json(self, model: str) -> str:
         """The text of a file that `from_json` reads."""
         return json.dumps({"swarm_chat": FORMAT, "model": model, **asdict(self)}, ensure_ascii=False, indent=1)
+
+
+def with_files(question: str, files: Sequence[tuple[str, str]]) -> str:
+    """A question with files (name and text) before it, each between fences that do not occur in it."""
+    parts = []
+    for name, text in files:
+        fence = "`" * max(3, *(len(run) + 1 for run in re.findall("`{3,}", text)), 3)
+        parts.append(f"{name}:\n{fence}\n{text.removesuffix(chr(10))}\n{fence}\n")
+    return "\n".join([*parts, question])
 
 
 def from_json(raw: bytes) -> Conversation:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from swarm import config
-from swarm.cli import answers
+from swarm.cli import answers, editing
 from swarm.cli.conversation import Conversation, from_json
 from swarm.errors import ConfigError
 from swarm.files import PRIVATE, replace_file
@@ -48,7 +48,9 @@ def show_help(chat: Chat, argument: str) -> None:
     width = max(len(command.usage) for command in COMMANDS.values())
     for command in COMMANDS.values():
         chat.say(f"  {command.usage:<{width}}  {command.help}")
-    chat.say("Ctrl-C stops an answer, Ctrl-D leaves. Alt-Enter, or \\ at the end of a line, starts a new line.")
+    chat.say("Ctrl-C stops an answer, Ctrl-D leaves, Ctrl-Z puts the chat aside (`fg` comes back).")
+    chat.say('Alt-Enter, or \\ at the end of a line, starts a new line; """ begins and ends several.')
+    chat.say("Ctrl-X Ctrl-E opens your editor.")
 
 
 def clear(chat: Chat, argument: str) -> None:
@@ -72,11 +74,12 @@ def set_parameter(chat: Chat, argument: str) -> None:
             chat.say(f"  {parameter:<20} {'not set' if value is None else value}")
         return
     if name == "max_tokens":
-        chat.max_tokens = None if text.strip() in ("", "off") else _number(name, text.strip(), int)
+        chat.max_tokens = chat.first_max_tokens if text.strip() in ("", "off") else _most_tokens(text.strip())
     else:
         changed: SamplingFields = {_field(chat, name): _value(chat, name, text.strip())}  # type: ignore[misc]
         chat.params = replace(chat.params, **changed)
-    chat.say(f"{name} is {_parameters(chat)[_field(chat, name)]}")
+    value = _parameters(chat)[_field(chat, name)]
+    chat.say(f"{name} is {'not set' if value is None else value}")
 
 
 def undo(chat: Chat, argument: str) -> None:
@@ -128,12 +131,60 @@ def stats(chat: Chat, argument: str) -> None:
 
 
 def think(chat: Chat, argument: str) -> None:
-    names = {value: name for name, value in THINK.items()}
     if argument and argument not in THINK:
         raise ConfigError("/think on, /think off, or /think auto (as the model likes)")
     if argument:
         chat.thinking = THINK[argument]
-    chat.say(f"thinking: {names[chat.thinking]}")
+    chat.say(f"thinking: {_thinking_name(chat)}")
+
+
+def read(chat: Chat, argument: str) -> None:
+    if not argument:
+        raise ConfigError("/read FILE puts a text file into the next question")
+    name, text = editing.read_text(argument)
+    chat.files.append((name, text))
+    chat.say(f"{name} ({_count(len(text), 'character')}) goes with the next question")
+
+
+def edit(chat: Chat, argument: str) -> None:
+    turns = chat.conversation.turns
+    text = editing.edited(turns[-1].user if turns else "")
+    if not text.strip() or (turns and text == turns[-1].user):
+        chat.say("nothing was changed")
+        return
+    chat.say(f"> {text}")
+    chat.answer(text, chat.conversation.undone() if turns else chat.conversation)
+
+
+def change_model(chat: Chat, argument: str) -> None:
+    if not argument:
+        chat.say(f"{chat.model_name}; /model NAME changes to another, and the conversation stays")
+        return
+    if chat.open_model is None:
+        raise ConfigError("this chat cannot change its model")
+    chat.model, where, chat.context = chat.open_model(argument)
+    chat.model_name, chat.last = Path(where).name, None
+    chat.say(f"{chat.model_name}, with {chat.context:,} tokens of context")
+
+
+def show(chat: Chat, argument: str) -> None:
+    held = chat.last.stats.prompt_tokens + chat.last.stats.generated_tokens if chat.last is not None else 0
+    chat.say(f"  model      {chat.model_name}")
+    chat.say(f"  context    {held:,} of {chat.context:,} tokens, in {_count(len(chat.conversation.turns), 'turn')}")
+    chat.say(f"  system     {chat.conversation.system or 'none'}")
+    chat.say(f"  thinking   {_thinking_name(chat)}")
+    chat.say(f"  history    {'kept' if chat.remembers else 'not kept'}")
+    for name, _ in chat.files:
+        chat.say(f"  file       {name}, for the next question")
+    set_parameter(chat, "")
+
+
+def history(chat: Chat, argument: str) -> None:
+    if argument not in ("", "on", "off"):
+        raise ConfigError("/history on, or /history off: whether what is asked and answered is kept on this device")
+    if argument:
+        chat.remembers = argument == "on"
+    chat.say("history is kept" if chat.remembers else "history is not kept, from here on")
 
 
 def leave(chat: Chat, argument: str) -> None:
@@ -143,22 +194,33 @@ def leave(chat: Chat, argument: str) -> None:
 COMMANDS = {
     "help": Command(show_help, "/help", "this list"),
     "clear": Command(clear, "/clear", "start a new conversation"),
-    "system": Command(system, "/system [TEXT|off]", "show or set the instructions that the model reads first"),
-    "set": Command(set_parameter, "/set [NAME VALUE]", "show or set how tokens are chosen, as in /set temp 0.7"),
+    "system": Command(system, "/system [TEXT|off]", "show or set what the model reads first"),
+    "set": Command(set_parameter, "/set [NAME VALUE]", "how tokens are chosen, as in /set temp 0.7"),
+    "read": Command(read, "/read FILE", "put a text file into the next question"),
+    "edit": Command(edit, "/edit", "change the last question in your editor, and ask it"),
     "undo": Command(undo, "/undo", "take back the last question and its answer"),
     "regen": Command(regenerate, "/regen", "answer the last question again"),
     "save": Command(save, "/save [NAME]", "keep the conversation in a file"),
     "load": Command(load, "/load [NAME]", "go on with a saved one; without a name, list them"),
+    "model": Command(change_model, "/model [NAME]", "change to another model; the talk stays"),
+    "show": Command(show, "/show", "the model, and how it is asked"),
+    "history": Command(history, "/history [on|off]", "whether this chat is kept on this device"),
     "stats": Command(stats, "/stats", "tokens, speed, and how full the context is"),
-    "think": Command(think, "/think [on|off|auto]", "whether a model that can think does so before it answers"),
+    "think": Command(think, "/think [on|off|auto]", "whether a model that can think does so first"),
     "exit": Command(leave, "/exit", "leave"),
 }
 ALIASES = {"quit": "exit", "bye": "exit", "q": "exit", "?": "help", "h": "help", "new": "clear", "retry": "regen"}
 SHORT_NAMES = {"temp": "temperature"}
+FOR_PROGRAMS = ("logit_bias", "n_told")  # of SamplingParams: nothing that a person sets by a number
+
+
+def _thinking_name(chat: Chat) -> str:
+    return next(name for name, value in THINK.items() if value is chat.thinking)
 
 
 def _parameters(chat: Chat) -> dict[str, object]:
-    values = {field.name: getattr(chat.params, field.name) for field in fields(chat.params)}
+    names = [field.name for field in fields(chat.params) if field.name not in FOR_PROGRAMS]
+    values = {name: getattr(chat.params, name) for name in names}
     return {**values, "max_tokens": chat.max_tokens}
 
 
@@ -172,8 +234,8 @@ def _field(chat: Chat, name: str) -> str:
 def _value(chat: Chat, name: str, text: str) -> float | int | None:
     name = _field(chat, name)
     default = getattr(type(chat.params)(), name)
-    if text == "off":
-        return default  # type: ignore[no-any-return]  # each field of SamplingParams is a number or None
+    if text == "off":  # as the chat began
+        return getattr(chat.first_params, name)  # type: ignore[no-any-return]  # each field is a number or None
     return _number(name, text, float if isinstance(default, float) else int)
 
 
@@ -183,6 +245,13 @@ def _number(name: str, text: str, kind: Callable[[str], Number]) -> Number:
     except ValueError:
         wanted = "a whole number" if kind is int else "a number"
         raise ConfigError(f"/set {name} needs {wanted}, not {text!r}") from None
+
+
+def _most_tokens(text: str) -> int:
+    most = _number("max_tokens", text, int)
+    if most < 1:
+        raise ConfigError("/set max_tokens needs a whole number from 1, or off")
+    return most
 
 
 def _count(count: int, noun: str) -> str:

@@ -10,7 +10,7 @@ import pytest
 
 from swarm.answers import Channel, Piece
 from swarm.cli import answers
-from swarm.errors import ContextFull
+from swarm.errors import ContextFull, SwarmError
 from tests.helpers.chats import new_chat, reader
 from tests.helpers.fake_model import FakeAnswer, FakeModel
 
@@ -112,3 +112,10 @@ def test_without_commands_a_slash_is_a_question() -> None:
     model = FakeModel()
     new_chat(model, perform=None).loop(reader("/help"))
     assert model.asked[0][-1]["content"] == "/help"
+
+
+def test_a_chat_in_which_a_turn_failed_remembers_it() -> None:
+    good, bad = new_chat(), new_chat(FakeModel(answers=[SwarmError("busy")]))
+    good.loop(reader("one"))
+    bad.loop(reader("one", "two"))
+    assert (good.has_failed, bad.has_failed) == (False, True)

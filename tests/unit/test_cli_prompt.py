@@ -71,3 +71,51 @@ def test_a_pipe_gives_one_question_a_line_and_a_backslash_joins(monkeypatch: pyt
     assert [read() for _ in range(4)] == ["one", "two\nthree", "", "last"]
     with pytest.raises(EOFError):
         read()
+
+
+@pytest.mark.parametrize(
+    ("text", "question"),
+    [
+        ('"""one\ntwo"""', "one\ntwo"),
+        ('"""\none\n"""', "one"),
+        ('"""one line"""', "one line"),
+        ('"""/clear"""', "//clear"),
+        ('say """this"""', 'say """this"""'),
+        ("plain", "plain"),
+        ('"""', ""),
+    ],
+)
+def test_quotes_hold_a_question_of_several_lines(text: str, question: str) -> None:
+    assert prompt.unquoted(text) == question
+
+
+def test_enter_between_quotes_begins_a_new_line() -> None:
+    with create_pipe_input() as typed, create_app_session(input=typed, output=DummyOutput()):
+        typed.send_text('"""one\rtwo\r"""\r')
+        assert prompt.unquoted(prompt.make_session(InMemoryHistory()).prompt()) == "one\ntwo"
+
+
+def test_quotes_join_the_lines_of_a_pipe(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO('"""\none\n/two\n"""\nthree\n"""never ended\n'))
+    read = prompt.pipe_reader()
+    assert [read() for _ in range(3)] == ["one\n/two", "three", "never ended\n".strip()]
+
+
+def test_a_tab_alone_types_nothing() -> None:
+    with create_pipe_input() as typed, create_app_session(input=typed, output=DummyOutput()):
+        typed.send_text("\t/exit\r")
+        assert prompt.make_session(InMemoryHistory(), COMMANDS).prompt() == "/exit"
+
+
+def test_a_file_is_completed_after_read(tmp_path: Path) -> None:
+    (tmp_path / "a long name.txt").touch()
+    with create_pipe_input() as typed, create_app_session(input=typed, output=DummyOutput()):
+        typed.send_text(f"/read {tmp_path}/a l\t\r")
+        assert prompt.make_session(InMemoryHistory(), COMMANDS).prompt() == f"/read {tmp_path}/a long name.txt"
+
+
+def test_history_that_is_off_is_not_written(own_home: Path) -> None:
+    history = prompt._history(own_home / "history", lambda: False)
+    history.append_string("secret")
+    assert "secret" not in (own_home / "history").read_text()
+    assert history.get_strings() == ["secret"], "Up brings it back all the same, until the chat ends"

@@ -9,14 +9,15 @@ from pathlib import Path
 import pytest
 
 from swarm.answers import Piece
-from swarm.cli import slash
+from swarm.cli import editing, slash
 from swarm.cli.chat_loop import Chat
 from swarm.engine.sampling import SamplingParams
-from swarm.errors import ConfigError, ContextFull
+from swarm.errors import ConfigError, ContextFull, ModelNotFound, SwarmError
 from tests.helpers.chats import new_chat, reader
 from tests.helpers.fake_model import FakeModel
 
-NAMES = ["help", "clear", "system", "set", "undo", "regen", "save", "load", "stats", "think", "exit"]
+NAMES = ["help", "clear", "system", "set", "read", "edit", "undo", "regen"]
+NAMES += ["save", "load", "model", "show", "history", "stats", "think", "exit"]
 
 
 @pytest.fixture
@@ -92,7 +93,7 @@ def test_set_changes_how_the_next_answer_is_chosen(talk: Callable[..., Chat]) ->
 def test_set_alone_shows_every_parameter(talk: Callable[..., Chat], capsys: pytest.CaptureFixture[str]) -> None:
     talk("/set")
     out = capsys.readouterr().out
-    for name in (*SamplingParams.__dataclass_fields__, "max_tokens"):
+    for name in {*SamplingParams.__dataclass_fields__, "max_tokens"} - {"logit_bias", "n_told"}:
         assert f"  {name} " in out
 
 
@@ -104,6 +105,12 @@ def test_set_alone_shows_every_parameter(talk: Callable[..., Chat], capsys: pyte
         ("/set top_k 1.5", "/set top_k needs a whole number, not '1.5'"),
         ("/set temp -1", "temperature is -1.0; it must be from 0 to 100"),
         ("/set top_p nan", "top_p is nan; it must be from 0 to 1"),
+        ("/set logit_bias 3", "there is no 'logit_bias' to set"),
+        ("/set max_tokens -5", "/set max_tokens needs a whole number from 1, or off"),
+        ("/read", "/read FILE puts a text file"),
+        ("/read /no/such", "cannot be read"),
+        ("/model x", "cannot change its model"),
+        ("/history maybe", "/history on, or /history off"),
         ("/hlep", "there is no command /hlep; did you mean /help?"),
         ("/think hard", "/think on, /think off, or /think auto"),
         ("/load none", "none.json cannot be read (No such file or directory)"),
@@ -178,3 +185,79 @@ class _nothing:
 
     def __exit__(self, *args: object) -> None:
         pass
+
+
+def test_a_file_goes_with_the_next_question_only(talk: Callable[..., Chat], tmp_path: Path) -> None:
+    (tmp_path / "notes.md").write_text("The key is under the ``` mat.\n")
+    model = FakeModel()
+    talk(f"/read {tmp_path / 'notes.md'}", "where is it?", "and now?", model=model)
+    first, second = (messages[-1]["content"] for messages in model.asked)
+    assert first == "notes.md:\n````\nThe key is under the ``` mat.\n````\n\nwhere is it?"
+    assert second == "and now?"
+
+
+def test_a_question_that_failed_keeps_its_file(talk: Callable[..., Chat], tmp_path: Path) -> None:
+    (tmp_path / "notes.md").write_text("x")
+    model = FakeModel(answers=[SwarmError("busy")])
+    talk(f"/read {tmp_path / 'notes.md'}", "one", "two", model=model)
+    assert [messages[-1]["content"].startswith("notes.md:") for messages in model.asked] == [True, True]
+
+
+def test_edit_asks_the_changed_question_in_the_place_of_the_last(
+    talk: Callable[..., Chat], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(editing, "edited", lambda text: text.replace("two", "three"))
+    chat = talk("one", "two", "/edit")
+    assert [turn.user for turn in chat.conversation.turns] == ["one", "three"]
+
+
+def test_an_edit_that_changes_nothing_asks_nothing(talk: Callable[..., Chat], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(editing, "edited", lambda text: text)
+    model = FakeModel()
+    talk("one", "/edit", model=model)
+    assert len(model.asked) == 1
+
+
+def test_another_model_takes_over_the_conversation() -> None:
+    first, other = FakeModel(), FakeModel()
+    chat = new_chat(first, open_model=lambda name: (other, f"/models/{name}.gguf", 512))
+    chat.loop(reader("one", "/model tiny", "two"))
+    assert [message["content"] for message in other.asked[0]] == ["one", "echo: one", "two"]
+    assert (chat.model_name, chat.context) == ("tiny.gguf", 512)
+
+
+def test_a_model_that_is_not_there_leaves_the_one_that_is(capsys: pytest.CaptureFixture[str]) -> None:
+    def nowhere(name: str) -> tuple[FakeModel, str, int]:
+        raise ModelNotFound(f"no model {name}")
+
+    chat = new_chat(open_model=nowhere)
+    chat.loop(reader("/model tiny", "one"))
+    assert "no model tiny" in capsys.readouterr().err and len(chat.conversation.turns) == 1
+
+
+def test_show_tells_how_the_model_is_asked(talk: Callable[..., Chat], capsys: pytest.CaptureFixture[str]) -> None:
+    talk("/system Be kind.", "/think off", "/history off", "/show")
+    out = capsys.readouterr().out
+    for line in ("model      fake", "system     Be kind.", "thinking   off", "history    not kept", "temperature"):
+        assert line in out
+
+
+def test_what_is_asked_is_not_kept_while_history_is_off() -> None:
+    kept: list[int] = []
+    chat = new_chat(keep=lambda conversation, model, pending: kept.append(len(conversation.turns)))
+    chat.loop(reader("/history off", "one", "/history on", "two"))
+    assert kept == [1, 2]
+
+
+def test_off_goes_back_to_what_the_chat_began_with() -> None:
+    chat = new_chat(params=SamplingParams(temperature=0.0), max_tokens=7)
+    chat.loop(reader("/set temp 1", "/set temp off", "/set max_tokens 9", "/set max_tokens off"))
+    assert (chat.params.temperature, chat.max_tokens) == (0.0, 7)
+
+
+def test_no_line_of_the_help_is_wider_than_a_terminal(
+    talk: Callable[..., Chat], capsys: pytest.CaptureFixture[str]
+) -> None:
+    talk("/help")
+    assert max(map(len, capsys.readouterr().out.splitlines())) < 100
+    assert max(len(f"  {'/history [on|off]':<20}  {command.help}") for command in slash.COMMANDS.values()) < 80
