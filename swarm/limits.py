@@ -246,6 +246,10 @@ MAX_REPORTED_CHUNKS = 16 * 1024  # of one report: half a MB
 MAX_PULLS_HELPED = 4  # at the same time; the next one is told to do without this device
 PULL_SILENCE_S = 60.0  # a device that brings nothing for so long loses its share to the others
 ADOPT_PATIENCE_S = 30.0  # for the devices that helped to offer what they brought
+SPREAD_AFTER_S = (
+    180.0  # of a node's life, before it makes second copies: the devices that have them may be on their way
+)
+SPREAD_EVERY_S = 60.0  # a look for models that only one device has
 OFFER_EVERY_S = 15.0  # a look into the directory of models
 OFFER_QUIET_S = 5.0  # since a file there was written: it may still be coming
 REMOVE_PATIENCE_S = 5.0  # for other devices to say that a model is deleted there

@@ -64,6 +64,7 @@ def show(console: Any, view: dict[str, Any]) -> None:
     for model in view["models"]:
         whole = model["n_whole"]
         where = f"whole on {whole} device{'s' if whole != 1 else ''}" if whole else "nowhere whole"
+        where += survival(model.get("lost_with"), len(view["devices"]))
         console.print(f"model {harmless(model['name'])}: {size_text(model['total_bytes'])}, {where}", highlight=False)
     for chat in view["chats"]:
         if chat["phase"] != "resting":
@@ -93,6 +94,15 @@ def expert_line(experts: dict[str, Any]) -> str:
         f"experts here: {experts['n_resident']} of {experts['n_all']} in memory ({size_text(experts['n_bytes'])}), "
         f"hits {use.hit_rate:.0%}, {size_text(use.read_bytes)} read, waited {use.wait_s:.1f} s for them"
     )
+
+
+def survival(lost_with: list[str] | None, n_devices: int) -> str:
+    """Whether a model is still there when any one device is gone."""
+    if lost_with is None or n_devices < 2:
+        return ""
+    if not lost_with:
+        return "; survives the loss of any one device"
+    return f"; lost without {' or '.join(map(harmless, lost_with))}"
 
 
 def table(view: dict[str, Any]) -> Table:

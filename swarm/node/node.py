@@ -51,6 +51,7 @@ from swarm.node.peers import Peers
 from swarm.node.provide import Provider
 from swarm.node.questions import Questions
 from swarm.node.routes import Routes
+from swarm.node.spreading import Spreading
 from swarm.node.status import StatusReports
 from swarm.node.wellbeing import Wellbeing
 from swarm.plain import one_line
@@ -195,6 +196,7 @@ class Node:
         node.background.every(lambda: node._pace.catalog_s(node._driver.now), node.holdings.tell_catalog)
         node.background.spawn(node._measure_again())
         node.background.spawn(Offering(node.holdings, node.events, node.settings.models_path).forever())
+        node.background.spawn(Spreading(node._driver, node.holdings, node.store, node.events, node.peer).forever())
         node._wellbeing.start()
         for holding in node.store.holdings():
             node.holdings.look_up(holding.model)

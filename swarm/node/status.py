@@ -13,6 +13,7 @@ import msgspec
 
 import swarm
 from swarm import limits
+from swarm.cluster.copies import lost_with
 from swarm.cluster.core import Core
 from swarm.net.links import PeerInfo
 from swarm.net.transport import Transport
@@ -20,6 +21,7 @@ from swarm.node.compute import ComputeWorker
 from swarm.node.driver import Driver
 from swarm.node.event_log import EventLog
 from swarm.node.holdings import Holdings
+from swarm.node.library import Entry
 from swarm.node.meters import Meters
 from swarm.node.outbox import Outbox
 from swarm.node.peers import Peers
@@ -114,7 +116,7 @@ class StatusReports:
             "peer": self._transport.me.peer,
             "uptime_s": int(time.time() - self._started_at),
             "devices": [ours, *others],
-            "models": [asdict(entry) for entry in self._holdings.library.entries()],
+            "models": [self._model(entry) for entry in self._holdings.library.entries()],
             "chats": chats,
             "events": [{"at": at, "event": event, **fields} for at, event, fields in list(self._events.entries)[-20:]],
             "discovery": self._peers.problem,
@@ -131,6 +133,15 @@ class StatusReports:
         }
 
     # --- within
+
+    def _model(self, entry: Entry) -> Json:
+        """A model of the swarm, and the devices without which it is not whole any more; null when it is not known."""
+        known_model = self._holdings.library.known.get(entry.id)
+        lost = None
+        if known_model is not None:
+            devices = self._driver.read(lambda core: core.devices(entry.id, self._driver.now))
+            lost = lost_with(devices, known_model.all_parts)
+        return {**asdict(entry), "lost_with": [device.name for device in lost] if lost is not None else None}
 
     def _reply(self, core: Core, request: int, state: NodeState, models: tuple[ModelHolding, ...]) -> StatusReply:
         shards = _shards(core)

@@ -6,7 +6,7 @@ import io
 
 from rich.console import Console
 
-from swarm.cli.status import show
+from swarm.cli.status import show, survival
 
 WIDTH = 80
 
@@ -41,3 +41,9 @@ def test_a_device_takes_one_line_of_a_common_terminal() -> None:
     assert len(lines) == 2 + len(devices), out.getvalue()
     assert "embed 0-19" in lines[2] and "here" in lines[2] and "33-45 head" in lines[4]
     assert all("10.8/11.7 GiB" in line for line in lines[2:])
+
+
+def test_it_is_said_whether_a_model_survives_the_loss_of_a_device() -> None:
+    assert survival([], 3) == "; survives the loss of any one device"
+    assert survival(["pi", "box"], 3) == "; lost without pi or box"
+    assert survival(None, 3) == survival([], 1) == ""
