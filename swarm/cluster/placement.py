@@ -371,11 +371,11 @@ class Placer:
         demand = self._demand(placing)
         devices = self._devices(placing.model, now, strict=True)
         is_hard = placing.attempts >= limits.MAX_QUICK_PLANS
-        alone = self._alone(placing, devices) if placing.failures or is_hard else None
-        if is_hard and alone is None and placing.state is State.IDLE and placing.trouble:
+        own_plan = self._alone(placing, devices) if placing.failures or is_hard else None
+        if is_hard and own_plan is None and placing.state is State.IDLE and placing.trouble:
             return self._back_off(placing, now)
-        placing.planned_for = self._generation(placing.model, now) if alone is None else ()  # between answers: anew
-        result = alone or plan(demand, devices, self.world.link)
+        placing.planned_for = self._generation(placing.model, now) if own_plan is None else ()  # between answers: anew
+        result = own_plan or plan(demand, devices, self.world.link)
         if isinstance(result, NoPlan) and any(self.world.rests(device.id) for device in devices):
             devices = self._devices(placing.model, now, strict=True, resting=True)
             result = plan(demand, devices, self.world.link)
@@ -388,7 +388,7 @@ class Placer:
                 return [Log("does_not_fit", (("model", placing.model), ("missing_bytes", result.missing_bytes)))]
             if placing.state is not State.BACKOFF:
                 return self._back_off(placing, now)
-        pipeline = _pipeline(result) if alone else self._choose(placing, result.demand, devices, result)
+        pipeline = _pipeline(result) if own_plan else self._choose(placing, result.demand, devices, result)
         if placing.state is State.READY and placing.placement is not None and pipeline == placing.pipeline:
             return []
         return self._offer(placing, result, pipeline, now)

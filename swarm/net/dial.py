@@ -52,8 +52,8 @@ class Dialer:
     def hear(self, teller: PeerId, peer: PeerId, addresses: Iterable[Address], now: float) -> None:
         """Another device says where one may be reached: tried after what is known better, and not often."""
         target = self._targets.get(peer)
-        known = target.addresses if target is not None else []
-        others = [each for each in dict.fromkeys(addresses) if each not in known]
+        known_addresses = target.addresses if target is not None else []
+        others = [each for each in dict.fromkeys(addresses) if each not in known_addresses]
         news = self._hearsay.usable(teller, others, self._room_for(teller), now)
         if peer == self._me or not (news or target):
             return
@@ -61,7 +61,7 @@ class Dialer:
             if len(self._targets) >= limits.MAX_PEERS:
                 return
             target = self._targets[peer] = Target([], False, now + self._turn_s(peer), now, down_since=now)
-        if news or all(self._hearsay.is_told(each) for each in known):
+        if news or all(self._hearsay.is_told(each) for each in known_addresses):
             target.learnt_at = now
         target.addresses = [*target.addresses, *news][: limits.MAX_ADDRESSES]
 

@@ -28,9 +28,9 @@ def to_learn(gossip: Gossip, me: PeerId, teller: Address) -> Iterator[tuple[Peer
 
     Addresses of this very machine mean something only from a `teller` on it.
     """
-    here = _is_loopback(teller)
+    is_here = _is_loopback(teller)
     for told in gossip.peers:
-        addresses = tuple(each for each in told.addresses if is_told(each) and (here or not _is_loopback(each)))
+        addresses = tuple(each for each in told.addresses if is_told(each) and (is_here or not _is_loopback(each)))
         if told.peer != me and addresses:
             yield told.peer, addresses
 

@@ -82,12 +82,12 @@ class Holdings:
         """Have these chunks on the disk, as they should be; what turns out to be damaged is fetched again."""
         for _ in range(MAX_ROUNDS):
             await self.library.fetcher.fetch(model, chunks)
-            here = self._store.model(model)
-            damaged = await self._background.run_io(here.check, chunks) if here is not None else []
-            if here is None or not damaged:
+            chunks_here = self._store.model(model)
+            damaged = await self._background.run_io(chunks_here.check, chunks) if chunks_here is not None else []
+            if chunks_here is None or not damaged:
                 return
-            n_bytes = int(here.manifest.chunk_sizes[damaged].sum())
-            self._events.note("damaged", model=here.manifest.name, chunks=len(damaged), size=size_text(n_bytes))
+            n_bytes = int(chunks_here.manifest.chunk_sizes[damaged].sum())
+            self._events.note("damaged", model=chunks_here.manifest.name, chunks=len(damaged), size=size_text(n_bytes))
             self._has_changed(model)
         raise ModelNotFound(
             f"chunks of {model[:12]} are damaged on this disk as soon as they are written: is it failing?"

@@ -194,8 +194,10 @@ class Peers:
         """
         key = new_swarm_key(self._key().generation + 1)
         names = self._driver.read(lambda core: {peer: core.members.name_of(peer) for peer in core.others()})
-        known = {PeerId(peer): name for peer, name in self._home.names().items()} | self._driver.read(_names_of_all)
-        lost = list(dict.fromkeys(_named(name, known) for name in without))
+        names_known = {PeerId(peer): name for peer, name in self._home.names().items()} | self._driver.read(
+            _names_of_all
+        )
+        lost = list(dict.fromkeys(_named(name, names_known) for name in without))
         for peer in lost:
             if peer in names:
                 self._transport.shut_out(peer)
@@ -211,7 +213,7 @@ class Peers:
         return Rekeyed(
             done=tuple(names[peer] for peer in names if peer in rekeying.done),
             missed=tuple(names[peer] for peer in names if peer not in rekeying.done and peer not in lost),
-            shut_out=tuple(known[peer] for peer in lost),
+            shut_out=tuple(names_known[peer] for peer in lost),
         )
 
     def rekey(self, peer: PeerId, message: Rekey) -> None:
@@ -307,18 +309,18 @@ def _names_of_all(core: Core) -> dict[PeerId, str]:
     return {peer: core.members.name_of(peer) for peer in core.members.peers}
 
 
-def _named(text: str, known: Mapping[PeerId, str]) -> PeerId:
+def _named(text: str, names: Mapping[PeerId, str]) -> PeerId:
     """The one device that somebody means; ConfigError when it is none or several."""
-    found = [peer for peer in known if _means(text, peer, known[peer])]
+    found = [peer for peer in names if _means(text, peer, names[peer])]
     if len(found) == 1:
         return found[0]
-    which = found or known
-    there_are = ", ".join(f"{one_line(known[peer])} ({peer[:MIN_ID_DIGITS]})" for peer in sorted(which))
+    which = found or names
+    there_are = ", ".join(f"{one_line(names[peer])} ({peer[:MIN_ID_DIGITS]})" for peer in sorted(which))
     if found:
         raise ConfigError(
             f"{len(found)} devices are called {text!r}; nothing was changed. Say which by its id: {there_are}"
         )
-    hint = f"there are {there_are}" if known else "no other device was ever here"
+    hint = f"there are {there_are}" if names else "no other device was ever here"
     raise ConfigError(f"no device of this swarm is called {one_line(text)!r}; nothing was changed: {hint}")
 
 
