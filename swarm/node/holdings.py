@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from pathlib import Path
 from random import Random
@@ -31,6 +32,8 @@ from swarm.wire.ids import ModelId, PeerId
 from swarm.wire.messages import Catalog, ChunkReply, Have, ManifestReply, RemoveModel
 
 Bits = npt.NDArray[np.bool_]
+HEAR_S = 1.0  # what a device has of a model is one message there and one back
+LOOK_S = 0.02
 MAX_ROUNDS = 3  # of fetching what was damaged on this disk
 
 
@@ -76,6 +79,7 @@ class Holdings:
         if not self._driver.read(lambda core: model in core.shards.models):
             self._driver.act(lambda core, now: core.model_known(model, known_model.cost, now))
             self._tell_core(known_model)
+            await self._hear_who_has(model)
         return known_model
 
     async def get_right(self, model: ModelId, chunks: list[int]) -> None:
@@ -169,7 +173,8 @@ class Holdings:
         for holding in message.models:
             known_model = self.library.known.get(holding.model)
             if known_model is None:
-                if holding != before.get(holding.model) or holding.model in self._missed:
+                # Nothing is fetched because a device says that it has it; what was asked for before is.
+                if holding.model in self._missed:
                     self.look_up(holding.model)
             elif holding.n_have == holding.n_chunks:
                 self._core_holdings(peer, holding.model, known_model.all_parts)
@@ -204,7 +209,7 @@ class Holdings:
         except SwarmError as error:
             if model not in self._missed:
                 self._events.note("model_unknown", model=model[:12], why=str(error))
-            if isinstance(error, ModelNotFound):
+            if isinstance(error, ModelNotFound) and len(self._missed) < limits.MAX_MODELS:
                 self._missed.add(model)
 
     def _tell_core(self, known_model: KnownModel) -> None:
@@ -218,6 +223,15 @@ class Holdings:
                 self._core_holdings(peer, known_model.id, known_model.all_parts)
             else:
                 self.library.fetcher.ask_have(peer, known_model.id)
+
+    async def _hear_who_has(self, model: ModelId) -> None:
+        """Devices that have a part of it say which, before anybody plans with it; a silent one is not waited for."""
+        catalogs = self.library.fetcher.catalogs
+        asked = {p for p, c in catalogs.items() if model in c and 0 < c[model].n_have < c[model].n_chunks}
+        for _ in range(round(HEAR_S / LOOK_S)):
+            if self._driver.read(lambda core: all((peer, model) in core.held for peer in asked)):
+                return
+            await asyncio.sleep(LOOK_S)
 
     def _tell_core_of_ours(self, known_model: KnownModel) -> None:
         chunks = self._store.model(known_model.id)

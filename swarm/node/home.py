@@ -121,6 +121,16 @@ class Home:
         """Remember where devices were reached."""
         write_json(self.peers_file, addresses)
 
+    def chosen(self) -> dict[str, str]:
+        """Which model of other devices each name meant before: name -> id."""
+        value = read_json(self.root / "chosen.json")
+        pairs = value.items() if isinstance(value, dict) else ()
+        return {name: model for name, model in pairs if isinstance(model, str)}
+
+    def keep_chosen(self, chosen: dict[str, str]) -> None:
+        """Remember it."""
+        write_json(self.root / "chosen.json", chosen)
+
     def names(self) -> dict[str, str]:
         """What devices of this swarm called themselves when they were met: id -> name."""
         value = read_json(self.names_file)

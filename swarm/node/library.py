@@ -91,6 +91,8 @@ class Entry:
     total_bytes: int
     n_whole: int  # devices that have all of it
     origin: Origin | None = None  # where it was fetched, where this device knows that
+    is_ours: bool = False  # this device offers it from a file of its own
+    base_name: str = ""  # without what tells it from others of that name
 
 
 def _told_apart(entries: Iterable[Entry]) -> Iterator[Entry]:
@@ -99,7 +101,7 @@ def _told_apart(entries: Iterable[Entry]) -> Iterator[Entry]:
     count = Counter(entry.name for entry in entries)
     for entry in entries:
         name = entry.name if count[entry.name] == 1 else f"{entry.name}-{entry.id[:MIN_ID_DIGITS]}"
-        yield replace(entry, name=name)
+        yield replace(entry, name=name, base_name=entry.name)
 
 
 class Library:
@@ -133,7 +135,9 @@ class Library:
                     continue
                 whole = int(holding.n_have == holding.n_chunks) + (found[model].n_whole if model in found else 0)
                 origin = found[model].origin if model in found else self._store.origin_of(model)
-                found[model] = Entry(model, slug(holding.name), holding.total_bytes, whole, origin)
+                chunks = self._store.model(model)
+                is_ours = chunks is not None and chunks.source is not None
+                found[model] = Entry(model, slug(holding.name), holding.total_bytes, whole, origin, is_ours)
         return sorted(_told_apart(found.values()), key=lambda entry: (entry.name, entry.id))
 
     def find(self, text: str) -> ModelId | None:

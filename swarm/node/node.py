@@ -151,6 +151,8 @@ class Node:
             events=self.events,
             settings=self.settings,
             is_settling=self._is_settling,
+            chosen=options.home.chosen(),
+            keep_chosen=self._keep_chosen,
         )
         self.peers = Peers(
             driver,
@@ -308,6 +310,12 @@ class Node:
         """What is wrong between this device and the others."""
         met = self._driver.read(lambda core: {peer.id: peer.name for peer in core.members.peers.values()})
         return doctor.examine(self.transport, self.peers, self.events, met)
+
+    def _keep_chosen(self, chosen: dict[str, str]) -> None:
+        async def keep() -> None:
+            await self.background.run_io(self.options.home.keep_chosen, chosen)
+
+        self.background.spawn(keep())
 
     # --- events
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,6 +31,7 @@ from swarm.node.shared_work import SharedWork
 from swarm.store.fetching import Download, fetch
 from swarm.store.keeping import file_at, is_path
 from swarm.store.naming import meaning_of, slug
+from swarm.store.origins import Remote
 from swarm.text.model_text import Prompt, check_fits, common_prefix
 from swarm.units import size_text
 from swarm.wire.ids import ModelId, PeerId, SessionId
@@ -38,6 +39,7 @@ from swarm.wire.records import Placement
 
 TELL_S = 1.0  # between two lines on how far the model is fetched
 WATCH_S = 0.1  # how late a reader hears what is not news of the core
+MAX_CHOSEN = 256  # names of models whose meaning is remembered
 MAX_ASKERS = 2 * (MAX_ACTIVE_SESSIONS + MAX_WAITING_SESSIONS + MAX_KEPT_SESSIONS)
 MIN_REUSE_TOKENS = 16  # that a question must have in common with a conversation to go on with it
 
@@ -54,8 +56,15 @@ class Questions:
         events: EventLog,
         settings: Settings,
         is_settling: Callable[[], bool],
+        chosen: Mapping[str, str] | None = None,
+        keep_chosen: Callable[[dict[str, str]], object] = lambda chosen: None,
     ) -> None:
-        """`is_settling`: the node has just started, and devices that it knows may not be there yet."""
+        """`is_settling`: the node has just started, and devices that it knows may not be there yet.
+
+        `chosen`: what names of models meant before, by id; `keep_chosen` remembers it.
+        """
+        self._chosen = dict(chosen or {})
+        self._keep_chosen = keep_chosen
         self.answers: dict[SessionId, Answer] = {}
         self.totals = Totals()
         self._driver = driver
@@ -98,14 +107,14 @@ class Questions:
 
     async def find(self, text: str) -> ModelId:
         """The model that `text` names ("" is the default one): of the swarm, or a file that this device can get."""
-        library, folder = self._holdings.library, self._settings.models_path
+        library = self._holdings.library
         # Only this device's user may name a path, in the settings: a client of the API must not have files opened.
         path = None if text and not self._is_default_file(text) else file_at(self._settings.model)
         text = text or self._settings.model
-        found = path or meaning_of(text, folder, library.entries())
+        found = path or self._meaning(text)
         while not isinstance(found, str | Path) and self._is_settling():
             await asyncio.sleep(0.1)  # the device that has it may be about to be found
-            found = meaning_of(text, folder, library.entries())
+            found = self._meaning(text)
         if isinstance(found, Download):
             download = found
             found = await self._downloads.get(download.name, lambda: self._download(download))
@@ -124,6 +133,18 @@ class Questions:
             answer.cancel()
 
     # --- within
+
+    def _meaning(self, text: str) -> ModelId | Path | Download | Remote | None:
+        """What a name means; what only others have is meant by it from now on, whatever comes with that name."""
+        entries = self._holdings.library.entries()
+        found = meaning_of(text, self._settings.models_path, entries, self._chosen.get(slug(text), ""))
+        entry = next((entry for entry in entries if entry.id == found), None)
+        if isinstance(found, str) and entry is not None and not entry.is_ours:
+            news = {slug(text): str(found), entry.base_name or entry.name: str(found)}
+            if not news.items() <= self._chosen.items():
+                self._chosen.update(news)
+                self._keep_chosen(dict(list(self._chosen.items())[-MAX_CHOSEN:]))
+        return found
 
     def _is_default_file(self, text: str) -> bool:
         """Whether the name is that of the file that is the default model: it need not lie where others do."""

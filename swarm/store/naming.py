@@ -3,10 +3,14 @@
 A text means, the first that applies:
 
 1. the file that it is the path of (only from the user of this device: a client of the API may not name paths);
-2. a model of the swarm by its name or id, then a file in the directory of models by its name, both without regard to
-   case and punctuation;
-3. a model of the swarm, then a kept file, by the beginning of its name, when that is the beginning of one only;
-4. a model of the table (model_table.py), a repository of the hub or an address of the web (hub_names.py), which can be
+2. a model by its id;
+3. what this device has under that name: a model that it offers, a file in the directory of models, both without regard
+   to case and punctuation; then what its user meant by the name before; then the model that a download of the name is,
+   known by its hash;
+4. a model that only other devices have, by its name. What they call a model is their word: when they mean several, the
+   user must say which;
+5. a model of the swarm, then a kept file, by the beginning of its name, when that is the beginning of one only;
+6. a model of the table (model_table.py), a repository of the hub or an address of the web (hub_names.py), which can be
    fetched; what was fetched from there before is found in the directory of models, whatever its file is called.
 """
 
@@ -40,6 +44,14 @@ class OfferedModel(Protocol):
     @property
     def name(self) -> str:
         """As `slug` gives it."""
+
+    @property
+    def base_name(self) -> str:
+        """The same without what tells it from others of that name."""
+
+    @property
+    def is_ours(self) -> bool:
+        """This device offers it from a file of its own."""
 
     @property
     def n_whole(self) -> int:
@@ -77,14 +89,16 @@ def resolve(
 
 
 def meaning_of(
-    text: str, folder: Path, offered: Sequence[OfferedModel] = ()
+    text: str, folder: Path, offered: Sequence[OfferedModel] = (), chosen: str = ""
 ) -> ModelId | Path | Download | Remote | None:
     """What a name means: a model that the swarm has, a file kept in `folder`, one to fetch, or nothing here.
 
-    Raise ModelNotFound for a name that several models of the table have.
+    `chosen`: the id of what the user of this device meant by it before. Raise ModelNotFound for a name that several
+    models of the table, or of other devices, have.
     """
     if is_path(text):
         return None
+    ours = [model for model in offered if model.is_ours]
     kept, download = kept_models(folder), DOWNLOADS.get(text.lower())
     remote, trouble = None, None
     try:
@@ -95,15 +109,18 @@ def meaning_of(
     mine = [path for path in kept if _may_be(row, path.stem)]
     theirs = [model for model in offered if _may_be(row, model.name)]
     found = (
-        _offered_by_name(text, offered)
+        _offered_by_id(text, offered)
+        or _offered_by_name(text, ours)
         or _kept(text, kept, str.__eq__)
         or _kept(text, kept, _is_same)
         or (kept_from(remote, mine) if remote else None)
         or (_offered_from(remote, offered) if remote else None)
+        or (download.file_in(folder) if download else None)
+        or next((model.id for model in offered if model.id == chosen), None)
+        or (next((model.id for model in offered if model.id == download.manifest), download) if download else None)
+        or _theirs_by_name(text, offered, chosen)
         or (_offered_of(remote, theirs) if isinstance(remote, NamedModel) else None)
         or _offered_by_beginning(text, theirs)
-        or (download.file_in(folder) if download else None)
-        or download
         or _kept(text, mine, _begins)
         or remote
     )
@@ -148,10 +165,30 @@ def _offered_by_name(text: str, offered: Sequence[OfferedModel]) -> ModelId | No
     return exact or _only(model for model in offered if _is_same(text, model.name))
 
 
-def _offered_by_beginning(text: str, offered: Sequence[OfferedModel]) -> ModelId | None:
-    named = _only(model for model in offered if _begins(text, model.name))
+def _offered_by_id(text: str, offered: Sequence[OfferedModel]) -> ModelId | None:
     is_long = len(text) >= MIN_ID_DIGITS
-    return named or _only(model for model in offered if is_long and model.id.startswith(text.lower()))
+    return _only(model for model in offered if is_long and model.id.startswith(text.lower()))
+
+
+def _theirs_by_name(text: str, offered: Sequence[OfferedModel], chosen: str) -> ModelId | None:
+    """The only model that other devices have under this name; ModelNotFound when the name may mean another one."""
+    told_apart = [model.id for model in offered if text.lower() == model.name != model.base_name]
+    exact = [model for model in offered if text.lower() == model.base_name]
+    found = exact or [model for model in offered if _is_same(text, model.base_name)]
+    if told_apart or not found:
+        return told_apart[0] if told_apart else None
+    if len(found) > 1:
+        names = ", ".join(model.name for model in found)
+        raise ModelNotFound(f"{text} is what several models of other devices are called: say which one, {names}")
+    if chosen:
+        gone, other = chosen[:MIN_ID_DIGITS], found[0].id[:MIN_ID_DIGITS]
+        told = f"{text} meant model {gone} so far, which no device here has now"
+        raise ModelNotFound(f"{told}; another one that is called so is there: say {other} for that")
+    return found[0].id
+
+
+def _offered_by_beginning(text: str, offered: Sequence[OfferedModel]) -> ModelId | None:
+    return _only(model for model in offered if _begins(text, model.name)) or _offered_by_id(text, offered)
 
 
 def _offered_from(remote: Remote, offered: Sequence[OfferedModel]) -> ModelId | None:

@@ -75,7 +75,8 @@ async def fetch(node: Node, sources: int) -> None:
     """Fetch all chunks of the one model there is, when enough devices have all of it."""
     while True:
         whole = [entry.id for entry in node.library.entries() if entry.n_whole >= sources]
-        if whole and whole[0] in node.library.known:
+        if whole:
+            await node.holdings.know(whole[0])
             break
         await asyncio.sleep(0.02)
     model = whole[0]

@@ -16,7 +16,8 @@ def holding(name: str, digit: str, have: int = 4) -> ModelHolding:
 
 def library(*holdings: ModelHolding) -> Library:
     around: Any = SimpleNamespace(
-        store=SimpleNamespace(holdings=lambda: list(holdings), origin_of=lambda model: None), run_io=None
+        store=SimpleNamespace(model=lambda model: None, holdings=lambda: list(holdings), origin_of=lambda model: None),
+        run_io=None,
     )
     return Library(around, None)  # type: ignore[arg-type]
 

@@ -81,10 +81,15 @@ class Offer:
     id: ModelId
     n_whole: int = 1
     origin: Origin | None = None
+    is_ours: bool = False
+
+    @property
+    def base_name(self) -> str:
+        return self.name.removesuffix(f"-{self.id[:6]}")
 
 
-def offer(name: str, digit: str, n_whole: int = 1) -> Offer:
-    return Offer(name, ModelId(digit * 64), n_whole)
+def offer(name: str, digit: str, n_whole: int = 1, *, is_ours: bool = False) -> Offer:
+    return Offer(name, ModelId(digit * 64), n_whole, None, is_ours)
 
 
 def keep(tmp_path: Path, *names: str) -> Path:
@@ -115,9 +120,33 @@ def test_of_two_names_the_one_that_was_written_exactly_is_meant(tmp_path: Path) 
     assert meaning_of("glm-45", tmp_path, [offer("glm-4.5", "a"), offer("glm-45", "b")]) == "b" * 64
 
 
-def test_the_swarms_model_is_meant_before_a_file_of_that_name(tmp_path: Path) -> None:
+def test_what_this_device_has_is_meant_before_what_others_call_so(tmp_path: Path) -> None:
     folder = keep(tmp_path, "GLM-4-9B.gguf")
-    assert meaning_of("glm-4-9b", folder, [offer("glm-4-9b", "b")]) == "b" * 64
+    assert meaning_of("glm-4-9b", folder, [offer("glm-4-9b", "b")]) == folder / "GLM-4-9B.gguf"
+    assert meaning_of("glm-4-9b", folder, [offer("glm-4-9b", "b", is_ours=True)]) == "b" * 64
+    both = [offer("glm-4-9b-aaaaaa", "a", 9), offer("glm-4-9b-bbbbbb", "b", is_ours=True)]
+    assert meaning_of("glm-4-9b-bbbbbb", tmp_path, both) == "b" * 64
+
+
+def test_a_name_that_others_use_for_two_models_is_said_with_both(tmp_path: Path) -> None:
+    both = [offer("glm-4-9b-aaaaaa", "a"), offer("glm-4-9b-bbbbbb", "b", 0)]
+    with pytest.raises(ModelNotFound, match="say which one, glm-4-9b-aaaaaa, glm-4-9b-bbbbbb"):
+        meaning_of("glm-4-9b", tmp_path, both)
+    assert meaning_of("glm-4-9b-bbbbbb", tmp_path, both) == "b" * 64
+    assert meaning_of("bbbbbb", tmp_path, both) == "b" * 64
+
+
+def test_a_name_goes_on_meaning_what_it_meant(tmp_path: Path) -> None:
+    both = [offer("glm-4-9b-aaaaaa", "a"), offer("glm-4-9b-bbbbbb", "b")]
+    assert meaning_of("glm-4-9b", tmp_path, both, "b" * 64) == "b" * 64
+    with pytest.raises(ModelNotFound, match=r"meant model bbbbbb so far.* say aaaaaa for that"):
+        meaning_of("glm-4-9b", tmp_path, [offer("glm-4-9b", "a")], "b" * 64)
+
+
+def test_the_default_model_is_its_hash_and_not_what_others_call_so(tmp_path: Path) -> None:
+    hijack, real = offer("smollm2-135m", "a", 99), Offer("smollm2-135m-8k", SMOLLM2.manifest)
+    assert meaning_of(SMOLLM2.name, tmp_path, [hijack]) is SMOLLM2
+    assert meaning_of(SMOLLM2.name, tmp_path, [hijack, real]) == SMOLLM2.manifest
 
 
 def test_a_file_of_that_very_name_is_meant_before_another_that_begins_so(tmp_path: Path) -> None:
@@ -127,7 +156,7 @@ def test_a_file_of_that_very_name_is_meant_before_another_that_begins_so(tmp_pat
 
 def test_nothing_is_downloaded_that_is_here_or_in_the_swarm(tmp_path: Path) -> None:
     assert meaning_of("SmolLM2-135M", tmp_path) is SMOLLM2
-    assert meaning_of(SMOLLM2.name, tmp_path, [offer("smollm2-135m-instruct", "a")]) == "a" * 64
+    assert meaning_of(SMOLLM2.name, tmp_path, [Offer("smollm2", SMOLLM2.manifest)]) == SMOLLM2.manifest
     folder = keep(tmp_path, "smollm2-135m.gguf")
     assert meaning_of(SMOLLM2.name, folder) == folder / "smollm2-135m.gguf", "somebody's own file of that name"
 
