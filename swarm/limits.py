@@ -200,6 +200,7 @@ MAX_ACTIVE_SESSIONS = 16  # answers of one entry node at the same time; more wai
 MAX_WAITING_SESSIONS = 32  # in that queue; the next one is told to come back later
 MAX_KEPT_SESSIONS = 32  # finished answers whose KV may be reused for the next turn, per entry node
 CONTENDED_KV_S = 4.0  # one of another entry node makes way for an answer of this device after so long
+CLOSE_AGAIN_S = (1.0, 4.0, 16.0)  # after its end, an answer's closing is told again: it may have been lost
 IDLE_KV_S = 60.0  # an open session that stands still for so long counts as over: its closing may be lost
 MAX_STAGE_SESSIONS = 256  # with KV on one device, from all entry nodes; memory runs out first
 MAX_SESSION_JOBS = 12  # steps of one session waiting on one stage

@@ -88,6 +88,7 @@ class Session:
     judge_at: float = NEVER  # when to look whether somebody else would have been quicker
     paced_at: float = 0.0  # since when, and over how many tokens, the pace is taken
     n_paced: int = 0
+    n_closings: int = 0  # that were told again since the end
     is_slow: bool = False  # much slower than was planned: who has the work at a probe is the reason
     begun: bool = False  # stages have worked on this answer
     notice: str = ""
@@ -137,6 +138,12 @@ class Session:
     def forget_old_epochs(self) -> None:
         needed = {self.epoch, *self.acked.values()}
         self.true_prefix = {epoch: n for epoch, n in self.true_prefix.items() if epoch in needed}
+
+    @property
+    def close_again_at(self) -> float:
+        """When the end is told again: the telling may have been lost, and memory is kept for what is over."""
+        is_over = self.phase is Phase.RESTING and self.n_closings < len(limits.CLOSE_AGAIN_S)
+        return self.since + limits.CLOSE_AGAIN_S[self.n_closings] if is_over else NEVER
 
     @property
     def probe_due(self) -> float:

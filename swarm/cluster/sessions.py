@@ -293,8 +293,9 @@ class Sessions:
         planned = self.placer.predicted(model)
         self.placer.progressed(model)
         self.placer.conduct.did_well(peers, n_tokens)
-        if planned is None:
-            return []
+        if planned is None or any(len(each.ids) <= each.goal + limits.PACE_TOKENS for each in self._beside(session)):
+            return []  # a prompt of ours is read on the same devices, or was until now
+        token_s /= 1 + len(self._beside(session))
         self.placer.conduct.saw_pace(peers, token_s / planned.token_s, now)
         others = set(peers) - {self.me}
         session.is_slow = bool(others) and is_too_slow(token_s, planned)
@@ -345,6 +346,9 @@ class Sessions:
                 effects += self._await_progress(session, now)
             elif session.phase is Phase.PLACING and now >= session.retry_at:
                 effects += self._follow(session, now)
+            elif now >= session.close_again_at:
+                session.n_closings += 1
+                effects += self._close(session, keep=True)
             elif session.phase is Phase.PARKED and now >= session.since + limits.PARK_S:
                 effects += self._fail(session, session.notice, now)
         return effects
@@ -366,6 +370,8 @@ class Sessions:
                 return min(session.retry_at if ready else NEVER, session.judge_at)
             case Phase.PARKED:
                 return session.since + limits.PARK_S
+            case Phase.RESTING:
+                return session.close_again_at
         return NEVER
 
     def _await_opening(self, session: Session, now: float) -> list[Effect]:
@@ -380,11 +386,17 @@ class Sessions:
         planned, waited_s = self.placer.predicted(session.ask.model), now - session.waits_since
         has_begun = len(session.ids) > len(session.ask.ids)
         patience_s = next_token_s(planned) if has_begun else first_token_s(planned, len(session.ask.ids))
+        patience_s += sum(first_token_s(planned, len(each.ids)) for each in self._beside(session))
         if waited_s < patience_s and session.phase is Phase.RUNNING:
             session.judge_at = session.waits_since + patience_s
             return []
         session.judge_at = now + max(limits.JUDGE_EVERY_S, waited_s / 2)
         return self._leave_out(session, self._awaited(session), "holds the answer up", now)
+
+    def _beside(self, session: Session) -> list[Session]:
+        """Other answers of ours that run on the same devices."""
+        running = (each for each in self.sessions.values() if each.phase is Phase.RUNNING and each is not session)
+        return [each for each in running if each.placement is session.placement]
 
     def _awaited(self, session: Session) -> set[PeerId]:
         """The devices that it waits for, but this one."""

@@ -50,3 +50,14 @@ def test_epochs_that_no_stage_accepted_last_are_forgotten() -> None:
     moving.epoch, moving.acked, moving.true_prefix = 9, {A: 7}, {6: 1, 7: 2, 9: 3}
     moving.forget_old_epochs()
     assert moving.true_prefix == {7: 2, 9: 3}
+
+
+def test_the_end_is_told_again_a_few_times() -> None:
+    over = session(1)
+    assert over.close_again_at == float("inf")
+    over.phase, over.since = Phase.RESTING, 10.0
+    times = []
+    while over.close_again_at < float("inf"):
+        times.append(over.close_again_at)
+        over.n_closings += 1
+    assert times == [10.0 + seconds for seconds in limits.CLOSE_AGAIN_S]
