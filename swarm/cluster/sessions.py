@@ -347,7 +347,7 @@ class Sessions:
             elif session.phase is Phase.PLACING and now >= session.retry_at:
                 effects += self._follow(session, now)
             elif now >= session.close_again_at:
-                session.n_closings += 1
+                session.n_closings = sum(now >= session.since + seconds for seconds in limits.CLOSE_AGAIN_S)
                 effects += self._close(session, keep=True)
             elif session.phase is Phase.PARKED and now >= session.since + limits.PARK_S:
                 effects += self._fail(session, session.notice, now)

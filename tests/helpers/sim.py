@@ -579,7 +579,10 @@ def play(seed: int, *, n_devices: int = 0, polls: bool = False, verbose: bool = 
     sim.at(12.0, lambda: _peace(sim))
     sim.run_until(13.0)
     # Where rows together cost more than one by one, four prompts of 500 tokens on shared devices take two minutes.
-    sim.run_until(80.0 if sim.row_cost <= 1.0 else 200.0, done=lambda: all(c.ended is not None or not sim.lives(c) for c in sim.chats))
+    sim.run_until(
+        80.0 if sim.row_cost <= 1.0 else 200.0,
+        done=lambda: all(c.ended is not None or not sim.lives(c) for c in sim.chats),
+    )
     for chat in sim.chats:
         _judge(sim, chat)
     return sim

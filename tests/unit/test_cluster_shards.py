@@ -222,3 +222,32 @@ def test_room_is_kept_for_keys_and_values_as_the_offer_wants_them() -> None:
 def test_a_device_that_cannot_keep_keys_and_values_so_says_so() -> None:
     refused = answer(shards(1000).offer(PlacementOffer(placement(1, 0, 4, kv="q8_0")), 0.0))
     assert not refused.accepted and refused.text == "keys and values of this model cannot be kept as q8_0"
+
+
+def test_offers_of_models_that_are_not_known_leave_few_behind_and_commits_nothing() -> None:
+    s = shards(1000)
+    for i in range(1000):
+        strange = placement(i + 1, 0, 8, model=ModelId(f"{i:064x}"))
+        effects = s.offer(PlacementOffer(strange), 0.0)
+        assert isinstance(effects[0], LookUp) if i < limits.MAX_UNKNOWN_OFFERS else not answer(effects).accepted
+        assert s.commit(PlacementCommit(strange), 0.0) == []
+    assert len(s._unknown) == limits.MAX_UNKNOWN_OFFERS and not s.newest
+    assert isinstance(s.offer(PlacementOffer(placement(1, 0, 8, author=HIGH, model=ModelId("9" * 64))), 0.0)[0], LookUp)
+
+
+def test_what_others_only_promise_to_use_does_not_stop_an_answer_of_this_device() -> None:
+    s = shards(1000)
+    assert answer(s.offer(PlacementOffer(placement(1, 0, 8, author=LOW, model=OTHER)), 0.0)).accepted
+    assert answer(s.offer(PlacementOffer(placement(1, 0, 8, author=ME)), 0.1)).accepted, "LOW never committed"
+    t = shards(1000)
+    load(t, placement(1, 0, 8, author=LOW, model=OTHER), 10.0)
+    assert answer(t.offer(PlacementOffer(placement(1, 0, 8, author=ME)), 10.1)).accepted, "nothing runs for LOW"
+
+
+def test_an_answer_of_another_that_stands_still_makes_way_and_one_that_runs_does_not() -> None:
+    s = shards(1000)
+    load(s, placement(1, 0, 8, author=LOW, model=OTHER))
+    s.ledger.kv[S1] = KvEntry((LOW, OTHER), 0, 8, 80, True, 0.0)
+    own = PlacementOffer(placement(1, 0, 8, author=ME))
+    assert not answer(s.offer(own, limits.CONTENDED_KV_S - 0.1)).accepted
+    assert answer(s.offer(own, limits.CONTENDED_KV_S + 0.1)).accepted

@@ -13,6 +13,7 @@ import pytest
 
 from swarm import files
 from swarm.errors import DiskFull, ResourceError
+from swarm.files import make_private, replace_file
 from swarm.limits import MIN_FREE_DISK_BYTES
 
 Usage = namedtuple("Usage", "total used free")
@@ -142,3 +143,17 @@ def test_failures_of_the_disk_become_errors_with_advice(tmp_path: Path, number: 
     with pytest.raises(kind, match=text) as caught, files.disk_errors(tmp_path, "home"):
         raise OSError(number, "reason")
     assert type(caught.value) is kind
+
+
+def test_directories_of_a_node_are_private_whatever_the_umask_and_whoever_made_them(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        there = tmp_path / "there"
+        there.mkdir(mode=0o777)
+        make_private(there)
+        make_private(there / "a" / "b")
+        replace_file(there / "file", b"x")
+    finally:
+        os.umask(before)
+    assert [mode_of(path) for path in (there, there / "a", there / "a" / "b")] == [0o700] * 3
+    assert mode_of(there / "file") == 0o600

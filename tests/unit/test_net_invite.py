@@ -81,6 +81,33 @@ def test_strangers_cost_no_guess() -> None:
     asyncio.run(story())
 
 
+def test_dialogues_that_never_guess_keep_nobody_out() -> None:
+    async def story() -> None:
+        server, address, _ = await serve()
+        held = [await asyncio.open_connection(address.host, address.port) for _ in range(60)]
+        key, _, _ = await accept_invitation(CODE, BOB, [address])
+        assert key.generation == 5
+        for _, writer in held:
+            writer.close()
+        await server.stop()
+
+    asyncio.run(story())
+
+
+def test_more_dialogues_than_there_is_room_for_end_the_oldest() -> None:
+    async def story() -> None:
+        server, address, _ = await serve()
+        held = [await asyncio.open_connection(address.host, address.port) for _ in range(200)]
+        await asyncio.sleep(0)
+        key, _, _ = await accept_invitation(CODE, BOB, [address])
+        assert key.generation == 5 and len(server._dialogues) <= limits.MAX_PAIRING_DIALOGUES
+        for _, writer in held:
+            writer.close()
+        await server.stop()
+
+    asyncio.run(story())
+
+
 def test_nobody_there_is_one_clear_line() -> None:
     with pytest.raises(SwarmNetworkError, match="run `swarm invite` there"):
         asyncio.run(accept_invitation(CODE, BOB, []))

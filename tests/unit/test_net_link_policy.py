@@ -15,7 +15,7 @@ from swarm.net.link_policy import LinkPolicy
 from swarm.net.links import Outgoing, PeerLink
 from swarm.wire.connection import refusal
 from swarm.wire.ids import PeerId
-from swarm.wire.messages import Goodbye, Gossip, Lane, LinkProbe, LinkProbed, Message, Refuse
+from swarm.wire.messages import Catalog, Goodbye, Gossip, Lane, LinkProbe, LinkProbed, Message, Refuse
 from swarm.wire.records import Address, PeerAddresses
 from tests.helpers.link_ends import FIRST, HERE, OTHER, PEER, SECOND, caller, connection
 
@@ -352,3 +352,22 @@ def test_whoever_leaves_says_goodbye_and_has_nobody_any_more(policy: LinkPolicy)
     assert policy.infos() == ()
     with pytest.raises(PeerLost):
         policy.outlet(PEER, Lane.FAST)
+
+
+def test_a_device_that_floods_is_dropped_and_not_heard_for_a_while(policy: LinkPolicy) -> None:
+    link = call_up(policy)
+    n = next(n for n in range(10**6) if not policy.may_say(link, Catalog, 0.001 * n))
+    assert limits.MAX_TOLD_AT_ONCE <= n < 1.2 * limits.MAX_TOLD_AT_ONCE
+    effects = policy.broke_protocol(link, "it sends too much", 2.0)
+    assert [event.peer for event in reports(effects, Garbage)] == [PEER] and reports(effects, PeerDown)
+    assert calls(policy.tick(2.0 + limits.GARBAGE_BACKOFF_S / 2)) == []
+
+
+def test_what_a_device_tells_of_others_is_called_in_the_own_networks_only() -> None:
+    policy = LinkPolicy(ME, FIRST, is_near=lambda host: host.startswith("10.0.0."))
+    link = call_up(policy)
+    hosts = ("10.0.0.7", "192.0.2.8", "127.0.0.9")
+    told = tuple(PeerAddresses(PeerId(f"{i:032x}"), "x", (Address(host, 80),), 0.0) for i, host in enumerate(hosts, 1))
+    policy.received(link, Gossip(told), 0, 1.0)
+    called = {each.address.host for each in calls(policy.tick(1.5)) if each.address != HERE}
+    assert called == {"10.0.0.7"}

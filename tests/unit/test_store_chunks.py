@@ -66,6 +66,67 @@ def test_holdings_and_bits_tell_peers_what_is_here(seeder, open_store) -> None:
 # ---- lies and damage
 
 
+def flip_a_bit(store: ChunkStore, manifest: Manifest, chunk: int) -> None:
+    """In the data file, as a disk does."""
+    chunks = store.model(manifest.id)
+    assert chunks is not None
+    group, offset = chunks.files.position(chunk)
+    path = chunks.directory / f"{group}.data"
+    data = bytearray(path.read_bytes())
+    data[offset] ^= 1
+    with path.open("r+b") as file:
+        file.write(data)
+
+
+def test_a_flipped_bit_is_found_before_the_chunk_counts_and_the_chunk_can_come_again(seeder, tmp_path: Path) -> None:
+    source, manifest = seeder
+    store = ChunkStore(tmp_path / "here")
+    store.add_manifest(manifest.encoded, manifest.id)
+    fetch(store, source, manifest)
+    store.close()
+    store = ChunkStore(tmp_path / "here")
+    damaged = manifest.n_chunks // 2
+    flip_a_bit(store, manifest, damaged)
+    chunks = store.model(manifest.id)
+    assert chunks is not None and chunks.held.all(), "nobody has looked yet"
+    assert chunks.check(range(manifest.n_chunks)) == [damaged]
+    assert not chunks.held[damaged] and chunks.check(range(manifest.n_chunks)) == [], "the others are hashed once"
+    fetch(store, source, manifest)
+    assert chunks.held.all()
+    store.close()
+
+
+def test_what_was_let_go_is_not_believed_after_a_power_cut(seeder, tmp_path: Path, monkeypatch) -> None:
+    """The unlinked file is gone and a new one is there, but of the journal only what was flushed."""
+    source, manifest = seeder
+    store = ChunkStore(tmp_path / "here")
+    store.add_manifest(manifest.encoded, manifest.id)
+    fetch(store, source, manifest)
+    store.sync()
+    chunks = store.model(manifest.id)
+    assert chunks is not None
+    journal = chunks.directory / "journal"
+    flushed = [journal.stat().st_size]
+    fsync = os.fsync
+
+    def seen(fd: int) -> None:
+        fsync(fd)
+        if os.path.samestat(os.fstat(fd), journal.stat()):
+            flushed.append(journal.stat().st_size)
+
+    monkeypatch.setattr(os, "fsync", seen)
+    layer = chunks.files.chunks["layer0001"]
+    chunks.trim(set(range(manifest.n_chunks)) - set(layer))
+    monkeypatch.undo()
+    fetch(store, source, manifest, layer[:1])
+    store.close()
+    os.truncate(journal, flushed[-1])
+    store = ChunkStore(tmp_path / "here")
+    chunks = store.model(manifest.id)
+    assert chunks is not None and not chunks.held[layer[1:]].any(), "zeros are no facts"
+    store.close()
+
+
 def test_a_chunk_that_is_not_what_the_manifest_says_is_refused(seeder, open_store) -> None:
     source, manifest = seeder
     store = open_store()
