@@ -240,7 +240,7 @@ PULL_HELP_AFTER_S = 0.5  # in the end a chunk that is on its way so long is aske
 MAX_PULL_PEERS = MAX_PEERS
 
 # --- the node (swarm/node) and its local API
-IDLE_CATALOG_INTERVAL_S = 30.0  # the same in an idle swarm
+IDLE_CATALOG_INTERVAL_S = 60.0  # the same in an idle swarm
 CATALOG_INTERVAL_S = 5.0  # tell again what models are here: of two links the one that dies may have carried it
 PULL_REPORT_S = 0.5  # between two reports of what was brought of a model that several devices pull
 MAX_REPORTED_CHUNKS = 16 * 1024  # of one report: half a MB

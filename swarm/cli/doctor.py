@@ -61,15 +61,20 @@ def examine(settings: config.Settings) -> list[Finding]:
             findings += check(settings)
         except SwarmError as error:
             findings.append(Finding(subject, str(error), "problem"))
-        except OSError as error:
-            text = f"{error.filename}: {error.strerror}" if error.filename else str(error)
-            findings.append(Finding(subject, text, "problem", "see to it that this user may read and write there"))
         except Exception as error:  # what one check does not expect must not hide what the others found
-            advice = "SWARM_DEBUG=1 swarm doctor shows where; please report it"
-            findings.append(Finding(subject, f"could not look ({type(error).__name__}: {error})", "warning", advice))
+            findings.append(failed(subject, error))
             if config.debug():
                 raise
     return findings
+
+
+def failed(subject: str, error: Exception) -> Finding:
+    """A check that could not be made."""
+    if isinstance(error, OSError) and error.filename:
+        text = f"{error.filename}: {error.strerror}"
+        return Finding(subject, text, "problem", "see to it that this user may read and write there")
+    advice = "SWARM_DEBUG=1 swarm doctor shows where; please report it"
+    return Finding(subject, f"could not look ({type(error).__name__}: {error})", "warning", advice)
 
 
 def check_python(settings: config.Settings) -> list[Finding]:

@@ -41,7 +41,7 @@ from swarm.wire.records import NONCE_BYTES, Address, NodeState
 
 log = logging.getLogger(__name__)
 TICK_S = 0.1  # timers are looked at this often; the shortest that matters is 0.25 s
-IDLE_TICK_S = 2.0  # while nothing but slow heartbeats is due; whatever comes from outside wakes it
+IDLE_TICK_S = 2.5  # while nothing but slow heartbeats is due; whatever comes from outside wakes it
 READS_PER_TURN = {Lane.FAST: 64, Lane.BULK: 4}  # of one socket; then the others get a turn
 GOODBYE_LINGER_MS = 300
 

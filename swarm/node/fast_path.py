@@ -12,9 +12,9 @@ from typing import cast
 
 from swarm.net.events import Event, Received
 from swarm.net.inbox import Inbox, LoopInbox
-from swarm.wire.messages import Activation, Token, Tokens
+from swarm.wire.messages import Activation, Heartbeat, Token, Tokens
 
-FAST_KINDS = frozenset((Activation, Token, Tokens))
+FAST_KINDS = frozenset((Activation, Token, Tokens, Heartbeat))  # the last, so that the loop of an idle node sleeps
 
 
 class FastPath:

@@ -176,7 +176,14 @@ class Node:
             beat_s=lambda: self._pace.beat_s(driver.now),
             is_active=self._has_work,
         )
-        self._wellbeing = Wellbeing(driver, self.background, self.events, self.settings, capabilities)
+        self._wellbeing = Wellbeing(
+            driver,
+            self.background,
+            self.events,
+            settings=self.settings,
+            measured=capabilities,
+            is_idle=lambda: self._pace.is_idle(driver.now),
+        )
         driver.carry_out(fx.Send, outbox.carry_out)
         for kind in (fx.Compute, fx.OpenKv, fx.DropKv):
             driver.carry_out(kind, self._worker.put)
@@ -322,6 +329,8 @@ class Node:
     def _on_fast(self, event: net.Received) -> bool:
         """A message of an answer, on the transport's thread: take it, unless the core is busy."""
         try:
+            if isinstance(event.message, m.Heartbeat):
+                return self._on_beat(event.peer, event.message)
             return self._driver.act_if_free(
                 lambda core, now: core.received(event.peer, event.message, event.frame, now)
             )
@@ -379,6 +388,15 @@ class Node:
         self.events.troubles.append(event)
         self.events.note("clone", why=event.text)
         self._driver.act(lambda core, now: core.clone_seen(event.peer, core.members.name_of(event.peer), now))
+
+    def _on_beat(self, peer: PeerId, message: m.Heartbeat) -> bool:
+        """A heartbeat, on the transport's thread: take it, unless the core is busy or the loop has to hurry."""
+        if message.state.active:
+            if self._pace.is_idle(self._driver.now):
+                return False
+            self._pace.happened(self._driver.now)
+        rtt_s = next((info.rtt_s for info in self.transport.peers() if info.peer == peer), None)
+        return self._driver.act_if_free(lambda core, now: core.heartbeat(peer, message.state, rtt_s, now))
 
     def _on_heartbeat(self, peer: PeerId, message: m.Heartbeat) -> None:
         rtt_s = next((info.rtt_s for info in self.transport.peers() if info.peer == peer), None)

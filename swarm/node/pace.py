@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from swarm import limits
 
-IDLE_LOOK_S = 2.0  # between two looks at oneself while nothing happens
+IDLE_LOOK_S = 5.0  # between two looks at oneself while nothing happens: what is said then changes as seldom
 
 
 class Pace:

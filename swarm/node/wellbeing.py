@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import time
+from collections.abc import Callable
 
 import msgspec
 
@@ -17,6 +18,7 @@ from swarm.node.sensors import Sensors
 from swarm.wire.records import Capabilities
 
 USE_LOOK_S = 30.0  # between two questions to the login manager: each starts a program
+IDLE_LOOK_S = 3 * LOOK_S  # while nothing happens; two looks still fit into what counts as steady
 ASK_S = 2.0  # that the login manager may take
 
 
@@ -28,9 +30,13 @@ class Wellbeing:
         driver: Driver,
         background: Background,
         events: EventLog,
+        *,
         settings: config.Settings,
         measured: Capabilities,
+        is_idle: Callable[[], bool] = lambda: False,
     ) -> None:
+        """`is_idle`: nothing happens in the swarm, so that nothing heats this device up but its own programs."""
+        self._is_idle = is_idle
         self.conditions = Conditions()
         self._driver = driver
         self._background = background
@@ -57,7 +63,7 @@ class Wellbeing:
                 self.take(await self._background.run_io(self._look), self._driver.now)
             except Exception as error:  # a sensor that breaks must not end the looking
                 self._background.on_bug(error)
-            await asyncio.sleep(LOOK_S)
+            await asyncio.sleep(IDLE_LOOK_S if self._is_idle() else LOOK_S)
 
     def take(self, reading: SensorReading, now: float) -> None:
         """A look at the sensors: others hear when it changes what they should count with."""

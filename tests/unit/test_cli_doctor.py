@@ -136,3 +136,19 @@ def test_a_problem_sets_the_exit_code_and_the_last_line(
     out = capsys.readouterr().out
     assert "!!   disk" in out and "-> free 181 MiB" in out
     assert out.splitlines()[-1] == "1 thing to mend before Swarm runs here"
+
+
+def test_a_check_that_fails_is_one_line_among_the_others(
+    settings: config.Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def check_attic(settings: config.Settings) -> list[doctor.Finding]:
+        raise PermissionError(13, "Permission denied", "/models/x.gguf")
+
+    def check_cellar(settings: config.Settings) -> list[doctor.Finding]:
+        raise OSError(38, "Function not implemented (ioctl)")
+
+    monkeypatch.setattr(doctor, "CHECKS", (check_attic, doctor.check_python, check_cellar))
+    denied, python, odd = doctor.examine(settings)
+    assert (denied.level, denied.text) == ("problem", "/models/x.gguf: Permission denied")
+    assert python.level == "ok"
+    assert odd.level == "warning" and "could not look (OSError: [Errno 38]" in odd.text
