@@ -41,6 +41,7 @@ LAYER_S = 25e-6  # two native calls and their barriers; a device measures its ow
 FLOAT_BYTES = 4  # activations travel as float32, so that N nodes answer bit for bit what one node does
 GUESSED_RTT_S = 2e-3  # of a link nobody has measured yet: between wired (0.3 ms) and Wi-Fi (3 ms)
 GUESSED_LINK_BYTES_PER_S = 12.5e6  # 100 Mbit/s
+WORTH_LOADING = 0.9  # weights of which less than this share of the wanted bytes is in memory are loaded anew
 GUESSED_DISK_BYTES_PER_S = 80e6  # of a device that has not measured its own: an SD card
 
 

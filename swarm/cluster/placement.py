@@ -34,7 +34,7 @@ from typing import Protocol
 
 from swarm import limits
 from swarm.cluster.conduct import Conduct
-from swarm.cluster.cost import Device, LinkSpeed, ModelCost, Prediction, decode_s
+from swarm.cluster.cost import WORTH_LOADING, Device, LinkSpeed, ModelCost, Prediction, decode_s
 from swarm.cluster.effects import NEVER, Effect, Log, LookUp, Send
 from swarm.cluster.pipeline import Pipeline, Stage
 from swarm.cluster.planner import Demand, NoPlan, Plan, ShardPlan, plan
@@ -412,9 +412,12 @@ class Placer:
         if not pipeline.covers(demand.model.n_layers) or not self._is_connected(pipeline):
             return None
         stages = [stage.of(lambda shard: by_id[shard.peer]) for stage in pipeline.stages]
-        for stage in stages:
+        for stage, layout in zip(stages, pipeline.stages, strict=True):
             kv = demand.model.stage_kv_bytes(stage.first, stage.end, demand.context)
             need = demand.model.stage_weight_bytes(stage.first, stage.end) + kv
+            small = [shard for shard in layout.members if 0 < shard.memory_bytes < WORTH_LOADING * need]
+            if small and demand.model.has_experts:
+                return None  # planned when there was room for less of its experts
             if any(need > device.memory_bytes for device in stage.members):
                 return None
         return decode_s(demand.model, stages, self.world.link, demand.context)

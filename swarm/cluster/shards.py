@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from swarm import limits
-from swarm.cluster.cost import ModelCost
+from swarm.cluster.cost import WORTH_LOADING, ModelCost
 from swarm.cluster.effects import NEVER, Effect, Load, Log, LookUp, Send, Unload
 from swarm.cluster.memory import ClaimKey, Ledger, PartKey
 from swarm.cluster.pipeline import Pipeline
@@ -22,8 +22,6 @@ from swarm.units import size_text
 from swarm.wire.ids import ModelId, PeerId
 from swarm.wire.messages import PlacementCommit, PlacementOffer, PlacementReply, ShardReady
 from swarm.wire.records import Placement, Shard
-
-WORTH_LOADING = 0.9  # parts of which less than this share of the wanted bytes is in memory are loaded anew
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from blake3 import blake3
 
 from swarm.engine.expert_file import PIECE_BYTES, ExpertFile, ExpertShape, write_experts
+from swarm.engine.packed import PackedFile
 from swarm.files import PRIVATE_DIRECTORY, check_space, disk_errors, locked, spare_bytes
 from swarm.models.header import TensorEntry
 from swarm.models.spec import EXPERT_ROLES, NeededTensor, Role, TensorRef
@@ -76,6 +77,10 @@ class ExpertFolder:
         file = self.open(needed, source.tensors)
         assert file is not None
         return file
+
+    def mapped(self, n_bytes: int, contents: str) -> PackedFile | None:
+        """A place for weights of which little is read, that are mapped; None where it cannot be had now."""
+        return PackedFile.open(self.path, "embedding", n_bytes, contents, always=True)
 
     def make_room(self, n_bytes: int) -> None:
         """Delete experts of models that were used longest ago, as long as that helps; raise DiskFull."""

@@ -21,7 +21,7 @@ from swarm.errors import OutOfMemory
 from swarm.kernels import _native
 from swarm.kernels.quants import QUANTS, Quant, dequantize
 from swarm.models.header import TensorEntry
-from swarm.models.spec import EXPERT_ROLES, HEAD_ROLES, ModelSpec, NeededTensor, Role, tensors_needed
+from swarm.models.spec import EXPERT_ROLES, HEAD_ROLES, ModelSpec, NeededTensor, Role, TensorRef, tensors_needed
 from swarm.parts import Part, layers_of
 from swarm.units import size_text
 
@@ -99,25 +99,28 @@ def load_weights(
     """Pack the tensors of a shard's parts; raise OutOfMemory when they need more than `memory_bytes`.
 
     keep: gives a place that outlasts the process and may hold these weights already, or None.
-    experts: where experts are to be on disk instead of in memory; raise DiskFull when they do not fit there.
+    experts: where experts are to be on disk instead of in memory; raise DiskFull when they do not fit there. The
+    embedding, of which a token needs a row, is then mapped from there.
     """
     needed = tensors_needed(spec, parts)
     on_disk = experts_by_layer(needed) if experts is not None else {}
     needed = [need for need in needed if need.layer not in on_disk or need.role not in EXPERT_ROLES]
     # A tied model names the same rows as EMBED and LM_HEAD; they are packed once.
     distinct = {n.ref: n for n in needed if n.role in MATRICES}
-    total = sum(packed_bytes(n, source.tensors[n.ref.name].quant) for n in distinct.values())
+    mapped = {ref: n for ref, n in distinct.items() if n.role is Role.EMBED} if experts is not None else {}
+    total = _total_bytes(source, distinct) - _total_bytes(source, mapped)
     if memory_bytes is not None and total > memory_bytes:
         raise OutOfMemory(
             f"the weights need {size_text(total)} and {size_text(memory_bytes)} are free; "
             "use a smaller quant or model, or join more devices"
         )
     arena = (keep and keep(total, name_of(distinct))) or Memory(total)
-    loader = _Loader(source, arena, threads, progress, total)
-    files = loader.expert_files(on_disk, experts) if experts is not None else {}
-    for need in distinct.values():
-        loader.pack(need)
-    arena.finish()
+    loader = _Loader(source, arena, threads, progress, total + _total_bytes(source, mapped))
+    files: Mapping[int, ExpertFile] = {}
+    if experts is not None:
+        files = loader.expert_files(on_disk, experts)
+        loader.pack_all(mapped, experts.mapped(_total_bytes(source, mapped), name_of(mapped)) if mapped else None)
+    loader.pack_all({ref: n for ref, n in distinct.items() if ref not in mapped}, arena)
     vectors = {(n.layer, n.role): loader.vector(n) for n in needed if n.role not in MATRICES}
     matrices = {(n.layer, n.role): loader.packed[n.ref] for n in needed if n.role in MATRICES}
     return Weights(
@@ -128,6 +131,10 @@ def load_weights(
         n_bytes=total,
         expert_files=files,
     )
+
+
+def _total_bytes(source: TensorSource, needed: Mapping[TensorRef, NeededTensor]) -> int:
+    return sum(packed_bytes(n, source.tensors[n.ref.name].quant) for n in needed.values())
 
 
 def join_weights(shards: Iterable[Weights], layers: range) -> Weights:
@@ -202,6 +209,13 @@ class _Loader:
         self.done, self.total = 0, total
         self.read = 0  # bytes of the source since its pages were last given back
         self.packed: dict[object, list[_native.Mat]] = {}
+
+    def pack_all(self, needed: Mapping[TensorRef, NeededTensor], arena: Arena | None) -> None:
+        """Pack these into an arena of their own; None: into memory."""
+        self.arena = arena or Memory(_total_bytes(self.source, needed))
+        for need in needed.values():
+            self.pack(need)
+        self.arena.finish()
 
     def pack(self, need: NeededTensor) -> None:
         quant = self.source.tensors[need.ref.name].quant

@@ -24,7 +24,7 @@ from swarm.units import size_text
 # Of what an expert cache leaves, a conversation may take this share where nobody says how long it is to be: a longer
 # context costs experts in memory.
 DEFAULT_KV_SHARE = 0.125
-SPARE_BYTES = 32 * 1024 * 1024  # Python's own growth, page cache of what is read in passing
+SPARE_BYTES = 64 * 1024 * 1024  # Python's own growth; page cache of the embedding and of what is read in passing
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,8 @@ def memory_plan(
     total, kv_token = model_sizes(spec, tensors).total, kv_bytes_per_token(spec, kv.upper())
     buffers = buffer_bytes(spec)
     everything = total + min(context_of(spec, wanted_context), MIN_DEFAULT_CONTEXT) * kv_token
-    if everything <= free_bytes or not any(layer.moe for layer in spec.layers):
+    is_mixture = any(layer.moe for layer in spec.layers)
+    if not is_mixture or everything + buffers + SPARE_BYTES <= free_bytes:
         context = fitting_context(spec, wanted_context, kv_token, free_bytes - total)
         return MemoryPlan(context, total, total, context * kv_token, buffers)
     return _from_disk(spec, tensors, wanted_context, kv_token, free_bytes)
@@ -90,10 +91,11 @@ class _Sizes:
         layers = experts_by_layer(tensors_needed(spec, all_parts(spec.n_layers)))
         shapes = [shape_of(needed, tensors) for needed in layers.values()]
         stored = sum(needed_bytes(need, tensors) for needed in layers.values() for need in needed)
-        total = model_sizes(spec, tensors).total
+        sizes = model_sizes(spec, tensors)
+        mapped = 0 if spec.tied_lm_head else sizes.embed  # of which a token needs a row
         return cls(
-            total,
-            total - stored,
+            sizes.total,
+            sizes.total - stored - mapped,
             max(shape.expert_bytes for shape in shapes),
             sum(shape.n_experts for shape in shapes),
             2 * max(layer.moe.top_k for layer in spec.layers if layer.moe),

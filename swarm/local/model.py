@@ -167,11 +167,12 @@ def load(
         spec = spec_from_gguf(gguf.metadata, gguf.tensors)
         tokenizer = Tokenizer.from_metadata(gguf.metadata)
         template = ChatTemplate.from_metadata(gguf.metadata, tokenizer)
-        decoder = _decoder(gguf, spec, settings, progress)
+        decoder = load_decoder(gguf, spec, settings, progress)
         return Model(gguf.path, spec, tokenizer, template, decoder, threads=decoder.threads)
 
 
-def _decoder(gguf: GGUF, spec: ModelSpec, settings: Settings, progress: LoadProgress | None) -> Decoder:
+def load_decoder(gguf: GGUF, spec: ModelSpec, settings: Settings, progress: LoadProgress | None = None) -> Decoder:
+    """The model of a file, in the memory that the settings leave it: what computes, without text."""
     from swarm import kernels
     from swarm.engine.decoder import Decoder
     from swarm.engine.expert_folder import ExpertFolder

@@ -78,13 +78,23 @@ def measure(args: argparse.Namespace) -> None:
     """In the child: load within its cap, feed tokens, tell what that took."""
     import numpy as np
 
-    import swarm
+    from swarm import config
+    from swarm.answers import ExpertUse
+    from swarm.local.model import load_decoder
+    from swarm.models.registry import spec_from_gguf
+    from swarm.store.gguf import open_gguf
 
     memory = None if args.child == "all" else args.child
+    settings = config.load({"context": 1024, "memory": memory, "threads": args.threads or None})
     started = time.perf_counter()
-    model = swarm.load(args.model, context=1024, memory=memory, threads=args.threads or None)
+    with open_gguf(args.model) as file:
+        steps = load_decoder(file, spec_from_gguf(file.metadata, file.tensors), settings)
     load_s = time.perf_counter() - started
-    steps = model._decoder
+    experts = steps.experts
+
+    def used() -> ExpertUse:
+        return experts.use() if experts is not None else ExpertUse()
+
     kv = steps.new_kv(1024)
     digest = blake2b(digest_size=8)
     ids = (np.arange(args.prompt + args.warm + args.tokens, dtype=np.int32) * 37 + 11) % 1000 + 100
@@ -92,15 +102,14 @@ def measure(args: argparse.Namespace) -> None:
     if args.prompt:
         digest.update(steps.forward(ids[: args.prompt], kv).tobytes())
     prompt_s = time.perf_counter() - started
-    before, started, busy = steps.expert_use(), time.perf_counter(), time.process_time()
+    before, started, busy = used(), time.perf_counter(), time.process_time()
     for i, token in enumerate(ids[args.prompt :]):
         if i == args.warm:
-            before, started, busy = steps.expert_use(), time.perf_counter(), time.process_time()
+            before, started, busy = used(), time.perf_counter(), time.process_time()
         digest.update(steps.forward(ids[args.prompt + i : args.prompt + i + 1], kv).tobytes())
         assert token >= 0
     took_s = time.perf_counter() - started
-    use = steps.expert_use() - before
-    experts = getattr(steps._decoder, "experts", None)
+    use = used() - before
     row = {
         "slots": experts.n_slots if experts else 0,
         "experts": experts.n_all if experts else 0,
