@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hmac
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -71,7 +71,8 @@ class Door:
             refusal = lan_refusal(request, access)
             crowd = BadRequest("too many connections are open; try again later", status=503, code="too_many")
             return refusal or (crowd if state.get("crowded") else None)
-        if not is_local(headers.getlist("host"), headers.getlist("origin"), headers.getlist("sec-fetch-site")):
+        asked = (headers.getlist("host"), headers.getlist("origin"), headers.getlist("sec-fetch-site"))
+        if not is_local(*asked, allowed=getattr(request.app.state, "origins", ())):
             text = "this API answers programs on this device only; call it as http://127.0.0.1"
             return BadRequest(text, status=403, code="not_local")
         if state.get("crowded") and not may_change(request, self._token):
@@ -91,12 +92,18 @@ def _shared_with(origin: str) -> list[tuple[bytes, bytes]]:
     return [(b"access-control-allow-origin", origin.encode("latin-1")), (b"vary", b"origin")]
 
 
-def is_local(hosts: list[str], origins: list[str], sites: list[str]) -> bool:
-    """True when the headers Host, Origin and Sec-Fetch-Site, each there once at most, name this device."""
+def is_local(hosts: list[str], origins: list[str], sites: list[str], *, allowed: Sequence[str] = ()) -> bool:
+    """True when the headers Host, Origin and Sec-Fetch-Site, each there once at most, name this device.
+
+    `allowed`: origins beside its own that its user lets in, such as a browser's extension. "*" is not one of them:
+    there is no key here that a page would have to know.
+    """
     if len(hosts) != 1 or not _LOCAL_HOST.fullmatch(hosts[0]):
         return False
     if origins:
-        return len(origins) == 1 and bool(_LOCAL_ORIGIN.fullmatch(origins[0]))
+        origin = origins[0]
+        is_fine = _LOCAL_ORIGIN.fullmatch(origin) is not None or (origin in allowed and origin != "*")
+        return len(origins) == 1 and is_fine
     return not sites or (len(sites) == 1 and sites[0] in _OWN_SITES)
 
 

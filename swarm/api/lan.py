@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from starlette.types import ASGIApp
+from starlette.applications import Starlette
 
 from swarm.api.connection import LimitedConnection
 from swarm.api.server import ApiServer
@@ -19,7 +19,7 @@ EVERYWHERE = "::"  # IPv4, too
 class LanServer:
     """Opens and closes that listener as lan.json in the node's home says."""
 
-    def __init__(self, app: ASGIApp, home: Home) -> None:
+    def __init__(self, app: Starlette, home: Home) -> None:
         self._app = app
         self._home = home
         self._server: ApiServer | None = None
@@ -29,6 +29,7 @@ class LanServer:
         """Do what was decided last; return the addresses that other devices may use. Raise SwarmError when it fails."""
         await self.stop()
         access = read_access(self._home)
+        self._app.state.origins = access.origins
         if not access.on:
             return []
         for file in filter(None, (access.certificate, access.private_key)):

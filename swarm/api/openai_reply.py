@@ -86,13 +86,14 @@ class OpenAiReply:
         self._for_us = for_us
         self._began_at = time.perf_counter()
         self._n_told = 0  # tokens of this choice that were told of
+        self._n_cached = 0  # of its prompt, reused
 
     # --- what a kind of reply says
 
     def begin(self, index: int, answer: Answer) -> bytes:
         """Before the first piece of a choice."""
         self._model = self._model or answer.model.name
-        self._n_told = 0
+        self._n_told, self._n_cached = 0, answer.stats.cached_tokens
         return b""
 
     def delta(self, index: int, piece: Piece) -> Json:
@@ -125,7 +126,7 @@ class OpenAiReply:
         if not self._wants_progress or isinstance(event, Note):
             return b""
         took_ms = int(1000 * (time.perf_counter() - self._began_at))
-        progress = {"total": event.total, "cache": 0, "processed": event.done, "time_ms": took_ms}
+        progress = {"total": event.total, "cache": self._n_cached, "processed": event.done, "time_ms": took_ms}
         return sse({**self.chunk(0, self.last()), "prompt_progress": progress})
 
     def end(self, index: int, answer: Answer) -> bytes:

@@ -20,7 +20,7 @@ EXAMPLES = """\
   swarm serve                        is the API open to other devices, and where
   swarm serve --lan                  open it; shows the key, once
   swarm serve --lan --new-key        another key; the old one opens nothing any more
-  swarm serve --lan --origin https://chat.example
+  swarm serve --origin app://obsidian.md     let pages of that origin ask, on this device (and with --lan, on others)
   swarm serve --off                  close it
 """
 
@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
     if not args.lan and _changes(args):
         raise ConfigError("those need --lan: `swarm serve --lan ...`")
     node = local.find(settings)
-    if not args.lan and not args.off:
+    if not (args.lan or args.off or args.origin):
         return _show(before, node)
     access, key = decided(args, before)
     home.make()
@@ -59,7 +59,10 @@ def run(args: argparse.Namespace) -> int:
     except Exception:
         keep_access(home, before)
         raise
-    _say(access, addresses, key, runs=node is not None)
+    if args.origin:
+        note(f"swarm: pages of {', '.join(access.origins)} may use the API")
+    if args.lan or args.off:
+        _say(access, addresses, key, runs=node is not None)
     return 0
 
 
@@ -69,6 +72,8 @@ def decided(args: argparse.Namespace, before: LanAccess) -> tuple[LanAccess, str
 
     if args.off:
         return replace(before, on=False), ""
+    if not args.lan:
+        return replace(before, origins=tuple(args.origin)), ""
     if bool(args.certificate) != bool(args.private_key):
         raise ConfigError("https needs both: --certificate FILE and --private-key FILE")
     key = new_key() if args.new_key or not before.key_digest else ""
@@ -88,7 +93,7 @@ def decided(args: argparse.Namespace, before: LanAccess) -> tuple[LanAccess, str
 
 
 def _changes(args: argparse.Namespace) -> bool:
-    return bool(args.new_key or args.port or args.host or args.origin or args.certificate or args.private_key)
+    return bool(args.new_key or args.port or args.host or args.certificate or args.private_key)
 
 
 def _show(access: LanAccess, node: local.LocalNode | None) -> int:

@@ -201,6 +201,15 @@ HEAVY: dict[str, dict[str, object]] = {
     },
     "tools": {"messages": QUESTION, "tools": [{"function": {"name": "f" * 64, "parameters": {"<": "<" * 64}}}] * 9_000},
     "stops": {"messages": QUESTION, "stop": ["a" * 7 * MIB], "max_tokens": 20},
+    "a schema": {
+        "messages": QUESTION,
+        "response_format": {
+            "type": "json_schema",
+            "json_schema": {"schema": {"properties": {f"p{i}": {"type": "integer"} for i in range(500)}}},
+        },
+    },
+    "a grammar": {"prompt": "a", "guided_regex": "(a{1000}){1000}"},
+    "biases": {"messages": QUESTION, "logit_bias": {str(i): 1 for i in range(100_000)}},
 }
 
 

@@ -145,3 +145,19 @@ def test_a_page_of_this_device_may_ask_and_read_and_another_may_not() -> None:
     refused = api.options("/v1/chat/completions", headers={"origin": "https://evil.example", **ask})
     assert refused.status_code == 403 and "access-control-allow-origin" not in refused.headers
     assert "access-control-allow-origin" not in api.get("/swarm/doctor").headers
+
+
+@pytest.mark.parametrize(
+    ("origin", "allowed", "fine"),
+    [
+        ("app://obsidian.md", ("app://obsidian.md",), True),
+        ("app://obsidian.md", (), False),
+        ("https://evil.example", ("app://obsidian.md",), False),
+        ("https://evil.example", ("*",), False),
+        ("*", ("*",), False),
+    ],
+)
+def test_an_origin_that_its_user_let_in_may_ask_and_never_all_of_them(
+    origin: str, allowed: tuple[str, ...], fine: bool
+) -> None:
+    assert is_local(["127.0.0.1:8642"], [origin], [], allowed=allowed) == fine

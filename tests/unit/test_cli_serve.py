@@ -34,6 +34,14 @@ def test_the_key_is_shown_once_and_another_one_replaces_it(tmp_path: Path, capsy
     assert read_access(home).opens_with(other)
 
 
+def test_an_origin_may_be_let_in_on_this_device_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(tmp_path, "--origin", "app://obsidian.md") == 0
+    told = capsys.readouterr()
+    assert told.out == "" and "app://obsidian.md may use the API" in told.err
+    access = read_access(Home(tmp_path))
+    assert access.origins == ("app://obsidian.md",) and not access.on and not access.key_digest
+
+
 @pytest.mark.parametrize(
     ("arguments", "why"),
     [
