@@ -45,6 +45,7 @@ class Summary:
     heads: int
     kv_heads: int
     head_dim: int
+    latent: int  # columns that latent attention keeps of a token; 0 for any other
     ffn: int
     experts: int
     experts_per_token: int
@@ -100,7 +101,8 @@ def summarise(seen: loading.SeenModel, kv: str) -> Summary:
         hidden=spec.hidden,
         heads=spec.n_heads,
         kv_heads=spec.n_kv_heads,
-        head_dim=spec.head_dim,
+        head_dim=spec.q_width // spec.n_heads,
+        latent=spec.head_dim if spec.latent else 0,
         ffn=max(layer.ffn for layer in spec.layers),
         experts=moe.n_experts if moe else 0,
         experts_per_token=moe.top_k if moe else 0,
@@ -166,7 +168,8 @@ def _disk_lines(summary: Summary) -> list[str]:
 
 
 def _shape(summary: Summary) -> str:
-    heads = f"{summary.heads} heads of {summary.head_dim} on {summary.kv_heads} KV heads"
+    keys = f"one latent of {summary.latent}" if summary.latent else f"{summary.kv_heads} KV heads"
+    heads = f"{summary.heads} heads of {summary.head_dim} on {keys}"
     ffn = f"FFN {summary.ffn}" if summary.ffn else ""
     experts = f"{summary.experts} experts, {summary.experts_per_token} a token" if summary.experts else ""
     parts = (f"{summary.layers} layers of {summary.hidden}", heads, ffn, experts)

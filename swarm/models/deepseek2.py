@@ -18,6 +18,11 @@ from swarm.models.spec import LatentSpec, LayerSpec, ModelSpec, MoeSpec, Role, R
 FLASH_BLOCKS, FLASH_VOCAB = (47, 48), 154880  # of GLM-4.7-Flash: its layers, without and with the block after them
 LATENT_STEP = 64  # columns of a latent that the engine takes at a time
 HEAD_STEP = 32
+# What files say of experts also where no layer has any.
+_OF_EXPERTS = (
+    *("expert_count", "expert_used_count", "expert_feed_forward_length", "expert_shared_count", "expert_gating_func"),
+    *("expert_weights_scale", "expert_weights_norm", "expert_group_count", "expert_group_used_count"),
+)
 
 
 def declare(h: Header) -> ModelSpec:
@@ -95,7 +100,7 @@ def moe_layers(h: Header, first: int, end: int) -> tuple[LayerSpec, ...]:
     """Layers [first, end), with experts."""
     if first < end:
         return (LayerSpec(ffn=0, moe=mixture(h, first)),) * (end - first)
-    h.ignore("expert_feed_forward_length", "expert_weights_scale", "expert_weights_norm")  # of no layer
+    h.ignore(*_OF_EXPERTS)
     return ()
 
 

@@ -65,3 +65,9 @@ def test_rows_that_do_not_fit_are_named() -> None:
 def test_groups_of_deepseek_v2_are_refused() -> None:
     with pytest.raises(UnsupportedModel, match="groups of experts and no correction"):
         declared(TINY["deepseek-lite"], expert_group_count=4, expert_group_used_count=2)
+
+
+def test_a_model_without_experts_may_speak_of_them() -> None:
+    assert TINY["flash"].moe is not None
+    dense = replace(TINY["flash"], mtp="none", moe=replace(TINY["flash"].moe, dense_layers=3))
+    assert [layer.moe for layer in declared(dense).layers] == [None] * 3
