@@ -56,7 +56,7 @@ def test_files_from_before_keys_and_values_were_parted_are_refused_with_what_to_
 
 
 def test_rows_that_do_not_fit_are_named() -> None:
-    with pytest.raises(BadModelFile, match=r"attention\.key_length is 128: must be 64 and 32"):
+    with pytest.raises(BadModelFile, match=r"attention\.key_length is 128: must be 64 and the 32"):
         declared(TINY["flash"], attention__key_length=128)
     with pytest.raises(UnsupportedModel, match="latents of 48 columns"):
         declared(TINY["flash"], attention__kv_lora_rank=48, attention__key_length=80, attention__value_length=48)
