@@ -40,6 +40,7 @@ COMMANDS = {
     "serve": "let other devices of the house use the API",
     "invite": "show a code that lets another device in",
     "status": "the devices of the swarm and what they do",
+    "top": "watch the swarm in the terminal",
     "page": "open the page for chatting and looking at the swarm",
     "plan": "where a model would run, how fast, and why",
     "leave": "end this device's part in the swarm for now",
