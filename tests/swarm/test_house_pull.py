@@ -113,3 +113,25 @@ def test_a_hub_that_lies_is_found_out_and_nothing_stays(model: Path, hub: StandI
         assert "it was thrown away on all devices" in done.stderr
         for node in swarm.nodes:
             wait_for(lambda node=node: not list((node.home.store / "models").iterdir()), "it to be gone")  # type: ignore[misc]
+
+
+def test_a_pull_whose_node_was_killed_goes_on_with_what_all_devices_have(
+    model: Path, hub: StandInHub, tmp_path: Path
+) -> None:
+    hub.faults.bytes_per_s = 4e6
+    with Swarm(tmp_path, memories(model), context=CONTEXT) as swarm:
+        first = swarm.nodes[0]
+        command = [sys.executable, "-m", "swarm", "pull", "u/Tiny-GGUF:F32", "--home", str(first.home.root)]
+        env = {**os.environ, **first.env, **hub.env()}
+        running = subprocess.Popen(command, env=env, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        wait_for(lambda: hub.sent_bytes() > model.stat().st_size // 2, "half of it to come")
+        first.kill()
+        running.wait(timeout=60)
+        hub.faults.bytes_per_s = 0.0
+        first.start()
+        first.wait_ready()
+        swarm.wait_mesh()
+        done = pull(first, hub, "u/Tiny-GGUF:F32")
+        assert done.returncode == 0, done.stderr
+        # What was on its way when it was killed, a unit for each of its streams, comes again.
+        assert hub.sent_twice(beyond=remote_gguf.FIRST_HEADER_BYTES) < 40_000_000, hub.sent_twice()

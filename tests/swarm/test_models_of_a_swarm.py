@@ -26,14 +26,14 @@ def command(node: NodeProcess, *words: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_a_model_is_listed_where_it_lies_and_deleted_everywhere(tmp_path: Path) -> None:
-    (tmp_path / "models").mkdir()
-    path = make_tiny(tmp_path / "models" / "Tiny-Q8_0.gguf", "llama", "Q8_0")
+    (tmp_path / "elsewhere").mkdir()  # not where all nodes of this machine would offer it
+    path = make_tiny(tmp_path / "elsewhere" / "Tiny-Q8_0.gguf", "llama", "Q8_0")
     record(path, Origin("u/r", path.name, path.stat().st_size, file_sha256(path), "1" * 40))
     with Swarm(tmp_path, [10**8, 10**8, 10**8], model=path) as swarm:
         _, second, _ = swarm.nodes
         wait_for(lambda: swarm.model in second.get("/swarm/files")["names"], "the model to be known")  # type: ignore[operator]
         listed = command(second, "list").stdout
-        assert "Tiny-Q8_0" in listed and "whole on 1 device: node0" in listed, listed
+        assert "tiny-llama" in listed and "whole on 1 device: node0" in listed, listed
         second.post("/v1/completions", {"model": swarm.model, "prompt": "a", "max_tokens": 2})
         done = command(second, "rm", "tiny-llama", "--everywhere", "--yes")
         assert done.returncode == 0, done.stderr
