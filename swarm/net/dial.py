@@ -10,6 +10,7 @@ from swarm.net.hearsay import Hearsay
 from swarm.wire.ids import PeerId
 from swarm.wire.records import Address
 
+MAX_TOLD_OF_ONE = 2  # addresses of one device that another may tell at once
 MAX_CALLS_AT_ONCE = 3  # addresses of one device tried side by side
 
 Key = PeerId | Address  # a device, or an address given by hand of which the device is not known yet
@@ -28,6 +29,7 @@ class Target:
     index: int = 0
     wait_s: float = limits.REDIAL_FIRST_S
     calling: set[Address] = field(default_factory=set)
+    is_told: bool = False  # by other devices, while it was not here
 
 
 @dataclass(frozen=True)
@@ -47,21 +49,23 @@ class Dialer:
         self._me = me
         self._hearsay = Hearsay(is_near)
         self._targets: dict[Key, Target] = {}
-        self._connected: Container[PeerId] = ()
 
     def hear(self, teller: PeerId, peer: PeerId, addresses: Iterable[Address], now: float) -> None:
         """Another device says where one may be reached: tried after what is known better, and not often."""
         target = self._targets.get(peer)
+        if peer == self._me or (target is None and not self._hearsay.has_room(teller)):
+            return
         known_addresses = target.addresses if target is not None else []
-        others = [each for each in dict.fromkeys(addresses) if each not in known_addresses]
-        news = self._hearsay.usable(teller, others, self._room_for(teller), now)
-        if peer == self._me or not (news or target):
+        news = [each for each in dict.fromkeys(addresses) if each not in known_addresses][:MAX_TOLD_OF_ONE]
+        news = [each for each in news if self._hearsay.take(teller, (peer, each), now)]
+        if target is None and (not news or len(self._targets) >= limits.MAX_PEERS):
+            for each in news:
+                self._hearsay.forget((peer, each))
             return
         if target is None:
-            if len(self._targets) >= limits.MAX_PEERS:
-                return
             target = self._targets[peer] = Target([], False, now + self._turn_s(peer), now, down_since=now)
-        if news or all(self._hearsay.is_told(each) for each in known_addresses):
+        target.is_told = target.is_told or bool(news)
+        if news or (target.is_told and not target.by_hand):
             target.learnt_at = now
         target.addresses = [*target.addresses, *news][: limits.MAX_ADDRESSES]
 
@@ -71,7 +75,7 @@ class Dialer:
             return
         addresses = list(addresses)
         for address in addresses:
-            self._hearsay.forget(address)
+            self._hearsay.forget((peer, address))
         target = self._targets.get(peer)
         if target is None:
             if len(self._targets) >= limits.MAX_PEERS:
@@ -91,18 +95,21 @@ class Dialer:
     def due(self, now: float, connected: Container[PeerId]) -> list[tuple[Key, Address]]:
         """Return the calls to make now; each must be reported with `ended` or `answered`."""
         calls: list[tuple[Key, Address]] = []
-        self._connected = connected
         self._hearsay.prune(now)
         for key, target in list(self._targets.items()):
             if not isinstance(key, Address) and key in connected:
                 target.index, target.wait_s = 0, limits.REDIAL_FIRST_S
                 target.next_at, target.learnt_at, target.down_since = now + self._turn_s(key), now, now
+                if target.is_told:
+                    target.is_told = False
+                    for address in target.addresses:
+                        self._hearsay.came((key, address))
             elif not target.by_hand and now - target.learnt_at > limits.FORGET_ADDRESS_S:
                 self._forget(key)
             elif target.addresses and now >= max(target.next_at, target.not_before):
                 address = self._next_address(target, now)
                 is_free = len(target.calling) < MAX_CALLS_AT_ONCE and address not in target.calling
-                if is_free and self._hearsay.may_call(address, now):
+                if is_free and (isinstance(key, Address) or self._hearsay.may_call((key, address), now)):
                     target.calling.add(address)
                     calls.append((key, address))
         return calls
@@ -113,13 +120,13 @@ class Dialer:
         if target is not None:
             target.calling.discard(address)
             target.not_before = max(target.not_before, now + wait_s)
-            if self._hearsay.failed(address, now):
+            if not isinstance(key, Address) and self._hearsay.failed((key, address), now):
                 self.drop(key, address)
 
     def answered(self, key: Key, address: Address, peer: PeerId, now: float) -> None:
         """A call reached this device: an address given by hand becomes one of its addresses, the first to try."""
         target = self._targets.get(key)
-        self._hearsay.forget(address)
+        self._hearsay.forget((peer, address))
         if target is not None and key == peer:
             target.calling.discard(address)
             target.addresses = [address, *(each for each in target.addresses if each != address)][
@@ -136,6 +143,8 @@ class Dialer:
         if target is not None:
             target.calling.discard(address)
             target.addresses = [each for each in target.addresses if each != address]
+            if not isinstance(key, Address):
+                self._hearsay.forget((key, address))
             if not target.addresses:
                 self._forget(key)
 
@@ -158,14 +167,10 @@ class Dialer:
             if isinstance(key, Address) or key not in connected
         ]
 
-    def _room_for(self, teller: PeerId) -> int:
-        """How many addresses more a device may tell of: those of devices that are here by now do not count."""
-        waiting = [target for key, target in self._targets.items() if key not in self._connected]
-        return limits.MAX_TOLD_ADDRESSES - sum(self._hearsay.n_told(teller, target.addresses) for target in waiting)
-
     def _forget(self, key: Key) -> None:
         for address in self._targets.pop(key).addresses:
-            self._hearsay.forget(address)
+            if not isinstance(key, Address):
+                self._hearsay.forget((key, address))
 
     def _adopt(self, peer: PeerId, target: Target, now: float) -> None:
         before = self._targets.get(peer)

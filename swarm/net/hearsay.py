@@ -6,14 +6,15 @@ them together, and one that does not answer a few times is not called again for 
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterable
+from collections import Counter, deque
+from collections.abc import Callable
 
 from swarm import limits
 from swarm.wire.ids import PeerId
 from swarm.wire.records import Address
 
 WINDOW_S = 60.0
+Said = tuple[PeerId, Address]  # that this device is there
 
 
 class Hearsay:
@@ -22,37 +23,38 @@ class Hearsay:
     def __init__(self, is_near: Callable[[str], bool]) -> None:
         """`is_near`: an IP address is in one of this device's own networks."""
         self._is_near = is_near
-        self._told: dict[Address, PeerId] = {}  # who said so; addresses that are not proven otherwise
+        self._told: dict[Said, PeerId] = {}  # who said what, as long as nothing else speaks for it
+        self._counted: dict[Said, PeerId] = {}  # those of devices that are not here: they count
+        self._n_counted: Counter[PeerId] = Counter()
         self._failures: dict[Address, int] = {}
         self._barred: dict[Address, float] = {}  # until when
         self._calls: dict[PeerId, deque[float]] = {}  # of the last minute, by teller
         self._all_calls: deque[float] = deque()
 
-    def usable(self, teller: PeerId, addresses: Iterable[Address], room: int, now: float) -> list[Address]:
-        """Of these addresses those worth remembering, at most `room` new ones; they are this teller's from now on."""
-        found: list[Address] = []
-        for address in addresses:
-            is_new = address not in self._told
-            if is_new and (room <= 0 or now < self._barred.get(address, now) or not self._is_near(address.host)):
-                continue
-            room -= is_new
-            self._told.setdefault(address, teller)
-            found.append(address)
-        return found
+    def has_room(self, teller: PeerId) -> bool:
+        """True while it may tell of more."""
+        return self._n_counted[teller] < limits.MAX_TOLD_ADDRESSES
 
-    def n_told(self, teller: PeerId, addresses: Iterable[Address]) -> int:
-        """How many of these are only that device's word."""
-        return sum(self._told.get(address) == teller for address in addresses)
+    def take(self, teller: PeerId, said: Said, now: float) -> bool:
+        """Remember what a device says, when that is worth a call."""
+        address = said[1]
+        if not self.has_room(teller) or now < self._barred.get(address, now) or not self._is_near(address.host):
+            return False
+        self._told[said] = self._counted[said] = teller
+        self._n_counted[teller] += 1
+        return True
 
-    def is_told(self, address: Address) -> bool:
+    def is_told(self, said: Said) -> bool:
         """True when nothing but another device's word speaks for it."""
-        return address in self._told
+        return said in self._told
 
-    def may_call(self, address: Address, now: float) -> bool:
+    def may_call(self, said: Said, now: float) -> bool:
         """True when it may be called now, which counts; of what is no hearsay always."""
-        teller = self._told.get(address)
+        teller = self._told.get(said)
         if teller is None:
             return True
+        if now < self._barred.get(said[1], now):
+            return False
         calls = self._calls.setdefault(teller, deque())
         for window in (calls, self._all_calls):
             while window and now - window[0] >= WINDOW_S:
@@ -63,29 +65,34 @@ class Hearsay:
         self._all_calls.append(now)
         return True
 
-    def failed(self, address: Address, now: float) -> bool:
+    def failed(self, said: Said, now: float) -> bool:
         """It did not answer: True when it is not to be called any more."""
-        if address not in self._told:
+        address = said[1]
+        if said not in self._told:
             return False
         self._failures[address] = self._failures.get(address, 0) + 1
         if self._failures[address] < limits.MAX_TOLD_FAILURES:
             return False
-        self.forget(address)
+        del self._failures[address]
         self._barred[address] = now + limits.FORGET_ADDRESS_S
         while len(self._barred) > limits.MAX_BLOCKED_KEYS:
             del self._barred[next(iter(self._barred))]
         return True
 
-    def forget(self, address: Address) -> None:
+    def came(self, said: Said) -> None:
+        """That device is here: whoever told of it may tell of another."""
+        teller = self._counted.pop(said, None)
+        if teller is not None:
+            self._n_counted[teller] -= 1
+
+    def forget(self, said: Said) -> None:
         """It was proven, or nobody speaks of it any more."""
-        teller = self._told.pop(address, None)
-        self._failures.pop(address, None)
-        if teller is not None and teller not in self._told.values() and not self._calls.get(teller):
-            self._calls.pop(teller, None)
+        self.came(said)
+        if self._told.pop(said, None) is not None:
+            self._failures.pop(said[1], None)
 
     def prune(self, now: float) -> None:
-        """Let go of tellers of whom nothing is left."""
-        tellers = set(self._told.values())
+        """Let go of calls that are long past."""
         for teller, calls in list(self._calls.items()):
-            if teller not in tellers and (not calls or now - calls[-1] >= WINDOW_S):
+            if not calls or now - calls[-1] >= WINDOW_S:
                 del self._calls[teller]

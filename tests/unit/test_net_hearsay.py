@@ -92,11 +92,26 @@ def test_devices_that_are_here_by_now_leave_room_for_others() -> None:
     assert all(dialer.addresses(PeerId(f"{i:032x}")) for i in range(100))
 
 
+def test_many_names_for_one_address_do_not_make_more_calls() -> None:
+    """What one of them lets go must not make the others' word a proof."""
+    dialer, times, n = Dialer(ME, near), [], 0
+    for step in range(600):
+        now = 0.1 * step
+        for _ in range(64):
+            n += 1
+            dialer.hear(LIAR, PeerId(f"{n:032x}"), [third_party(port) for port in range(16)], now)
+        for key, address in dialer.due(now, ()):
+            times.append(now)
+            dialer.ended(key, address, now)
+    assert len(times) <= limits.MAX_TOLD_CALLS
+
+
 def test_what_is_remembered_is_bounded() -> None:
     hearsay = Hearsay(near)
     for i in range(3 * limits.MAX_BLOCKED_KEYS):
-        address = Address(f"10.0.0.{i % 250}", 1 + i)
-        hearsay.usable(LIAR, [address], 1, 0.0)
-        for _ in range(limits.MAX_TOLD_FAILURES):
-            hearsay.failed(address, 0.0)
-    assert len(hearsay._barred) <= limits.MAX_BLOCKED_KEYS and not hearsay._told and not hearsay._failures
+        said = (OTHER, Address(f"10.0.0.{i % 250}", 1 + i))
+        assert hearsay.take(LIAR, said, 0.0)
+        assert [hearsay.failed(said, 0.0) for _ in range(limits.MAX_TOLD_FAILURES)][-1]
+        hearsay.forget(said)
+    assert len(hearsay._barred) <= limits.MAX_BLOCKED_KEYS
+    assert not hearsay._told and not hearsay._failures and not hearsay._counted
