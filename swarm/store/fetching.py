@@ -26,8 +26,8 @@ class Download:
     file_name: str
     size_bytes: int
     sha256: str
-    manifest: ModelId  # the same content, as it is called in a swarm: there no other model is meant by the name
     sources: tuple[Source, ...]
+    manifest: ModelId | None = None  # the same content's name in a swarm: there no other model is meant by the name
 
     @property
     def room_bytes(self) -> int:

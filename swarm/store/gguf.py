@@ -33,6 +33,29 @@ class GGUF:
         self.tensors: Mapping[str, GGUFTensor] = merged_tensors(paths, headers)
         self.header_bytes = headers[0].metadata_end
         self._maps = maps
+        self._stamps = [_stamp(path) for path in paths]
+        self._descriptors: dict[int, int] = {}
+
+    @property
+    def is_there(self) -> bool:
+        """False when a file was cut or replaced since it was opened: what is mapped of it may be gone."""
+        now = [_stamp(path) for path in self.split_files]
+        return all(
+            new is not None and old is not None and new[:2] == old[:2]
+            for new, old in zip(now, self._stamps, strict=True)
+        )
+
+    def was_written(self) -> bool:
+        """True when a file was written to since this was asked last: what was verified may be other bytes."""
+        before, self._stamps = self._stamps, [_stamp(path) for path in self.split_files]
+        return before != self._stamps
+
+    def read(self, split: int, offset: int, n_bytes: int) -> bytes:
+        """Bytes of a file as they lie there, fewer where it ends: what is cut under us gives no signal."""
+        fd = self._descriptors.get(split)
+        if fd is None:
+            fd = self._descriptors[split] = os.open(self.split_files[split], os.O_RDONLY | os.O_CLOEXEC)
+        return os.pread(fd, n_bytes, offset)
 
     def header(self) -> memoryview:
         """The bytes of the first file up to the end of the metadata."""
@@ -74,6 +97,9 @@ class GGUF:
             except BufferError:
                 continue
         self._maps = []
+        for fd in self._descriptors.values():
+            os.close(fd)
+        self._descriptors = {}
 
     def __enter__(self) -> GGUF:
         return self
@@ -116,6 +142,14 @@ def split_paths(path: Path) -> list[Path]:
     if not 1 <= number <= count <= MAX_SPLIT_FILES:
         raise BadModelFile(f"{path}: the name says file {number} of {count}; a split model has 1 to {MAX_SPLIT_FILES}")
     return [path.with_name(f"{match['prefix']}-{i:05d}-of-{count:05d}.gguf") for i in range(1, count + 1)]
+
+
+def _stamp(path: Path) -> tuple[int, int, int] | None:
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def _map_file(path: Path) -> mmap.mmap:

@@ -60,6 +60,8 @@ class ModelChunks:
         n_bytes = size - start if n_bytes is None else n_bytes
         if not 0 <= start <= start + n_bytes <= size:
             return None
+        if self.in_source[chunk]:
+            self._look_at_source()
         with self._lock:
             if self.on_disk[chunk] and self._checked[chunk]:
                 data = self.files.read(chunk, start, n_bytes)
@@ -74,6 +76,7 @@ class ModelChunks:
 
         What is damaged is not held any more. Disks and memory flip bits, and a bit of a weight changes answers unseen.
         """
+        self._look_at_source()
         unchecked = [chunk for chunk in chunks if self.held[chunk] and not self._checked[chunk]]
         return [chunk for chunk in unchecked if self.read(chunk, 0, 0) is None]
 
@@ -157,6 +160,18 @@ class ModelChunks:
         self._lose(chunk)
         return None
 
+    def _look_at_source(self) -> None:
+        """A file that its user has cut or replaced serves no more; one that was written to is hashed again."""
+        with self._lock:
+            if self.source is None or not self.in_source.any():
+                return
+            if not self.source.is_there:
+                self.in_source[:] = False
+                self.held[:] = self.on_disk
+                self._checked &= self.on_disk
+            elif self.source.was_written():
+                self._checked &= self.on_disk
+
     def _read_disk(self, chunk: int) -> bytes:
         return self.files.read(chunk, 0, int(self.manifest.chunk_sizes[chunk]))
 
@@ -177,11 +192,19 @@ class ModelChunks:
             self._journal.note_lost(chunks)
 
 
-def chunk_of_gguf(source: GGUF, manifest: Manifest, chunk: int) -> memoryview:
-    """A chunk of the GGUF file itself: a view of the mapped file, copied only where it is cut by columns."""
+def chunk_of_gguf(source: GGUF, manifest: Manifest, chunk: int) -> bytes:
+    """A chunk of the GGUF file itself, fewer bytes where the file ends before it.
+
+    Read, and not from the map: the file is its user's, who may cut it at any moment, and a map of it would end us.
+    """
     tensor = manifest.tensor_of(chunk)
     if tensor is None:
-        return source.header()[chunk * HEADER_STEP : (chunk + 1) * HEADER_STEP]
+        start = chunk * HEADER_STEP
+        return source.read(0, start, min(HEADER_STEP, source.header_bytes - start))
     slab, row0, row1, byte0, byte1 = tensor.place(chunk)
-    rows = source.raw(tensor.name).reshape(tensor.n_slabs, tensor.rows, tensor.row_bytes)[slab, row0:row1, byte0:byte1]
-    return np.ascontiguousarray(rows).reshape(-1).data
+    entry = source.tensors[tensor.name]
+    start = entry.offset + slab * tensor.rows * tensor.row_bytes
+    if byte1 - byte0 == tensor.row_bytes:
+        return source.read(entry.split, start + row0 * tensor.row_bytes, (row1 - row0) * tensor.row_bytes)
+    rows = (start + row * tensor.row_bytes + byte0 for row in range(row0, row1))
+    return b"".join(source.read(entry.split, at, byte1 - byte0) for at in rows)

@@ -251,6 +251,26 @@ def test_a_file_changed_under_a_running_device_is_found_out(seeder, tmp_path: Pa
     assert not held(source, manifest)[chunk]
 
 
+@pytest.mark.parametrize("harm", ["cut", "replaced"])
+def test_a_file_that_is_cut_or_replaced_while_it_is_served_ends_nothing(seeder, tmp_path: Path, harm: str) -> None:
+    """Its pages are mapped: to read them from the map would end the process with a signal."""
+    path = write_model(tmp_path / "own.gguf", seed=3)
+    store = ChunkStore(tmp_path / "here")
+    manifest = store.import_gguf(path)
+    last = manifest.chunk_id(manifest.n_chunks - 1)
+    size = int(manifest.chunk_sizes[-1])
+    assert store.read(last, 0, size) is not None
+    if harm == "cut":
+        os.truncate(path, 4096)
+    else:
+        path.write_bytes(bytes(path.stat().st_size))
+    chunks = store.model(manifest.id)
+    assert chunks is not None and store.read(last, 0, size) is None
+    chunks.check(range(manifest.n_chunks))
+    assert not chunks.held.any(), "it serves no more, and what it had is fetched like anything else"
+    store.close()
+
+
 def test_a_second_file_of_the_same_model_closes_nothing(seeder, tmp_path: Path) -> None:
     """Somebody may be reading from the first one just now."""
     source, _ = seeder
