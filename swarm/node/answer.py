@@ -109,6 +109,7 @@ class Answer:
             sampling_of(question.params.seeded()), grammar=prompt.grammar, answer_at=len(prompt.ids)
         )
         self._reader = model.text.reader(prompt, question.stop)
+        self._form = model.tokenizer.grammars.start(prompt.grammar) if prompt.grammar else None
         self._inbox: asyncio.Queue[Effect | Reading | Pulse] = asyncio.Queue()
         self._meter = Meter(len(prompt.ids))
         self._meter.cached_tokens = cached_tokens
@@ -184,6 +185,8 @@ class Answer:
         self._meter.token(now - self._last_at)
         self._last_at = now
         self.tokens.append(emit.token)
+        if self._form is not None and not self._form.takes(self.tokens):
+            raise self._formless()
         if self.question.params.n_told:
             self.told.append(emit.told)
         yield from self._reader.push(emit.token)
@@ -199,7 +202,17 @@ class Answer:
             self._reserve_next()
             return
         yield from self._reader.finish()
+        if ended.reason is EndReason.STOP and self._form is not None and not self._form.is_whole:
+            raise self._formless()
         self.finish_reason = self._reason(ended)
+
+    def _formless(self) -> SwarmNetworkError:
+        """The device that samples is of a version that knows no grammars: to say nothing would be a lie."""
+        self.finish_reason = EndReason.FAILED
+        self._port.cancel(self.session)
+        return SwarmNetworkError(
+            "a device of this swarm does not keep the form of answers; update Swarm there, or ask without a form"
+        )
 
     def _reason(self, ended: Ended) -> EndReason:
         if self._reader.stopped or ended.reason is EndReason.STOP:

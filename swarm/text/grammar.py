@@ -76,6 +76,19 @@ class GrammarState:
             raise TextError(f"the form of the answer cannot be kept: {_line(self._matcher.get_error())}")
         return np.pad(bits, (0, n_vocab - len(bits)))
 
+    def takes(self, ids: Sequence[int]) -> bool:
+        """Whether `ids`, an answer so far, keep to the grammar; quick, for one that has made no step to go back."""
+        try:
+            self._go_to(tuple(ids))
+        except TextError:
+            return False
+        return True
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the ids that it has taken may be the whole answer."""
+        return self._matcher.is_accepting()
+
     def _go_to(self, ids: tuple[int, ...]) -> None:
         if ids[: len(self._ids)] != self._ids:
             self._matcher.reset()

@@ -15,8 +15,10 @@ from swarm.cluster.session import AnswerRequest
 from swarm.engine.sampling import SamplingParams
 from swarm.errors import DoesNotFit, SwarmNetworkError
 from swarm.node.answer import KV_RESERVATIONS, MIN_RESERVED_TOKENS, Answer, Note, Port, Question, next_reservation
+from swarm.text.forms import Form, Speaker, grammar_of
 from swarm.text.model_text import ModelText, Prompt
 from swarm.text.tokenizer import Tokenizer
+from swarm.text.tools import AUTO, Tools
 from swarm.wire.ids import ModelId, SessionId
 from tests.helpers.tiny_text import VOCAB, text_metadata
 
@@ -52,7 +54,9 @@ class FakeCore:
         self.closed += 1
 
 
-def answer(core: FakeCore, *, context: int = 4096, n_prompt: int = 10, **question: Any) -> Answer:
+def answer(
+    core: FakeCore, *, context: int = 4096, n_prompt: int = 10, prompt: Prompt | None = None, **question: Any
+) -> Answer:
     tokenizer = Tokenizer.from_metadata(text_metadata("llama"))
     text = ModelText("m", tokenizer, None, len(VOCAB))
     model: Any = SimpleNamespace(id=ModelId("cd" * 32), tokenizer=tokenizer, text=text)
@@ -60,7 +64,7 @@ def answer(core: FakeCore, *, context: int = 4096, n_prompt: int = 10, **questio
         Port(core.ask, core.cancel, core.close, is_settling=lambda: core.settling),
         model,
         Question("m", prompt="p", **question),
-        Prompt([1] * n_prompt),
+        prompt or Prompt([1] * n_prompt),
         session=SESSION,
         context=context,
     )
@@ -171,3 +175,17 @@ def test_every_answer_gets_a_seed_of_its_own_unless_it_has_one() -> None:
         heard(answer(core, max_tokens=1, params=params))
         seeds.append(core.asks[0].sampling.seed)
     assert seeds[2] == 3 and seeds[0] != seeds[1]
+
+
+@pytest.mark.parametrize(("choices", "fine"), [('["kl", "klm"]', True), ('["xy"]', False), ('["klmn"]', False)])
+def test_an_answer_that_breaks_its_form_is_an_error(choices: str, fine: bool) -> None:
+    """A device of an older version samples without the grammar; here, k and l, and then it ends."""
+    grammar = grammar_of(Form("choice", choices), Tools(()), AUTO, Speaker(None, inside_thought=False, may_think=False))
+    core = FakeCore(lambda ask: Ended(SESSION, EndReason.STOP), tokens=2)
+    made = answer(core, prompt=Prompt([1] * 10, grammar=grammar))
+    if fine:
+        assert heard(made)[0] == "kl" and made.finish_reason is EndReason.STOP
+        return
+    with pytest.raises(SwarmNetworkError, match="does not keep the form"):
+        heard(made)
+    assert made.finish_reason is EndReason.FAILED and core.closed == 1
