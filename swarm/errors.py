@@ -102,9 +102,9 @@ class ExpertAbsent(ResourceError):
 class ExpertUnreadable(ResourceError):
     """An expert could not be read from disk; the step has stored nothing. Layers are counted within the cache."""
 
-    def __init__(self, layer: int, expert: int, why: str) -> None:
+    def __init__(self, layer: int, expert: int, why: str, advice: str = "try again") -> None:
         self.layer, self.expert, self.why = layer, expert, why
-        super().__init__(f"expert {expert} of layer {layer} cannot be read from disk: {why}; try again")
+        super().__init__(f"expert {expert} of layer {layer} cannot be read from disk: {why}; {advice}")
 
 
 class DownloadError(SwarmError):

@@ -110,10 +110,10 @@ class CachedExperts:
     def error_of(self, error: ExpertUnreadable) -> ExpertUnreadable:
         """The same error with the layer's number in the model and what to do; a damaged file is taken away."""
         file = self.files[self.layers[error.layer]]
-        why = f"{error.why}; {file.path} is deleted and written anew from the model when you start again"
+        advice = f"start again: {file.path} is written anew from the model"
         with suppress(OSError):
             file.path.unlink()
-        return ExpertUnreadable(self.layers[error.layer], error.expert, why)
+        return ExpertUnreadable(self.layers[error.layer], error.expert, error.why, advice)
 
     def close(self) -> None:
         """Keep what was learnt, end the threads that read, and give back the memory."""

@@ -10,9 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from swarm.answers import ExpertUse, Stats
 from swarm.cli import main as cli
 from swarm.cli import run
+from swarm.cli.answers import Answered, figures
 from swarm.errors import ConfigError
+from tests.helpers.mixtures import write_mixture
 from tests.helpers.tiny import make_tiny
 
 ROOT = Path(__file__).parents[2]
@@ -92,6 +95,29 @@ def test_json_has_the_text_and_the_figures(tiny: Path, own_home: Path, capsys: p
     assert reply["prompt_tokens"] > 5
     assert reply["first_token_s"] > 0 and reply["tokens_per_s"] > 0
     assert reply["model"] == str(tiny)
+
+
+def test_a_mixture_that_is_larger_than_its_memory_says_the_same_from_disk(
+    tmp_path: Path, own_home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_mixture(tmp_path, "qwen3moe", "Q4_0")
+    ask = (str(path), "hello", "--max-tokens", "12", "--temp", "0", "--json", "--context", "256")
+    whole = json.loads(answer(capsys, *ask))
+    assert "experts" not in whole
+    monkeypatch.setattr("swarm.local.memory.SPARE_BYTES", 0)  # larger than a model of a test
+    monkeypatch.setattr("swarm.local.memory.buffer_bytes", lambda spec: 0)
+    monkeypatch.setattr("swarm.local.model._free_bytes", lambda settings: path.stat().st_size // 2)
+    told = json.loads(answer(capsys, *ask))
+    assert told["text"] == whole["text"] and told["generated_tokens"] > 1
+    assert told["experts"]["hits"] and told["experts"]["misses"] and told["experts"]["read_bytes"]
+    assert len(list(own_home.rglob("layer*.experts"))) == 3
+
+
+def test_the_line_of_figures_says_how_experts_were_found() -> None:
+    use = ExpertUse(hits=81, misses=19, read_bytes=700 * 2**20)
+    stats = Stats(generated_tokens=42, first_token_s=3.2, decode_s=41 / 5.1, experts=use)
+    line = figures(Answered("", "stop", stats))
+    assert line == "42 tokens, 5.1 tok/s, first after 3.20 s; 81 % of experts in memory, 700 MiB read"
 
 
 def test_raw_leaves_the_chat_template_out(tiny: Path, own_home: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,7 +6,7 @@ import io
 
 from rich.console import Console
 
-from swarm.cli.status import show, survival
+from swarm.cli.status import expert_line, show, survival
 
 WIDTH = 80
 
@@ -47,3 +47,10 @@ def test_it_is_said_whether_a_model_survives_the_loss_of_a_device() -> None:
     assert survival([], 3) == "; survives the loss of any one device"
     assert survival(["pi", "box"], 3) == "; lost without pi or box"
     assert survival(None, 3) == survival([], 1) == ""
+
+
+def test_a_device_that_reads_experts_from_disk_says_how_that_goes() -> None:
+    use = {"hits": 81, "misses": 19, "read_bytes": 700 * 2**20, "wait_s": 12.34}
+    assert expert_line({"n_resident": 1840, "n_all": 5760, "n_bytes": 5 * 2**30, "use": use}) == (
+        "experts here: 1840 of 5760 in memory (5 GiB), hits 81%, 700 MiB read, waited 12.3 s for them"
+    )
