@@ -123,7 +123,8 @@ MAX_INBOUND_BYTES = 128 * 1024 * 1024  # the same, in bytes of raw frames
 
 # --- discovery
 ANNOUNCE_INTERVAL_S = 15.0  # browse and announce again: an old browser misses what started during a cut
-IDLE_ANNOUNCE_INTERVAL_S = 60.0  # in an idle swarm: each announcement wakes every device of the house some ten times
+IDLE_ANNOUNCE_INTERVAL_S = 90.0  # in an idle swarm: each announcement wakes every device of the house some ten times
+IDLE_INTERFACE_POLL_S = 5.0  # the same in an idle swarm
 INTERFACE_POLL_S = 2.0  # a new cable or Wi-Fi is used within this
 MAX_DISCOVERED = 1024  # services remembered; a hostile LAN can announce without end
 

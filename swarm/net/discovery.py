@@ -110,7 +110,8 @@ class Discovery:
         loop = asyncio.get_running_loop()
         refreshed_at = loop.time()
         while True:
-            await asyncio.sleep(limits.INTERFACE_POLL_S)
+            hurries = self._interval_s() <= limits.ANNOUNCE_INTERVAL_S
+            await asyncio.sleep(limits.INTERFACE_POLL_S if hurries else limits.IDLE_INTERFACE_POLL_S)
             if await self._follow_interfaces():
                 refreshed_at = loop.time()
             elif loop.time() >= refreshed_at + self._interval_s():
