@@ -15,8 +15,9 @@ from swarm import config
 from swarm.cli import local, pulling
 from swarm.cli.progress import ProgressBar
 from swarm.cli.terminal import DIM, LINE, note, paint
+from swarm.errors import ModelNotFound
 from swarm.store.hub_names import HubName, WebAddress
-from swarm.store.keeping import file_at
+from swarm.store.keeping import file_at, is_path
 from swarm.store.model_table import NamedModel
 from swarm.store.naming import meaning_of, resolve, slug
 from swarm.units import rate_text, size_text, time_text
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from swarm.store.getting import Found
     from swarm.store.gguf import GGUF
     from swarm.store.remote_gguf import RemoteGGUF
+    from swarm.store.stored_header import StoredHeader
 
 TELL_S = 10.0  # between two lines about one wait, where none can be written over
 QUICK_S = 1.0  # loading that is over sooner needs no bar
@@ -42,7 +44,7 @@ def find_model(name: str | None, settings: config.Settings) -> Path:
 class SeenModel:
     """A model of which the header is known: from a file here, or by ranges from where the model lies."""
 
-    header: GGUF | RemoteGGUF
+    header: GGUF | RemoteGGUF | StoredHeader
     found: Found | None = None  # where it can be fetched; None for a file here
 
     @property
@@ -69,12 +71,19 @@ class SeenModel:
 
 @contextmanager
 def see_model(name: str | None, settings: config.Settings) -> Iterator[SeenModel]:
-    """The header of what MODEL means; of a model that is not on this device, nothing else is fetched."""
+    """The header of what MODEL means: a file here, a model of the swarm, or one that lies elsewhere.
+
+    Of a model that is not on this device, nothing but the header is fetched.
+    """
     from swarm.store.getting import look
     from swarm.store.gguf import open_gguf
 
     text = settings.model if name is None else name
     remote = file_at(text) or meaning_of(text, settings.models_path)
+    stored = None if isinstance(remote, Path) else of_the_swarm(text, settings)
+    if stored is not None:
+        yield SeenModel(stored)
+        return
     if isinstance(remote, NamedModel | HubName | WebAddress):
         with ProgressBar() as bar, pulling.web_of(bar) as web:
             bar("Reading the header", 0, 0)
@@ -83,6 +92,22 @@ def see_model(name: str | None, settings: config.Settings) -> Iterator[SeenModel
         return
     with open_gguf(find_model(name, settings)) as file:
         yield SeenModel(file)
+
+
+def of_the_swarm(text: str, settings: config.Settings) -> StoredHeader | None:
+    """The header of a model that the swarm has by that name; None without a node, or when none is called so."""
+    from swarm.node.home import Home
+    from swarm.store.stored_header import read_stored_header
+    from swarm.wire.ids import ModelId
+
+    node = local.find(settings)
+    if node is None or is_path(text):
+        return None
+    try:
+        model = node.post("/swarm/model", {"model": text}, local.IMPORT_S)
+        return read_stored_header(Home(settings.home_path).store, ModelId(str(model["id"])))
+    except ModelNotFound:
+        return None
 
 
 def open_model(args: argparse.Namespace, settings: config.Settings) -> tuple[Model | RemoteModel, str]:

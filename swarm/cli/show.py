@@ -66,6 +66,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     options.add_model(parser)
     parser.add_argument("--kv", choices=config.KV_TYPES, help="count past tokens as f16 (default) or q8_0")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument("--home", metavar="DIR", help="of this device's node, when several run here")
 
 
 def run(args: argparse.Namespace) -> int:

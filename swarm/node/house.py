@@ -74,6 +74,7 @@ class HousePull:
     done: dict[PeerId, int] = field(default_factory=dict)  # bytes, as each device says
     heard_at: dict[PeerId, float] = field(default_factory=dict)
     failed: dict[PeerId, str] = field(default_factory=dict)
+    helpers: set[PeerId] = field(default_factory=set)  # all that were ever asked
     phase: str = "Downloading"
     hashed_bytes: int = 0
     error: str = ""
@@ -264,6 +265,7 @@ class House:
         if peer == self._me:
             pull.share.bring(pull.units[peer])
             return
+        pull.helpers.add(peer)
         units = np.array(pull.units[peer], "<u4").tobytes()
         self._outbox.send(peer, PullBegin(pull.plan.id), pull.plan.encoded)
         self._outbox.send(peer, PullShare(pull.plan.id), units)
@@ -323,7 +325,7 @@ class House:
         await self._background.run_io(pull.share.stop)
         await self._background.run_io(self._store.adopt, pull.share.gathering, manifest)
         helpers = [peer for peer in pull.units if peer != self._me]
-        for peer in helpers:
+        for peer in pull.helpers:
             self._outbox.send(peer, PullDone(pull.plan.id, manifest.id))
         catalogs = self._holdings.library.fetcher.catalogs
         deadline = time.monotonic() + ADOPT_PATIENCE_S

@@ -10,6 +10,7 @@ from swarm import config, kernels
 from swarm.cluster.cost import GUESSED_DISK_BYTES_PER_S, Device
 from swarm.cluster.devices import WIRED, with_added
 from swarm.cluster.planner import Demand, plan
+from swarm.models.header import TensorEntry
 from swarm.models.registry import spec_from_gguf
 from swarm.models.sizes import context_of
 from swarm.node import measure
@@ -17,7 +18,6 @@ from swarm.node.home import Home
 from swarm.node.model_cost import model_cost
 from swarm.node.plan import Json, cost_as_kept, default_plan_context, plan_json
 from swarm.parts import all_parts
-from swarm.store.gguf_header import GGUFTensor
 from swarm.store.gguf_metadata import Metadata
 from swarm.store.importing import model_name
 from swarm.store.naming import slug
@@ -30,7 +30,7 @@ class Headed(Protocol):
     @property
     def metadata(self) -> Metadata: ...
     @property
-    def tensors(self) -> Mapping[str, GGUFTensor]: ...
+    def tensors(self) -> Mapping[str, TensorEntry]: ...
 
 
 async def plan_here(

@@ -34,6 +34,8 @@ def test_a_model_is_listed_where_it_lies_and_deleted_everywhere(tmp_path: Path) 
         wait_for(lambda: swarm.model in second.get("/swarm/files")["names"], "the model to be known")  # type: ignore[operator]
         listed = command(second, "list").stdout
         assert "tiny-llama" in listed and "whole on 1 device: node0" in listed, listed
+        shown = command(second, "show", "tiny-llama")
+        assert "in the swarm" in shown.stdout or "the swarm, as model" in shown.stdout, shown.stderr
         second.post("/v1/completions", {"model": swarm.model, "prompt": "a", "max_tokens": 2})
         done = command(second, "rm", "tiny-llama", "--everywhere", "--yes")
         assert done.returncode == 0, done.stderr
