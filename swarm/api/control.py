@@ -10,6 +10,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
+from swarm import config
 from swarm.api.body import body_json
 from swarm.api.errors import BadRequest
 from swarm.api.guard import may_change
@@ -108,8 +109,11 @@ async def remove(node: Node, body: Json) -> Json:
 
 
 async def pull(node: Node, body: Json) -> Json:
-    """Pull a model with all devices; by the hub's address and token of whoever asks."""
-    endpoint, token = body.get("endpoint"), body.get("token", "")
+    """Pull a model with all devices; by the hub's address and token of whoever asks, or by those of the node."""
+    own = config.hub()
+    if own.offline and "endpoint" not in body:
+        raise BadRequest("this node is told to stay offline (HF_HUB_OFFLINE)", status=503, code="offline")
+    endpoint, token = body.get("endpoint", own.endpoint), body.get("token", "" if "endpoint" in body else own.token)
     if not isinstance(endpoint, str) or not isinstance(token, str):
         raise BadRequest("endpoint and token must be texts", "endpoint")
     return await node.house.start(_model_name(body), HubSettings(endpoint, token))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -143,6 +144,20 @@ def test_a_file_is_put_into_the_question(opened: Opened, tmp_path: Path) -> None
     message = json.loads(asked.value.post_data)["messages"][-1]["content"]
     assert message == "notes.md:\n```\nThe password of the attic is honey.\n```\n\nWhat is the password?"
     page.wait_for_selector(DONE)
+
+
+def test_a_long_question_shows_how_far_it_is_read(opened: Opened, tmp_path: Path) -> None:
+    page = choose(opened(), max_tokens=5)
+    text = tmp_path / "long.txt"
+    text.write_text("".join(f"Line {i} tells of {i * 7919 % 1000} bees.\n" for i in range(110)))
+    page.set_input_files("input[type=file][multiple]", [text])
+    page.wait_for_selector(".chips li")
+    ask(page, "How many bees?")
+    reading = page.wait_for_selector(".reading span")
+    assert re.fullmatch(r"reading [\d,]+ of 1,\d{3}", reading.text_content() or "")
+    page.wait_for_selector(DONE)
+    gauge = page.locator(".gauge")
+    assert re.fullmatch(r"1,\d{3} of 2,048 tokens of context", gauge.get_attribute("aria-label") or "")
 
 
 def test_what_a_model_writes_stays_text(opened: Opened) -> None:

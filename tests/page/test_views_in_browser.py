@@ -89,6 +89,14 @@ def test_models_say_where_they_lie(opened: Opened) -> None:
     assert "MiB" in page.locator(".card").first.inner_text()
 
 
+def test_who_has_the_key_may_fetch_and_remove_models(opened: Opened, node: NodeProcess) -> None:
+    page = with_key(opened(), node, "models")
+    page.fill("#pull-name", "qwen3-8b")
+    page.click("text=Fetch")
+    page.wait_for_selector(".now >> text=swarm pull qwen3-8b")  # where there is one device, it fetches a file
+    page.wait_for_selector("text=Remove from the swarm")
+
+
 def test_programs_get_the_address_and_the_model_that_are_true_here(opened: Opened, node: NodeProcess) -> None:
     watched = opened("connect")
     page = watched.page

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from swarm.config import HubSettings
 from swarm.errors import ModelNotFound, SwarmNetworkError
 from swarm.node.peers import Invited, Rekeyed
 from tests.helpers.api_client import CHANGES, api_of, returns
@@ -99,3 +100,16 @@ def test_trouble_with_the_network_is_a_503() -> None:
 
     reply = api_of(peers=SimpleNamespace(invite=invite)).post("/swarm/invite", headers=CHANGES)
     assert reply.status_code == 503 and reply.json()["error"]["message"] == "nobody could answer it"
+
+
+def test_a_pull_uses_the_hub_of_whoever_asks_or_of_the_node(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setenv("HF_TOKEN", "own")
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    start = returns({"alone": True})
+    api = api_of(house=SimpleNamespace(start=start))
+    for body in ({"model": "m"}, {"model": "m", "endpoint": "http://other"}):
+        assert api.post("/swarm/pull", json=body, headers=CHANGES).json() == {"alone": True}
+    assert start.calls == [("m", HubSettings("http://127.0.0.1:9", "own")), ("m", HubSettings("http://other", ""))]
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    assert api.post("/swarm/pull", json={"model": "m"}, headers=CHANGES).status_code == 503

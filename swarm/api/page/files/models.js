@@ -1,8 +1,9 @@
 // The view of the models: which can be asked, and on which device how much of each lies.
 
 import { inOrder } from "./device_words.js";
-import { h } from "./dom.js";
-import { get } from "./node.js";
+import { h, say } from "./dom.js";
+import { locked, refusal } from "./locked.js";
+import { get, key, post } from "./node.js";
 import { count, size } from "./units.js";
 
 export const LABEL = "Models";
@@ -12,9 +13,11 @@ let listed = [];
 
 export function open(main) {
   const list = h("div", { class: "cards" });
-  view = { list, state: null };
+  const told = h("div", { class: "now" });
+  view = { list, told, state: null };
   main.append(h("div", { class: "page" }, h("h1", null, "Models"),
-    h("p", { class: "soft" }, "What can be asked here, and where it lies. To fetch another one: ", h("code", null, "swarm pull NAME"), "; ", h("code", null, "swarm pull"), " alone lists names; ", h("code", null, "swarm rm NAME"), " deletes one."), list));
+    h("p", { class: "soft" }, "What can be asked here, and where it lies. ", h("code", null, "swarm pull"), " lists names of others; ", h("code", null, "swarm rm NAME"), " deletes one with its file."),
+    locked("fetch models"), key.get() ? puller() : null, told, list));
   refresh();
 }
 
@@ -55,7 +58,62 @@ function card(name, model, known, devices) {
   const places = devices.map((device) => place(device, (device.models ?? []).filter((each) => known.some((one) => one.id === each.model)))).filter(Boolean);
   return h("article", { class: "card" }, h("header", null, h("h2", null, name)), h("p", { class: "soft" }, facts.join(" · ")),
     tags.length ? h("ul", { class: "tags" }, tags.map((tag) => h("li", null, tag))) : null,
+    known.length && key.get() ? h("div", null, h("button", { type: "button", class: "quiet", onclick: () => removeModel(name, known[0].id) }, "Remove from the swarm")) : null,
     h("ul", { class: "places" }, places.length ? places : h("li", { class: "soft" }, "as a file of this device, not loaded yet")));
+}
+
+/** Fetches a model with all devices; each brings its own part. */
+function puller() {
+  const name = h("input", { id: "pull-name", "aria-label": "Name of a model", placeholder: "glm-4-9b, or hf.co/USER/REPO", autocomplete: "off", size: "28" });
+  const form = h("form", { class: "row plan-form" }, name, h("button", { type: "submit", class: "main" }, "Fetch"));
+  form.onsubmit = (event) => { event.preventDefault(); if (name.value.trim()) fetchModel(name.value.trim()); };
+  return form;
+}
+
+async function fetchModel(name) {
+  const mine = view;
+  const tell = (...what) => mine.told.replaceChildren(...what);
+  tell(h("p", { class: "notice" }, `Looking for ${name}…`));
+  try {
+    const begun = await post("/swarm/pull", { model: name });
+    if (begun.alone) return tell(h("p", { class: "notice" }, "One device is enough for that, so it is fetched as a file there: ", h("code", null, `swarm pull ${name}`)));
+    if (begun.model) return tell(h("p", { class: "notice good" }, `${name} is in the swarm already.`));
+    return await followPull(begun, mine, tell);
+  } catch (error) {
+    return tell(refusal(error));
+  }
+}
+
+async function followPull(begun, mine, tell) {
+  const bar = h("progress", { max: "1", value: "0", "aria-label": "How much has come" });
+  const line = h("span");
+  tell(h("div", { class: "notice" }, h("p", null, `${begun.what} from ${begun.place}, brought by ${begun.devices.join(", ")}`), h("div", { class: "reading" }, bar, line)));
+  while (view === mine) {
+    const now = await post("/swarm/pulled", { pull: begun.pull });
+    if (now.error) return tell(h("p", { class: "notice bad", role: "alert" }, now.error));
+    if (now.phase === "done") {
+      say("The model is there");
+      return tell(h("p", { class: "notice good" }, `${begun.what} is there.`));
+    }
+    bar.value = now.total ? now.done / now.total : 0;
+    line.textContent = `${now.waits || now.phase}: ${size(now.done)} of ${size(now.total)}`;
+    await new Promise((wake) => setTimeout(wake, 1000));
+  }
+  return undefined;
+}
+
+async function removeModel(name, id) {
+  if (!confirm(`Remove ${name} from every device of the swarm? A file of it on this device stays.`)) return;
+  const tell = (...what) => view?.told.replaceChildren(...what);
+  try {
+    const { bytes = 0, devices = [], refused = {} } = await post("/swarm/remove", { model: id, everywhere: true });
+    const where = devices.length ? `, also on ${devices.join(", ")}` : "";
+    const not = Object.entries(refused).map(([device, why]) => h("p", { class: "notice bad" }, `Not on ${device}: ${why}`));
+    tell(h("p", { class: "notice good" }, `${name} is removed${where} (${size(bytes)} gained here).`), ...not);
+  } catch (error) {
+    tell(refusal(error));
+  }
+  refresh();
 }
 
 function place(device, held) {
