@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 Progress = Callable[[int, int], None]
 SILENCE_S = 60.0  # the node writes at least a comment every ten seconds
+FOR_PROGRAMS = ("logit_bias", "n_told")  # of SamplingParams: no command sets them, and the API has other forms of them
 ROUTINE = ("loading", "goes_on")  # kinds of notes that are of interest only while nothing has come
 
 
@@ -58,7 +59,7 @@ class RemoteModel:
         )
 
     def _body(self, max_tokens: int | None, params: SamplingParams) -> dict[str, object]:
-        body = {field.name: getattr(params, field.name) for field in fields(params)}
+        body = {field.name: getattr(params, field.name) for field in fields(params) if field.name not in FOR_PROGRAMS}
         body |= {"model": self._id, "max_tokens": max_tokens, "stream": True}
         return {name: value for name, value in body.items() if value is not None}
 

@@ -25,7 +25,6 @@ UNTESTED = {
     "swarm.cli.loading",
     "swarm.cli.plan",
     "swarm.cli.rekey",
-    "swarm.cli.remote",
     "swarm.errors",
     "swarm.kernels.reference_matmul",
     "swarm.limits",
