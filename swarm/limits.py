@@ -277,4 +277,7 @@ REQUEST_HEAD_S = 10.0  # from a connection's beginning, or its last answer, to t
 REQUEST_BODY_S = 30.0  # for the rest of it: 8 MiB through a slow tunnel
 MAX_QUESTION_FILE_BYTES = 2 * 1024 * 1024  # of a file that is put into a question: more text than any context here
 MAX_PAGE_READERS = 32  # pages that the state of the swarm is sent to: every device of a home, some tabs each
+MAX_KEPT_STREAMS = 32  # whose readers may come back: as many answers as wait at most
+MAX_KEPT_STREAM_BYTES = 8 * 1024 * 1024  # events of one; an answer of 8,192 tokens takes two
+RESUME_S = 60.0  # a stream without a reader goes on for so long
 UNREAD_REPLY_S = 60.0  # a client that takes nothing of its answer for so long is gone

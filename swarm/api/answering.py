@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from dataclasses import replace
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from swarm.answers import Piece
-from swarm.api.dialect import Dialect, Gathered, Wanted
+from swarm.api.dialect import EVENT_STREAM, Dialect, Gathered, Wanted
+from swarm.api.resuming import NAMED, WANTED, streams_of
 from swarm.errors import SwarmError
 from swarm.node.answer import Answer, Note, Pulse, Question, Reading
 from swarm.node.node import Node
@@ -33,7 +34,11 @@ async def respond(request: Request, wanted: Wanted, *, patience_s: float = EARLY
     if patience_s:
         await begun.wait(patience_s)
     chunks = stream(begun, questions[1:], node.ask, wanted.dialect)
-    return StreamingResponse(chunks, media_type=wanted.dialect.media_type, headers={"cache-control": "no-store"})
+    kind, headers = wanted.dialect.media_type, {"cache-control": "no-store"}
+    if WANTED in request.headers and kind == EVENT_STREAM:
+        name, kept = streams_of(request).keep(chunks)
+        return StreamingResponse(kept.read(0), media_type=kind, headers={**headers, NAMED: name})
+    return StreamingResponse(chunks, media_type=kind, headers=headers)
 
 
 def asker_of(request: Request) -> str:
@@ -67,7 +72,9 @@ class Begun:
         await self.events.aclose()
 
 
-async def stream(begun: Begun, questions: Sequence[Question], ask: Ask, dialect: Dialect) -> AsyncIterator[bytes]:
+async def stream(
+    begun: Begun, questions: Sequence[Question], ask: Ask, dialect: Dialect
+) -> AsyncGenerator[bytes, None]:
     """An answer that has begun, and then those to `questions`, piece by piece.
 
     Ended by the server when the client goes away; that cancels the answer.

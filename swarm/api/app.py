@@ -37,6 +37,7 @@ from swarm.api import (
     openai_completions,
     openai_responses,
     openapi,
+    resuming,
 )
 from swarm.api.answering import EARLY_S, respond
 from swarm.api.body import parsed_body
@@ -142,6 +143,8 @@ ROUTES = [
     _post("/completions", completion),
     _post("/v1/responses", answers(openai_responses.parse_responses)),
     _post("/responses", answers(openai_responses.parse_responses)),
+    _get("/v1/streams/{name}", resuming.resume),
+    Route("/v1/streams/{name}", resuming.end, methods=["DELETE"]),
     _post("/v1/embeddings", ollama_models.embed),
     _post("/v1/messages", answers(anthropic.parse_messages)),
     _post("/v1/messages/count_tokens", anthropic.count_tokens),
