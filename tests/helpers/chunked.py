@@ -77,7 +77,7 @@ RECTANGLES = [
 
 def expected(file: GGUF, rectangle: Rectangle) -> np.ndarray:
     """The rectangle, block by block, from the whole tensor."""
-    name, rows, columns = rectangle
+    name, rows, columns, _ = rectangle
     info = file.tensors[name]
     whole = file.raw(name)
     if whole.ndim == 1:

@@ -23,7 +23,7 @@ def file(chunked_model: Path) -> Iterator[GGUF]:
 @pytest.mark.parametrize("rectangle", RECTANGLES)
 def test_a_rectangle_of_the_mapped_file_is_what_the_whole_tensor_has_there(file: GGUF, rectangle: Rectangle) -> None:
     want = expected(file, rectangle)
-    got = file.raw(*rectangle)
+    got = file.raw(*rectangle[:3])
     assert got.shape == want.shape and np.array_equal(got, want)
     if want.ndim > 1:
         assert np.array_equal(np.stack(list(file.slabs(*rectangle))).reshape(want.shape), want)

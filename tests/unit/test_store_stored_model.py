@@ -11,7 +11,7 @@ from swarm.errors import ModelNotFound
 from swarm.store.gguf import open_gguf
 from swarm.store.manifest import Cut, Manifest
 from swarm.store.rectangles import Rectangle
-from tests.helpers.chunked import RECTANGLES, Q, expected, fetch
+from tests.helpers.chunked import GATE, RECTANGLES, Q, expected, fetch
 
 
 def test_a_fetched_model_reads_like_the_file_it_came_from(seeder, open_store, chunked_model: Path) -> None:
@@ -49,7 +49,7 @@ def test_a_shard_can_be_loaded_when_only_its_chunks_are_here(seeder, open_store,
 
 
 def touched(manifest: Manifest, rectangle: Rectangle) -> list[int]:
-    name, rows, columns = rectangle
+    name, rows, columns, _ = rectangle
     tensor = manifest.by_name[name]
     return list(tensor.chunks_of(range(tensor.n_slabs), rows, columns))
 
@@ -64,7 +64,7 @@ def test_a_device_with_only_the_chunks_of_a_rectangle_reads_it(
     with open_gguf(chunked_model) as file:
         want = expected(file, rectangle)
     for stored in (source.open(manifest.id), store.open(manifest.id)):
-        got = stored.raw(*rectangle)
+        got = stored.raw(*rectangle[:3])
         assert got.shape == want.shape and np.array_equal(got, want)
         if want.ndim > 1:
             assert np.array_equal(np.stack(list(stored.slabs(*rectangle))).reshape(want.shape), want)
@@ -82,7 +82,7 @@ def test_what_lies_outside_the_chunks_that_are_here_is_not_to_be_read(seeder, op
 
 def test_a_rectangle_touches_only_the_chunks_that_it_needs(seeder) -> None:
     _, manifest = seeder
-    for name, rows, columns in RECTANGLES:
+    for name, rows, columns, _ in RECTANGLES:
         tensor = manifest.by_name[name]
         chunks = touched(manifest, Rectangle(name, rows, columns))
         assert chunks == sorted(set(chunks))
@@ -98,3 +98,18 @@ def test_a_rectangle_touches_only_the_chunks_that_it_needs(seeder) -> None:
 
 def test_nothing_of_a_tensor_touches_nothing(seeder) -> None:
     assert touched(seeder[1], Rectangle(Q, [])) == touched(seeder[1], Rectangle(Q, [range(5, 5)])) == []
+
+
+def test_some_slabs_of_a_tensor_can_be_here_alone(seeder, open_store, chunked_model: Path) -> None:
+    source, manifest = seeder
+    store = open_store()
+    some = Rectangle(GATE, slabs=range(1, 3))
+    chunks = manifest.chunks_of([some])
+    fetch(store, source, manifest, chunks)
+    with open_gguf(chunked_model) as file:
+        want = list(file.slabs(*some))
+        assert len(want) == 2 and np.array_equal(np.stack(want), file.raw(GATE)[1:3])
+    for stored in (source.open(manifest.id), store.open(manifest.id)):
+        assert np.array_equal(np.stack(list(stored.slabs(*some))), np.stack(want))
+    with pytest.raises(ModelNotFound, match="are not on this device yet"):
+        list(store.open(manifest.id).slabs(GATE))
