@@ -20,8 +20,9 @@ from swarm.store.chunks import ChunkStore
 from swarm.store.fetching import DOWNLOADS
 from swarm.store.gguf import open_gguf
 from swarm.store.keeping import kept_models
-from swarm.store.naming import slug
+from swarm.store.naming import MIN_ID_DIGITS, slug
 from swarm.text.model_text import capabilities_of
+from swarm.wire.ids import ModelId
 
 MAX_HEADERS = 64  # of files that are remembered; reading one takes up to a second on a Pi
 PLAIN = ("completion",)  # what every model can
@@ -68,10 +69,15 @@ class AnswerableModels:
         found = [self._of_swarm(entry) for entry in self._library.entries()]
         files = {path for entry in self._library.entries() if (path := self._file_of(entry)) is not None}
         found += [model for path in self._files() if path not in files and (model := self._of_file(path)) is not None]
-        found = self._with_default(found)
+        theirs = {entry.id for entry in self._library.entries() if self._file_of(entry) is None}
+        found = self._with_default(found, theirs)
         named: dict[str, Answerable] = {}
-        for model in found:
-            named.setdefault(model.name, model)
+        for model in sorted(found, key=lambda model: model.id in theirs):  # a name means this device's own first
+            told_apart = f"{model.name}-{model.id[:MIN_ID_DIGITS]}"
+            if model.name not in named:
+                named[model.name] = model
+            elif model.id in theirs:
+                named[told_apart] = replace(model, name=told_apart, is_default=False)
         return sorted(named.values(), key=lambda model: (not model.is_default, model.name))
 
     # --- within
@@ -150,13 +156,15 @@ class AnswerableModels:
         except SwarmError:
             return None
 
-    def _with_default(self, found: list[Answerable]) -> list[Answerable]:
+    def _with_default(self, found: list[Answerable], theirs: set[ModelId]) -> list[Answerable]:
         """Mark what is answered with when no name is given; it may still have to be downloaded."""
         text = self._settings.model
         wanted = slug(Path(text).stem if "/" in text else text)
-        if any(model.name == wanted for model in found):
-            return [replace(model, is_default=model.name == wanted) for model in found]
         download = DOWNLOADS.get(text.lower())
+        hijacked = {each for each in theirs if download is not None and each != download.manifest}
+        meant = [model for model in found if model.name == wanted and model.id not in hijacked]
+        if meant:
+            return [replace(model, is_default=model in meant) for model in found]
         if download is None:
             return found
         size = download.size_bytes

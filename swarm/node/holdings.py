@@ -169,7 +169,8 @@ class Holdings:
         before = self.library.fetcher.catalogs.get(peer, {})
         self.library.fetcher.catalog(peer, message.models)
         for gone in before.keys() - {holding.model for holding in message.models}:
-            self._core_holdings(peer, gone, frozenset())
+            if gone in self.library.known:  # of others the core was told nothing: a device may invent any number
+                self._core_holdings(peer, gone, frozenset())
         for holding in message.models:
             known_model = self.library.known.get(holding.model)
             if known_model is None:

@@ -172,7 +172,7 @@ def _offered_by_id(text: str, offered: Sequence[OfferedModel]) -> ModelId | None
 
 def _theirs_by_name(text: str, offered: Sequence[OfferedModel], chosen: str) -> ModelId | None:
     """The only model that other devices have under this name; ModelNotFound when the name may mean another one."""
-    told_apart = [model.id for model in offered if text.lower() == model.name != model.base_name]
+    told_apart = [m.id for m in offered if text.lower() == f"{m.base_name}-{m.id[:MIN_ID_DIGITS]}"]
     exact = [model for model in offered if text.lower() == model.base_name]
     found = exact or [model for model in offered if _is_same(text, model.base_name)]
     if told_apart or not found:

@@ -47,6 +47,13 @@ def test_a_model_of_the_swarm_is_listed_once_by_its_file_s_name(tmp_path: Path) 
     assert [m.name for m in listed(tmp_path / "none", entry, model="x")] == ["what-the-file-calls-itself"]
 
 
+def test_what_another_device_calls_like_the_default_is_told_apart_and_not_the_default(tmp_path: Path) -> None:
+    hijack = Entry(ID, "smollm2-135m", 100, 1, base_name="smollm2-135m")
+    default, other = listed(tmp_path / "none", hijack, model="smollm2-135m")
+    assert (default.name, default.is_default, default.id) == ("smollm2-135m", True, "")
+    assert (other.name, other.is_default) == (f"smollm2-135m-{ID[:6]}", False)
+
+
 def test_the_default_may_lie_elsewhere(tmp_path: Path) -> None:
     path = make_tiny(tmp_path / "else.gguf", "llama")
     (model,) = listed(tmp_path / "none", model=str(path))
