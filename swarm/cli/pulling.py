@@ -74,8 +74,10 @@ def bring_together(node: local.LocalNode, model: str, bar: ProgressBar) -> str |
         return None
     if "model" in begun:
         return str(begun["model"])  # it is in the swarm, under another name
-    devices = begun["devices"]
-    assert isinstance(devices, list)
+    devices, lines = begun["devices"], begun["lines"]
+    assert isinstance(devices, list) and isinstance(lines, list)
+    for line in lines:
+        note(f"swarm: {harmless(str(line))}")
     note(f"swarm: {harmless(str(begun['what']))} from {harmless(str(begun['place']))}, brought by")
     note(f"swarm:   {harmless(', '.join(map(str, devices)))}")
     while True:

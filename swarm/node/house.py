@@ -21,6 +21,7 @@ import numpy.typing as npt
 from blake3 import blake3
 
 from swarm.cluster.cost import Device, LinkSpeed
+from swarm.cluster.explain import explain
 from swarm.cluster.planner import Demand, Plan, plan
 from swarm.config import HubSettings, Settings
 from swarm.errors import DiskFull, DoesNotFit, DownloadError, SwarmError
@@ -136,7 +137,7 @@ class House:
         found = await self._background.run_io(self._look, remote, hub, devices)
         header = found.header
         spec = spec_from_gguf(header.metadata, header.tensors)
-        holders = await self._holders(found, spec, devices)
+        holders, lines = await self._holders(found, spec, devices)
         if len(holders) < 2:
             return {"alone": True}
         pull_plan = plan_pull(
@@ -156,7 +157,7 @@ class House:
         names = {device.id: device.name for device in devices}
         units = self._pulls[pull_plan.id].units
         told = [f"{names[peer]} {_bytes_of(pull_plan, numbers)}" for peer, numbers in units.items() if peer in names]
-        return {"pull": pull_plan.id, "what": str(found), "place": found.place, "devices": told}
+        return {"pull": pull_plan.id, "what": str(found), "place": found.place, "devices": told, "lines": lines}
 
     def progress(self, pull_id: str) -> Json:
         """How far a pull is."""
@@ -183,8 +184,10 @@ class House:
         with Web(hub) as web:
             return look(remote, web, room)
 
-    async def _holders(self, found: Found, spec: ModelSpec, devices: Sequence[Device]) -> dict[PeerId, list[Part]]:
-        """Who is to hold which parts."""
+    async def _holders(
+        self, found: Found, spec: ModelSpec, devices: Sequence[Device]
+    ) -> tuple[dict[PeerId, list[Part]], list[str]]:
+        """Who is to hold which parts, and how that will be, in words."""
         cost = cost_as_kept(model_cost(slug(found.name), spec, found.header.tensors), spec, self._settings.kv)
         context = default_plan_context(spec.context_length, self._settings.context)
 
@@ -193,17 +196,18 @@ class House:
 
         result = await self._background.run_io(plan, Demand(cost, context), devices, link)
         if isinstance(result, Plan):
-            return {
+            holders = {
                 member.device: list(parts_of(stage.first, stage.end, spec.n_layers))
                 for stage in result.stages
                 for member in stage.members
             }
+            return holders, explain(result)
         if not found.listing.is_named:
             raise DoesNotFit(
                 f"{result.reason}; name a quant to pull it all the same, as in {found.place}:{found.variant.label}"
             )
         parts = all_parts(spec.n_layers)  # for devices that are to come: as evenly as can be
-        return {device.id: list(parts[i :: len(devices)]) for i, device in enumerate(devices)}
+        return {device.id: list(parts[i :: len(devices)]) for i, device in enumerate(devices)}, explain(result)
 
     def _present(self, pull_plan: PullPlan, found: Found) -> ModelId | None:
         """The model of the swarm that has this very header, when devices have all of it."""

@@ -61,6 +61,7 @@ def test_three_devices_bring_a_model_together_and_each_byte_once(model: Path, hu
         assert done.returncode == 0, done.stderr
         assert "is in the swarm and verified" in done.stdout
         assert all(node.name in done.stderr for node in swarm.nodes), done.stderr
+        assert "predicted: " in done.stderr, "what it will be like is said before the bytes come"
 
         # The beginning is read to know what the model is; all behind it comes once, by whomever.
         assert hub.sent_twice(beyond=remote_gguf.FIRST_HEADER_BYTES) == 0
