@@ -28,7 +28,7 @@ from swarm.node.holdings import Holdings
 from swarm.node.library import KnownModel
 from swarm.node.meters import Totals
 from swarm.node.shared_work import SharedWork
-from swarm.store.fetching import Download, fetch
+from swarm.store.fetching import Download, download_at, fetch
 from swarm.store.keeping import file_at, is_path
 from swarm.store.naming import meaning_of, slug
 from swarm.store.origins import Remote
@@ -115,6 +115,8 @@ class Questions:
         while not isinstance(found, str | Path) and self._is_settling():
             await asyncio.sleep(0.1)  # the device that has it may be about to be found
             found = self._meaning(text)
+        if isinstance(found, Path):
+            found = download_at(found, self._settings.models_path) or found
         if isinstance(found, Download):
             download = found
             found = await self._downloads.get(download.name, lambda: self._download(download))

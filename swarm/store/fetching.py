@@ -8,6 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from blake3 import blake3
+
 from swarm.errors import DownloadError
 from swarm.files import check_space, disk_errors, locked, publish
 from swarm.store import origins
@@ -27,6 +29,7 @@ class Download:
     size_bytes: int
     sha256: str
     sources: tuple[Source, ...]
+    blake3: str = ""  # of the file, to look at it before it is used; SHA-256 would take several times as long
     manifest: ModelId | None = None  # the same content's name in a swarm: there no other model is meant by the name
 
     @property
@@ -56,6 +59,7 @@ SMOLLM2 = Download(
     file_name="SmolLM2-135M-Instruct.Q4_1.gguf",
     size_bytes=98_362_432,
     sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+    blake3="5f4fa13bfc6dd4a91fd00e22974a9c4e9ed628fd7d7f307398ddf30260d6b2c3",
     manifest=ModelId("faf8d6121e801021d8ef7440f6c2598b48eb754174035317ec819e10977de7be"),
     sources=(
         HubFile(
@@ -69,20 +73,42 @@ SMOLLM2 = Download(
 DOWNLOADS = {model.name: model for model in (SMOLLM2,)}
 
 
+_RIGHT: dict[tuple[str, int, int, int], bool] = {}  # of files that were looked at in this run, as they were then
+
+
+def download_at(path: Path, folder: Path) -> Download | None:
+    """The download whose file that is, in full; None for any other file."""
+    return next((model for model in DOWNLOADS.values() if path == model.file_in(folder)), None)
+
+
+def is_right(model: Download, path: Path) -> bool:
+    """False when a file that was verified once is another one now; looked at once in a run."""
+    status = path.stat()
+    key = (str(path), status.st_ino, status.st_size, status.st_mtime_ns)
+    if key not in _RIGHT:
+        digest = blake3(max_threads=blake3.AUTO).update_mmap(path).hexdigest() if model.blake3 else ""
+        _RIGHT[key] = digest == model.blake3
+    return _RIGHT[key]
+
+
 def fetch(model: Download, folder: Path, progress: StepProgress | None = None) -> Path:
     """Return the file of `model` in `folder`, fetching it from the first source that answers if need be.
 
-    What arrives is verified before it gets its name; a second process waits and then finds the file there.
+    What arrives is verified before it gets its name; a second process waits and then finds the file there. One that
+    is there is looked at before it is used: what a disk has damaged is fetched again.
     """
     present = model.file_in(folder)
-    if present is not None:
+    if present is not None and is_right(model, present):
         return present
     progress = progress or _no_progress
+    if present is not None:
+        progress(f"{present.name} was damaged on the disk: fetching it again", 0, 0)
     with disk_errors(folder, "models_dir"):
         folder.mkdir(parents=True, exist_ok=True)
         lock = folder / f".{model.file_name}.lock"
         with locked(lock, waiting=lambda: progress("Waiting for another swarm that is downloading", 0, 0)):
-            if model.file_in(folder) is None:
+            arrived = model.file_in(folder)
+            if arrived is None or not is_right(model, arrived):
                 _fetch_locked(model, folder, progress)
     return folder / model.file_name
 

@@ -24,7 +24,7 @@ from typing import Protocol
 
 from swarm import config
 from swarm.errors import ModelNotFound
-from swarm.store.fetching import DOWNLOADS, Download, StepProgress, fetch
+from swarm.store.fetching import DOWNLOADS, Download, StepProgress, download_at, fetch
 from swarm.store.hub_names import HubName, hub_or_web
 from swarm.store.keeping import file_at, is_path, kept_models, what_a_directory_holds
 from swarm.store.model_table import NAMES, NamedModel, TableModel, named_model
@@ -77,6 +77,8 @@ def resolve(
     settings = settings or config.load()
     text = settings.model if model is None else model
     found = file_at(text) or meaning_of(text, settings.models_path)
+    if isinstance(found, Path):
+        found = download_at(found, settings.models_path) or found
     if isinstance(found, Download):
         return fetch(found, settings.models_path, progress)
     if isinstance(found, Path):

@@ -9,11 +9,12 @@ import os
 import shutil
 from collections import namedtuple
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing.synchronize import Event
 from pathlib import Path
 
 import pytest
+from blake3 import blake3
 
 from swarm.errors import DiskFull, DownloadError, ResourceError
 from swarm.store.fetching import SMOLLM2, Download, fetch, file_sha256
@@ -60,6 +61,19 @@ def test_a_model_is_fetched_once_and_then_found(tmp_path: Path) -> None:
         assert path == tmp_path / "models" / "Tiny.gguf"
         assert path.read_bytes() == CONTENT
     assert calls(source) == 1
+
+
+def test_a_file_that_the_disk_has_damaged_is_fetched_again(tmp_path: Path) -> None:
+    source = FakeSource(tmp_path / "a")
+    model = replace(model_from(source), blake3=blake3(CONTENT).hexdigest())
+    path = fetch(model, tmp_path / "models")
+    damaged = bytearray(CONTENT)
+    damaged[5000] ^= 1
+    path.write_bytes(damaged)
+    said: list[str] = []
+    assert fetch(model, tmp_path / "models", lambda what, done, total: said.append(what)).read_bytes() == CONTENT
+    assert calls(source) == 2 and "was damaged" in said[0]
+    assert fetch(model, tmp_path / "models") == path and calls(source) == 2
 
 
 def test_the_staging_directory_is_gone_afterwards(tmp_path: Path) -> None:
