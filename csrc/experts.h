@@ -79,6 +79,7 @@ typedef struct {
   sw_piece *queue; /* (capacity) ring */
   uint32_t capacity, head, tail;
   int stopping, paused, in_flight, failed_key;
+  int ahead;         /* something is read ahead of its use, perhaps */
   atomic_int failed; /* errno, or one of SW_EXPERTS_*; then nobody waits, and what is computed is dropped */
   int n_readers;
   pthread_t *readers;

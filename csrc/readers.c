@@ -161,12 +161,26 @@ void sw_experts_recover(sw_experts *c) {
 
 /* ---- the thread that asks */
 
+static int is_filled(sw_experts *c, int slot) {
+  return !atomic_load_explicit(&c->pieces_left[slot], memory_order_acquire) || atomic_load(&c->failed);
+}
+
 /* `lock` is held. The queue holds all pieces of all slots, so there is always room. */
 static void queue_reads(sw_experts *c, int slot, int key) {
   const int n = n_pieces(c, file_of(c, key));
   atomic_store(&c->pieces_left[slot], n);
   for (int i = 0; i < n; i++) c->queue[c->tail++ % c->capacity] = (sw_piece){slot, key, i};
   c->n_bytes += (uint64_t)file_of(c, key)->bytes;
+}
+
+/* `lock` is held. What is read ahead has no visit that holds it: it must come before a slot is given to another. */
+static void finish_reading_ahead(sw_experts *c) {
+  for (int slot = 0; slot < c->residents->n_slots; slot++)
+    while (!is_filled(c, slot)) {
+      const struct timespec until = soon();
+      pthread_cond_timedwait(&c->arrived, &c->lock, &until);
+    }
+  c->ahead = 0;
 }
 
 static int read_into_slot(sw_experts *c, int expert, int pinned_visits, int reach) {
@@ -195,6 +209,7 @@ void sw_experts_ask(sw_experts *c, int turn, const int32_t *active, int n, int p
   c->n_waiting[turn] = waiting;
   if (waiting && !atomic_load(&c->failed)) {
     pthread_mutex_lock(&c->lock);
+    if (c->ahead) finish_reading_ahead(c);
     for (int i = ready; i < n && slot >= 0; i++) {
       if (r->slot_of[r->layer * r->n_experts + active[order[i]]] >= 0) continue;
       slot = read_into_slot(c, active[order[i]], pinned_visits, reach);
@@ -225,6 +240,7 @@ int sw_experts_fetch(sw_experts *c, int layer, int expert) {
     r->key_of[slot] = key;
     r->slot_of[key] = slot;
     pthread_mutex_lock(&c->lock);
+    c->ahead = 1;
     queue_reads(c, slot, key);
     pthread_cond_broadcast(&c->queued);
     pthread_mutex_unlock(&c->lock);
@@ -234,10 +250,6 @@ int sw_experts_fetch(sw_experts *c, int layer, int expert) {
 }
 
 /* ---- the threads that compute */
-
-static int is_filled(sw_experts *c, int slot) {
-  return !atomic_load_explicit(&c->pieces_left[slot], memory_order_acquire) || atomic_load(&c->failed);
-}
 
 static void wait_for(sw_experts *c, int slot, int polls) {
   const uint64_t begin = now_ns();

@@ -18,6 +18,7 @@ from swarm.config import parse_bytes, user_cache_dir
 from swarm.cores import free_memory_bytes
 from swarm.engine.sampling import SamplingFields, SamplingParams
 from swarm.errors import ConfigError
+from swarm.limits import MIN_PACKED_FREE_BYTES
 from swarm.local.answer import LocalAnswer, SessionLoan
 from swarm.local.session import Allowed, LocalSession, Order, Progress, Steps
 from swarm.text.forms import Form
@@ -185,7 +186,7 @@ def load_decoder(gguf: GGUF, spec: ModelSpec, settings: Settings, progress: Load
     plan = memory_plan(spec, gguf.tensors, wanted_context=settings.context, kv=settings.kv, free_bytes=free)
     packed = user_cache_dir() / "packed"
     keep = partial(PackedFile.open, packed, packed_key(gguf), always=settings.packed == "always")
-    folder = ExpertFolder(packed / packed_key(gguf)) if plan.n_slots else None
+    folder = ExpertFolder(packed / packed_key(gguf), spare=MIN_PACKED_FREE_BYTES) if plan.n_slots else None
     weights = load_weights(
         gguf,
         spec,

@@ -8,6 +8,7 @@ from swarm.cluster.effects import Load, Unload
 from swarm.engine.expert_folder import ExpertFolder
 from swarm.engine.weights import Weights
 from swarm.errors import SwarmError
+from swarm.limits import MIN_PACKED_FREE_BYTES
 from swarm.models.spec import ModelSpec
 from swarm.node.background import Background
 from swarm.node.compute import ComputeWorker
@@ -48,7 +49,7 @@ class Loads:
         """On any thread that holds the lock: an `Unload` may follow at once."""
         loading = Loading(effect.ticket, effect.model, set(effect.parts), resident_share=effect.resident_share)
         if effect.resident_share < 1.0:
-            loading.experts = ExpertFolder(self._experts / effect.model, setting="--home")
+            loading.experts = ExpertFolder(self._experts / effect.model, setting="--home", spare=MIN_PACKED_FREE_BYTES)
         self._loading[effect.ticket] = loading
         self._background.post(lambda: self._background.spawn(self._fetch(loading)))
 

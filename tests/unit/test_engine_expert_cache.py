@@ -164,6 +164,21 @@ def test_what_was_learnt_is_kept_and_read_ahead_by_the_next_run(tmp_path: Path) 
     assert np.array_equal(again.logits(IDS), want)
 
 
+def test_what_is_read_ahead_is_not_given_away_before_it_has_come(tmp_path: Path) -> None:
+    path = write_mixture(tmp_path, "qwen3moe", "Q4_0")
+    d = from_disk(path, MIN_SLOTS)
+    native = cached_experts(d).native
+    native.pause(True)
+    assert all(native.fetch(2, expert) for expert in range(MIN_SLOTS)) and native.n_filling == MIN_SLOTS
+    assert not native.fetch(2, MIN_SLOTS), "no slot is free"
+    going_on = threading.Timer(0.2, native.pause, [False])
+    going_on.start()
+    assert np.array_equal(d.logits(IDS), from_memory(path).logits(IDS))
+    going_on.join()
+    assert native.n_filling == 0, "each piece was counted for the expert that it belongs to"
+    assert not native.fetch(1, 0), "only before the first step"
+
+
 @pytest.mark.parametrize("content", [b"", b"nonsense", b"\xff" * 4 * (1 + 2 * N_EXPERTS)])
 def test_a_hot_list_that_makes_no_sense_is_as_good_as_none(tmp_path: Path, content: bytes) -> None:
     path, hot_list = write_mixture(tmp_path), tmp_path / "hot"
