@@ -7,6 +7,7 @@ slabs of a tensor that is cut by columns. Units are what devices share out; byte
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -128,6 +129,11 @@ def decode_plan(data: bytes) -> PullPlan:
     except (ValueError, TypeError, struct.error, msgpack.UnpackException, OverflowError) as error:
         raise RemoteProtocolError(f"a plan of a pull is broken: {error}") from error
     fitting = len(plan.places) == len(manifest.tensors) and all(file < len(listed) for file, _ in plan.places)
+    # Both become part of an address that this device asks.
+    if not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", plan.repository) or not re.fullmatch(
+        r"[0-9a-f]{40}", plan.commit
+    ):
+        raise RemoteProtocolError("a plan of a pull is broken: it names no repository at a commit")
     if form != _FORMAT or not fitting or plan.encoded != data:
         raise RemoteProtocolError("a plan of a pull is broken: it is not in the canonical form")
     if any(unit.end > listed[unit.file].n_bytes for unit in plan.units):

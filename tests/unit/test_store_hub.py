@@ -87,3 +87,12 @@ def test_a_busy_hub_is_asked_again(hub: StandInHub) -> None:
     hub.faults.n_broken = 2
     with web(hub) as client:
         assert repository(client, HubName("u", "r")).commit == COMMIT
+
+
+def test_a_name_that_leads_elsewhere_or_a_size_that_makes_no_sense_is_no_file(hub: StandInHub) -> None:
+    files = hub.repos["u/r"].files
+    files["../../etc/x-Q8_0.gguf"] = b"GGUF" * 10
+    files["a\x1b[2Jb-Q8_0.gguf"] = b"GGUF" * 10
+    with web(hub) as client:
+        found = repository(client, HubName("u", "r"))
+    assert [file.path for file in found.files if "Q8_0" in file.path] == []
