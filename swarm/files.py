@@ -166,6 +166,7 @@ def disk_errors(directory: Path, setting: str) -> Iterator[None]:
             raise disk_full(directory, setting) from error
         raise ResourceError(
             f"cannot write into {directory} ({error.strerror or error}); set {setting} to a directory you can write"
+            + (" (--home DIR)" if setting == "home" else "")
         ) from error
 
 

@@ -61,7 +61,7 @@ def with_added(devices: Sequence[Device], texts: Sequence[str]) -> list[Device]:
     """The devices there are and those of every `--add`; ConfigError when one of these is none, or they are too many."""
     added: list[Device] = []
     for text in texts:
-        added += typical_devices(text, start=len(devices) + len(added))
+        added += typical_devices(text, start=len(added))
         if len(added) > MAX_ADDED:
             raise ConfigError(f"a plan can count with at most {MAX_ADDED} devices more; add fewer")
     return [*devices, *added]

@@ -53,3 +53,10 @@ def test_what_is_no_device_gets_one_clear_line(text: str) -> None:
 def test_added_devices_have_ids_of_their_own() -> None:
     ids = [d.id for i, text in enumerate(["pi5x3", "pi4x2"]) for d in typical_devices(text, 10 * i)]
     assert len(set(ids)) == 5
+
+
+def test_added_devices_are_counted_by_themselves_and_come_after_the_real_ones() -> None:
+    real = typical_devices("n100")
+    added = with_added(real, ["pi5x2", "pi4"])
+    assert [device.name for device in added[1:]] == ["pi5 (added 1)", "pi5 (added 2)", "pi4 (added 3)"]
+    assert len({device.id for device in added[1:]}) == 3
