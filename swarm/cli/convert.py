@@ -17,9 +17,9 @@ HELP = (
     "repository of the hub. A run that was stopped goes on where it was."
 )
 EXAMPLES = """\
-  swarm convert ./Qwen3-8B Q4_K_M                 writes ./Qwen3-8B-Q4_K_M.gguf
-  swarm convert Qwen/Qwen3-8B Q4_K_M              the same, from the hub
-  swarm convert ./my-finetune BF16 -o tuned.gguf  as it was trained; `swarm quantize` makes smaller ones
+  swarm convert ./Qwen3-8B Q4_K_M                  writes ./Qwen3-8B-Q4_K_M.gguf
+  swarm convert Qwen/Qwen3-8B Q4_K_M               the same, from the hub
+  swarm convert ./my-finetune BF16 -o tuned.gguf   as it was trained; `swarm quantize` makes smaller ones
 """
 
 
