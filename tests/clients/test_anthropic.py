@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -63,3 +64,11 @@ def test_errors(client: Any, server: Server) -> None:
         client.messages.create(model="claude", messages=HELLO, max_tokens=5)
     with pytest.raises(anthropic.BadRequestError, match="prompt is too long"):
         client.messages.create(model=server.talker, messages=LONG, max_tokens=5)
+
+
+def test_structured_output(client: Any, server: Server) -> None:
+    form = {"format": {"type": "json_schema", "schema": WEATHER_SCHEMA}}
+    reply = client.messages.create(
+        model=server.talker, messages=ASK_WEATHER, max_tokens=200, extra_body={"output_config": form}
+    )
+    assert is_weather(json.loads(reply.content[0].text))
