@@ -24,6 +24,18 @@ ARCHITECTURES = (
     "smollm3",
 )
 
+# How makers call their architectures.
+_MAKERS = (
+    ("glm",),
+    ("qwen",),
+    ("mistral", "mixtral"),
+    ("llama",),
+    ("deepseek",),
+    ("granite",),
+    ("smollm",),
+    ("gpt-oss",),
+)
+
 MAX_QUOTED = 80  # characters of a file's text shown in a message
 
 # What lies beside models under the same ending, by general.type or general.architecture, and what to do with it.
@@ -55,8 +67,16 @@ def architecture(metadata: Mapping[str, Any]) -> str:
     if not isinstance(arch, str) or not arch:
         raise BadModelFile(f"general.architecture is {quoted(arch)}: the file does not say which kind of model it is")
     if arch not in ARCHITECTURES:
-        raise UnsupportedModel(f"model architecture {quoted(arch)}: Swarm runs {', '.join(ARCHITECTURES)}")
+        near = nearest(arch)
+        hint = f"; nearest to it, {' and '.join(near)}" if near else ""
+        raise UnsupportedModel(f"model architecture {quoted(arch)}: Swarm runs {', '.join(ARCHITECTURES)}{hint}")
     return arch
+
+
+def nearest(arch: str) -> tuple[str, ...]:
+    """What Swarm runs of the makers of an architecture that it does not: another model of theirs may do."""
+    makers = next((names for names in _MAKERS if any(name in arch.lower() for name in names)), ())
+    return tuple(known for known in ARCHITECTURES if any(name in known for name in makers))
 
 
 def quoted(value: Any) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from swarm.architectures import ARCHITECTURES, architecture
+from swarm.architectures import ARCHITECTURES, architecture, nearest
 from swarm.errors import UnsupportedModel, UnsupportedQuant
 from swarm.store.gguf import open_gguf
 from tests.helpers.gguf_bytes import STRING, File, pair, string, tensor
@@ -38,10 +38,28 @@ def test_a_model_of_each_architecture_is_one(arch: str, kind: str | None) -> Non
     assert architecture(metadata if kind is None else {**metadata, "general.type": kind}) == arch
 
 
-@pytest.mark.parametrize(("arch", "error"), [("gpt-oss", UnsupportedModel), ("llama", UnsupportedQuant)])
+@pytest.mark.parametrize(("arch", "error"), [("gemma4", UnsupportedModel), ("llama", UnsupportedQuant)])
 def test_the_architecture_is_looked_at_before_the_types_of_tensors(arch: str, error: type, tmp_path: Path) -> None:
     path = tmp_path / "a.gguf"
     of_tomorrow = tensor("blk.0.ffn_down_exps.weight", (32, 2), 1000, 0)
     path.write_bytes(File([pair("general.architecture", STRING, string(arch))], [of_tomorrow]).build())
     with pytest.raises(error, match=arch if error is UnsupportedModel else "unknown type 1000"):
         open_gguf(path)
+
+
+@pytest.mark.parametrize(
+    ("arch", "near"),
+    [
+        ("qwen35moe", ("qwen2", "qwen3", "qwen3moe")),
+        ("glm-dsa", ("chatglm", "glm4", "glm4moe")),
+        ("granitehybrid", ("granite", "granitemoe")),
+        ("llama4", ("llama",)),
+        ("gemma4", ()),
+    ],
+)
+def test_a_refusal_says_what_of_the_same_makers_runs(arch: str, near: tuple[str, ...]) -> None:
+    assert nearest(arch) == near
+    with pytest.raises(UnsupportedModel) as error:
+        architecture({"general.architecture": arch})
+    hint = "; nearest to it, " + " and ".join(near)
+    assert str(error.value).endswith(hint if near else ARCHITECTURES[-1])
