@@ -70,6 +70,22 @@ def test_ranges_of_panels_and_tokens_give_the_same_bits_and_touch_nothing_else(n
             assert same_bits(part[inside], whole[inside])
 
 
+@pytest.mark.parametrize("isa", library().names())
+@pytest.mark.parametrize("name", cases.NAMES)
+def test_any_number_of_tokens_together_gives_the_bits_of_each_alone(name: str, isa: str) -> None:
+    lib, kernels, rng = library(), library().kernels(isa), rng_of(name)
+    assert kernels is not None
+    rows, tokens, fill = 16 * 2 + 11, 18, -77.5
+    cols = (3 if cases.BLOCK[name] == 256 else 19) * max(32, cases.BLOCK[name])  # more than a batch unpacks at once
+    packed = lib.pack(cases.TYPES[name], cases.random_blocks(name, rows, cols, rng), rows, cols)
+    acts = lib.activations(kernels, cases.random_activations(tokens, cols, rng))
+    alone = [lib.matmul(kernels, packed, acts, tokens=(t, t + 1))[t] for t in range(tokens)]
+    for n in range(2, tokens):
+        some = lib.matmul(kernels, packed, acts, tokens=(1, 1 + n), fill=fill)
+        assert all(same_bits(some[t], alone[t]) for t in range(1, 1 + n)), n
+        assert (some[:1] == fill).all() and (some[1 + n :] == fill).all()
+
+
 @pytest.mark.parametrize("name", cases.QUANTS)
 def test_rounding_stays_within_1e5_of_the_int8_reference_in_double(name: str) -> None:
     lib, rng = library(), rng_of(name)
