@@ -561,8 +561,11 @@ class Sim:
 # --- scripts
 
 
-def play(seed: int, *, n_devices: int = 0, polls: bool = False, verbose: bool = False) -> Sim:
-    """One random story: chats and faults for some seconds, then peace; every chat must end as it should."""
+def play(seed: int, *, n_devices: int = 0, polls: bool = False, storm: bool = False, verbose: bool = False) -> Sim:
+    """One random story: chats and faults for some seconds, then peace; every chat must end as it should.
+
+    `storm`: every link loses, delays and repeats, and everybody changes their mind: what is old comes late.
+    """
     rng = Random(seed)
     sim = Sim(seed, n_layers=rng.randint(3, 8), polls=polls, verbose=verbose)
     n = n_devices or rng.randint(2, 5)
@@ -571,9 +574,9 @@ def play(seed: int, *, n_devices: int = 0, polls: bool = False, verbose: bool = 
         share = rng.choice([0.3, 0.45, 0.6, 0.8])
         memory = int(max(whole * share, whole / n + layer)) + sim.model.stage_kv_bytes(0, sim.model.n_layers, 900)
         sim.add_node(memory, speed=rng.choice([1e6, 2e6, 4e6]), holds=i == 0 or rng.random() < 0.3)
-    _weather(sim, rng)
+    _weather(sim, rng, storm=storm)
     for _ in range(rng.randint(1, 5)):
-        _chat(sim, rng)
+        _chat(sim, rng, storm=storm)
     for _ in range(rng.choice([0, 1, 2, 4, 6])):
         _fault(sim, rng)
     sim.at(12.0, lambda: _peace(sim))
@@ -588,8 +591,8 @@ def play(seed: int, *, n_devices: int = 0, polls: bool = False, verbose: bool = 
     return sim
 
 
-def _weather(sim: Sim, rng: Random) -> None:
-    bad = rng.random()
+def _weather(sim: Sim, rng: Random, *, storm: bool) -> None:
+    bad = rng.random() * (not storm)
     for wire in sim.wires.values():
         wire.delay_s = rng.choice([0.0002, 0.002, 0.01])
         wire.jitter_s = wire.delay_s * rng.choice([0.1, 1.0])
@@ -604,10 +607,10 @@ def _weather(sim: Sim, rng: Random) -> None:
     sim.step_fails = rng.choice([0.0, 0.0, 0.0, 0.005])
 
 
-def _chat(sim: Sim, rng: Random) -> None:
+def _chat(sim: Sim, rng: Random, *, storm: bool) -> None:
     """A person on one node: asks, perhaps cancels, and asks again: more, or something else after an undo."""
     index = rng.randrange(len(sim.nodes))
-    fickle = rng.random() < 0.3
+    fickle = rng.random() < 0.3 or storm
 
     def some(n: int) -> tuple[int, ...]:
         return tuple(rng.randrange(toy.VOCABULARY) for _ in range(n))

@@ -42,6 +42,11 @@ def test_larger_swarms_too(seed: int) -> None:
     play(seed, n_devices=9)
 
 
+@pytest.mark.parametrize("seed", range(12))
+def test_in_storms_too(seed: int) -> None:
+    play(seed, storm=True)
+
+
 def test_a_seed_plays_the_same_story_twice(seeds: range) -> None:
     first, second = play(seeds[0]), play(seeds[0])
     assert first.log == second.log
