@@ -12,6 +12,8 @@ import pytest
 
 from swarm.engine.decoder import Keep, Rows
 from swarm.errors import ExpertUnreadable
+from swarm.kernels import _native
+from swarm.kernels.reference_experts import FAST_HALF_LIFE, SLOW_HALF_LIFE, fading
 from tests.helpers.mixtures import MIN_SLOTS, N_EXPERTS, cached_experts, from_disk, from_memory, write_mixture
 
 IDS = np.random.default_rng(7).integers(4, 256, 80).astype(np.int32)
@@ -67,6 +69,22 @@ def test_a_prompt_reads_each_expert_once(tmp_path: Path) -> None:
     d = from_disk(path, MIN_SLOTS)
     d.forward(np.concatenate([IDS] * 4), d.new_kv())
     assert cached_experts(d).use().misses <= N_EXPERTS * len(cached_experts(d).layers)
+
+
+@pytest.mark.parametrize("n_slots", SLOTS[:2])
+def test_hits_are_those_of_the_policy_on_the_same_routing(tmp_path: Path, n_slots: int) -> None:
+    d = from_disk(write_mixture(tmp_path, "qwen3moe", "Q4_0"), n_slots)
+    experts, kv = cached_experts(d), d.new_kv()
+    trace, before = [], experts.residents.scores()[0]
+    for token in range(len(IDS)):
+        d.forward(IDS[token : token + 1], kv)
+        after = experts.residents.scores()[0]  # changes only where an expert was used
+        trace.append([np.flatnonzero(row) for row in after != before])
+        before = after
+    fades = fading(FAST_HALF_LIFE), fading(SLOW_HALF_LIFE)
+    replayed = _native.Residents(len(experts.layers), N_EXPERTS, n_slots, *fades).replay(np.array(trace, np.int32))
+    use = experts.use()
+    assert (use.hits, use.misses) == ((replayed == _native.HIT).sum(), (replayed != _native.HIT).sum())
 
 
 def test_a_damaged_expert_is_one_error_and_is_written_anew(tmp_path: Path) -> None:
