@@ -109,7 +109,7 @@ class Fetcher:
         if not missing:
             return
         n_bytes = int(chunks_here.manifest.chunk_sizes[list(missing)].sum())
-        await self._around.run_io(self._around.store.make_room, n_bytes, self._around.in_use())
+        await self._around.run_io(self._around.store.make_room, n_bytes, self._in_use() | {model})
         fetch = self._fetches.get(model) or self._begin(model, chunks_here.manifest)
         wait = _Wait(missing, asyncio.get_running_loop().create_future())
         fetch.waits.append(wait)
@@ -128,7 +128,7 @@ class Fetcher:
             try:
                 async with asyncio.timeout(limits.MANIFEST_MAX_S):
                     data = await self._manifest_of(peer, model)
-                return await self._around.run_io(self._around.store.add_manifest, data, model)
+                return await self._around.run_io(self._around.store.add_manifest, data, model, self._in_use())
             except (TimeoutError, RemoteProtocolError) as error:
                 why = one_line(str(error)) or "it does not come"
                 log.warning("no manifest from %s: %s", peer, why)
@@ -225,6 +225,10 @@ class Fetcher:
             _spawn(self._keep(fetch, ask.request, ask.chunk, frame))
 
     # --- within
+
+    def _in_use(self) -> set[ModelId]:
+        """Models that must not make way: those in memory, and those that are being fetched."""
+        return self._around.in_use() | self._fetches.keys()
 
     async def _tick_while_fetching(self) -> None:
         while self._fetches:

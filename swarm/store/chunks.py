@@ -96,13 +96,20 @@ class ChunkStore:
         path = self.source_of(model)
         return origin_of(path if path is not None else self.root / "models" / model / "manifest")
 
-    def add_manifest(self, data: bytes, expected: ModelId) -> Manifest:
-        """Begin to collect a model of which a peer sent the manifest; RemoteProtocolError when it is not that one."""
+    def add_manifest(self, data: bytes, expected: ModelId, in_use: Collection[ModelId] = ()) -> Manifest:
+        """Begin to collect a model of which a peer sent the manifest; RemoteProtocolError when it is not that one.
+
+        Of MAX_MODELS the one that holds least, neither `in_use` nor from a file of this device's user, makes way:
+        what other devices made this one take note of must not keep out what somebody asks for.
+        """
         if blake3(data).hexdigest() != expected:
             raise RemoteProtocolError(f"a manifest is not the one of model {expected[:12]}")
         manifest = decode_manifest(data)
         with self._lock:
             if manifest.id not in self._models:
+                spare = [m for m, chunks in self._models.items() if m not in in_use and chunks.source is None]
+                if len(self._models) >= MAX_MODELS and spare:
+                    self.remove(min(spare, key=lambda m: (self._models[m].stored_bytes, self._used_at(m))))
                 if len(self._models) >= MAX_MODELS:
                     raise DiskFull(f"the store holds {MAX_MODELS} models, the most it can; remove one")
                 self._models[manifest.id] = ModelChunks(self._write_manifest(manifest), manifest)

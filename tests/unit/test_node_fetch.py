@@ -75,7 +75,7 @@ def manifest_from(answers: dict[PeerId, Callable[[int], tuple[bytes, int]]]) -> 
         return True
 
     nothing: Any = lambda *_: None  # noqa: E731
-    store: Any = SimpleNamespace(model=lambda model: None, add_manifest=lambda data, model: data)
+    store: Any = SimpleNamespace(model=lambda model: None, add_manifest=lambda data, model, in_use: data)
     around = Around(store, send, run_io, nothing, nothing, set, lambda peer, why: told.append((peer, why)))
     fetcher = Fetcher(around, Random(1))
     for peer in answers:

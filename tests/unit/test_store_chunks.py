@@ -285,6 +285,26 @@ def test_a_second_file_of_the_same_model_closes_nothing(seeder, tmp_path: Path) 
 # ---- space
 
 
+def test_small_models_that_nobody_uses_make_way_and_a_large_or_used_one_does_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seeder
+) -> None:
+    source, large = seeder
+    monkeypatch.setattr(chunks_module, "MAX_MODELS", 4)
+    junk = []
+    for seed in range(11, 16):
+        other = ChunkStore(tmp_path / f"other{seed}")
+        junk.append(other.import_gguf(write_model(tmp_path / f"{seed}.gguf", seed=seed)))
+        other.close()
+    store = ChunkStore(tmp_path / "here")
+    store.add_manifest(large.encoded, large.id)
+    fetch(store, source, large, range(3))
+    for manifest in junk:
+        store.add_manifest(manifest.encoded, manifest.id, {junk[0].id})
+    ids = {holding.model for holding in store.holdings()}
+    assert len(ids) == 4 and {large.id, junk[0].id, junk[-1].id} <= ids
+    store.close()
+
+
 def test_the_quota_is_kept_and_says_what_is_missing(seeder, open_store) -> None:
     source, manifest = seeder
     store = open_store(quota_bytes=1_000_000)
