@@ -17,7 +17,10 @@ QUESTION = [{"role": "user", "content": "Why is the sky blue, and what would the
 PARAMS = {"temperature": 0.9, "top_p": 0.95, "seed": 7, "presence_penalty": 0.5}
 MAX_TOKENS = 60
 # One checkpoint of each architecture, and one whose head is its embedding; the decoder's own tests cut all of them.
-FAMILIES = ("llama", "llama-tied", "chatglm", "glm4", "intellect3", "qwen2", "qwen3", "qwen3moe", "smollm3")
+FAMILIES = (
+    *("llama", "llama-tied", "chatglm", "glm4", "intellect3", "qwen2", "qwen3", "qwen3moe", "smollm3"),
+    *("granite", "granitemoe-shared", "mistral3", "gpt-oss", "flash", "deepseek-lite"),
+)
 
 
 def alone(path: Path, max_tokens: int = MAX_TOKENS, kv: str = "f16") -> list[int]:
