@@ -30,6 +30,7 @@ class Live:
         node = self._node
         url = f"http://127.0.0.1:{node.api_port}/v1"
         note(f"swarm: {node.name} takes part on port {node.transport.me.port}; API for chat programs: {url}")
+        note("swarm: `swarm page` opens its page: chat, devices, plans")
         if sys.stderr.isatty() and config.over_ssh():
             note(
                 "swarm: this window is over ssh, and the node ends with it; `swarm join --background` stays, and "
