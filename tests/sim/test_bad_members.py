@@ -28,8 +28,8 @@ def household(seed: int, n_honest: int, n_others: int, rng: Random, *, verbose: 
     sim.row_cost = 0.5  # a prompt is read in a second or two: what is measured is the waiting for others
     memory = sim.model.weight_bytes + sim.model.stage_kv_bytes(0, sim.model.n_layers, KV_TOKENS)
     for _ in range(n_honest):
-        sim.add_node(memory, speed=rng.choice((1e6, 2e6)), holds=True)
-    others = [sim.add_node(2**50, speed=4e6, holds=rng.random() < 0.8) for _ in range(n_others)]
+        sim.add_node(memory, speed=rng.choice((25e6, 50e6)), holds=True)  # as fast as the toy is computed
+    others = [sim.add_node(2**50, speed=400e6, holds=rng.random() < 0.8) for _ in range(n_others)]
     return sim, others
 
 
