@@ -3,7 +3,7 @@
 cdef extern from "sw.h" nogil:
     ctypedef struct sw_mat:
         const uint8_t *data
-        int32_t type, rows, cols, tile_cols
+        int32_t type, rows, cols, tile_cols, ahead
     ctypedef struct sw_act:
         const float *f
         int8_t *q
@@ -27,6 +27,7 @@ cdef extern from "sw.h" nogil:
     void sw_dequant_row(const sw_mat *, int, float *)
     const sw_kernels *sw_kernels_by_name(const char *)
     const sw_kernels *sw_kernels_best()
+    int sw_likes_ahead()
     int sw_kernels_list(const char **, int)
 
 cdef extern from "ops.h" nogil:

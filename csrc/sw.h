@@ -23,6 +23,7 @@ typedef struct {
   int32_t rows; /* real rows; the last panel is padded with zeros */
   int32_t cols; /* input width; a multiple of the type's block */
   int32_t tile_cols;
+  int32_t ahead; /* bytes before its reads that a decode step over one stream fetches; 0: as the set does */
 } sw_mat;
 
 /* The activations of n_tokens tokens, ready for a matmul. Float weights read `f`, quantised weights read the rest.
@@ -69,6 +70,7 @@ void sw_dequant_row(const sw_mat *m, int row, float *out);         /* (cols,) eq
 /* dispatch.c: NULL when this CPU or OS cannot run it. */
 const sw_kernels *sw_kernels_by_name(const char *name);
 const sw_kernels *sw_kernels_best(void);
+int sw_likes_ahead(void); /* `ahead` of a matrix on this CPU */
 int sw_kernels_list(const char **names, int max); /* usable here, slowest first */
 
 #endif

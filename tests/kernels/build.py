@@ -35,6 +35,7 @@ class Mat(ctypes.Structure):
         ("rows", ctypes.c_int32),
         ("cols", ctypes.c_int32),
         ("tile_cols", ctypes.c_int32),
+        ("ahead", ctypes.c_int32),
     )
 
 

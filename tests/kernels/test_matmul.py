@@ -86,6 +86,20 @@ def test_any_number_of_tokens_together_gives_the_bits_of_each_alone(name: str, i
         assert (some[:1] == fill).all() and (some[1 + n :] == fill).all()
 
 
+@pytest.mark.parametrize("isa", library().names())
+@pytest.mark.parametrize("name", cases.NAMES)
+def test_fetching_ahead_changes_no_bit(name: str, isa: str) -> None:
+    lib, kernels, rng = library(), library().kernels(isa), rng_of(name)
+    assert kernels is not None
+    rows, cols = 16 * 3 + 5, 5 * max(32, cases.BLOCK[name])
+    packed = lib.pack(cases.TYPES[name], cases.random_blocks(name, rows, cols, rng), rows, cols)
+    acts = lib.activations(kernels, cases.random_activations(1, cols, rng))
+    plain = lib.matmul(kernels, packed, acts)
+    for ahead in (64, 4096, 1 << 20):
+        packed.mat.ahead = ahead
+        assert same_bits(lib.matmul(kernels, packed, acts), plain)
+
+
 @pytest.mark.parametrize("name", cases.QUANTS)
 def test_rounding_stays_within_1e5_of_the_int8_reference_in_double(name: str) -> None:
     lib, rng = library(), rng_of(name)
