@@ -70,7 +70,7 @@ void sw_dequant_row(const sw_mat *m, int row, float *out);         /* (cols,) eq
 /* dispatch.c: NULL when this CPU or OS cannot run it. */
 const sw_kernels *sw_kernels_by_name(const char *name);
 const sw_kernels *sw_kernels_best(void);
-int sw_likes_ahead(void); /* `ahead` of a matrix on this CPU */
+int sw_likes_ahead(void);                         /* `ahead` of a matrix on this CPU */
 int sw_kernels_list(const char **names, int max); /* usable here, slowest first */
 
 #endif

@@ -76,7 +76,7 @@ def architecture(metadata: Mapping[str, Any]) -> str:
 def nearest(arch: str) -> tuple[str, ...]:
     """What Swarm runs of the makers of an architecture that it does not: another model of theirs may do."""
     makers = next((names for names in _MAKERS if any(name in arch.lower() for name in names)), ())
-    return tuple(known for known in ARCHITECTURES if any(name in known for name in makers))
+    return tuple(runs for runs in ARCHITECTURES if any(name in runs for name in makers))
 
 
 def quoted(value: Any) -> str:

@@ -96,7 +96,7 @@ def pretokenizer_of(tokenizer: Mapping[str, Any], arch: str) -> str:
     normaliser = tokenizer.get("normalizer") or {}
     compose = "NFC" in (normaliser.get("type"), *(n.get("type") for n in normaliser.get("normalizers", ())))
     keeps_words = bool(tokenizer["model"].get("ignore_merges"))
-    names = [name for name, known in PRETOKENIZERS.items() if known.patterns == patterns]
+    names = [name for name, pretokenizer in PRETOKENIZERS.items() if pretokenizer.patterns == patterns]
     if not names:
         raise UnsupportedModel(f"tokenizer.json cuts words by {str(patterns)[:200]}, which Swarm does not know")
     if _NAMES_BY_ARCH.get(arch) in names:
