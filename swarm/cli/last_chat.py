@@ -86,7 +86,8 @@ def _pending(value: object) -> Pending | None:
     if not isinstance(value, dict):
         return None
     try:
-        params = SamplingParams(**value["params"])
+        biases = tuple((token, bias) for token, bias in value["params"].get("logit_bias", ()))  # JSON has lists
+        params = SamplingParams(**{**value["params"], "logit_bias": biases})
         return Pending(str(value["question"]), params, value["max_tokens"], value["thinking"])
-    except (TypeError, KeyError):
+    except (AttributeError, TypeError, ValueError, KeyError):
         return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import types
 from functools import cache
@@ -76,4 +77,4 @@ def bounded(kind: object, meta: Meta, rng: random.Random) -> object:
         least, most = int(meta.ge or 0), int(2**64 - 1 if meta.le is None else meta.le)
         return rng.choice((least, most, rng.randint(least, most)))
     assert kind is float and meta.ge is not None and meta.le is not None
-    return rng.choice((meta.ge, meta.le, float(rng.randint(int(max(meta.ge, -1e6)), int(min(meta.le, 1e6))))))
+    return rng.choice((meta.ge, meta.le, float(rng.randint(math.ceil(max(meta.ge, -1e6)), int(min(meta.le, 1e6))))))
