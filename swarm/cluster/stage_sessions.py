@@ -366,10 +366,14 @@ class StageSessions:
         """Hand the next step to the compute worker, when it is free."""
         if self.running is not None or not self._queue:
             return []
-        self._queue = deque(key for key in self._queue if self._has_work(key))
-        chosen = [self.sessions[key] for key in self.turns.next([self._waiting(key) for key in self._queue], now)]
-        if not chosen:
+        if len(self._queue) > 1 or not self._has_work(self._queue[0]):
+            self._queue = deque(key for key in self._queue if self._has_work(key))
+            keys = self.turns.next([self._waiting(key) for key in self._queue], now)
+        else:
+            keys = [self._queue[0]]  # nothing to decide, as for the tokens of a reader alone
+        if not keys:
             return []
+        chosen = [self.sessions[key] for key in keys]
         rows = tuple(self._take_first(session) for session in chosen)
         job, self._next_job = self._next_job, self._next_job + 1
         layers = chosen[0].place.layers

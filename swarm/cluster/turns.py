@@ -41,13 +41,17 @@ class RowCosts:
 
     def __init__(self) -> None:
         self._row_s: dict[int, deque[float]] = {}  # per row, of the last steps, by class
-        self._passed: dict[int, int] = {}  # steps since a class was last taken
+        self._taken_at: dict[int, int] = {}  # the last step of a class
+        self._n_steps = 0
 
     def took(self, n_rows: int, seconds: float) -> None:
         """A step of so many sessions, a token each, is done."""
         size = _class(n_rows)
-        self._row_s.setdefault(size, deque(maxlen=limits.ROW_COSTS_KEPT)).append(seconds / n_rows)
-        self._passed = {other: passed + 1 for other, passed in self._passed.items()} | {size: 0}
+        if size not in self._row_s:
+            self._row_s[size] = deque(maxlen=limits.ROW_COSTS_KEPT)
+        self._row_s[size].append(seconds / n_rows)
+        self._n_steps += 1
+        self._taken_at[size] = self._n_steps
 
     def best(self, n_waiting: int) -> int:
         """How many of those that wait share the next step: as many as make the most tokens a second.
@@ -56,7 +60,8 @@ class RowCosts:
         """
         sizes = [n_waiting, *(size for size in _classes() if size < n_waiting)]
         for size in sizes:
-            seen, passed = self._row_s.get(_class(size), ()), self._passed.get(_class(size), 0)
+            seen = self._row_s.get(_class(size), ())
+            passed = self._n_steps - self._taken_at.get(_class(size), 0)
             if len(seen) < limits.ROW_COSTS_NEEDED or passed >= limits.ROW_COST_STEPS:
                 return size
         return min(sizes, key=lambda size: min(self._row_s[_class(size)]))  # the least: other programs only add
