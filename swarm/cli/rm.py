@@ -13,7 +13,7 @@ from swarm.errors import ConfigError, ModelNotFound
 from swarm.store import shelf
 from swarm.units import size_text
 
-HELP = "Delete a model from this device: its file, what has come of it, and its chunks. Other devices keep theirs."
+HELP = "Delete a model from this device: its file, what has come of it, its packed weights and its chunks. Other devices keep theirs."
 EXAMPLES = """\
   swarm rm glm-4-9b:Q4_K_M
   swarm rm qwen3-8b --everywhere     on all devices that are there
@@ -29,6 +29,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     settings = config.load({"home": args.home})
+    from swarm.local.model import delete_packed
+
     folder = settings.models_path
     node = local.find(settings)
     if args.everywhere and node is None:
@@ -42,7 +44,8 @@ def run(args: argparse.Namespace) -> int:
         print("nothing was deleted")
         return 1
     told = remove_from_swarm(node, args, str(file.path.resolve()) if file else "", found=bool(file or part))
-    gained = shelf.take_off(file.files if file else part.files if part else ())
+    gained = delete_packed(file.path) if file else 0
+    gained += shelf.take_off(file.files if file else part.files if part else ())
     print(f"{harmless(what)} is deleted here ({size_text(gained + int(told.get('bytes', 0)))} gained)")
     for name in told.get("devices", []):
         print(f"  and on {harmless(name)}")

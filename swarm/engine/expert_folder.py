@@ -101,6 +101,14 @@ class ExpertFolder:
         return self.path / f"layer{needed[0].layer:04}-{name_of(need.ref for need in needed)}.experts"
 
 
+def delete_experts(path: Path) -> int:
+    """Delete the experts of a model whose folder was made with this `path`; the bytes that the disk gained."""
+    folder = path.with_name(path.name + SUFFIX)
+    n_bytes = sum(file.lstat().st_blocks * 512 for file in folder.glob("*"))
+    shutil.rmtree(folder, ignore_errors=True)
+    return n_bytes
+
+
 def experts_by_layer(needed: Iterable[NeededTensor]) -> dict[int, list[NeededTensor]]:
     """Gate, up and down of the experts of each layer that has any."""
     found: dict[int, dict[Role, NeededTensor]] = {}

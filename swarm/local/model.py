@@ -17,7 +17,7 @@ from swarm.answers import ExpertUse
 from swarm.config import parse_bytes, user_cache_dir
 from swarm.cores import free_memory_bytes
 from swarm.engine.sampling import SamplingFields, SamplingParams
-from swarm.errors import ConfigError
+from swarm.errors import ConfigError, SwarmError
 from swarm.limits import MIN_PACKED_FREE_BYTES
 from swarm.local.answer import LocalAnswer, SessionLoan
 from swarm.local.session import Allowed, LocalSession, Order, Progress, Steps
@@ -184,7 +184,7 @@ def load_decoder(gguf: GGUF, spec: ModelSpec, settings: Settings, progress: Load
 
     threads, free = settings.threads or kernels.threads(), _free_bytes(settings)
     plan = memory_plan(spec, gguf.tensors, wanted_context=settings.context, kv=settings.kv, free_bytes=free)
-    packed = user_cache_dir() / "packed"
+    packed = packed_dir()
     keep = partial(PackedFile.open, packed, packed_key(gguf), always=settings.packed == "always")
     folder = ExpertFolder(packed / packed_key(gguf), spare=MIN_PACKED_FREE_BYTES) if plan.n_slots else None
     weights = load_weights(
@@ -227,6 +227,28 @@ def _free_bytes(settings: Settings) -> int:
     limit = parse_bytes("memory", settings.memory, of=psutil.virtual_memory().total)
     used: int = psutil.Process().memory_info().rss
     return min(free, limit - used)
+
+
+def packed_dir() -> Path:
+    """Where runs keep the packed weights of models."""
+    return user_cache_dir() / "packed"
+
+
+def delete_packed(path: Path) -> int:
+    """Delete what runs kept of a model file's packed weights; the bytes that the disk gained."""
+    from swarm.engine.expert_folder import delete_experts
+    from swarm.store.gguf import open_gguf
+
+    try:
+        with open_gguf(path) as gguf:
+            key = packed_key(gguf)
+    except (SwarmError, OSError):
+        return 0  # a file that cannot be read was never packed
+    n_bytes = delete_experts(packed_dir() / key)
+    for file in packed_dir().glob(f"{key}-*"):
+        n_bytes += file.lstat().st_blocks * 512
+        file.unlink(missing_ok=True)
+    return n_bytes
 
 
 def packed_key(gguf: GGUF) -> str:

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from swarm import limits
 from swarm.cluster.effects import LookUp
+from swarm.engine.expert_folder import delete_experts
 from swarm.errors import ModelNotFound, ResourceError, SwarmError
 from swarm.node.background import Background
 from swarm.node.driver import Driver, is_serving
@@ -50,7 +51,9 @@ class Holdings:
         events: EventLog,
         me: PeerId,
         threads: int,
+        experts: Path,
     ) -> None:
+        """`experts`: the directory of experts that do not fit in memory (loads.py fills it)."""
         around = Around(
             store=store,
             send=outbox.send,
@@ -68,6 +71,7 @@ class Holdings:
         self._events = events
         self._me = me
         self._threads = threads
+        self._experts = experts
         self._missed: set[ModelId] = set()  # models that nobody gave when they were asked for: to be asked for again
         driver.carry_out(LookUp, lambda effect: self.look_up(effect.model), on_loop=True)
 
@@ -118,6 +122,7 @@ class Holdings:
         path = self._store.source_of(model)
         self.library.known.pop(model, None)
         await self._background.run_io(self._store.remove, model)
+        await self._background.run_io(delete_experts, self._experts / model)
         if with_file and path is not None and origin_of(path) is not None:
             await self._background.run_io(take_off, split_paths(path))
         self._core_holdings(self._me, model, frozenset())

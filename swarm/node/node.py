@@ -118,8 +118,16 @@ class Node:
             isa=kernels.isa(self.settings.cpu),
             constraints=Constraints(lambda model: self.library.known[model].tokenizer),
         )
+        experts = options.home.root / "experts"
         self.holdings = Holdings(
-            driver, self.background, self.store, outbox=outbox, events=self.events, me=me.peer, threads=self._threads
+            driver,
+            self.background,
+            self.store,
+            outbox=outbox,
+            events=self.events,
+            me=me.peer,
+            threads=self._threads,
+            experts=experts,
         )
         self.library = self.holdings.library
         self._answerable = AnswerableModels(self.library, self.store, self.settings)
@@ -131,7 +139,7 @@ class Node:
             worker=self._worker,
             events=self.events,
             threads=self._threads,
-            experts=options.home.root / "experts",
+            experts=experts,
         )
         self.house = House(
             driver,

@@ -8,6 +8,9 @@ import pytest
 
 from swarm.cli import main as cli
 from swarm.cli import rm
+from swarm.local.model import packed_dir, packed_key
+from swarm.store.gguf import open_gguf
+from tests.helpers.tiny import TINY, make_weights, wide, write_tiny
 
 
 @pytest.fixture
@@ -45,3 +48,17 @@ def test_somebody_at_a_terminal_is_asked(
     monkeypatch.setattr(rm, "confirmed", lambda what, args: False)
     assert cli.main(["rm", "x-Q4_K_M"]) == 1
     assert "nothing was deleted" in capsys.readouterr().out and model.exists()
+
+
+def test_what_runs_kept_of_the_model_goes_along(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = model.with_name("tiny.gguf")
+    tiny = wide(TINY["qwen3"])
+    write_tiny(path, tiny, make_weights(tiny), "Q4_0")
+    with open_gguf(path) as gguf:
+        key = packed_key(gguf)
+    for name in (f"{key}-abc.packed", f"{key}.experts/layer0000-x.experts", "other-abc.packed", "other.experts/y"):
+        (packed_dir() / name).parent.mkdir(parents=True, exist_ok=True)
+        (packed_dir() / name).write_bytes(b"x" * 4096)
+    assert cli.main(["rm", "tiny"]) == 0
+    assert "tiny is deleted here" in capsys.readouterr().out
+    assert sorted(file.name for file in packed_dir().iterdir()) == ["other-abc.packed", "other.experts"]
