@@ -13,7 +13,7 @@ from swarm.errors import ConfigError, ModelNotFound
 from swarm.store import shelf
 from swarm.units import size_text
 
-HELP = "Delete a model from this device: its file, what has come of it, its packed weights and its chunks. Other devices keep theirs."
+HELP = "Delete a model from this device: its file, whole or in part, packed weights, chunks. Other devices keep theirs."
 EXAMPLES = """\
   swarm rm glm-4-9b:Q4_K_M
   swarm rm qwen3-8b --everywhere     on all devices that are there
