@@ -71,7 +71,7 @@ function row(device, names) {
   const holds = isGone ? [] : (device.shards ?? []).map((shard) => h("div", null, layersOf(shard), h("small", { class: "block" }, names.get(shard.model) ?? "")));
   const link = device.health === "here" ? "this device" : device.rtt_s === null ? "" : `${(device.rtt_s * 1000).toFixed(1)} ms${device.link_bytes_per_s ? `, ${rate(device.link_bytes_per_s)}` : ""}`;
   const cells = [
-    [h("span", { class: "swatch", vars: { "--c": `var(--c${device.colour})` } }), device.name, h("small", { class: "block" }, caps ? `${caps.machine}, ${caps.kernels}, ${caps.threads} threads` : "")],
+    [h("span", { class: "swatch", vars: { "--c": `var(--c${device.colour})` } }), device.name, h("small", { class: "block" }, caps ? `${caps.machine}, ${caps.kernels}, ${caps.threads} ${caps.threads === 1 ? "thread" : "threads"}` : "")],
     [stateOf(device)], holds, [total && !isGone ? `${size(used)} of ${size(total)}` : ""], [isGone ? "" : link],
     [caps && !isGone ? rate(caps.read_bytes_per_s) : ""], [isGone ? "" : `${Math.round(device.state.busy * 100)} %`], [isGone ? "" : speed(device.state.tokens_per_s)],
   ];
