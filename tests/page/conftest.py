@@ -15,7 +15,8 @@ from tests.helpers.nodes import NodeProcess, Swarm
 Opened = Callable[..., Watched]
 
 
-@pytest.fixture(scope="session")
+# Not for the session: while playwright is up its event loop runs in this thread, and nobody else can run one.
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Any]:
     if reason := browser.why_not():
         pytest.skip(reason)
