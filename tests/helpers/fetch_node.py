@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import subprocess
 import sys
 import time
@@ -38,7 +39,11 @@ class FetchNode:
         home.mkdir(parents=True, exist_ok=True)
         Home(home).measured_file.write_text(json.dumps(asdict(SPEED)))
         self.home = home
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT)
+        # What the person who runs the tests has in a models folder would be offered, and nothing fetched.
+        env = {**os.environ, "SWARM_MODELS_DIR": str(home / "models"), "HOME": str(home)}
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT, env=env
+        )
         assert self.process.stdin is not None
         self.process.stdin.write(json.dumps({"home": str(home), "key": key.hex(), "name": name, **setup}) + "\n")
         self.process.stdin.flush()
