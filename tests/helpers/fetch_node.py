@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from swarm import config
+from swarm.errors import ModelNotFound
 from swarm.net.keys import KeyStore, SwarmKey
 from swarm.net.transport import Transport
 from swarm.node.home import Home
@@ -81,8 +82,9 @@ async def fetch(node: Node, sources: int) -> None:
     while True:
         whole = [entry.id for entry in node.library.entries() if entry.n_whole >= sources]
         if whole:
-            await node.holdings.know(whole[0])
-            break
+            with contextlib.suppress(ModelNotFound):  # the request may be what got lost: whoever asks asks again
+                await node.holdings.know(whole[0])
+                break
         await asyncio.sleep(0.02)
     model = whole[0]
     known = node.library.known[model]
