@@ -11,7 +11,7 @@ from swarm.errors import BadModelFile, UnsupportedModel
 from swarm.models import header, naming
 from swarm.models.header import Header
 from swarm.models.naming import Name
-from swarm.models.spec import LayerSpec, ModelSpec, MoeSpec, Role, RopeSpec
+from swarm.models.spec import LayerSpec, ModelSpec, MoeSpec, Role
 
 
 def declare(h: Header) -> ModelSpec:
@@ -22,25 +22,13 @@ def declare(h: Header) -> ModelSpec:
     h.ignore("rope.dimension_sections")  # of models that see: in text, all parts of a head turn by one position
     n_layers = trunk_layers(h)
     n_dense = h.whole("leading_dense_block_count", 0, header.MAX_LAYERS, default=0)
-    n_heads, n_kv_heads, head_dim = header.heads(h)
+    sizes = header.sizes(h, n_layers=n_layers)
+    head_dim = sizes["head_dim"]
     dense = min(n_dense, n_layers)
     spec = ModelSpec(
         family="glm4moe",
-        n_layers=n_layers,
-        hidden=header.hidden_size(h),
-        vocab=header.vocab_size(h),
-        context_length=header.context_length(h),
-        n_heads=n_heads,
-        n_kv_heads=n_kv_heads,
-        head_dim=head_dim,
-        norm_eps=header.norm_eps(h),
-        rope=RopeSpec(
-            style="half",
-            dims=header.rope_dims(h, head_dim, default=head_dim),
-            theta=header.rope_theta(h),
-            scaling=header.rope_scaling(h),
-        ),
-        attention_scale=header.attention_scale(h, head_dim),
+        **sizes,
+        rope=header.rope(h, "half", head_dim),
         qkv_bias=naming.has_qkv_bias(h),
         qk_norm=h.has("blk.0.attn_q_norm.weight"),
         tied_lm_head=naming.is_tied(h),

@@ -21,8 +21,8 @@ SOFTMAX_OF_CHOSEN = 3  # a value of expert_gating_func
 
 def declare(h: Header) -> ModelSpec:
     """The spec of a gpt-oss file."""
-    n_layers = header.block_count(h)
-    n_heads, n_kv_heads, head_dim = header.heads(h, windowed=True)
+    sizes = header.sizes(h, windowed=True)
+    n_layers, head_dim = sizes["n_layers"], sizes["head_dim"]
     window = h.whole("attention.sliding_window", 1, header.MAX_CONTEXT)
     h.refuse("attention.sliding_window_pattern", "Swarm runs gpt-oss with a window in every other layer")
     rope = RopeSpec(
@@ -35,16 +35,8 @@ def declare(h: Header) -> ModelSpec:
     moe = mixture(h)
     spec = ModelSpec(
         family="gpt-oss",
-        n_layers=n_layers,
-        hidden=header.hidden_size(h),
-        vocab=header.vocab_size(h),
-        context_length=header.context_length(h),
-        n_heads=n_heads,
-        n_kv_heads=n_kv_heads,
-        head_dim=head_dim,
-        norm_eps=header.norm_eps(h),
+        **sizes,
         rope=rope,
-        attention_scale=header.attention_scale(h, head_dim),
         qkv_bias=True,
         tied_lm_head=naming.is_tied(h),
         layers=tuple(LayerSpec(0, moe, window=0 if layer % 2 else window) for layer in range(n_layers)),

@@ -9,7 +9,7 @@ from __future__ import annotations
 from swarm.models import header, llama, naming
 from swarm.models.header import Header
 from swarm.models.naming import Name
-from swarm.models.spec import LayerSpec, ModelSpec, MoeSpec, Role, RopeSpec, Scales
+from swarm.models.spec import LayerSpec, ModelSpec, MoeSpec, Role, Scales
 
 # Granite 4's dense models are hybrids of which no layer has a state; their files still say how wide one would be.
 _UNUSED_STATES = ("ssm.conv_kernel", "ssm.group_count", "ssm.inner_size", "ssm.state_size", "ssm.time_step_rank")
@@ -18,29 +18,16 @@ _UNUSED_STATES = ("ssm.conv_kernel", "ssm.group_count", "ssm.inner_size", "ssm.s
 def declare(h: Header) -> ModelSpec:
     """The spec of a granite or granitemoe file."""
     h.ignore(*_UNUSED_STATES)
-    n_layers = header.block_count(h)
-    n_heads, n_kv_heads, head_dim = header.heads(h)
+    sizes = header.sizes(h)
+    n_layers, head_dim = sizes["n_layers"], sizes["head_dim"]
     bias = naming.has_qkv_bias(h)
     rotated = h.flag("rope.scaling.finetuned", default=True)
     moe = mixture(h) if h.arch == "granitemoe" else None
     ffn = 0 if moe else header.ffn_width(h)
     spec = ModelSpec(
         family=h.arch,
-        n_layers=n_layers,
-        hidden=header.hidden_size(h),
-        vocab=header.vocab_size(h),
-        context_length=header.context_length(h),
-        n_heads=n_heads,
-        n_kv_heads=n_kv_heads,
-        head_dim=head_dim,
-        norm_eps=header.norm_eps(h),
-        rope=RopeSpec(
-            style="pair",
-            dims=header.rope_dims(h, head_dim, default=head_dim),
-            theta=header.rope_theta(h),
-            scaling=header.rope_scaling(h),
-        ),
-        attention_scale=header.attention_scale(h, head_dim),
+        **sizes,
+        rope=header.rope(h, "pair", head_dim),
         qkv_bias=bias,
         tied_lm_head=naming.is_tied(h),
         layers=(LayerSpec(ffn, moe, rotated),) * n_layers,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TypedDict
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +16,7 @@ import numpy.typing as npt
 from swarm.architectures import architecture, quoted
 from swarm.errors import BadModelFile, UnsupportedModel
 from swarm.kernels.quants import Quant
-from swarm.models.spec import RopeScaling
+from swarm.models.spec import RopeScaling, RopeSpec
 
 
 class TensorEntry(Protocol):
@@ -153,6 +153,43 @@ def _is_list(value: object) -> bool:
 
 
 # ---- what all families say in the same keys ----
+
+
+class Sizes(TypedDict):
+    """What every file declares in the same words; the names are those of `ModelSpec`."""
+
+    n_layers: int
+    hidden: int
+    vocab: int
+    context_length: int
+    n_heads: int
+    n_kv_heads: int
+    head_dim: int
+    norm_eps: float
+    attention_scale: float
+
+
+def sizes(h: Header, *, n_layers: int | None = None, windowed: bool = False) -> Sizes:
+    """n_layers: where they are not all blocks of the file. windowed: the family reads the keys of windows itself."""
+    n_layers = block_count(h) if n_layers is None else n_layers
+    n_heads, n_kv_heads, head_dim = heads(h, windowed=windowed)
+    return Sizes(
+        n_layers=n_layers,
+        hidden=hidden_size(h),
+        vocab=vocab_size(h),
+        context_length=context_length(h),
+        n_heads=n_heads,
+        n_kv_heads=n_kv_heads,
+        head_dim=head_dim,
+        norm_eps=norm_eps(h),
+        attention_scale=attention_scale(h, head_dim),
+    )
+
+
+def rope(h: Header, style: Literal["half", "pair"], head_dim: int, *, dims: int | None = None) -> RopeSpec:
+    """dims: how much of a head turns where the file does not say; else all of it."""
+    turning = rope_dims(h, head_dim, default=head_dim if dims is None else dims)
+    return RopeSpec(style, turning, rope_theta(h), rope_scaling(h))
 
 
 def block_count(h: Header) -> int:

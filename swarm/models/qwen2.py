@@ -5,31 +5,18 @@ from __future__ import annotations
 from swarm.models import header, naming
 from swarm.models.header import Header
 from swarm.models.naming import Name
-from swarm.models.spec import LayerSpec, ModelSpec, Role, RopeSpec
+from swarm.models.spec import LayerSpec, ModelSpec, Role
 
 
 def declare(h: Header) -> ModelSpec:
     """The spec of a qwen2 file."""
     h.ignore("use_parallel_residual")  # converters of 2024 wrote it by default; no such model has any
-    n_layers = header.block_count(h)
-    n_heads, n_kv_heads, head_dim = header.heads(h)
+    sizes = header.sizes(h)
+    n_layers, head_dim = sizes["n_layers"], sizes["head_dim"]
     spec = ModelSpec(
         family="qwen2",
-        n_layers=n_layers,
-        hidden=header.hidden_size(h),
-        vocab=header.vocab_size(h),
-        context_length=header.context_length(h),
-        n_heads=n_heads,
-        n_kv_heads=n_kv_heads,
-        head_dim=head_dim,
-        norm_eps=header.norm_eps(h),
-        rope=RopeSpec(
-            style="half",
-            dims=header.rope_dims(h, head_dim, default=head_dim),
-            theta=header.rope_theta(h),
-            scaling=header.rope_scaling(h),
-        ),
-        attention_scale=header.attention_scale(h, head_dim),
+        **sizes,
+        rope=header.rope(h, "half", head_dim),
         qkv_bias=True,
         tied_lm_head=naming.is_tied(h),
         layers=(LayerSpec(ffn=header.ffn_width(h)),) * n_layers,
