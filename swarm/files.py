@@ -7,7 +7,7 @@ import fcntl
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -60,6 +60,12 @@ def publish(partial: Path, path: Path) -> None:
 def partial_of(path: Path) -> Path:
     """Where a large file lies until it is complete; what a run that was cut off left there is found by the next."""
     return path.with_name(f".{path.name}.partial")
+
+
+def stamps(files: Iterable[Path]) -> list[tuple[str, int, int]]:
+    """Path, bytes and time of each file: others once one of them has changed, as far as a glance tells."""
+    stats = ((file, file.stat()) for file in files)
+    return [(str(file), status.st_size, status.st_mtime_ns) for file, status in stats]
 
 
 def make_private(folder: Path) -> None:

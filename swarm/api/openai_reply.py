@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
@@ -59,7 +60,7 @@ def timings(stats: Stats) -> Json:
     }
 
 
-class OpenAiReply:
+class OpenAiReply(ABC):
     """One reply; what it consists of is said by `Chat` and `Completion`."""
 
     media_type = EVENT_STREAM
@@ -96,21 +97,21 @@ class OpenAiReply:
         self._n_told, self._n_cached = 0, answer.stats.cached_tokens
         return b""
 
+    @abstractmethod
     def delta(self, index: int, piece: Piece) -> Json:
         """The part of a choice that a piece is."""
-        raise NotImplementedError
 
+    @abstractmethod
     def last(self) -> Json:
         """The part of a choice that ends it."""
-        raise NotImplementedError
 
+    @abstractmethod
     def choice(self, index: int, gathered: Gathered) -> Json:
         """A choice that is whole."""
-        raise NotImplementedError
 
+    @abstractmethod
     def chances(self, told: Told, texts: TokenTexts) -> Json:
         """Log probabilities of some tokens."""
-        raise NotImplementedError
 
     # --- the reply
 

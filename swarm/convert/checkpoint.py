@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from swarm.errors import BadModelFile, ModelNotFound, UnsupportedModel
+from swarm.files import stamps
 from swarm.limits import MAX_CONFIG_JSON_BYTES, MAX_SAFETENSORS_HEADER_BYTES, MAX_TOKENIZER_BYTES
 
 F32 = npt.NDArray[np.float32]
@@ -61,7 +62,7 @@ class Checkpoint:
     @property
     def identity(self) -> str:
         """Another text for another folder, or for files that have changed."""
-        return repr([(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in self.files])
+        return repr(stamps(self.files))
 
     def json(self, name: str) -> dict[str, Any]:
         """A JSON file of the folder; empty when it is not there."""

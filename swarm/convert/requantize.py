@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from swarm.convert.output import Metadata, OutputTensor, Piece, Progress, Value, rows_of, write_model
-from swarm.convert.types import F32, MIXES, U8, quant_of
+from swarm.convert.types import F32, MIXES, U8, layer_of, quant_of
 from swarm.errors import ConfigError
-from swarm.kernels.quants import dequantize
+from swarm.files import stamps
+from swarm.kernels.quants import Quant, dequantize
 from swarm.limits import CONVERT_PIECE_BYTES
 from swarm.store.gguf import GGUF
 from swarm.store.gguf_header import GGUFTensor
@@ -31,8 +32,13 @@ def quantize_model(
     """
     if not again:
         refuse_rounded(model)
-    tensors = [_Recoded(model, tensor, mix).output() for tensor in model.tensors.values()]
-    return write_model(path, new_metadata(model, mix), tensors, _identity(model), threads=threads, progress=progress)
+    tied, n_layers = "output.weight" not in model.tensors, 1 + max(map(layer_of, model.tensors), default=0)
+    tensors = [
+        _Recoded(model, tensor).output(quant_of(mix, tensor.name, tuple(tensor.shape), n_layers, tied=tied))
+        for tensor in model.tensors.values()
+    ]
+    source = repr(stamps(model.split_files))
+    return write_model(path, new_metadata(model, mix), tensors, source, threads=threads, progress=progress)
 
 
 def refuse_rounded(model: GGUF) -> None:
@@ -60,24 +66,15 @@ def new_metadata(model: GGUF, mix: str) -> Metadata:
     return kept
 
 
-def _identity(model: GGUF) -> str:
-    stats = [file.stat() for file in model.split_files]
-    return repr([(str(file), s.st_size, s.st_mtime_ns) for file, s in zip(model.split_files, stats, strict=True)])
-
-
 @dataclass(frozen=True)
 class _Recoded:
-    """One tensor of the model, to be stored as a mix says."""
+    """One tensor of the model, to be stored anew."""
 
     model: GGUF
     tensor: GGUFTensor
-    mix: str
 
-    def output(self) -> OutputTensor:
+    def output(self, quant: Quant) -> OutputTensor:
         shape = tuple(self.tensor.shape)
-        tied = "output.weight" not in self.model.tensors
-        n_layers = 1 + max((_layer(name) for name in self.model.tensors), default=0)
-        quant = quant_of(self.mix, self.tensor.name, shape, n_layers, tied=tied)
         if self.tensor.quant.name in AS_THEY_ARE and quant.name != "F32":
             quant = self.tensor.quant
         rows = int(np.prod(shape[:-1], dtype=np.int64))
@@ -92,8 +89,3 @@ class _Recoded:
     def _floats(self, start: int, end: int) -> F32:
         values = dequantize(self.tensor.quant, self._bytes(start, end))
         return values if len(self.tensor.shape) > 1 else values[0]
-
-
-def _layer(name: str) -> int:
-    parts = name.split(".")
-    return int(parts[1]) if parts[0] == "blk" and len(parts) > 1 and parts[1].isdigit() else 0

@@ -56,7 +56,7 @@ def quant_of(mix: str, name: str, shape: tuple[int, ...], n_layers: int, *, tied
     wanted = kind.most
     if name == "output.weight" or (tied and name == "token_embd.weight"):
         wanted = kind.head
-    elif _VALUES_OR_DOWN.search(name) and counts_more(_layer_of(name), n_layers):
+    elif _VALUES_OR_DOWN.search(name) and counts_more(layer_of(name), n_layers):
         wanted = kind.careful
     while shape[-1] % quant_by_name(wanted).block_cols:
         wanted = FALLBACK[wanted]
@@ -69,7 +69,8 @@ def counts_more(layer: int, n_layers: int) -> bool:
     return layer < eighth or layer >= 7 * n_layers // 8 or (layer - eighth) % 3 == 2
 
 
-def _layer_of(name: str) -> int:
+def layer_of(name: str) -> int:
+    """The layer that a tensor is of; 0 for those outside layers."""
     match = _LAYER.match(name)
     return int(match[1]) if match else 0
 

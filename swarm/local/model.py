@@ -18,6 +18,7 @@ from swarm.config import parse_bytes, user_cache_dir
 from swarm.cores import free_memory_bytes
 from swarm.engine.sampling import SamplingFields, SamplingParams
 from swarm.errors import ConfigError, SwarmError
+from swarm.files import stamps
 from swarm.limits import MIN_PACKED_FREE_BYTES
 from swarm.local.answer import LocalAnswer, SessionLoan
 from swarm.local.session import Allowed, LocalSession, Order, Progress, Steps
@@ -257,8 +258,7 @@ def packed_key(gguf: GGUF) -> str:
 
     from swarm.kernels import PACKED_LAYOUT
 
-    stamps = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in gguf.split_files]
-    return blake3(repr((PACKED_LAYOUT, stamps)).encode() + bytes(gguf.header())).hexdigest()[:32]
+    return blake3(repr((PACKED_LAYOUT, stamps(gguf.split_files))).encode() + bytes(gguf.header())).hexdigest()[:32]
 
 
 def _merged(params: SamplingParams | None, fields: SamplingFields) -> SamplingParams:

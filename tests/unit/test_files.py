@@ -157,3 +157,15 @@ def test_directories_of_a_node_are_private_whatever_the_umask_and_whoever_made_t
         os.umask(before)
     assert [mode_of(path) for path in (there, there / "a", there / "a" / "b")] == [0o700] * 3
     assert mode_of(there / "file") == 0o600
+
+
+def test_stamps_tell_a_file_that_was_changed_or_is_another(tmp_path: Path) -> None:
+    first, second = tmp_path / "a", tmp_path / "b"
+    first.write_bytes(b"1"), second.write_bytes(b"1")
+    before = files.stamps([first])
+    assert files.stamps([first]) == before and files.stamps([second]) != before
+    first.write_bytes(b"12")
+    assert files.stamps([first]) != before
+    first.write_bytes(b"1")
+    os.utime(first, (1, 1))
+    assert files.stamps([first]) != before
