@@ -199,17 +199,17 @@ class Membership:
         for peer in self.peers.values():
             if peer.health is not Health.LOST:
                 patience_s = limits.SUSPECT_S if peer.health is Health.ALIVE else limits.PEER_SILENCE_S
-                times += [peer.heard_at + patience_s * peer.pace, (self._ticked_at or 0.0) + AWAKE_S * self.pace]
+                times.append(peer.heard_at + patience_s * peer.pace)
                 if not peer.link_up:
                     times.append(peer.down_at + limits.DOWN_GRACE_S)
-        return min(times, default=NEVER)
+        return min(*times, (self._ticked_at or 0.0) + AWAKE_S * self.pace) if times else NEVER
 
     # --- questions
 
     @property
     def pace(self) -> float:
         """That of the fastest living peer: 1 in a swarm that has something to do."""
-        return min((peer.pace for peer in self.living()), default=1.0)
+        return min((peer.pace for peer in self.peers.values() if peer.health is not Health.LOST), default=1.0)
 
     def is_alive(self, peer: PeerId) -> bool:
         """True for ourselves and for every peer that is not lost."""
