@@ -42,6 +42,15 @@ def test_metadata_stays_but_for_the_kind_of_file(tmp_path: Path) -> None:
         assert {t.quant.name for t in after.tensors.values()} == {"F32", "Q4_0", "Q6_K"}
 
 
+@pytest.mark.parametrize(("name", "embedding"), [("llama", "Q4_K"), ("llama-tied", "Q6_K")])
+def test_the_model_as_a_whole_says_which_tensors_have_more_bits(tmp_path: Path, name: str, embedding: str) -> None:
+    _, path = quantized(tmp_path, name, "Q4_K_M")
+    with open_gguf(path) as after:
+        values = [after.tensors[f"blk.{layer}.attn_v.weight"].quant.name for layer in range(3)]
+        assert values == ["Q4_K", "Q4_K", "Q6_K"], "of three layers, the last"
+        assert after.tensors["token_embd.weight"].quant.name == embedding, "where it is the LM head, too"
+
+
 def test_tensors_of_the_wanted_type_are_copied(tmp_path: Path) -> None:
     source = make_tiny(tmp_path / "source.gguf", "llama", mix="Q8_0")
     with open_gguf(source) as model:
