@@ -53,7 +53,7 @@ class Dialer:
     def hear(self, teller: PeerId, peer: PeerId, addresses: Iterable[Address], now: float) -> None:
         """Another device says where one may be reached: tried after what is known better, and not often."""
         target = self._targets.get(peer)
-        if peer == self._me or (target is None and not self._hearsay.has_room(teller)):
+        if peer == self._me:
             return
         known_addresses = target.addresses if target is not None else []
         news = [each for each in dict.fromkeys(addresses) if each not in known_addresses][:MAX_TOLD_OF_ONE]

@@ -31,14 +31,12 @@ class Hearsay:
         self._calls: dict[PeerId, deque[float]] = {}  # of the last minute, by teller
         self._all_calls: deque[float] = deque()
 
-    def has_room(self, teller: PeerId) -> bool:
-        """True while it may tell of more."""
-        return self._n_counted[teller] < limits.MAX_TOLD_ADDRESSES
-
     def take(self, teller: PeerId, said: Said, now: float) -> bool:
-        """Remember what a device says, when that is worth a call."""
+        """Remember what a device says, when that is worth a call and it has not told too much already."""
         address = said[1]
-        if not self.has_room(teller) or now < self._barred.get(address, now) or not self._is_near(address.host):
+        if self._n_counted[teller] >= limits.MAX_TOLD_ADDRESSES:
+            return False
+        if now < self._barred.get(address, now) or not self._is_near(address.host):
             return False
         self._told[said] = self._counted[said] = teller
         self._n_counted[teller] += 1

@@ -115,3 +115,10 @@ def test_what_is_remembered_is_bounded() -> None:
         hearsay.forget(said)
     assert len(hearsay._barred) <= limits.MAX_BLOCKED_KEYS
     assert not hearsay._told and not hearsay._failures and not hearsay._counted
+
+
+def test_what_one_device_tells_is_remembered_up_to_a_number_and_others_have_their_own() -> None:
+    hearsay = Hearsay(near)
+    told = [hearsay.take(LIAR, (PeerId(f"{n:032x}"), third_party(1 + n)), 0.0) for n in range(2000)]
+    assert sum(told) == limits.MAX_TOLD_ADDRESSES and not told[-1]
+    assert hearsay.take(OTHER, (PeerId("a" * 32), third_party(9)), 0.0)

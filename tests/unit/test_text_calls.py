@@ -167,6 +167,12 @@ def test_blank_space_before_a_call_is_held_back_and_other_text_is_not() -> None:
     assert reader.push("ad>") == [Piece("\n\n<toad>")]
 
 
+@pytest.mark.parametrize("kind", [F.HERMES, F.KEY_TAGS])
+def test_an_answer_that_ends_like_a_call_begins_is_whole(kind: CallFormat) -> None:
+    assert read(kind, ["a ", "<tool"]) == ("a <tool", [])
+    assert read(kind, ["a", "\n\n"]) == ("a", []), "blank space at the end is no answer"
+
+
 def test_a_call_that_is_cut_off_is_given_out_as_far_as_it_came() -> None:
     said, calls = read(CallFormat.HERMES, ['<tool_call>{"name": "now", "arguments": {"a": 1'])
     assert (said, calls) == ("", [("now", '{"a": 1')])
