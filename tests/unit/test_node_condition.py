@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from swarm.node.condition import LOOK_S, WELL, Conditions, SensorReading
+from swarm.node.condition import COOL_S, LOOK_S, WELL, Conditions, SensorReading
 
 
 def after(conditions: Conditions, seconds: float, start: float, **reading: object) -> tuple[float, list[float]]:
@@ -47,6 +47,16 @@ def test_a_device_that_is_held_back_hard_rests_and_comes_back_when_it_is_cool() 
     assert conditions.now.rests, "not yet cool: work would heat it up again at once"
     _, heard = after(conditions, 60, now, temperature_c=60.0, clock_share=1.0)
     assert heard and heard[-1] < 60 and conditions.now == WELL
+
+
+def test_a_device_that_has_just_cooled_rests_a_while_yet() -> None:
+    conditions = Conditions()
+    now, _ = after(conditions, 60, 0.0, temperature_c=95.0, clock_share=0.3)
+    now, _ = after(conditions, 120, now, temperature_c=80.0, clock_share=1.0)
+    now, heard = after(conditions, COOL_S - LOOK_S, now, temperature_c=60.0, clock_share=1.0)
+    assert heard == [] and conditions.now.rests
+    _, heard = after(conditions, 2 * LOOK_S, now, temperature_c=60.0, clock_share=1.0)
+    assert heard and conditions.now == WELL
 
 
 def test_a_moment_of_heat_is_not_told() -> None:
