@@ -254,7 +254,8 @@ cdef class Engine:
     cdef _check_kv(self, KvCache kv, int n_tokens, int n_layers):
         cdef const sw_kv *k = kv.layers
         cdef const sw_dims *d = &self.dims.d
-        if kv.n_layers != n_layers or (n_layers and (k.n_kv_heads != d.n_kv_heads or k.head_dim != d.head_dim or k.value_dim != d.value_dim)):
+        if kv.n_layers != n_layers or (n_layers and (k.n_kv_heads != d.n_kv_heads or k.head_dim != d.head_dim
+                                                     or k.value_dim != d.value_dim)):
             raise ValueError("a KV cache of other layers")
         if kv.filled + n_tokens > min(kv.capacity, self.ws.max_segments * SW_KV_SEGMENT):
             raise ValueError(f"positions {kv.filled}..{kv.filled + n_tokens} do not fit the KV cache")

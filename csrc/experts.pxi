@@ -162,7 +162,8 @@ cdef class ExpertCache:
         self.c = <sw_experts *>((<uintptr_t>self.memory + 63) // 64 * 64)
         c = self.c
         self.residents, self.owners = residents, [arena]
-        c.residents, c.arena, c.slot_bytes, c.piece_bytes, c.n_readers = r, &arena[0], slot_bytes, piece_bytes, n_readers
+        c.residents, c.arena, c.slot_bytes = r, &arena[0], slot_bytes
+        c.piece_bytes, c.n_readers = piece_bytes, n_readers
         c.files = self._files(files)
         c.pieces_left = self._zeros(r.n_slots * sizeof(int32_t))
         for i in range(2):

@@ -55,7 +55,7 @@ typedef struct {
                 int n_segments, const float *sink, int head_dim, float *out);
 } sw_ops;
 
-/* Scores, the scales of a block of keys and of values, and a block of values that are parts of keys (latent_dim wide). */
+/* Scores, the scales of a block of keys and of values, and a block of values that are parts of keys (latent_dim). */
 static inline size_t sw_attn_scratch(int head_dim, int latent_dim) {
   return (size_t)SW_TILE_ROWS * SW_KV_BLOCK + 4 * head_dim + (size_t)SW_KV_BLOCK * latent_dim;
 }

@@ -57,8 +57,10 @@ cdef class Dims:
         if head_dim % 16 or head_dim < 16 or n_heads % n_kv_heads or rope_dims % 2 or rope_dims > head_dim:
             raise ValueError(f"head_dim {head_dim} must be a multiple of 16, heads {n_heads} of {n_kv_heads}, "
                              f"rope dims {rope_dims} even")
-        if nope and (n_kv_heads != 1 or value_dim % 64 or value_dim + rope_dims != head_dim or nope % 32 or head_out % 32):
-            raise ValueError(f"latents of {value_dim} columns and {rope_dims} rotated ones do not make keys of {head_dim}, "
+        if nope and (n_kv_heads != 1 or value_dim % 64 or value_dim + rope_dims != head_dim
+                     or nope % 32 or head_out % 32):
+            raise ValueError(f"latents of {value_dim} columns and {rope_dims} rotated ones "
+                             f"do not make keys of {head_dim}, "
                              f"or are not whole blocks; {nope} columns that are not rotated, {head_out} of values")
         self.d = sw_dims(hidden, n_heads, n_kv_heads, head_dim, rope_dims // 2, rope_pair, value_dim, nope > 0, nope,
                          eps, q_scale, embed_scale, residual_scale)
@@ -311,7 +313,8 @@ cdef class Ffn:
             raise ValueError(f"{w.n_experts} experts, top {w.top_k}, as layer {layer} of a cache of {r.n_layers} with "
                              f"{r.n_slots} slots")
         if <size_t>cache.c.files[layer].bytes < w.down_at + down.n_bytes:
-            raise ValueError(f"an expert needs {w.down_at + down.n_bytes} bytes, its file has {cache.c.files[layer].bytes}")
+            raise ValueError(f"an expert needs {w.down_at + down.n_bytes} bytes, "
+                             f"its file has {cache.c.files[layer].bytes}")
         self.cache, w.cache, w.cache_layer = cache, cache.c, layer
 
     def __dealloc__(self):

@@ -117,7 +117,8 @@ static uint64_t hash(uint64_t h, const void *data, size_t n) {
 
 static uint64_t run(const sw_kernels *kernels, const sw_ops *ops, int type, int mixture, int kind, int pair) {
   state = 7;
-  const sw_dims dims = {HIDDEN, HEADS, KV_HEADS, HEAD_DIM, HEAD_DIM / 4, pair, HEAD_DIM, 0, 0, 1e-5f, 0.17677669f, 1.0f, 1.0f};
+  const sw_dims dims = {HIDDEN, HEADS, KV_HEADS, HEAD_DIM, HEAD_DIM / 4, pair,
+                        HEAD_DIM, 0, 0, 1e-5f, 0.17677669f, 1.0f, 1.0f};
   sw_ws ws = workspace(&dims);
   const sw_attn a = attention(type);
   const sw_ffn f = feed_forward(type, mixture);
