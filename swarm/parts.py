@@ -37,11 +37,14 @@ EMBED = Part(-1)
 LM_HEAD = Part(2**31 - 1)
 
 
-def parts_of(first: int, end: int, n_layers: int) -> tuple[Part, ...]:
-    """What a stage of the layers [first, end) holds: the first one has the embedding, too, the last one the head."""
+def parts_of(first: int, end: int, n_layers: int, cut: tuple[int, ...] = WHOLE) -> tuple[Part, ...]:
+    """What a stage of the layers [first, end) holds: the first one has the embedding, too, the last one the head.
+
+    Of one that shares each layer with others, its slice; the embedding is whole everywhere.
+    """
     embed = (EMBED,) if first == 0 else ()
-    lm_head = (LM_HEAD,) if end == n_layers else ()
-    return (*embed, *map(Part, range(first, end)), *lm_head)
+    lm_head = (Part(LM_HEAD.layer, cut),) if end == n_layers else ()
+    return (*embed, *(Part(layer, cut) for layer in range(first, end)), *lm_head)
 
 
 def all_parts(n_layers: int) -> tuple[Part, ...]:

@@ -121,9 +121,19 @@ def sample(
     `logits`: float32 (vocab,). `allowed`: bool (vocab,), tokens that may come; None: all. Raise ModelError when one of
     the logits is NaN or infinite upwards; `params` needs a seed unless its temperature is 0.
     """
-    logits = _penalised(_biased(logits, params.logit_bias), params, recent)
+    logits = adjusted(logits, params, recent)
     if allowed is not None:
         logits = np.where(allowed, logits, np.float32(-np.inf))
+    return choose(logits, params, position)
+
+
+def adjusted(logits: F32, params: SamplingParams, recent: Sequence[int]) -> F32:
+    """`logits` with biases added and penalties taken off; a copy where there are any."""
+    return _penalised(_biased(logits, params.logit_bias), params, recent)
+
+
+def choose(logits: F32, params: SamplingParams, position: int) -> int:
+    """The index of the token at `position`, of adjusted logits; raise ModelError as `sample` does."""
     best = _checked_maximum(logits, position)
     if params.temperature == 0 or params.top_k == 1:
         return int(np.argmax(logits))
@@ -131,6 +141,12 @@ def sample(
     if len(ids) == 1:
         return int(ids[0])
     return int(ids[_draw(_weights(logits, ids, best, params.temperature), params, position)])
+
+
+def likeliest(logits: F32, k: int) -> I64:
+    """The ids of the k largest logits, ascending; among equals the lower ids."""
+    ids = np.flatnonzero(logits >= _floor_of_top(logits, k)) if k < len(logits) else np.arange(len(logits))
+    return np.sort(_likeliest(logits, ids, k))
 
 
 def told(logits: F32, token: int, n: int) -> Bias:

@@ -15,11 +15,12 @@ import numpy.typing as npt
 from swarm.cluster.cost import ModelCost
 from swarm.errors import ModelNotFound
 from swarm.models.registry import spec_from_gguf
+from swarm.models.slices import SliceBounds, narrow
 from swarm.models.spec import ModelSpec, tensors_needed
 from swarm.node.fetch import Around, Fetcher
 from swarm.node.model_cost import model_cost
 from swarm.node.shared_work import SharedWork
-from swarm.parts import Part, all_parts
+from swarm.parts import WHOLE, Part, all_parts
 from swarm.store.chunks import ChunkStore
 from swarm.store.manifest import Manifest
 from swarm.store.naming import MIN_ID_DIGITS, closest, offered_model, slug
@@ -68,14 +69,28 @@ class KnownModel:
     def all_parts(self) -> frozenset[Part]:
         return frozenset(all_parts(self.spec.n_layers))
 
+    def spec_of(self, cut: tuple[int, ...]) -> ModelSpec:
+        """The spec of a slice (`models.slices.SliceBounds`, or `parts.WHOLE`); raise ValueError for one of no model."""
+        if cut not in self._specs:
+            self._specs[cut] = narrow(self.spec, self.source.tensors, SliceBounds(*cut))
+        return self._specs[cut]
+
     def chunks_of(self, parts: Iterable[Part]) -> list[int]:
         """The chunks that these parts need."""
-        refs = (need.ref for need in tensors_needed(self.spec, parts))
+        cuts: dict[tuple[int, ...], list[Part]] = {}
+        for part in parts:
+            cuts.setdefault(part.slice, []).append(part)
+        needed = (need for cut, some in cuts.items() for need in tensors_needed(self.spec_of(cut), some))
+        refs = {need.ref for need in needed}
         return self.manifest.chunks_of(Rectangle(ref.name, ref.rows, ref.columns, ref.slabs) for ref in refs)
 
     def parts_in(self, held: Bits) -> frozenset[Part]:
         """The parts of which every chunk is among `held`."""
         return frozenset(part for part, chunks in self._part_chunks.items() if held[chunks].all())
+
+    @cached_property
+    def _specs(self) -> dict[tuple[int, ...], ModelSpec]:
+        return {WHOLE: self.spec}
 
     @cached_property
     def _part_chunks(self) -> dict[Part, list[int]]:
