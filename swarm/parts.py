@@ -30,7 +30,13 @@ class Part(NamedTuple):
     @property
     def name(self) -> str:
         """As a person is told of it."""
-        return f"layer {self.layer}" if self.is_layer else "the embedding" if self.layer == EMBED.layer else "the head"
+        what = f"layer {self.layer}" if self.is_layer else "the embedding" if self.layer == EMBED.layer else "the head"
+        return f"a slice of {what}" if self.slice else what
+
+    @property
+    def whole(self) -> Part:
+        """The part that this is a slice of, or itself."""
+        return self._replace(slice=WHOLE) if self.slice else self
 
 
 EMBED = Part(-1)

@@ -20,6 +20,8 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any
 
+from msgspec.structs import replace
+
 from swarm import limits
 from swarm.cluster.cost import GUESSED_DISK_BYTES_PER_S, LAYER_S, STEP_S, Device, LinkSpeed, ModelCost
 from swarm.cluster.effects import NEVER, Buffer, Effect, Log, Send, StepOutput
@@ -51,13 +53,20 @@ class Identity:
 class Core:
     """One node's decisions."""
 
-    def __init__(self, me: Identity, capabilities: Capabilities, rng: Random, *, kv: KvFormat = "f16") -> None:
-        """`kv` is how the sessions that begin here keep keys and values, on every device that takes part."""
+    def __init__(
+        self, me: Identity, capabilities: Capabilities, rng: Random, *, kv: KvFormat = "f16", slice_port: int = 0
+    ) -> None:
+        """`kv` is how the sessions that begin here keep keys and values, on every device that takes part.
+
+        `slice_port` is where this device listens for others that compute layers together with it; 0: it cannot. Keys
+        of such stages come from `rng`, so outside of tests it must be one that nobody can guess (SystemRandom).
+        """
         self.me = me.peer
-        self.capabilities = capabilities
+        self.slice_port = slice_port
+        self.capabilities = replace(capabilities, slices=slice_port > 0)
         self.members = Membership(me.peer, me.boot, me.name)
         self.ledger = Ledger(capabilities.memory_bytes)
-        self.shards = Shards(me.peer, self.ledger)
+        self.shards = Shards(me.peer, self.ledger, slice_port)
         self.stage_sessions = StageSessions(me.peer, self.ledger, self.shards)
         self.placer = Placer(me.peer, self, rng, first_epoch=me.first_epoch, kv=kv)
         self.sessions = Sessions(me.peer, self.placer)
@@ -155,7 +164,7 @@ class Core:
 
     def measured(self, capabilities: Capabilities, now: float) -> list[Effect]:
         """This device measured itself (again)."""
-        self.capabilities = capabilities
+        self.capabilities = replace(capabilities, slices=self.slice_port > 0)
         return self._run(self._advertise(self.others()) + self.placer.devices_changed(now), now)
 
     # --- answers to effects
@@ -284,6 +293,7 @@ class Core:
             m.Tokens: self._on_tokens,
             m.Activation: staged.activation,
             m.Token: lambda p, x, f, t: staged.token(p, x, t) + sessions.token(p, x, t),
+            m.StageStep: staged.stage_step,
             m.SessionClose: lambda p, x, f, t: staged.close(p, x, t),
             m.SessionError: lambda p, x, f, t: sessions.error(p, x, t),
             m.Prefilled: lambda p, x, f, t: sessions.prefilled(p, x, t),

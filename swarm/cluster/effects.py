@@ -61,6 +61,47 @@ class Unload(Effect):
     parts: frozenset[Part]
 
 
+# --- stages of several devices
+
+
+class StageId(Value):
+    """A stage of a placement: the placement's author and epoch, and the first layer of the stage."""
+
+    author: PeerId
+    epoch: int
+    first: int
+
+
+class OpenStage(Effect):
+    """Connect with the other members of a stage, at `ports`; ours is `members[me]`, and the first one leads.
+
+    Links may come up later; a step that finds none fails.
+    """
+
+    stage: StageId
+    members: tuple[PeerId, ...]
+    ports: tuple[int, ...]
+    me: int
+    secret: bytes  # of the placement
+
+    def __repr__(self) -> str:
+        return f"OpenStage(stage={self.stage!r}, members={self.members!r})"  # the secret never in a log
+
+
+class CloseStage(Effect):
+    """Hang up on the other members, and end a step that waits for them; at once, not in order."""
+
+    stage: StageId
+
+
+class AbortStage(Effect):
+    """We do not take part in that step: tell the other members, so that none waits; at once, not in order."""
+
+    stage: StageId
+    sequence: int
+    why: str
+
+
 # --- KV and computing, in order on the compute worker
 
 
@@ -77,6 +118,9 @@ class OpenKv(Effect):
     context: int
     keep: int
     kv: str = "f16"
+    slice: tuple[
+        int, ...
+    ] = ()  # a `models.slices.SliceBounds`: the share of each layer whose keys and values these are
 
 
 class DropKv(Effect):
@@ -100,13 +144,22 @@ class SessionRows(Value):
     sampling: Sampling = field(default_factory=Sampling)
     recent: tuple[int, ...] = ()  # ids up to and with this step, for the penalties; empty when they are off
     answer: tuple[int, ...] = ()  # ids of the answer up to and with this step; empty when no grammar asks for them
+    is_void: bool = False  # nobody wants it any more: compute it, for the others of the step, on a cache of its own
+
+
+class Together(Value):
+    """Other devices compute the same rows: which stage, and the number of the step there."""
+
+    stage: StageId
+    sequence: int
 
 
 class Compute(Effect):
     """Run the layers [first, end) over rows of one session, or of several at once: the bits of each are the same.
 
     For each of `rows` the output is the frame for the next stage; on the last stage with `sample` a token id, and
-    without it neither.
+    without it neither. A `slice` of the layers is computed `together` with the other members of the stage, and only its
+    leader has outputs; the others' are empty.
     """
 
     job: int
@@ -114,6 +167,8 @@ class Compute(Effect):
     first: int
     end: int
     rows: tuple[SessionRows, ...]
+    slice: tuple[int, ...] = ()  # a `models.slices.SliceBounds`; empty: whole layers
+    together: Together | None = None
 
 
 class StepOutput(Value):
@@ -124,6 +179,7 @@ class StepOutput(Value):
     token: int | None = None
     told: tuple[TokenChance, ...] = ()  # how likely it was, and others, where that was asked for
     error: str = ""
+    lost: PeerId | None = None  # the member of the stage that was missing, where that is why it failed
 
 
 # --- to the user of this node

@@ -44,9 +44,11 @@ class Claim:
 class Shards:
     """What this device holds, and for whom."""
 
-    def __init__(self, me: PeerId, ledger: Ledger) -> None:
+    def __init__(self, me: PeerId, ledger: Ledger, slice_port: int = 0) -> None:
+        """`slice_port` is where this device listens for the other members of a stage; 0: it takes no slices."""
         self.me = me
         self.ledger = ledger
+        self.slice_port = slice_port
         self.models: dict[ModelId, ModelCost] = {}
         self.offers: dict[ClaimKey, Claim] = {}
         self.live: dict[ClaimKey, Claim] = {}
@@ -98,7 +100,7 @@ class Shards:
         if placement.epoch < self.newest.get(key, 0):
             return []
         if key in self.offers and self.offers[key].placement.epoch == placement.epoch:
-            return [_accept(placement)]  # our first answer was lost
+            return [self._accept(placement)]  # our first answer was lost
         if placement.model not in self.models:
             return self._wait_for_manifest(key, placement)
         shard = Pipeline.of(placement).shard_of(self.me)
@@ -230,7 +232,11 @@ class Shards:
             return [*ended, _refuse(claim.placement, f"{size_text(missing)} of memory are missing there", missing)]
         self.offers[claim.key] = claim
         self.newest[claim.key] = claim.placement.epoch
-        return [*ended, _accept(claim.placement)]
+        return [*ended, self._accept(claim.placement)]
+
+    def _accept(self, placement: Placement) -> Send:
+        reply = PlacementReply(placement.model, placement.epoch, True, "", slice_port=self.slice_port)
+        return Send(placement.author, reply)
 
     def _resting(self, but: ClaimKey, now: float) -> list[ClaimKey]:
         """Live placements that serve nobody: loaded for a while, and no answer runs on them.
@@ -313,10 +319,6 @@ def _resident_share(model: ModelCost, shard: Shard, context: int) -> float:
 
 def _is_sane(shard: Shard, model: ModelCost) -> bool:
     return shard.layer_start < shard.layer_end <= model.n_layers
-
-
-def _accept(placement: Placement) -> Send:
-    return Send(placement.author, PlacementReply(placement.model, placement.epoch, True, ""))
 
 
 def _refuse(placement: Placement, text: str, missing_bytes: int = 0) -> Send:

@@ -330,6 +330,10 @@ class StageSessions:
             return []
         return self._take(session, Step(message.position, (message.token,), True, None, now), now)
 
+    def stage_step(self, sender: PeerId, message: Message, frame: Buffer | None, now: float) -> list[Effect]:
+        """The leader of our stage begins a step."""
+        return self._drop("stranger")  # no slices are taken yet: nobody leads us
+
     def _current(self, key: SessionId, epoch: int) -> StageSession | None:
         session = self.sessions.get(key)
         if session is None or key not in self.ledger.kv:

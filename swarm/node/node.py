@@ -9,12 +9,11 @@ threads that bring them (fast_path.py says why). Nothing here computes or waits 
 from __future__ import annotations
 
 import asyncio
-import secrets
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from random import Random
+from random import SystemRandom
 from typing import cast
 
 import msgspec
@@ -104,7 +103,7 @@ class Node:
         self.peer = me.peer
         identity = Identity(me.peer, me.boot, options.name, first_epoch=int(time.time()))
         kv = cast(KvFormat, self.settings.kv)  # config.py has checked it
-        core = Core(identity, capabilities, Random(secrets.randbits(64)), kv=kv)
+        core = Core(identity, capabilities, SystemRandom(), kv=kv)
         self._driver = driver = Driver(core, self.background)
         self._routes = routes = Routes(driver)
         self._began_at = driver.now

@@ -36,6 +36,8 @@ from swarm.wire.records import (
     SessionState,
     Shard,
     Slice,
+    StageRows,
+    StageSecret,
     TensorInfo,
     TokenChance,
     TokenId,
@@ -43,7 +45,7 @@ from swarm.wire.records import (
 )
 from swarm.wire.schema import Line, Name, Record, Software
 
-PROTOCOL = Version(2, 0)
+PROTOCOL = Version(2, 1)
 
 
 class Lane(Enum):
@@ -185,12 +187,21 @@ class PlacementReply(Message, tag=21):
     accepted: bool
     text: Line
     missing_bytes: ByteCount = 0  # of memory, when that is why
+    slice_port: Port = 0  # where it listens for the other members of its stage
 
 
 class PlacementCommit(Message, tag=22):
-    """All took it: load it, and let go of older placements of this author and model. Goes to all devices of both."""
+    """All took it: load it, and let go of older placements of this author and model. Goes to all devices of both.
+
+    Only members of a placement with slices get its secret, and where each shard's device listens for its stage.
+    """
 
     placement: Placement
+    secret: StageSecret = b""
+    ports: Annotated[tuple[Port, ...], Meta(max_length=limits.MAX_SHARDS)] = ()  # in the order of the shards
+
+    def __repr__(self) -> str:
+        return f"PlacementCommit(placement={self.placement!r})"  # the secret never in a log
 
 
 class ShardReady(Message, tag=23):
@@ -324,7 +335,7 @@ class Tokens(Message, tag=42):
 class Activation(Message, tag=43):
     """The residual stream after layer `layer` for positions [position, position + n), to the next stage.
 
-    `slice` and `experts` say which part of the sum this is when a stage is several devices; whole and empty otherwise.
+    `slice` and `experts` are for partial sums of it, which nobody sends this way: whole and empty.
     """
 
     MAX_FRAME_BYTES = limits.MAX_FAST_FRAME_BYTES
@@ -370,6 +381,7 @@ class SessionError(Message, tag=46):
     fault: SessionFault
     text: Line
     by_input: bool = False  # what came from the stage before is no result: it may be that one that failed
+    guilty: PeerId | None = None  # another member of the sender's stage, which was missing in the step
 
 
 class Prefilled(Message, tag=47):
@@ -394,6 +406,22 @@ class SessionProbed(Message, tag=49):
     epoch: Epoch
     position: Position
     busy: bool
+
+
+class StageStep(Message, tag=52):
+    """The leader of a stage to its other members: compute these rows together with me.
+
+    The raw frame has the residual stream of all rows, one after the other; in the first stage it is empty, for there
+    the ids say all. Members take part in steps of one stage in the order of their sequence, which only grows.
+    """
+
+    MAX_FRAME_BYTES = limits.MAX_FAST_FRAME_BYTES
+    author: PeerId
+    epoch: Epoch  # of the author's placement
+    first: LayerIndex  # of the stage
+    sequence: Epoch
+    rows: Annotated[tuple[StageRows, ...], Meta(min_length=1, max_length=limits.MAX_STEP_SESSIONS)]
+    tensor: TensorInfo
 
 
 # --- seeing
@@ -494,6 +522,7 @@ MESSAGES: tuple[type[Message], ...] = (
     SessionProbed,
     StatusRequest,
     StatusReply,
+    StageStep,
     PullBegin,
     PullShare,
     PullReport,

@@ -30,6 +30,7 @@ __all__ = [
     "SessionId",
     "Shard",
     "Slice",
+    "StageRows",
     "TensorInfo",
     "TokenBias",
     "TokenChance",
@@ -39,6 +40,7 @@ __all__ = [
 KEY_BYTES = 32  # of a device key, a swarm key and a MAC
 NONCE_BYTES = 16
 FINGERPRINT_BYTES = 8
+STAGE_SECRET_BYTES = 32  # from which a stage of several devices derives its keys
 
 Count = Annotated[int, Meta(ge=0, le=limits.MAX_COUNT)]
 ByteCount = Annotated[int, Meta(ge=0, le=limits.MAX_BYTE_COUNT)]
@@ -52,6 +54,7 @@ TokenId = Annotated[int, Meta(ge=0, le=limits.MAX_TOKEN_ID)]
 KvFormat = Literal["f16", "q8_0"]  # how keys and values are kept
 Key = Annotated[bytes, Meta(min_length=KEY_BYTES, max_length=KEY_BYTES)]
 Fingerprint = Annotated[bytes, Meta(min_length=FINGERPRINT_BYTES, max_length=FINGERPRINT_BYTES)]
+StageSecret = Annotated[bytes, Meta(max_length=STAGE_SECRET_BYTES)]  # empty for those who do not need it
 Port = Annotated[int, Meta(ge=0, le=limits.MAX_PORT)]  # 0: none
 LayerIndex = Annotated[int, Meta(ge=0, le=limits.MAX_LAYERS)]
 
@@ -100,6 +103,7 @@ class Capabilities(Record):
     step_s: Seconds = 0.0  # fixed cost of a step; 0 when not measured
     rests: Line = ""  # why it would rather not take part just now: heat, battery, its user; the rates count all that
     condition: Line = ""  # what slows it down, for people
+    slices: bool = False  # it can compute layers together with other devices
 
 
 class LinkMeasurement(Record):
@@ -111,19 +115,31 @@ class LinkMeasurement(Record):
 
 
 class Slice(Record):
-    """A share of every layer of a shard, as ranges [start, end). Ends of 0 mean all: a whole layer."""
+    """A share of every layer of a shard, as ranges [start, end), in the order of `models.slices.SliceBounds`.
 
-    kv_start: Count = 0  # KV groups of attention
-    kv_end: Count = 0
-    ffn_start: Count = 0  # 32-column groups of the FFN and of every expert
+    All of them 0: whole layers. Of a slice, both ends are 0 where the model has no such thing.
+    """
+
+    head_start: Count = 0  # query heads
+    head_end: Count = 0
+    ffn_start: Count = 0  # columns of a dense FFN
     ffn_end: Count = 0
-    vocab_start: Count = 0  # rows of the head
+    expert_start: Count = 0  # columns of every expert
+    expert_end: Count = 0
+    shared_start: Count = 0  # columns of the shared expert
+    shared_end: Count = 0
+    vocab_start: Count = 0  # rows of the LM head, of the last stage
     vocab_end: Count = 0
 
     @property
     def whole(self) -> bool:
         """True when this is all of each layer."""
-        return not (self.kv_end or self.ffn_end or self.vocab_end)
+        return self == WHOLE
+
+    @property
+    def bounds(self) -> tuple[int, ...]:
+        """As a `Part` has it: the ten counts, or none where it is whole."""
+        return () if self.whole else tuple(getattr(self, name) for name in self.__struct_fields__)
 
 
 WHOLE = Slice()
@@ -163,6 +179,16 @@ class Placement(Record):
     context: Position  # tokens of KV that each shard reserves in all
     kv: KvFormat
     shards: Annotated[tuple[Shard, ...], Meta(max_length=limits.MAX_SHARDS)]
+
+
+class StageRows(Record):
+    """Rows of a step of a stage that follow each other in one session, at [position, position + the number of ids)."""
+
+    session: SessionId
+    epoch: Epoch
+    position: Position
+    ids: Annotated[tuple[TokenId, ...], Meta(min_length=1, max_length=limits.MAX_BATCH_TOKENS)]
+    sample: bool
 
 
 class TokenBias(Record):

@@ -68,7 +68,7 @@ def named(hint: type, rng: random.Random) -> object:
 def bounded(kind: object, meta: Meta, rng: random.Random) -> object:
     """Return a number, bytes or a tuple within bounds."""
     if get_origin(kind) is tuple:
-        n = rng.randint(0, min(meta.max_length or 0, MAX_ITEMS))
+        n = rng.randint(meta.min_length or 0, min(meta.max_length or 0, MAX_ITEMS))
         return tuple(value(get_args(kind)[0], rng) for _ in range(n))
     if kind is bytes:
         low, high = meta.min_length or 0, meta.max_length or 0

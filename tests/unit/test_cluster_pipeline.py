@@ -14,7 +14,7 @@ from swarm.wire.records import Placement, Shard, Slice
 
 ROOT = Path(__file__).parents[2] / "swarm"
 A, B, C, D = (PeerId(c * 32) for c in "abcd")
-LEFT, RIGHT = Slice(0, 1, 0, 3), Slice(1, 2, 3, 8)
+LEFT, RIGHT = Slice(0, 1, 0, 64), Slice(1, 2, 64, 128)
 
 
 def pipeline(*shards: Shard) -> Pipeline:

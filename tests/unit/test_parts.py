@@ -9,6 +9,8 @@ import pytest
 from swarm.parts import EMBED, LM_HEAD, Part, all_parts, layers_of, parts_of
 from swarm.wire.records import Slice
 
+SLICE = (0, 4, 0, 64, 0, 0, 0, 0, 0, 16)
+
 
 def test_a_stage_holds_its_layers_and_the_ends_that_it_is_next_to() -> None:
     assert parts_of(0, 5, 5) == all_parts(5) == (EMBED, Part(0), Part(1), Part(2), Part(3), Part(4), LM_HEAD)
@@ -24,9 +26,18 @@ def test_parts_sort_in_the_order_that_a_token_passes_them() -> None:
 
 
 def test_slices_and_experts_of_a_layer_are_parts_of_their_own() -> None:
-    several = {Part(3), Part(3, (0, 4, 0, 11, 0, 0)), Part(3, expert=0), Part(3, expert=7)}
+    several = {Part(3), Part(3, SLICE), Part(3, expert=0), Part(3, expert=7)}
     assert len(several) == 4 and len(sorted(several)) == 4
-    assert Slice(*Part(3, (0, 4, 0, 11, 0, 0)).slice).kv_end == 4 and Slice(*Part(3).slice).whole
+    assert Slice(*Part(3, SLICE).slice).head_end == 4 and Slice(*Part(3).slice).whole
+    assert Slice(*SLICE).bounds == SLICE and Slice().bounds == ()
+    assert Part(3, SLICE).whole == Part(3) == Part(3).whole
+
+
+def test_a_slice_of_a_stage_has_the_whole_embedding_and_a_slice_of_all_else() -> None:
+    parts = parts_of(0, 2, 2, SLICE)
+    assert parts == (EMBED, Part(0, SLICE), Part(1, SLICE), LM_HEAD._replace(slice=SLICE))
+    assert [part.is_layer for part in parts] == [False, True, True, False]
+    assert [part.name for part in parts[1:]] == ["a slice of layer 0", "a slice of layer 1", "a slice of the head"]
 
 
 def test_the_ends_are_no_layers() -> None:

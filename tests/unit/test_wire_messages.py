@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from swarm.wire.ids import ModelId, PeerId
 from swarm.wire.messages import (
     BY_NUMBER,
     MESSAGES,
     Lane,
     Message,
+    PlacementCommit,
     Rekey,
     number_of,
 )
+from swarm.wire.records import Placement
 
 
 def test_every_message_is_in_the_list_once_under_its_number() -> None:
@@ -23,4 +26,6 @@ def test_only_raw_frames_of_chunks_and_probes_take_the_bulk_lane() -> None:
 
 
 def test_a_key_is_not_in_the_text_of_a_message() -> None:
+    placement = Placement(ModelId("0" * 64), 1, PeerId("a" * 32), 0, "f16", ())
+    assert "secret" not in repr(PlacementCommit(placement, b"secret" * 5 + b"!!", (7419,)))
     assert repr(Rekey(3, b"secret" * 5 + b"!!")) == "Rekey(generation=3)"

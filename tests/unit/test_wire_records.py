@@ -61,5 +61,5 @@ def test_the_largest_seed_travels() -> None:
 
 def test_records_are_values() -> None:
     with pytest.raises(AttributeError):
-        WHOLE.kv_end = 3  # type: ignore[misc]
+        WHOLE.head_end = 3  # type: ignore[misc]
     assert {Version(1, 0): "one"}[Version(1, 0)] == "one"
