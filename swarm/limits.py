@@ -46,6 +46,11 @@ MIN_PACKED_BYTES = 1024 * 1024 * 1024  # smaller models are packed in a second o
 MIN_PACKED_FREE_BYTES = 5 * 1024 * 1024 * 1024  # left free on the disk beside them
 MAX_PACKED_FILES = 4  # models; the one that was used longest ago goes
 
+# --- bytes at rest
+DIGEST_PIECE_BYTES = 4 * 1024 * 1024  # of kept weights, hashed at once: a millisecond or two
+SCRUB_PAUSE_S = 1.0  # between two pieces of what is mapped and in use: 6 GiB in half an hour, a thousandth of a core
+MAX_DIGESTS_BYTES = 8 * 1024 * 1024  # what is noted of a model file: 100 bytes for each of its tensors
+
 # --- the wire (swarm/wire): checked before anything is allocated
 MAX_HEADER_BYTES = 64 * 1024  # one message's msgpack; the largest, a placement of 256 shards, is a third of it
 MAX_FRAMES = 4  # raw frames of a message; today at most one is used

@@ -182,7 +182,9 @@ class Decoder:
         return last
 
     def _begin(self, rows: Sequence[Rows]) -> I32 | F32:
-        """Begin a step: the tokens of all rows."""
+        """Begin a step: the tokens of all rows. Raise BadModelFile when mapped weights were found to be damaged."""
+        for mapped in self.weights.mapped:
+            mapped.check()
         if self.experts is not None:
             self.experts.begin_step()
         for r in rows:

@@ -3,47 +3,67 @@
 Packing costs about a second for each GiB and core, and writing to fresh memory costs as much again; a mapped file costs
 neither. Its pages count as cache: a device short of memory drops and reads them again instead of killing a process. The
 price is the model's size on the disk, so only large models on disks with room, and not on SD cards, are kept.
+
+Behind the weights lie their digests. They are looked at before the weights count, and slowly again while they are in
+use: what was dropped from memory is read from the disk again.
 """
 
 from __future__ import annotations
 
+import itertools
+import logging
 import mmap
 import os
 import shutil
 import threading
+import time
+import weakref
 from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from swarm.digests import DIGEST_BYTES, bytes_before_table, piece_digest, piece_digests, sealed, table_bytes, unsealed
+from swarm.errors import BadModelFile
 from swarm.files import PRIVATE, existing, make_private, partial_of, publish, try_lock
-from swarm.limits import MAX_PACKED_FILES, MIN_PACKED_BYTES, MIN_PACKED_FREE_BYTES
+from swarm.limits import DIGEST_PIECE_BYTES, MAX_PACKED_FILES, MIN_PACKED_BYTES, MIN_PACKED_FREE_BYTES, SCRUB_PAUSE_S
 
 U8 = npt.NDArray[np.uint8]
+log = logging.getLogger(__name__)
 
 
 class PackedFile:
     """An arena (see weights.py) in a file named for what lies there. `is_filled`: the weights are already there."""
 
     def __init__(self, path: Path, n_bytes: int, file: int, *, is_filled: bool) -> None:
-        self._path, self._file, self.is_filled = path, file, is_filled
-        self._map = mmap.mmap(file, n_bytes, access=mmap.ACCESS_READ if is_filled else mmap.ACCESS_WRITE)
-        self._free: U8 = np.frombuffer(self._map, np.uint8)
+        self._path, self._file, self.is_filled, self._n_bytes = path, file, is_filled, n_bytes
+        access = mmap.ACCESS_READ if is_filled else mmap.ACCESS_WRITE
+        self._map = mmap.mmap(file, n_bytes + table_bytes(n_bytes), access=access)
+        if is_filled:
+            os.close(file)  # of one to be filled it holds the lock
+        self._all: U8 = np.frombuffer(self._map, np.uint8)
+        self._free = self._all[:n_bytes]
+        self._damage = ""
 
     @classmethod
     def open(cls, folder: Path, key: str, n_bytes: int, contents: str, *, always: bool = False) -> PackedFile | None:
         """The file of these weights, or a new one to fill; None when it is not worth it or cannot be had now.
 
-        `key` names the model and the layout, `contents` the rectangles of it.
+        `key` names the model and the layout, `contents` the rectangles of it. A damaged file is packed anew.
         """
         path = folder / f"{key}-{contents}.packed"
         with suppress(OSError):
             file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-            if os.fstat(file).st_size == n_bytes:
+            if os.fstat(file).st_size == n_bytes + table_bytes(n_bytes):
                 os.utime(path)
-                return cls(path, n_bytes, file, is_filled=True)
-            os.close(file)
+                kept = cls(path, n_bytes, file, is_filled=True)
+                if kept.is_right:
+                    kept._watch()
+                    return kept
+                log.warning("%s was damaged on the disk: it is packed anew from the model", path)
+            else:
+                os.close(file)
         return cls._create(path, n_bytes) if always or is_worth_it(folder, n_bytes) else None
 
     @classmethod
@@ -57,7 +77,7 @@ class PackedFile:
                 os.close(file)
                 return None
             os.ftruncate(file, 0)  # what a run that was cut off left may be anything
-            os.posix_fallocate(file, 0, n_bytes)  # a full disk must say so now, not kill us at a write to the map
+            os.posix_fallocate(file, 0, n_bytes + table_bytes(n_bytes))  # a full disk must say so now, not kill us at a write to the map
             return cls(path, n_bytes, file, is_filled=False)
         except OSError:
             if file >= 0:
@@ -74,10 +94,65 @@ class PackedFile:
         if not self.is_filled:
             threading.Thread(target=self._keep, name="packed-file", daemon=True).start()
 
+    def check(self) -> None:
+        """Raise BadModelFile when weights that are in use were found to be damaged."""
+        if self._damage:
+            raise BadModelFile(self._damage)
+
+    def scrub(self, piece: int) -> None:
+        """Look at a piece again, one after the other as `piece` counts on; damage ends what is computed with it."""
+        n_pieces = -(-self._n_bytes // DIGEST_PIECE_BYTES)
+        at = piece % n_pieces
+        right = self._table()[at * DIGEST_BYTES : (at + 1) * DIGEST_BYTES]
+        if piece_digest(self._all[: self._n_bytes], at * DIGEST_PIECE_BYTES) != right:
+            self._damage = f"{self._path} was damaged on the disk while it was used; start again: it is packed anew"
+            log.warning("%s", self._damage)
+            self._path.unlink(missing_ok=True)
+
+    @property
+    def is_damaged(self) -> bool:
+        """True when `check` would raise."""
+        return bool(self._damage)
+
+    @property
+    def is_right(self) -> bool:
+        """Whether all of it is what was packed: read once, at the speed of the disk."""
+        digests = unsealed(self._n_bytes, self._table())
+        return digests is not None and digests == b"".join(piece_digests(self._all[: self._n_bytes]))
+
+    def _table(self) -> bytes:
+        return self._all[self._n_bytes :].tobytes()
+
     def _keep(self) -> None:
         with suppress(OSError):  # not kept: the next run packs again
+            digests = b"".join(piece_digests(self._all[: self._n_bytes]))
+            self._all[self._n_bytes :] = np.frombuffer(sealed(self._n_bytes, digests), np.uint8)
             publish(partial_of(self._path), self._path)
             prune(self._path.parent)
+            self._watch()
+
+    def _watch(self) -> None:
+        threading.Thread(target=_scrub, args=(weakref.ref(self),), name="packed-scrub", daemon=True).start()
+
+
+def _scrub(kept: weakref.ref[PackedFile]) -> None:
+    """Look at what is mapped for as long as it is used, a piece at a time."""
+    for piece in itertools.count():
+        time.sleep(SCRUB_PAUSE_S)
+        file = kept()
+        if file is None or file.is_damaged:
+            return
+        with suppress(OSError):
+            file.scrub(piece)
+        del file
+
+
+def is_right(path: Path) -> bool | None:
+    """Whether a kept file is what it was when it was packed; None for one that no longer is one. Raise OSError."""
+    with path.open("rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        n_bytes = bytes_before_table(size)
+        return None if n_bytes is None else PackedFile(path, n_bytes, os.dup(file.fileno()), is_filled=True).is_right
 
 
 def is_worth_it(folder: Path, n_bytes: int) -> bool:

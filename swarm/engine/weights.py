@@ -64,7 +64,8 @@ class Weights:
     """A shard's weights: by (layer, role), layer -1 for those outside layers.
 
     `experts` are lists of matrices: one for each expert, or of HEAD_ROLES for each head. Or, layer by layer, experts
-    are in files from which a cache reads them; `n_bytes` are those in memory.
+    are in files from which a cache reads them; `n_bytes` are those in memory. `mapped` are the files that weights lie
+    in while they are used.
     """
 
     layers: range
@@ -74,6 +75,7 @@ class Weights:
     n_bytes: int
     expert_files: Mapping[int, ExpertFile] = field(default_factory=dict)
     expert_slots: int = 0  # that experts of these files may have in memory
+    mapped: tuple[Arena, ...] = ()
 
     def is_float(self, layer: int) -> bool:
         """True when the layer's down projection is stored as floats, so that its input is needed as floats too."""
@@ -117,9 +119,11 @@ def load_weights(
     arena = (keep and keep(total, name_of(distinct))) or Memory(total)
     loader = _Loader(source, arena, threads, progress, total + _total_bytes(source, mapped))
     files: Mapping[int, ExpertFile] = {}
+    arenas: tuple[Arena, ...] = (arena,)
     if experts is not None:
         files = loader.expert_files(on_disk, experts)
         loader.pack_all(mapped, experts.mapped(_total_bytes(source, mapped), name_of(mapped)) if mapped else None)
+        arenas = (arena, loader.arena)
     loader.pack_all({ref: n for ref, n in distinct.items() if ref not in mapped}, arena)
     vectors = {(n.layer, n.role): loader.vector(n) for n in needed if n.role not in MATRICES}
     matrices = {(n.layer, n.role): loader.packed[n.ref] for n in needed if n.role in MATRICES}
@@ -130,6 +134,7 @@ def load_weights(
         vectors=vectors,
         n_bytes=total,
         expert_files=files,
+        mapped=tuple(arena for arena in arenas if not isinstance(arena, Memory)),
     )
 
 
@@ -149,6 +154,7 @@ def join_weights(shards: Iterable[Weights], layers: range) -> Weights:
             n_bytes=joined.n_bytes + shard.n_bytes,
             expert_files={**joined.expert_files, **shard.expert_files},
             expert_slots=joined.expert_slots + shard.expert_slots,
+            mapped=joined.mapped + shard.mapped,
         )
     return joined
 
@@ -174,6 +180,7 @@ class Arena(Protocol):
 
     def take(self, n_bytes: int) -> U8: ...
     def finish(self) -> None: ...
+    def check(self) -> None: ...
 
 
 Keep = Callable[[int, str], Arena | None]  # the bytes needed, and a name for what will lie there
@@ -201,6 +208,9 @@ class Memory:
 
     def finish(self) -> None:
         """Nothing to keep."""
+
+    def check(self) -> None:
+        """Nothing is read from a disk again."""
 
 
 class _Loader:

@@ -15,10 +15,12 @@ import pytest
 from blake3 import blake3
 
 from swarm import kernels
+from swarm.digests import table_bytes
 from swarm.engine import packed
 from swarm.engine.decoder import Decoder
-from swarm.engine.packed import PackedFile, is_worth_it, prune
+from swarm.engine.packed import PackedFile, is_right, is_worth_it, prune
 from swarm.engine.weights import Keep, Weights, load_weights
+from swarm.errors import BadModelFile
 from swarm.files import partial_of
 from swarm.kernels import _native
 from swarm.kernels.quants import quant_by_name
@@ -75,7 +77,7 @@ def test_the_second_load_packs_nothing_and_gives_the_same_logits(
 def test_a_file_of_another_size_is_packed_anew(model: Path, tmp_path: Path, here: None) -> None:
     (tmp_path / "key-all.packed").write_bytes(b"cut off")
     weights, _ = load(model, keeper(tmp_path))
-    assert (tmp_path / "key-all.packed").stat().st_size == weights.n_bytes
+    assert (tmp_path / "key-all.packed").stat().st_size == weights.n_bytes + table_bytes(weights.n_bytes)
 
 
 def test_what_a_killed_run_left_is_overwritten(model: Path, tmp_path: Path, here: None) -> None:
@@ -184,3 +186,50 @@ def test_the_layout_has_the_number_that_kept_files_are_named_by(name: str) -> No
     out = out[-out.ctypes.data % 64 :][:n_bytes]
     _native.pack(quant.id, raw.reshape(20, -1), cols, out)
     assert (kernels.PACKED_LAYOUT, blake3(out.tobytes()).hexdigest(4)) == (2, PACKED_AS_LAYOUT_2[name])
+
+
+def flip(path: Path, at: int) -> None:
+    with path.open("r+b") as file:
+        file.seek(at)
+        byte = file.read(1)[0]
+        file.seek(at)
+        file.write(bytes([byte ^ 1]))
+
+
+@pytest.mark.parametrize("at", [0, 1000, -1, -40])
+def test_a_kept_file_with_a_flipped_bit_is_named_and_packed_anew(
+    model: Path, tmp_path: Path, here: None, caplog: pytest.LogCaptureFixture, at: int
+) -> None:
+    _, want = load(model, keeper(tmp_path))
+    kept = tmp_path / "key-all.packed"
+    right = kept.read_bytes()
+    flip(kept, at % len(right))
+    assert is_right(kept) is False
+    _, got = load(model, keeper(tmp_path))
+    assert np.array_equal(got, want)
+    assert f"{kept} was damaged on the disk: it is packed anew" in caplog.text
+    assert kept.read_bytes() == right
+    assert is_right(kept) is True
+
+
+def test_damage_of_what_is_in_use_is_found_and_ends_the_next_step(model: Path, tmp_path: Path, here: None) -> None:
+    load(model, keeper(tmp_path))
+    with open_gguf(model) as file:
+        spec = spec_from_gguf(file.metadata, file.tensors)
+        weights = load_weights(file, spec, all_parts(spec.n_layers), keep=keeper(tmp_path))
+    decoder = Decoder(spec, weights, context=64, threads=1)
+    decoder.logits(IDS)
+    (kept,) = weights.mapped
+    assert isinstance(kept, PackedFile)
+    kept.scrub(0)
+    decoder.logits(IDS)
+    flip(tmp_path / "key-all.packed", 5000)
+    kept.scrub(7)  # the pieces are counted on and on
+    with pytest.raises(BadModelFile, match="was damaged on the disk while it was used; start again"):
+        decoder.logits(IDS)
+    assert not (tmp_path / "key-all.packed").exists()
+
+
+def test_a_file_that_is_none_of_ours_is_not_judged(tmp_path: Path) -> None:
+    (tmp_path / "x.packed").write_bytes(b"short")
+    assert is_right(tmp_path / "x.packed") is None
