@@ -28,7 +28,7 @@ def piece_digests(data: U8) -> Iterator[bytes]:
 
 def piece_digest(data: U8, start: int) -> bytes:
     """The BLAKE3 of the piece of `data` that begins at `start`."""
-    digest: bytes = blake3(data[start : start + DIGEST_PIECE_BYTES]).digest()
+    digest: bytes = blake3(data[start : start + DIGEST_PIECE_BYTES].data).digest()
     return digest
 
 

@@ -49,6 +49,7 @@ MAX_PACKED_FILES = 4  # models; the one that was used longest ago goes
 # --- bytes at rest
 DIGEST_PIECE_BYTES = 4 * 1024 * 1024  # of kept weights, hashed at once: a millisecond or two
 SCRUB_PAUSE_S = 1.0  # between two pieces of what is mapped and in use: 6 GiB in half an hour, a thousandth of a core
+MAX_NOTED_FILES = 256  # model files of which digests are noted; those that were noted longest ago go
 MAX_DIGESTS_BYTES = 8 * 1024 * 1024  # what is noted of a model file: 100 bytes for each of its tensors
 
 # --- the wire (swarm/wire): checked before anything is allocated

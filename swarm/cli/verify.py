@@ -9,12 +9,16 @@ from swarm.cli import local
 from swarm.cli.progress import ProgressBar
 from swarm.cli.terminal import GREEN, RED, harmless, paint
 from swarm.errors import SwarmError
+from swarm.local.model import digests_dir, packed_dir
 from swarm.store import shelf
 from swarm.store.gguf import open_gguf
+from swarm.store.tensor_digests import CheckedGGUF
 
-HELP = "Read models of this device again and compare them with the SHA-256 that came with them. Exit code 1: damaged."
+HELP = (
+    "Read what this device keeps of models again, and compare it with the hashes that are known. Exit code 1: damaged."
+)
 EXAMPLES = """\
-  swarm verify                 all of them, the chunks for the swarm included
+  swarm verify                 all of them, with the chunks for the swarm and packed weights
   swarm verify glm-4-9b
 """
 
@@ -34,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
         models = [found]
     with ProgressBar() as bar:
         told = [verdict(model, bar) for model in models]
-        told += [] if args.model else chunks(settings, bar)
+        told += [] if args.model else chunks(settings, bar) + packed(settings, bar)
     for text, right in told:
         print(f"{paint('ok', GREEN) if right else paint('!!', RED)}   {harmless(text)}")
     if not told:
@@ -51,10 +55,48 @@ def verdict(model: shelf.KeptModel, bar: ProgressBar) -> tuple[str, bool]:
     if wrong is not None:
         return f"{model.name} is what came from {model.origin}", True
     try:
-        open_gguf(model.path).close()
+        return own(model, bar)
     except SwarmError as error:
         return f"{model.name}: {error}", False
-    return f"{model.name} has a sound header; there is no hash to compare the rest with ({model.path})", True
+
+
+def own(model: shelf.KeptModel, bar: ProgressBar) -> tuple[str, bool]:
+    """The same of a file that nobody published a hash of: it is compared with what it was when it was first read."""
+    with open_gguf(model.path) as file:
+        source = CheckedGGUF(file, digests_dir())
+        wrong = source.damaged(lambda done, total: bar(f"Reading {model.path.name}", done, total))
+        if wrong:
+            named = ", ".join(wrong[:3]) + (f" and {len(wrong) - 3} more" if len(wrong) > 3 else "")
+            return f"{model.name} is damaged since it was first read ({named}): fetch or copy {model.path} again", False
+        source.keep()
+    if source.is_known:
+        return f"{model.name} is what it was when it was first read ({model.path})", True
+    text = f"{model.name} has a sound header; there is no hash to compare the rest with, so it is noted now"
+    return f"{text} ({model.path})", True
+
+
+def packed(settings: config.Settings, bar: ProgressBar) -> list[tuple[str, bool]]:
+    """What was kept of models ready to compute with; what is damaged is deleted, and made again when it is needed."""
+    from swarm.engine.expert_file import ExpertFile
+    from swarm.engine.packed import is_right
+    from swarm.node.home import Home
+
+    folders = packed_dir(), Home(settings.home_path).experts
+    files = sorted(file for folder in folders for file in folder.rglob("*") if not file.name.startswith("."))
+    wrong, n_right = [], 0
+    for number, file in enumerate(files):
+        bar("Reading packed weights", number, len(files))
+        if file.suffix == ".packed":
+            right = is_right(file)
+        else:
+            damaged = ExpertFile.damaged(file) if file.suffix == ".experts" and file.is_file() else None
+            right = None if damaged is None else not damaged
+        n_right += right is True
+        if right is False:
+            file.unlink(missing_ok=True)
+            wrong.append(file)
+    told = [(f"{file} was damaged: it is packed anew from the model when it is needed", False) for file in wrong]
+    return told + ([(f"{n_right} files of packed weights are right", True)] if n_right else [])
 
 
 def chunks(settings: config.Settings, bar: ProgressBar) -> list[tuple[str, bool]]:

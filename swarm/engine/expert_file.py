@@ -86,6 +86,29 @@ class ExpertFile:
                 os.close(descriptor)
         return None
 
+    @classmethod
+    def damaged(cls, path: Path) -> bool | None:
+        """Whether an expert of a file differs from its checksum; None for what is no file of experts."""
+        with suppress(OSError, ValueError, RecursionError, KeyError, TypeError):
+            with path.open("rb") as opened:
+                told = json.loads(opened.read(PAGE).rstrip(b"\0"))
+            first, second, third = (tuple(map(int, matrix)) for matrix in told["matrices"])
+            shape = ExpertShape(int(told["experts"]), (first, second, third))  # type: ignore[arg-type]
+            file = cls.open(path, shape, int(told["piece_bytes"]))
+            return None if file is None else not file.is_right
+        return None
+
+    @property
+    def is_right(self) -> bool:
+        """Whether all experts have their checksums: all of it is read."""
+        whole = np.memmap(self.path, np.uint8, "r", self.first, (self.shape.n_experts, self.shape.expert_bytes))
+        pieces = range(0, self.shape.expert_bytes, self.piece_bytes)
+        return all(
+            _native.crc32c(expert[at : at + self.piece_bytes]) == int(self.sums[number][i])
+            for number, expert in enumerate(whole)
+            for i, at in enumerate(pieces)
+        )
+
     def close(self) -> None:
         """Nobody reads it any more."""
         os.close(self.descriptor)

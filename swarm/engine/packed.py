@@ -77,7 +77,9 @@ class PackedFile:
                 os.close(file)
                 return None
             os.ftruncate(file, 0)  # what a run that was cut off left may be anything
-            os.posix_fallocate(file, 0, n_bytes + table_bytes(n_bytes))  # a full disk must say so now, not kill us at a write to the map
+            os.posix_fallocate(
+                file, 0, n_bytes + table_bytes(n_bytes)
+            )  # a full disk must say so now, not kill us at a write to the map
             return cls(path, n_bytes, file, is_filled=False)
         except OSError:
             if file >= 0:

@@ -182,14 +182,16 @@ def load_decoder(gguf: GGUF, spec: ModelSpec, settings: Settings, progress: Load
     from swarm.engine.weights import load_weights
     from swarm.local.memory import memory_plan
     from swarm.parts import all_parts
+    from swarm.store.tensor_digests import CheckedGGUF
 
     threads, free = settings.threads or kernels.threads(), _free_bytes(settings)
     plan = memory_plan(spec, gguf.tensors, wanted_context=settings.context, kv=settings.kv, free_bytes=free)
     packed = packed_dir()
     keep = partial(PackedFile.open, packed, packed_key(gguf), always=settings.packed == "always")
     folder = ExpertFolder(packed / packed_key(gguf), spare=MIN_PACKED_FREE_BYTES) if plan.n_slots else None
+    source = CheckedGGUF(gguf, digests_dir())
     weights = load_weights(
-        gguf,
+        source,
         spec,
         all_parts(spec.n_layers),
         threads=threads,
@@ -198,6 +200,7 @@ def load_decoder(gguf: GGUF, spec: ModelSpec, settings: Settings, progress: Load
         experts=folder,
         progress=progress,
     )
+    source.keep()
     experts = _cached_experts(weights, plan, folder, threads) if folder is not None else None
     return Decoder(
         spec,
@@ -235,10 +238,18 @@ def packed_dir() -> Path:
     return user_cache_dir() / "packed"
 
 
+def digests_dir() -> Path:
+    """Where runs note what model files held when they were first read."""
+    return user_cache_dir() / "digests"
+
+
 def delete_packed(path: Path) -> int:
-    """Delete what runs kept of a model file's packed weights; the bytes that the disk gained."""
+    """Delete what runs kept of a model file's packed weights and noted of it; the bytes that the disk gained."""
     from swarm.engine.expert_folder import delete_experts
     from swarm.store.gguf import open_gguf
+    from swarm.store.tensor_digests import forget
+
+    forget(path, digests_dir())
 
     try:
         with open_gguf(path) as gguf:

@@ -41,6 +41,11 @@ class Home:
         return KeyStore(self.root / "keys")
 
     @property
+    def experts(self) -> Path:
+        """Where experts are that do not fit in memory."""
+        return self.root / "experts"
+
+    @property
     def store(self) -> Path:
         return self.root / "store"
 

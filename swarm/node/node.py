@@ -117,7 +117,7 @@ class Node:
             isa=kernels.isa(self.settings.cpu),
             constraints=Constraints(lambda model: self.library.known[model].tokenizer),
         )
-        experts = options.home.root / "experts"
+        experts = options.home.experts
         self.holdings = Holdings(
             driver,
             self.background,

@@ -11,8 +11,8 @@ from blake3 import blake3
 
 from swarm.limits import MAX_NAME_BYTES
 from swarm.store.gguf import GGUF
+from swarm.store.gguf_chunks import InOrder
 from swarm.store.manifest import DIGEST_BYTES, HEADER_STEP, ChunkedTensor, Manifest, plan_chunks
-from swarm.store.model_chunks import chunk_of_gguf
 
 HashProgress = Callable[[int, int], None]  # bytes done, bytes in all
 
@@ -27,11 +27,12 @@ def manifest_of(source: GGUF, *, threads: int = 1, progress: HashProgress | None
     plan = Manifest(model_name(source.metadata), source.header_bytes, tuple(tensors), bytes(n_chunks * DIGEST_BYTES))
     digests: list[bytes] = []
     done = 0
+    in_order = InOrder(source, plan)
     with ThreadPoolExecutor(threads, "hash") as pool:
 
         def hash_all(chunks: range, n_bytes: int) -> None:
             nonlocal done
-            digests.extend(pool.map(lambda chunk: blake3(chunk_of_gguf(source, plan, chunk)).digest(), chunks))
+            digests.extend(pool.map(lambda chunk: blake3(in_order.read(chunk)).digest(), chunks))
             done += n_bytes
             if progress:
                 progress(done, plan.total_bytes)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import RLock
 
@@ -10,12 +11,14 @@ import numpy as np
 import numpy.typing as npt
 from blake3 import blake3
 
+from swarm.cores import default_threads
 from swarm.errors import ResourceError
 from swarm.files import disk_errors
 from swarm.store.data_files import DataFiles, flush
 from swarm.store.gguf import GGUF
+from swarm.store.gguf_chunks import InOrder, chunk_of_gguf
 from swarm.store.journal import Journal
-from swarm.store.manifest import HEADER_STEP, Manifest
+from swarm.store.manifest import Manifest
 from swarm.wire.codec import Buffer
 
 Bits = npt.NDArray[np.bool_]
@@ -77,21 +80,14 @@ class ModelChunks:
         What is damaged is not held any more. Disks and memory flip bits, and a bit of a weight changes answers unseen.
         """
         self._look_at_source()
-        unchecked = [chunk for chunk in chunks if self.held[chunk] and not self._checked[chunk]]
-        return [chunk for chunk in unchecked if self.read(chunk, 0, 0) is None]
+        return self._hash_all([chunk for chunk in chunks if self.held[chunk] and not self._checked[chunk]])
 
     def verify(self, progress: Callable[[int, int], None] | None = None) -> list[int]:
         """Hash everything that is here anew; forget what is wrong and return it."""
-        wrong = []
+        self._look_at_source()
         with self._lock:
             self._checked[:] = False
-        held = np.flatnonzero(self.held)
-        for number, chunk in enumerate(held):
-            if self.read(int(chunk), 0, 0) is None:
-                wrong.append(int(chunk))
-            if progress:
-                progress(number + 1, len(held))
-        return wrong
+        return self._hash_all([int(chunk) for chunk in np.flatnonzero(self.held)], progress)
 
     def trim(self, keep: Iterable[int]) -> int:
         """Delete the data files in which no chunk is worth keeping; return the bytes gained."""
@@ -148,17 +144,45 @@ class ModelChunks:
 
     def _read_whole(self, chunk: int) -> Buffer | None:
         """A chunk from wherever it is, hashed unless that was done before."""
-        if self.on_disk[chunk]:
-            data: Buffer = self._read_disk(chunk)
-        elif self.in_source[chunk] and self.source is not None:
-            data = chunk_of_gguf(self.source, self.manifest, chunk)
-        else:
+        data = self._read_raw(chunk)
+        if data is None:
             return None
         if self._checked[chunk] or self._is_right(chunk, data):
             self._checked[chunk] = True
             return data
         self._lose(chunk)
         return None
+
+    def _read_raw(self, chunk: int, in_order: InOrder | None = None) -> bytes | None:
+        """A chunk from wherever it is, right or not; None where it is not here."""
+        if self.on_disk[chunk]:
+            return self._read_disk(chunk)
+        if not self.in_source[chunk] or self.source is None:
+            return None
+        return in_order.read(chunk) if in_order is not None else chunk_of_gguf(self.source, self.manifest, chunk)
+
+    def _hash_all(self, chunks: list[int], progress: Callable[[int, int], None] | None = None) -> list[int]:
+        """Read these chunks one after the other, as a disk likes it, and hash them on all cores; return the damaged."""
+        wrong: list[int] = []
+        in_order = InOrder(self.source, self.manifest) if self.source is not None else None
+
+        def look(chunk: int) -> int | None:
+            with self._lock:
+                data = self._read_raw(chunk, in_order)
+            right = data is not None and self._is_right(chunk, data)
+            with self._lock:
+                if right:
+                    self._checked[chunk] = self.held[chunk]
+                elif self.held[chunk]:
+                    self._lose(chunk)
+            return None if right else chunk
+
+        with ThreadPoolExecutor(default_threads(), "digest") as pool:
+            for number, damaged in enumerate(pool.map(look, chunks), 1):
+                wrong += [] if damaged is None else [damaged]
+                if progress:
+                    progress(number, len(chunks))
+        return wrong
 
     def _look_at_source(self) -> None:
         """A file that its user has cut or replaced serves no more; one that was written to is hashed again."""
@@ -190,21 +214,3 @@ class ModelChunks:
             self.on_disk[chunks] = self._checked[chunks] = False
             self.held[chunks] = self.in_source[chunks]
             self._journal.note_lost(chunks)
-
-
-def chunk_of_gguf(source: GGUF, manifest: Manifest, chunk: int) -> bytes:
-    """A chunk of the GGUF file itself, fewer bytes where the file ends before it.
-
-    Read, and not from the map: the file is its user's, who may cut it at any moment, and a map of it would end us.
-    """
-    tensor = manifest.tensor_of(chunk)
-    if tensor is None:
-        start = chunk * HEADER_STEP
-        return source.read(0, start, min(HEADER_STEP, source.header_bytes - start))
-    slab, row0, row1, byte0, byte1 = tensor.place(chunk)
-    entry = source.tensors[tensor.name]
-    start = entry.offset + slab * tensor.rows * tensor.row_bytes
-    if byte1 - byte0 == tensor.row_bytes:
-        return source.read(entry.split, start + row0 * tensor.row_bytes, (row1 - row0) * tensor.row_bytes)
-    rows = (start + row * tensor.row_bytes + byte0 for row in range(row0, row1))
-    return b"".join(source.read(entry.split, at, byte1 - byte0) for at in rows)

@@ -9,7 +9,20 @@ import pytest
 
 ROOT = Path(__file__).parents[2] / "swarm"
 LAYERS = (
-    {"answers", "architectures", "errors", "limits", "config", "cores", "value", "digests", "files", "units", "parts", "plain"},
+    {
+        "answers",
+        "architectures",
+        "errors",
+        "limits",
+        "config",
+        "cores",
+        "value",
+        "digests",
+        "files",
+        "units",
+        "parts",
+        "plain",
+    },
     {"kernels", "wire"},
     {"models", "store", "text", "cluster"},
     {"convert", "engine", "net"},

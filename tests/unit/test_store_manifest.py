@@ -14,9 +14,9 @@ from swarm.errors import BadModelFile
 from swarm.kernels.quants import QUANTS, quant_by_name
 from swarm.limits import CHUNK_BYTES, EXPERT_CHUNK_BYTES, MAX_CHUNK_BYTES
 from swarm.store.gguf import open_gguf
+from swarm.store.gguf_chunks import chunk_of_gguf
 from swarm.store.importing import manifest_of
 from swarm.store.manifest import Cut, Manifest, plan_chunks
-from swarm.store.model_chunks import chunk_of_gguf
 from swarm.store.rectangles import Rectangle
 from tests.helpers.chunked import write_model
 
