@@ -1,7 +1,7 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
 """The kernels from Python: checks shapes and dtypes, releases the GIL, opens the OpenMP team, calls C.
 
-One extension in five parts, each of which needs only those before it.
+One extension in parts, each of which needs only those before it.
 """
 
 import mmap
@@ -24,3 +24,4 @@ include "weights.pxi"
 include "kvcache.pxi"
 include "engine.pxi"
 include "fit.pxi"
+include "numbers.pxi"

@@ -260,7 +260,9 @@ cdef class Engine:
         if kv.filled + n_tokens > min(kv.capacity, self.ws.max_segments * SW_KV_SEGMENT):
             raise ValueError(f"positions {kv.filled}..{kv.filled + n_tokens} do not fit the KV cache")
 
-    cdef _place(self, int n_tokens, const float[:, ::1] cos, const float[:, ::1] sin, const float[::1] temper):
+    cdef _place(self, int n_tokens, cos_table, sin_table, tempers):
+        cdef const float[:, ::1] cos = cos_table, sin = sin_table
+        cdef const float[::1] temper = tempers
         cdef int half = self.dims.d.rope_half
         if cos.shape[0] != n_tokens or sin.shape[0] != n_tokens or cos.shape[1] != half or sin.shape[1] != half:
             raise ValueError("cos and sin must be (tokens, rope_dims / 2)")
@@ -269,7 +271,7 @@ cdef class Engine:
         self.ws.cos, self.ws.sin, self.ws.temper = &cos[0, 0], &sin[0, 0], NULL
         if temper is not None:
             self.ws.temper = &temper[0]
-        self.tables = cos, sin, temper  # kept alive
+        self.tables = cos_table, sin_table, tempers  # kept alive; a view would have to be made an object
         self.n_tokens = n_tokens
         cdef sw_step s = self._step()
         sw_plan_attention(&s)
@@ -305,7 +307,7 @@ cdef class Engine:
         if x.shape[0] != self.n_tokens or x.shape[1] != self.dims.d.hidden:
             expected = (self.n_tokens, self.dims.d.hidden)
             raise ValueError(f"a hidden state of {(x.shape[0], x.shape[1])}, expected {expected}")
-        np.asarray(<float[:x.shape[0], :x.shape[1]]>self.ws.x)[...] = x
+        memcpy(self.ws.x, &x[0, 0], <size_t>self.n_tokens * self.dims.d.hidden * sizeof(float))
         self.residual, self.next = no_delta(), ATTENTION
 
     def attention(self, Attention layer not None):
@@ -399,7 +401,8 @@ cdef class Engine:
             self.residual = no_delta()
         if lm_head is not None:
             self._check_lm_head(lm_head)
-            out = np.empty((self.n_tokens, lm_head.m.rows), np.float32)
+            logits = np.empty((self.n_tokens, lm_head.m.rows), np.float32)
+            out = logits
             r.lm_head, r.logits = &lm_head.m, &out[0, 0]
             r.norm = floats(owners, norm, self.dims.d.hidden, "output_norm")
         self._hear_signals(stack.cache)
@@ -410,7 +413,7 @@ cdef class Engine:
         self._check_cache(stack.cache)
         if lm_head is not None:
             self._commit()
-            return np.asarray(out)
+            return logits
         if stack.n:
             self.residual = after_ffn(stack.ffn[stack.n - 1])
         self.layer, self.next = stack.n, ATTENTION

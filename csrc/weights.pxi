@@ -156,10 +156,11 @@ cdef const float *floats(list owners, object vector, int n, str what) except? NU
     """Pointer to a float32 vector (n,), NULL for None; keeps it alive in `owners`."""
     if vector is None:
         return NULL
-    cdef const float[::1] v = np.ascontiguousarray(vector, np.float32).reshape(-1)
+    array = np.ascontiguousarray(vector, np.float32).reshape(-1)
+    cdef const float[::1] v = array
     if v.shape[0] != n:
         raise ValueError(f"{what} has {v.shape[0]} values, expected {n}")
-    owners.append(v)
+    owners.append(array)
     return &v[0]
 
 

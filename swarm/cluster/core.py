@@ -248,9 +248,10 @@ class Core:
         Last the next step begins, of all that wait then.
         """
         self.stage_sessions.settle(now)
-        effects = effects + self._follow(now)
+        if self._followed != self.placer.n_changes:
+            effects = effects + self._follow(now)
         for effect in effects:
-            if isinstance(effect, Send) and effect.to == self.me:
+            if type(effect) is Send and effect.to == self.me:
                 effects = self._run_all(deque(effects), now)
                 break
         return effects + self.stage_sessions.next_step(now)
@@ -267,7 +268,7 @@ class Core:
         out: list[Effect] = []
         while queue:
             effect = queue.popleft()
-            if isinstance(effect, Send) and effect.to == self.me:
+            if type(effect) is Send and effect.to == self.me:
                 queue.extend(self._handle(self.me, effect.message, effect.frame, now))
                 self.stage_sessions.settle(now)
                 queue.extend(self._follow(now))

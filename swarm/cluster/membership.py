@@ -161,6 +161,8 @@ class Membership:
         if peer is None or (peer.health is Health.LOST and not peer.link_up):
             return []
         peer.heard_at = now
+        if peer.health is Health.ALIVE:
+            return []
         return self._came_back(peer, now) if peer.link_up else []
 
     def state(self, peer_id: PeerId, state: NodeState, rtt_s: float | None) -> None:

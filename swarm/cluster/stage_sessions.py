@@ -22,8 +22,6 @@ from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-import numpy as np
-
 from swarm import limits
 from swarm.cluster.cost import ModelCost
 from swarm.cluster.effects import NEVER, Buffer, Compute, Effect, OpenKv, Send, SessionRows, StepOutput
@@ -31,6 +29,7 @@ from swarm.cluster.memory import KvEntry, Ledger
 from swarm.cluster.pipeline import Pipeline
 from swarm.cluster.shards import Claim, Shards
 from swarm.cluster.turns import Layers, Turns, Waiting
+from swarm.kernels import _native
 from swarm.units import size_text
 from swarm.value import Value
 from swarm.wire.ids import ModelId, PeerId, SessionId
@@ -350,14 +349,15 @@ class StageSessions:
     def _take(self, session: StageSession, step: Step, now: float) -> list[Effect]:
         if step.position != session.expected:
             return self._drop("duplicate" if step.position < session.expected else "gap")
-        if not step.ids or step.end > session.open.context or len(step.ids) > limits.MAX_BATCH_TOKENS:
+        end = step.end
+        if not step.ids or end > session.open.context or len(step.ids) > limits.MAX_BATCH_TOKENS:
             return self._drop("malformed")
         if max(step.ids) >= session.model.vocabulary:
             return self._drop("malformed")
         if len(session.steps) >= limits.MAX_SESSION_JOBS:
             return self._drop("full")
         self.ledger.wake(session.open.session, now)
-        session.expected = step.end
+        session.expected = end
         session.ids += step.ids
         session.steps.append(step)
         if session.open.session not in self._queue:
@@ -378,12 +378,13 @@ class StageSessions:
         if not keys:
             return []
         chosen = [self.sessions[key] for key in keys]
-        rows = tuple(self._take_first(session) for session in chosen)
+        steps = [self._take_first(session) for session in chosen]
         job, self._next_job = self._next_job, self._next_job + 1
         layers = chosen[0].place.layers
-        self.running = RunningStep(job, layers, rows, now)
-        computing = (_rows(session, row.step) for session, row in zip(chosen, rows, strict=True))
-        return [Compute(job, *layers, tuple(computing))]
+        both = list(zip(chosen, steps, strict=True))
+        running = [RunningRows(session.open.session, session.open.epoch, step) for session, step in both]
+        self.running = RunningStep(job, layers, tuple(running), now)
+        return [Compute(job, *layers, tuple([_rows(session, step) for session, step in both]))]
 
     def _has_work(self, key: SessionId) -> bool:
         return key in self.sessions and bool(self.sessions[key].steps) and key in self.ledger.kv
@@ -393,13 +394,13 @@ class StageSessions:
         step = session.steps[0]
         return Waiting(key, session.place.layers, len(step.ids), step.since, session.open.context)
 
-    def _take_first(self, session: StageSession) -> RunningRows:
+    def _take_first(self, session: StageSession) -> Step:
         """Take a session's first step out; one that has more goes to the end of the queue."""
         key, step = session.open.session, session.steps.popleft()
         self._queue.remove(key)
         if session.steps:
             self._queue.append(key)
-        return RunningRows(key, session.epoch, step)
+        return step
 
     def computed(self, job: int, outputs: Sequence[StepOutput], now: float) -> list[Effect]:
         """The worker is done with a step: pass on what each of its sessions got."""
@@ -459,21 +460,22 @@ def is_result(frame: Buffer, tensor: TensorInfo, hidden: int) -> bool:
     """False for activations of another model's width, and with values that are no numbers (NaN, infinite)."""
     if tensor.dtype != "f32" or tensor.shape[1:] != (hidden,) or len(frame) != tensor.n_bytes:
         return False
-    return bool(np.isfinite(np.frombuffer(frame, np.float32)).all())
+    return _native.all_finite(frame)
 
 
 def _rows(session: StageSession, step: Step) -> SessionRows:
-    last = session.place.after is None
     sampling = session.open.sampling
+    if not step.sample or session.place.after is not None:
+        return SessionRows(session.open.session, step.position, step.ids, False, step.frame, sampling)
     return SessionRows(
         session=session.open.session,
         position=step.position,
         ids=step.ids,
-        sample=step.sample and last,
+        sample=True,
         frame=step.frame,
         sampling=sampling,
-        recent=_recent(session.ids, step.end, sampling) if last and step.sample else (),
-        answer=tuple(session.ids[sampling.answer_at : step.end]) if last and step.sample and sampling.grammar else (),
+        recent=_recent(session.ids, step.end, sampling),
+        answer=tuple(session.ids[sampling.answer_at : step.end]) if sampling.grammar else (),
     )
 
 

@@ -144,16 +144,19 @@ class Reactor:
                 self._poll.register(listener.zap, partial(self._read_zap, listener))
                 self._poll.register(listener.monitor, partial(self._read_listener_monitor, listener))
                 self._poll.register(listener.router, partial(self._read_listener, listener))
+        # Nothing is left to do after events were delivered but to sleep: a thread that they woke waits for the GIL.
         try:
             while not self._stopping:
                 self._poll.wait(self._wait_s())
                 with self._lock:
                     self._turn()
                     events, self._events = self._events, []
+                    if events:
+                        self._poll.look_again()
                 for event in events:
                     self._inbox.deliver(event)
                 if events:
-                    self._after_events()
+                    self._paused = not self._inbox.has_room()
         except Exception as error:  # a node that neither hears nor is heard must know it
             log.exception("a bug")
             self._inbox.deliver(Broken(f"{type(error).__name__}: {error}"))
@@ -165,12 +168,6 @@ class Reactor:
         if self._blocked or self._paused:
             return limits.SEND_RETRY_S
         return 0.0 if self._poll.has_unread() else max(0.0, self._next_tick - time.monotonic())
-
-    def _after_events(self) -> None:
-        """Sleep at once when nothing more waits: trying to read would keep the GIL from the thread that was woken."""
-        self._paused = not self._inbox.has_room()
-        with self._lock:
-            self._poll.look_again()
 
     def _turn(self) -> None:
         self._now = time.monotonic()

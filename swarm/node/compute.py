@@ -84,6 +84,13 @@ class _Kv:
     end: int
     kind: str
     cache: _native.KvCache
+    params: tuple[Sampling, SamplingParams] | None = None  # what was asked for last, as the engine takes it
+
+    def params_of(self, sampling: Sampling) -> SamplingParams:
+        """The same for every token of an answer, and checked once."""
+        if self.params is None or self.params[0] is not sampling:
+            self.params = sampling, params_of(sampling)
+        return self.params[1]
 
 
 class ComputeWorker:
@@ -245,7 +252,7 @@ class ComputeWorker:
 
     def _sampled(self, logits: F32, model: ModelId, rows: SessionRows) -> StepOutput:
         try:
-            params, allowed = params_of(rows.sampling), None
+            params, allowed = self._kv[rows.session].params_of(rows.sampling), None
             if rows.sampling.grammar and self._constraints is not None:
                 allowed = self._constraints.allowed(model, rows, len(logits))
             token = sample(logits, params, rows.position + len(rows.ids), rows.recent, allowed)
@@ -316,9 +323,14 @@ def sampling_of(params: SamplingParams) -> Sampling:
 def _stage(decoder: Decoder, batch: list[tuple[SessionRows, Rows]]) -> list[StepOutput]:
     """A step of a stage that is not the last: a frame for each session."""
     hidden = decoder.step_hidden([ready for _, ready in batch])  # (tokens, hidden) of all
+    if len(batch) == 1:
+        return [_frame(hidden)]
     ends = accumulate(len(ready.tokens) for _, ready in batch)
-    frames = (hidden[end - len(ready.tokens) : end] for end, (_, ready) in zip(ends, batch, strict=True))
-    return [StepOutput(memoryview(frame.data).cast("B"), TensorInfo("f32", frame.shape)) for frame in frames]
+    return [_frame(hidden[end - len(ready.tokens) : end]) for end, (_, ready) in zip(ends, batch, strict=True)]
+
+
+def _frame(hidden: F32) -> StepOutput:
+    return StepOutput(hidden.data.cast("B"), TensorInfo("f32", hidden.shape))
 
 
 def _hidden(rows: SessionRows, decoder: Decoder) -> F32:
@@ -326,7 +338,7 @@ def _hidden(rows: SessionRows, decoder: Decoder) -> F32:
     if rows.frame is None or len(rows.frame) != 4 * len(rows.ids) * decoder.spec.hidden:
         raise ValueError(f"activations of {len(rows.frame or b'')} bytes do not fit {len(rows.ids)} positions")
     hidden = np.frombuffer(rows.frame, np.float32).reshape(len(rows.ids), decoder.spec.hidden)
-    return np.require(hidden, requirements="A")  # a frame may lie anywhere in a message
+    return hidden if hidden.flags.aligned else hidden.copy()  # a frame may lie anywhere in a message
 
 
 def _line(error: BaseException) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from swarm import limits
-from swarm.net.budget import MessageBudget
+from swarm.net.budget import HANDFUL, MessageBudget
 from swarm.wire.messages import Catalog, Message, SessionProbe, Token
 
 
@@ -24,6 +24,15 @@ def test_what_honest_devices_send_is_taken_for_ever() -> None:
 def test_a_flood_ends() -> None:
     assert taken(Catalog, 3000, 60) < 1.1 * limits.MAX_TOLD_AT_ONCE
     assert taken(Token, 100_000, 60) < 1.1 * limits.MAX_DATA_AT_ONCE
+
+
+def test_a_flood_after_a_rest_is_no_longer_than_one_at_the_beginning() -> None:
+    budget = MessageBudget(0.0)
+    assert budget.take(Token, 0.0)
+    n = 0
+    while budget.take(Token, 3600.0):
+        n += 1
+    assert limits.MAX_DATA_AT_ONCE <= n + 1 <= limits.MAX_DATA_AT_ONCE + HANDFUL
 
 
 def test_what_this_version_does_not_know_is_a_message_too() -> None:

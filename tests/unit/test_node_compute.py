@@ -19,7 +19,7 @@ from swarm.node.compute import FORGOTTEN, ComputeWorker, Done, StepOutput, param
 from swarm.parts import all_parts
 from swarm.store.gguf import open_gguf
 from swarm.wire.ids import ModelId, SessionId
-from swarm.wire.records import KvFormat, Sampling
+from swarm.wire.records import KvFormat, Sampling, TokenBias
 from tests.helpers.tiny import TINY, make_weights, wide, write_tiny
 
 MODEL = ModelId(bytes([1]) * 32)
@@ -110,6 +110,18 @@ def test_each_session_keeps_keys_and_values_in_its_own_format(worker: Worker) ->
     assert output.error == FORGOTTEN
     (output,) = worker.compute(0, n_layers, rows(1, 0, *PROMPTS[1]))
     assert [output.token] == worker.tokens_alone(1, 1)
+
+
+def test_a_session_samples_as_was_asked_for_last(worker: Worker) -> None:
+    n_layers = worker.spec.n_layers
+    worker.open(0, n_layers)
+    biases = [(TokenBias(token, 100.0),) for token in (17, 170)]
+    sampled = []
+    for i, bias in enumerate(biases):
+        asked = Sampling(temperature=1.0, seed=7, logit_bias=bias)
+        (output,) = worker.compute(0, n_layers, SessionRows(SESSIONS[0], i, (5,), True, None, asked))
+        sampled.append(output.token)
+    assert sampled == [17, 170]
 
 
 def test_stages_pass_on_a_frame_for_each_session(worker: Worker) -> None:
