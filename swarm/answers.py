@@ -88,6 +88,8 @@ class Stats:
     prompt_tokens: int = 0
     cached_tokens: int = 0  # of the prompt, reused from the turn before
     generated_tokens: int = 0
+    guessed_tokens: int = 0  # of those, that were computed before it was certain that they come
+    guesses: int = 0  # that were computed, also those that did not come
     first_token_s: float = 0.0  # from the beginning to the first token
     prefill_s: float = 0.0  # for the prompt tokens that were not cached
     decode_s: float = 0.0  # for all tokens after the first
@@ -109,6 +111,7 @@ class Meter:
 
     def __init__(self, prompt_tokens: int) -> None:
         self.cached_tokens = 0
+        self.guessed_tokens = self.guesses = 0
         self._prompt_tokens = prompt_tokens
         self._generated_tokens = 0
         self._prefill_s: float | None = None
@@ -134,6 +137,8 @@ class Meter:
             prompt_tokens=self._prompt_tokens,
             cached_tokens=self.cached_tokens,
             generated_tokens=self._generated_tokens,
+            guessed_tokens=self.guessed_tokens,
+            guesses=self.guesses,
             first_token_s=self._first_token_s,
             prefill_s=self._first_token_s if self._prefill_s is None else self._prefill_s,
             decode_s=self._decode_s,

@@ -23,6 +23,7 @@ Value = str | int
 DEFAULTS_FILE = Path(__file__).with_name("swarm.toml")
 KV_TYPES = ("f16", "q8_0")
 PACKED_CHOICES = ("auto", "always", "never")
+GUESS_CHOICES = ("auto", "never")
 PAUSE_CHOICES = ("never", "battery", "use", "both")
 _SHARE = re.compile(r"(\d{1,3}(?:\.\d{1,6})?)\s*%", re.ASCII)
 
@@ -38,6 +39,7 @@ class Settings:
     context: int
     packed: str
     kv: str
+    guess: str
     home: str
     name: str
     memory: str
@@ -49,10 +51,9 @@ class Settings:
     def __post_init__(self) -> None:
         if self.kv not in KV_TYPES:
             raise ConfigError(f"kv is {self.kv!r}; it must be one of {', '.join(KV_TYPES)}")
-        if self.packed not in PACKED_CHOICES:
-            raise ConfigError(f"packed is {self.packed!r}; it must be one of {', '.join(PACKED_CHOICES)}")
-        if self.pause not in PAUSE_CHOICES:
-            raise ConfigError(f"pause is {self.pause!r}; it must be one of {', '.join(PAUSE_CHOICES)}")
+        for name, choices in (("packed", PACKED_CHOICES), ("guess", GUESS_CHOICES), ("pause", PAUSE_CHOICES)):
+            if getattr(self, name) not in choices:
+                raise ConfigError(f"{name} is {getattr(self, name)!r}; it must be one of {', '.join(choices)}")
         for name in ("threads", "context"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be 0 (choose for me) or more")

@@ -218,6 +218,13 @@ ROW_COST_STEPS = 256  # steps after which another number of sessions together is
 ROW_COSTS_NEEDED = 3  # steps of so many sessions, before they are compared
 ROW_COSTS_KEPT = 16  # of which the fastest counts
 ROW_COST_STAGES = 8  # ranges of layers whose costs are remembered
+MAX_GUESSES = 15  # tokens of one step that are guessed: with the certain one, as many rows as kernels are made for
+GUESS_MIN_GAIN = 1.03  # times as many tokens a second must be expected of guesses: less is noise
+GUESS_MEMORY = 0.97  # what was right 32 tokens ago counts a third: an answer goes from prose to code and back
+GUESS_TIMES_NEEDED = 2  # steps of so many rows, before their time is believed
+GUESS_TIMES_KEPT = 9  # of which the median counts
+GUESS_STEPS = 64  # steps after which one is made without guesses: what it takes grows with the context
+GUESS_RETRY_STEPS = 512  # steps after which a number of rows that was too slow may be tried again
 
 # --- chunks (swarm/store)
 MAX_CHUNK_BYTES = MAX_BULK_FRAME_BYTES  # a chunk travels in one frame

@@ -157,6 +157,7 @@ def load_model(path: Path, settings: config.Settings) -> Model:
             threads=settings.threads or None,
             context=settings.context or None,
             kv=settings.kv,
+            guess=settings.guess,
             memory=settings.memory or None,
             progress=progress,
         )

@@ -39,6 +39,18 @@ def add_engine(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--memory", metavar="SIZE", help="the most to use, as in 6GiB: a mixture that is larger runs from disk"
     )
+    add_guess(group)
+
+
+def add_guess(group: argparse._ActionsContainer) -> None:
+    """Whether to guess."""
+    group.add_argument(
+        "--no-guess",
+        dest="guess",
+        action="store_const",
+        const="never",
+        help="compute one token at a time, also where the text repeats itself; the answer is the same",
+    )
 
 
 def add_alone(parser: argparse.ArgumentParser) -> None:
@@ -71,7 +83,7 @@ def sampling_of(args: argparse.Namespace) -> SamplingParams:
 
 def settings_of(args: argparse.Namespace) -> config.Settings:
     """The settings with this command's flags on top."""
-    flags = {name: getattr(args, name, None) for name in ("threads", "context", "kv", "home", "memory")}
+    flags = {name: getattr(args, name, None) for name in ("threads", "context", "kv", "guess", "home", "memory")}
     return config.load(flags)
 
 

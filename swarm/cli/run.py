@@ -81,6 +81,7 @@ def as_json(model: str, stream: answers.AnswerStream) -> str:
         "finish_reason": stream.finish_reason,
         "prompt_tokens": stats.prompt_tokens,
         "generated_tokens": stats.generated_tokens,
+        "guessed_tokens": stats.guessed_tokens,
         "first_token_s": round(stats.first_token_s, 4),
         "tokens_per_s": round(stats.decode_tokens_per_s, 2),
     }

@@ -21,6 +21,7 @@ I32 = npt.NDArray[np.int32]
 
 EXPERTS_IN_ORDER = (Role.EXPERT_GATE, Role.EXPERT_UP, Role.EXPERT_DOWN)
 MAX_STEP_TOKENS = 512  # of one prefill step: enough to read each weight once for many tokens, few enough to interrupt
+MAX_ONE_CALL_TOKENS = 16  # a token with guesses after it is a decode step, too
 
 
 class Keep(Enum):
@@ -120,7 +121,7 @@ class Decoder:
         """
         tokens = self._begin(rows)
         try:
-            if len(tokens) == len(rows):
+            if len(tokens) == len(rows) or len(tokens) <= MAX_ONE_CALL_TOKENS:
                 self._one_call(tokens, None)
             else:
                 self._halves(tokens, self.layers)
@@ -134,7 +135,7 @@ class Decoder:
         wanted = _wanted(rows)
         tokens = self._begin(rows)
         try:
-            if len(wanted) == len(tokens) == len(rows):
+            if len(wanted) == len(tokens) and (len(tokens) == len(rows) or len(tokens) <= MAX_ONE_CALL_TOKENS):
                 logits = self._one_call(tokens, self._output)
                 assert logits is not None
                 return logits
@@ -211,7 +212,7 @@ class Decoder:
             self.engine.ffn(ffn)
 
     def _one_call(self, tokens: I32 | F32, lm_head: _native.Mat | None) -> F32 | None:
-        """A decode step, from one token of each session to logits where there is a head, in one native call."""
+        """A decode step, from a few tokens of each session to logits where there is a head, in one native call."""
         ids, table = (tokens, self._embedding) if tokens.dtype == np.int32 else (None, None)
         if ids is None:
             self.engine.set_hidden(tokens)

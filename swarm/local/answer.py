@@ -112,6 +112,7 @@ class LocalAnswer:
     def _pieces_of(self, run: TokenRun) -> Iterator[Piece]:
         for token in self._measured(iter(run)):
             self.tokens.append(token)
+            self._meter.guessed_tokens, self._meter.guesses = run.n_guessed, run.n_guesses
             yield from self._reader.push(token)
             if self._reader.stopped:
                 self._ended = EndReason.STOP

@@ -57,12 +57,15 @@ class Model:
         decoder: Steps,
         *,
         threads: int,
+        guess: bool = True,
     ) -> None:
+        """`guess`: compute tokens that are likely to come along with those that are certain, where that is faster."""
         self.path = path
         self.spec = spec
         self.tokenizer = tokenizer
         self.context = decoder.context
         self.threads = threads
+        self.guess = guess
         self._text = ModelText(path.name, tokenizer, template, spec.vocab)
         self._decoder = _InTurn(decoder)
         self._sessions = _Sessions(self._decoder)
@@ -135,7 +138,14 @@ class Model:
             raise ConfigError(f"max_tokens is {max_tokens}; it must be 0 or more")
         return LocalAnswer(
             SessionLoan(self._sessions.take, self._sessions.give_back, self._decoder.expert_use),
-            Order(prompt.ids, params.seeded(), self.tokenizer.end_tokens, max_tokens, self._allowed(prompt)),
+            Order(
+                prompt.ids,
+                params.seeded(),
+                self.tokenizer.end_tokens,
+                max_tokens,
+                allowed=self._allowed(prompt),
+                guess=self.guess,
+            ),
             self._text.reader(prompt, [stop] if isinstance(stop, str) else stop),
             progress=progress,
         )
@@ -150,6 +160,7 @@ def load(
     threads: int | None = None,
     context: int | None = None,
     kv: str | None = None,
+    guess: str | None = None,
     memory: str | None = None,
     progress: LoadProgress | None = None,
 ) -> Model:
@@ -157,20 +168,22 @@ def load(
 
     threads: that compute; default one for each physical core that this process may use. context: tokens that a
     conversation may hold; default what the model was made for, at most 8192. kv: 'f16' or 'q8_0', how past tokens are
-    kept. memory: the most that this process is to use, as in '6GiB'; a larger mixture keeps its experts on disk. Raise
-    ModelError for a file that cannot be run, OutOfMemory when it does not fit.
+    kept. guess: 'auto' or 'never', whether tokens of a text that repeats are computed ahead. memory: the most that this
+    process is to use, as in '6GiB'; a larger mixture keeps its experts on disk. Raise ModelError for a file that cannot
+    be run, OutOfMemory when it does not fit.
     """
     from swarm import config
     from swarm.models.registry import spec_from_gguf
     from swarm.store.gguf import open_gguf
 
-    settings = config.load({"threads": threads, "context": context, "kv": kv, "memory": memory})
+    settings = config.load({"threads": threads, "context": context, "kv": kv, "guess": guess, "memory": memory})
     with open_gguf(path) as gguf:
         spec = spec_from_gguf(gguf.metadata, gguf.tensors)
         tokenizer = Tokenizer.from_metadata(gguf.metadata)
         template = ChatTemplate.from_metadata(gguf.metadata, tokenizer)
         decoder = load_decoder(gguf, spec, settings, progress)
-        return Model(gguf.path, spec, tokenizer, template, decoder, threads=decoder.threads)
+        guesses = settings.guess != "never"
+        return Model(gguf.path, spec, tokenizer, template, decoder, threads=decoder.threads, guess=guesses)
 
 
 def load_decoder(gguf: GGUF, spec: ModelSpec, settings: Settings, progress: LoadProgress | None = None) -> Decoder:
@@ -298,6 +311,10 @@ class _InTurn:
     def forward(self, ids: I32, kv: Any) -> F32:
         with self._lock:
             return self._decoder.forward(ids, kv)
+
+    def forward_all(self, ids: I32, kv: Any) -> F32:
+        with self._lock:
+            return self._decoder.forward_all(ids, kv)
 
     def logits(self, ids: I32) -> F32:
         with self._lock:

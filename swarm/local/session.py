@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -11,6 +12,7 @@ import numpy.typing as npt
 
 from swarm.answers import PREFILL_BATCH, EndReason
 from swarm.engine.sampling import SamplingParams, sample
+from swarm.guessing import Guesser
 from swarm.text.model_text import check_fits, common_prefix
 
 F32 = npt.NDArray[np.float32]
@@ -29,6 +31,10 @@ class Steps(Protocol):
         """Append `ids`; return the logits float32 (vocab,) after the last."""
         ...
 
+    def forward_all(self, ids: I32, kv: Any, /) -> F32:
+        """Append `ids`; return the logits float32 (len(ids), vocab) after each."""
+        ...
+
     def logits(self, ids: I32, /) -> F32:
         """The logits float32 (len(ids), vocab) after each, as a fresh sequence."""
         ...
@@ -38,7 +44,8 @@ class Steps(Protocol):
 class Order:
     """One answer to be generated. `params` needs a seed unless it is greedy; max_tokens None: up to the context.
 
-    allowed: which tokens may come after the answer so far; None: all.
+    allowed: which tokens may come after the answer so far; None: all. guess: compute tokens that may come along with
+    those that are certain, where that is faster.
     """
 
     prompt: Sequence[int]
@@ -46,6 +53,7 @@ class Order:
     end_tokens: Collection[int] = ()
     max_tokens: int | None = None
     allowed: Allowed | None = None
+    guess: bool = True
 
 
 class LocalSession:
@@ -54,6 +62,7 @@ class LocalSession:
     def __init__(self, decoder: Steps, batch_tokens: int = PREFILL_BATCH) -> None:
         self.decoder = decoder
         self.ids: list[int] = []  # in the cache; nothing that is not
+        self.guesser = Guesser()
         self._batch_tokens = batch_tokens
         self._kv: Any = None  # made when the first prompt comes
 
@@ -69,7 +78,7 @@ class LocalSession:
         check_fits(prompt, self.decoder.context)
         if self._kv is None:
             self._kv = self.decoder.new_kv(self.decoder.context)
-        self._truncate(self.reusable(prompt))
+        self.truncate(self.reusable(prompt))
         reused = len(self.ids)
         while len(self.ids) < len(prompt):
             batch = prompt[len(self.ids) : len(self.ids) + self._batch_tokens]
@@ -80,8 +89,15 @@ class LocalSession:
 
     def append(self, ids: Sequence[int]) -> F32:
         """Compute `ids` after those in the cache; return the logits after the last."""
+        return self._append(ids, self.decoder.forward)
+
+    def append_all(self, ids: Sequence[int]) -> F32:
+        """The same; return the logits after each: float32 (len(ids), vocab)."""
+        return self._append(ids, self.decoder.forward_all)
+
+    def _append(self, ids: Sequence[int], forward: Callable[[I32, Any], F32]) -> F32:
         try:
-            logits = self.decoder.forward(np.asarray(ids, dtype=np.int32), self._kv)
+            logits = forward(np.asarray(ids, dtype=np.int32), self._kv)
         except BaseException:
             # Interrupted half-way: what is in the cache beyond our ids is unknown.
             self._kv.truncate(min(len(self.ids), self._kv.length))
@@ -90,7 +106,8 @@ class LocalSession:
         self.ids += ids
         return logits
 
-    def _truncate(self, length: int) -> None:
+    def truncate(self, length: int) -> None:
+        """Forget what is in the cache from this position on."""
         if length < len(self.ids):
             self._kv.truncate(length)
             del self.ids[length:]
@@ -102,6 +119,9 @@ class TokenRun:
     def __init__(self, session: LocalSession, order: Order, progress: Progress | None = None) -> None:
         self.session, self.order, self.progress = session, order, progress
         self.ended: EndReason | None = None
+        self.n_guesses = 0  # that were computed
+        self.n_guessed = 0  # tokens given out that were computed as guesses
+        self._ids = [*order.prompt]  # and of the answer, as far as it is given out
         self._cancelled = False
 
     def cancel(self) -> None:
@@ -109,20 +129,58 @@ class TokenRun:
         self._cancelled = True
 
     def __iter__(self) -> Iterator[int]:
-        """The ids, without the token that ends the answer; each is computed when it is asked for."""
+        """The ids, without the token that ends the answer; steps are made when their tokens are asked for."""
         logits = self._prefill()
-        produced = 0
-        while logits is not None and self.ended is None:
-            allowed = self._allowed(len(logits))
-            token = sample(logits, self.order.params, len(self.session.ids), self.session.ids, allowed)
-            if token in self.order.end_tokens:
-                self.ended = EndReason.STOP
-                return
-            produced += 1
-            yield token
-            self.ended = self._limit(produced)
-            if self.ended is None:
-                logits = self.session.append([token])
+        if logits is None or self.ended is not None:
+            return
+        if self.order.guess:
+            self.session.guesser.text.read(self._ids)
+        guesses: list[int] = []
+        rows = logits[None]  # logits (1 + guesses, vocab)
+        while True:
+            for i, row in enumerate(rows):
+                token = self._sampled(row)
+                if token in self.order.end_tokens:
+                    self.ended = EndReason.STOP
+                    return
+                self._take(token, guessed=i > 0)
+                yield token
+                self.ended = self._limit()
+                if self.ended is not None:
+                    return
+                if guesses[i : i + 1] != [token]:
+                    break
+            guesses = self._guess()
+            rows = self._step([token, *guesses])
+
+    def _sampled(self, logits: F32) -> int:
+        """The token after those that are given out."""
+        order = self.order
+        allowed = order.allowed(self._ids[len(order.prompt) :], len(logits)) if order.allowed is not None else None
+        return sample(logits, order.params, len(self._ids), self._ids, allowed)
+
+    def _take(self, token: int, *, guessed: bool) -> None:
+        self._ids.append(token)
+        self.n_guessed += guessed
+        if self.order.guess:
+            self.session.guesser.text.take(token)
+
+    def _guess(self) -> list[int]:
+        """What may come after the tokens that are given out; nothing where that does not pay."""
+        if not self.order.guess:
+            return []
+        room = self.session.decoder.context - len(self._ids)
+        return self.session.guesser.guess(min(room, self._left if self._left is not None else room) - 1)
+
+    def _step(self, ids: list[int]) -> F32:
+        """Compute the last token and guesses after it; the logits float32 (len(ids), vocab) after each."""
+        session = self.session
+        session.truncate(len(self._ids) - 1)  # guesses that did not come
+        started = time.perf_counter()
+        rows = session.append_all(ids) if len(ids) > 1 else session.append(ids)[None]
+        session.guesser.times.took(len(ids), time.perf_counter() - started)
+        self.n_guesses += len(ids) - 1
+        return rows
 
     def _prefill(self) -> F32 | None:
         """The logits after the prompt; None when it was cancelled before."""
@@ -131,20 +189,22 @@ class TokenRun:
             if self._cancelled:
                 self.ended = EndReason.CANCELLED
                 return None
-        if self.order.max_tokens is not None and self.order.max_tokens <= 0:
+        if self._left == 0:
             self.ended = EndReason.LENGTH
         return logits
 
-    def _allowed(self, n_vocab: int) -> npt.NDArray[np.bool_] | None:
-        order = self.order
-        return order.allowed(self.session.ids[len(order.prompt) :], n_vocab) if order.allowed is not None else None
-
-    def _limit(self, produced: int) -> EndReason | None:
+    def _limit(self) -> EndReason | None:
         if self._cancelled:
             return EndReason.CANCELLED
-        if self.order.max_tokens is not None and produced >= self.order.max_tokens:
+        if self._left == 0:
             return EndReason.LENGTH
         # The token just given out still needs a place in the cache before another can follow.
-        if len(self.session.ids) + 1 >= self.session.decoder.context:
+        if len(self._ids) >= self.session.decoder.context:
             return EndReason.CONTEXT
         return None
+
+    @property
+    def _left(self) -> int | None:
+        """How many tokens may still come of those that were asked for; None: as many as the context holds."""
+        most = self.order.max_tokens
+        return None if most is None else max(most - (len(self._ids) - len(self.order.prompt)), 0)

@@ -27,11 +27,12 @@ class FakeKV:
 
 @dataclass
 class FakeDecoder:
-    """`script[n]` is the likeliest token after n tokens; without a script, a token that depends on all ids before."""
+    """`script[n]` is the likeliest token after n tokens; without a script, a token that depends on the ids before."""
 
     vocab: int = 50
     context: int = 64
     script: dict[int, int] | None = None
+    memory: int | None = None  # of the ids before, only so many last ones count: what it says repeats itself
     steps: list[list[int]] = field(default_factory=list)
     kvs: list[FakeKV] = field(default_factory=list)
     before_step: Callable[[], None] = lambda: None
@@ -43,6 +44,9 @@ class FakeDecoder:
         return self.kvs[-1]
 
     def forward(self, ids: np.ndarray, kv: FakeKV) -> F32:
+        return self.forward_all(ids, kv)[-1]
+
+    def forward_all(self, ids: np.ndarray, kv: FakeKV) -> np.ndarray:
         assert not self.busy, "two steps at once"
         self.busy = True
         try:
@@ -50,14 +54,14 @@ class FakeDecoder:
         finally:
             self.busy = False
 
-    def _step(self, ids: np.ndarray, kv: FakeKV) -> F32:
+    def _step(self, ids: np.ndarray, kv: FakeKV) -> np.ndarray:
         self.before_step()
         assert ids.dtype == np.int32 and len(ids)
         assert kv.length + len(ids) <= kv.capacity, "the context was passed"
         self.steps.append(ids.tolist())
         kv.ids += ids.tolist()
         self.after_step()
-        return self._after(kv.ids)
+        return np.stack([self._after(kv.ids[: len(kv.ids) - len(ids) + i + 1]) for i in range(len(ids))])
 
     def logits(self, ids: np.ndarray) -> np.ndarray:
         return np.stack([self._after(ids[: i + 1].tolist()) for i in range(len(ids))])
@@ -67,5 +71,5 @@ class FakeDecoder:
             logits = np.zeros(self.vocab, np.float32)
             logits[self.script.get(len(ids), 0)] = 9.0
             return logits
-        seed = zlib.crc32(np.array(ids, np.int32).tobytes())
+        seed = zlib.crc32(np.array(ids[-self.memory :] if self.memory else ids, np.int32).tobytes())
         return np.random.default_rng(seed).standard_normal(self.vocab).astype(np.float32) * 3

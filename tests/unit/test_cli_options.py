@@ -26,10 +26,13 @@ def test_without_flags_everything_is_as_usual(own_home: Path) -> None:
 
 
 def test_a_flag_changes_its_own_setting_and_nothing_else(own_home: Path) -> None:
-    args = parsed("m.gguf", "--temp", "0", "--top-k", "5", "--threads", "3", "--kv", "q8_0", "--home", "x")
+    args = parsed(
+        "m.gguf", "--temp", "0", "--top-k", "5", "--threads", "3", "--kv", "q8_0", "--no-guess", "--home", "x"
+    )
     assert options.sampling_of(args) == SamplingParams(temperature=0.0, top_k=5)
     settings = options.settings_of(args)
     assert (args.model, settings.threads, settings.kv, settings.home) == ("m.gguf", 3, "q8_0", "x")
+    assert (settings.guess, options.settings_of(parsed("m.gguf")).guess) == ("never", "auto")
 
 
 @pytest.mark.parametrize(

@@ -91,7 +91,7 @@ def test_json_has_the_text_and_the_figures(tiny: Path, own_home: Path, capsys: p
     ask = (str(tiny), "hello", "--max-tokens", "5", "--temp", "0")
     reply = json.loads(answer(capsys, *ask, "--json"))
     assert reply["finish_reason"] == "length"
-    assert reply["generated_tokens"] == 5
+    assert (reply["generated_tokens"], reply["guessed_tokens"]) == (5, 0)  # too few to know what a row takes
     assert reply["prompt_tokens"] > 5
     assert reply["first_token_s"] > 0 and reply["tokens_per_s"] > 0
     assert reply["model"] == str(tiny)
@@ -118,6 +118,11 @@ def test_the_line_of_figures_says_how_experts_were_found() -> None:
     stats = Stats(generated_tokens=42, first_token_s=3.2, decode_s=41 / 5.1, experts=use)
     line = figures(Answered("", "stop", stats))
     assert line == "42 tokens, 5.1 tok/s, first after 3.20 s; 81 % of experts in memory, 700 MiB read"
+
+
+def test_the_figures_say_how_many_tokens_were_guessed() -> None:
+    stats = Stats(generated_tokens=42, guessed_tokens=12, guesses=20, first_token_s=3.2, decode_s=41 / 5.1)
+    assert figures(Answered("", "stop", stats)) == "42 tokens, 12 guessed, 5.1 tok/s, first after 3.20 s"
 
 
 def test_raw_leaves_the_chat_template_out(tiny: Path, own_home: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -90,6 +90,11 @@ def test_a_wrong_variable_is_named(tmp_path: Path) -> None:
         load(tmp_path, env={"SWARM_THREADS": "many"})
 
 
+def test_a_choice_that_there_is_not_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="guess is 'always'; it must be one of auto, never"):
+        load(tmp_path, env={"SWARM_GUESS": "always"})
+
+
 def test_models_are_kept_where_the_setting_says(own_home: Path) -> None:
     assert config.load().models_path == own_home / ".cache" / "swarm" / "models"
     assert load(own_home, env={"SWARM_MODELS_DIR": "~/big"}).models_path == own_home / "big"

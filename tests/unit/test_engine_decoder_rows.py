@@ -84,6 +84,23 @@ def test_a_prompt_beside_decode_steps_changes_no_bits(tmp_path: Path, name: str,
             assert all(np.array_equal(after[i], want[i][places[i]]) for i in range(n)), "what was stored differs"
 
 
+@pytest.mark.parametrize("kv", ["f16", "q8_0"])
+@pytest.mark.parametrize("name", TINY)
+def test_a_token_with_guesses_after_it_has_the_bits_of_one_after_the_other(tmp_path: Path, name: str, kv: str) -> None:
+    path = write(tmp_path, name, "Q8_0")
+    for threads in (1, 2):
+        d = decoder(path, threads=threads, kv=kv)
+        for n, length in ((2, 63), (4, 17), (8, 60), (16, 1)):
+            sessions = Sessions(d, (length,))
+            want = alone(d, sessions)[0]
+            wrong = np.concatenate([sessions.ids[0][length : length + 1], ids_of(9, n - 1)])
+            got = d.step_logits([Rows(wrong, sessions.caches[0], Keep.ALL)])
+            assert np.array_equal(got[0], want[length])
+            sessions.caches[0].truncate(length + 1)  # none of the guesses came
+            got = d.step_logits([sessions.rows(0, n, Keep.ALL)])
+            assert np.array_equal(got, want[length + 1 : length + 1 + n]), (threads, n)
+
+
 @pytest.mark.parametrize(("name", "mix"), [("llama", "Q4_K"), ("air", "Q4_K")])
 def test_stages_pass_on_the_rows_of_several_sessions(tmp_path: Path, name: str, mix: str) -> None:
     path = write(tmp_path, name, mix)

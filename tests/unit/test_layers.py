@@ -13,6 +13,7 @@ LAYERS = (
         "answers",
         "architectures",
         "errors",
+        "guessing",
         "limits",
         "config",
         "cores",

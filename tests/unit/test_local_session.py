@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,6 +12,7 @@ from swarm.engine.sampling import GREEDY, SamplingParams
 from swarm.errors import ContextFull, TextError
 from swarm.local.session import LocalSession, Order, TokenRun
 from tests.helpers.fake_decoder import FakeDecoder
+from tests.helpers.guesses import FixedTimes
 
 
 def generated(session: LocalSession, prompt: list[int], **options: object) -> tuple[list[int], EndReason | None]:
@@ -168,3 +170,82 @@ def test_penalties_see_the_prompt_and_the_answer() -> None:
     assert plain == [0, 0, 0]
     params = SamplingParams(temperature=0, presence_penalty=100)
     assert generated(LocalSession(FakeDecoder(script={})), [0], params=params, max_tokens=3)[0] == [1, 2, 3]
+
+
+def guessing(decoder: FakeDecoder) -> LocalSession:
+    """A session for which a row more costs nothing."""
+    session = LocalSession(decoder)
+    session.guesser.times = FixedTimes()
+    return session
+
+
+ROUND = {n: (1, 2, 3, 4)[n % 4] for n in range(60)}
+
+
+def test_an_answer_that_repeats_takes_fewer_steps_and_is_the_same() -> None:
+    decoder = FakeDecoder(script=ROUND)
+    run = TokenRun(guessing(decoder), Order([1, 2], GREEDY, max_tokens=50))
+    tokens = list(run)
+    assert tokens == generated(LocalSession(FakeDecoder(script=ROUND)), [1, 2], max_tokens=50, guess=False)[0]
+    assert len(decoder.steps) < 15
+    assert run.n_guessed == sum(len(step) - 1 for step in decoder.steps[1:]) - (run.n_guesses - run.n_guessed)
+    assert run.n_guessed > 35
+
+
+def test_without_guessing_each_step_is_one_token() -> None:
+    decoder = FakeDecoder(script=ROUND)
+    generated(guessing(decoder), [1, 2], max_tokens=50, guess=False)
+    assert {len(step) for step in decoder.steps[1:]} == {1}
+
+
+ways_to_choose = st.builds(
+    SamplingParams,
+    seed=st.integers(0, 99),
+    temperature=st.sampled_from((0.0, 0.2, 0.8)),
+    repetition_penalty=st.sampled_from((1.0, 1.3)),
+    presence_penalty=st.sampled_from((0.0, 1.0)),
+    repeat_last_n=st.sampled_from((5, 64)),
+)
+
+
+@given(
+    prompt=st.lists(st.integers(0, 2), min_size=1, max_size=20),
+    params=ways_to_choose,
+    limits=st.tuples(st.integers(1, 70), st.integers(8, 64)),
+    is_formed=st.booleans(),
+    ends=st.sampled_from(((), (2,))),
+)
+def test_guesses_never_change_an_answer(
+    prompt: list[int], params: SamplingParams, limits: tuple[int, int], is_formed: bool, ends: tuple[int, ...]
+) -> None:
+    """Whatever chooses its tokens, and wherever it ends: at an end token, after so many, where the context is full."""
+    max_tokens, context = limits
+    prompt = prompt[: context - 2]
+
+    def allowed(ids: list[int], n: int) -> np.ndarray:
+        return np.arange(n) != (sum(ids) + len(ids)) % 3  # depends on all of the answer so far
+
+    options = {
+        "params": params,
+        "max_tokens": max_tokens,
+        "allowed": allowed if is_formed else None,
+        "end_tokens": ends,
+    }
+    plain, quick = (FakeDecoder(vocab=3, context=context, memory=2) for _ in range(2))
+    session = guessing(quick)
+    for turn in ([], [1, 0]):  # the second turn goes on in the same cache
+        ids = [*prompt, *turn][: context - 2]
+        want = generated(LocalSession(plain), ids, guess=False, **options)
+        assert generated(session, ids, **options) == want
+        assert quick.kvs[0].ids == session.ids
+
+
+def test_guessing_is_given_up_where_the_reader_stops() -> None:
+    decoder = FakeDecoder(script=ROUND)
+    session = guessing(decoder)
+    run = TokenRun(session, Order([1, 2] * 4, GREEDY))
+    for i, _ in enumerate(run):
+        if i == 20:
+            run.cancel()
+    assert run.ended == EndReason.CANCELLED
+    assert session.ids == decoder.kvs[0].ids

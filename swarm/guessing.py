@@ -1,0 +1,199 @@
+"""Guessing the next tokens of a text: what followed when it last went like this, in the prompt or in the answer.
+
+Guesses are rows of a step that is made anyway. A guess stands when it is the token that is sampled, and sampling is a
+function of ids, parameters and seed: so guesses never change a text, only how many steps it takes.
+
+A row more costs what the machine at hand makes of it, and is worth what comes of it. Both are seen as it happens:
+what was expected is compared with what came also where nothing was guessed, so a text without repeats teaches for
+nothing that guessing it does not pay, and one that begins to repeat that it does.
+
+Pure: seconds come from whoever makes the steps.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from statistics import median
+
+from swarm import limits
+
+CHOICES = (1, 3, 7, 15)  # guesses of a step: with the row that is certain, as many rows as kernels are made for
+LENGTHS = (2, 3, 4, 6, 10, 16, 32)  # the classes of matches begin here: so many tokens before were the same, or more
+AFTER_EDIT = len(LENGTHS)  # one more class: the text went another way for one token, and may be back
+# Seen and right of each class before anything was seen; the longer it was the same, the longer it stays so.
+PRIOR = ((4.0, 0.8), (4.0, 1.2), (4.0, 1.6), (4.0, 2.0), (4.0, 2.4), (4.0, 2.8), (4.0, 3.2), (4.0, 1.6))
+LONG = 6  # a match of so many tokens that ends may have met an edit
+SUPPOSED_COST = 1.1  # of a step of two rows beside one row, before any was seen: little, so that it is tried
+
+
+class Repeats:
+    """A text, and where it went before as it goes now."""
+
+    def __init__(self) -> None:
+        self.ids: list[int] = []
+        self.odds = Odds()
+        self._after_two: dict[tuple[int, int], int] = {}  # two tokens: the position behind them, where they came last
+        self._after_three: dict[tuple[int, int, int], int] = {}
+        self._at = 0  # the position of what is expected next; 0: nothing is
+        self._length = 0  # so many tokens before that position are the last ones of the text, too
+        self._is_edit = False  # but for one
+
+    def read(self, ids: Sequence[int]) -> None:
+        """Make the text these ids, of which it has the first ones already or not."""
+        if list(ids[: len(self.ids)]) != self.ids:
+            self.ids = []
+            self._after_two, self._after_three = {}, {}
+        for token in ids[len(self.ids) :]:
+            self._add(token)
+        self._look_up(len(self.ids))
+
+    def take(self, token: int) -> None:
+        """The text goes on with this token."""
+        expected, length, at = self.ids[self._at] if self._at else -1, self._length, self._at
+        if at:
+            self.odds.saw(self._class, right=token == expected)
+        self._add(token)
+        if at and token == expected:
+            self._at, self._length = at + 1, length + 1
+        else:
+            self._look_up(at + 1 if at and length >= LONG and not self._is_edit else 0)
+
+    def expected(self, n: int) -> list[int]:
+        """At most n tokens that would come next; where what is repeated is short, it goes round."""
+        if not self._at:
+            return []
+        found = self.ids[self._at : self._at + n]
+        while len(found) < n:
+            found += found[: n - len(found)]
+        return found
+
+    def chances(self, n: int) -> list[float]:
+        """How likely it is that each of the next n comes as expected, when those before did."""
+        if not self._at:
+            return [0.0] * n
+        first = self.odds.of(self._class)
+        return [first, *(self.odds.of(_class(self._length + i)) for i in range(1, n))]
+
+    @property
+    def _class(self) -> int:
+        return AFTER_EDIT if self._is_edit else _class(self._length)
+
+    def _add(self, token: int) -> None:
+        """Append a token; where the two or three before it came last is known before they are seen again."""
+        ids = self.ids
+        n = len(ids)
+        if n >= 2:
+            self._after_two[ids[-2], ids[-1]] = n
+        if n >= 3:
+            self._after_three[ids[-3], ids[-2], ids[-1]] = n
+        ids.append(token)
+
+    def _look_up(self, after_edit: int) -> None:
+        """Find where the text went like this; `after_edit`: where it goes on if only one token was another. 0: no."""
+        ids = self.ids
+        self._is_edit = False
+        at = self._after_three.get((ids[-3], ids[-2], ids[-1]), 0) if len(ids) >= 3 else 0
+        if not at and 0 < after_edit < len(ids):
+            self._at, self._length, self._is_edit = after_edit, LENGTHS[0], True
+            return
+        if not at and len(ids) >= 2:
+            at = self._after_two.get((ids[-2], ids[-1]), 0)
+        self._at, self._length = at, self._same_before(at) if at else 0
+
+    def _same_before(self, at: int) -> int:
+        """How many tokens before `at` are the last ones of the text."""
+        ids, end, n = self.ids, len(self.ids), 0
+        most = min(LENGTHS[-1], at)
+        while n < most and ids[at - 1 - n] == ids[end - 1 - n]:
+            n += 1
+        return n
+
+
+class Odds:
+    """How often what was expected came, by the length of what was the same before; what is long past counts less."""
+
+    def __init__(self) -> None:
+        self._seen = [seen for seen, _ in PRIOR]
+        self._right = [right for _, right in PRIOR]
+
+    def saw(self, kind: int, *, right: bool) -> None:
+        """Something was expected, and that came, or something else."""
+        self._seen[kind] = self._seen[kind] * limits.GUESS_MEMORY + 1.0
+        self._right[kind] = self._right[kind] * limits.GUESS_MEMORY + right
+
+    def of(self, kind: int) -> float:
+        """The share that was right."""
+        return self._right[kind] / self._seen[kind]
+
+
+class StepTimes:
+    """Seconds that steps took, in classes of up to 1, 2, 4, ... rows, on one way of making them."""
+
+    def __init__(self) -> None:
+        self._seen: dict[int, deque[float]] = {}
+        self._taken_at: dict[int, int] = {}  # the last step of a class
+        self._n_steps = 0
+
+    def took(self, n_rows: int, seconds: float) -> None:
+        """A step of so many rows is done."""
+        size = 1 << (n_rows - 1).bit_length()
+        self._seen.setdefault(size, deque(maxlen=limits.GUESS_TIMES_KEPT)).append(seconds)
+        self._n_steps += 1
+        self._taken_at[size] = self._n_steps
+
+    @property
+    def knows_one_row(self) -> bool:
+        """Whether steps of one row were seen, and not long ago: everything is compared with them."""
+        return (
+            len(self._seen.get(1, ())) >= limits.GUESS_TIMES_NEEDED
+            and self._n_steps - self._taken_at[1] < limits.GUESS_STEPS
+        )
+
+    def knows(self, n_rows: int) -> bool:
+        """Whether steps of so many rows were seen, and not too long ago."""
+        size = 1 << (n_rows - 1).bit_length()
+        is_old = self._n_steps - self._taken_at.get(size, 0) >= limits.GUESS_RETRY_STEPS
+        return len(self._seen.get(size, ())) >= limits.GUESS_TIMES_NEEDED and not is_old
+
+    def of(self, n_rows: int) -> float:
+        """Seconds of a step of so many rows: as seen, or else as fewer rows let suppose. One row must be known."""
+        size = 1 << (n_rows - 1).bit_length()
+        if size == 1 or self.knows(size):
+            return median(self._seen[size])
+        half = self.of(size // 2)
+        return SUPPOSED_COST * half if size == 2 else half + 2 * max(half - self.of(size // 4), 0.0)
+
+
+class Guesser:
+    """Guesses for one session."""
+
+    def __init__(self, times: StepTimes | None = None) -> None:
+        self.text = Repeats()
+        self.times = times or StepTimes()
+
+    def guess(self, most: int) -> list[int]:
+        """The tokens to compute after the one that is certain: as many as make the answer fastest, at most `most`."""
+        if not self.times.knows_one_row:
+            return []
+        best, best_gain = 0, limits.GUESS_MIN_GAIN / self.times.of(1)
+        chances = self.text.chances(min(most, CHOICES[-1])) if most > 0 else []
+        together, tokens, n = 1.0, 1.0, 0
+        for choice in CHOICES:
+            if choice > len(chances):
+                break
+            for chance in chances[n:choice]:
+                together *= chance
+                tokens += together
+            n = choice
+            gain = tokens / self.times.of(1 + choice)
+            if gain > best_gain:
+                best, best_gain = choice, gain
+            if not self.times.knows(1 + choice):
+                break  # more rows are tried when these are known not to be dear
+        return self.text.expected(best) if best else []
+
+
+def _class(length: int) -> int:
+    """Of a match of so many tokens."""
+    return max(i for i, least in enumerate(LENGTHS) if length >= least or i == 0)
