@@ -86,6 +86,22 @@ cdef class KvCache:
         ends = np.cumsum([n * width for width in widths])
         return [data[end - n * w:end].reshape(heads, capacity // 16, w) for end, w in zip(ends, widths)]
 
+    def copy(self, KvCache other not None, int n):
+        """Hold the first n positions of another cache of the same layers and kind, and nothing else."""
+        cdef int i, heads, hd, panels = (n + 15) // 16
+        if other is self or not 0 <= n <= min(other.filled, self.capacity):
+            raise ValueError(f"cannot copy {n} of {other.filled} positions into room for {self.capacity}")
+        if (other.kind, other.n_layers, other.kinds_kept) != (self.kind, self.n_layers, self.kinds_kept):
+            raise ValueError("the other cache is of other layers, or of another kind")
+        for i in range(self.n_layers):
+            heads, hd = self.layers[i].n_kv_heads, self.layers[i].head_dim
+            if (heads, hd) != (other.layers[i].n_kv_heads, other.layers[i].head_dim):
+                raise ValueError("the other cache is of a model with other heads")
+            theirs = self._rows(np.asarray(other.owners[i]), heads, hd, other.capacity)
+            for before, after in zip(theirs, self._rows(np.asarray(self.owners[i]), heads, hd, self.capacity)):
+                after[:, :panels] = before[:, :panels]
+        self.filled = n
+
     def __dealloc__(self):
         free(self.layers)
 

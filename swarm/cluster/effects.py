@@ -108,7 +108,8 @@ class AbortStage(Effect):
 class OpenKv(Effect):
     """KV for layers [first, end) with room for `context` tokens; what is there is cut to the first `keep` positions.
 
-    `kv` is how keys and values are kept: f16 or q8_0.
+    `kv` is how keys and values are kept: f16 or q8_0. With a `source` those positions are copied from that session's
+    KV instead; where there is no room for both, `moves` says that it is that session's KV from now on.
     """
 
     session: SessionId
@@ -121,6 +122,8 @@ class OpenKv(Effect):
     slice: tuple[
         int, ...
     ] = ()  # a `models.slices.SliceBounds`: the share of each layer whose keys and values these are
+    source: SessionId | None = None
+    moves: bool = False
 
 
 class DropKv(Effect):

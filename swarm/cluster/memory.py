@@ -68,6 +68,10 @@ class Ledger:
             if entry.running and entry.owner[0] != but and entry.used_at < before:
                 self.kv[session] = replace(entry, running=False)
 
+    def used(self, session: SessionId, now: float) -> None:
+        """Its KV is of use, whether an answer needs it or not."""
+        self.kv[session] = replace(self.kv[session], used_at=now)
+
     def wake(self, session: SessionId, now: float) -> None:
         """An answer needs its KV."""
         entry = self.kv[session]

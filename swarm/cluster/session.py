@@ -11,7 +11,7 @@ NEXT_PHASES is the whole table: an answer may end, and thereby rest, in any phas
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -25,7 +25,10 @@ from swarm.wire.records import Placement, Sampling
 
 @dataclass(frozen=True, slots=True)
 class AnswerRequest:
-    """What a user wants: an answer of at most `max_tokens` to the prompt `ids`. `end_ids` end it."""
+    """What a user wants: an answer of at most `max_tokens` to the prompt `ids`. `end_ids` end it.
+
+    `source` is a session of the same asker that began alike: what the two have in common is not computed again.
+    """
 
     session: SessionId
     model: ModelId
@@ -33,6 +36,7 @@ class AnswerRequest:
     max_tokens: int
     sampling: Sampling = field(default_factory=Sampling)
     end_ids: tuple[int, ...] = ()
+    source: SessionId | None = None
 
 
 class Phase(Enum):
@@ -54,6 +58,15 @@ NEXT_PHASES: Mapping[Phase, frozenset[Phase]] = {
     Phase.PARKED: frozenset({Phase.PLACING, Phase.RESTING}),
     Phase.RESTING: frozenset(),  # the next turn is a new value
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Loan:
+    """KV of another session that a session begins with: so many positions, in that one's epoch on each stage."""
+
+    source: SessionId
+    n: int
+    epochs: Mapping[PeerId, int]
 
 
 @dataclass(slots=True)
@@ -91,6 +104,8 @@ class Session:
     n_closings: int = 0  # that were told again since the end
     is_slow: bool = False  # much slower than was planned: who has the work at a probe is the reason
     begun: bool = False  # stages have worked on this answer
+    reused: int = 0  # positions that were there when they began
+    loan: Loan | None = None  # of the current opening
     notice: str = ""
 
     @property
@@ -108,13 +123,24 @@ class Session:
 
     def next_turn(self, ask: AnswerRequest, now: float) -> Session:
         """The same session with other ids: KV of what the two have in common stays true."""
-        same = 0
-        for old, new in zip(self.ids, ask.ids, strict=False):
-            if old != new:
-                break
-            same += 1
+        same = common_prefix(self.ids, ask.ids)
         prefixes = {epoch: min(prefix, same) for epoch, prefix in self.true_prefix.items()}
         return Session(ask, list(ask.ids), Phase.QUEUED, now, self.epoch, acked=self.acked, true_prefix=prefixes)
+
+    def lend(self, other: Session) -> Loan | None:
+        """What a session that opens now may copy of this one's KV, on every stage; None where there is nothing.
+
+        Every stage must have accepted an epoch of ours: its ids are known here, and a later one on it is seen there.
+        """
+        peers = other.pipeline.peers
+        if self.phase not in (Phase.RUNNING, Phase.RESTING) or self.ask.model != other.ask.model:
+            return None
+        if any(peer not in self.acked for peer in peers) or any(peer in other.acked for peer in peers):
+            return None
+        epochs = {peer: self.acked[peer] for peer in peers}
+        common = min(common_prefix(self.ids, other.ids), len(other.ids) - 1)
+        n = min(common, self.passed, *(self.true_prefix[epoch] for epoch in epochs.values()))
+        return Loan(self.id, n, epochs) if n > 0 else None
 
     def enter(self, phase: Phase, now: float) -> None:
         """Go on to another phase."""
@@ -159,3 +185,8 @@ class Session:
     @property
     def is_active(self) -> bool:
         return self.phase not in (Phase.QUEUED, Phase.RESTING)
+
+
+def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
+    """How many ids the two have in common from the start."""
+    return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))

@@ -157,6 +157,8 @@ class Sessions:
         session.true_prefix[session.epoch] = EVERYTHING
         session.haves, session.keeps, session.answers, session.quiet = {}, {}, {}, None
         session.heard = dict.fromkeys(session.pipeline.peers, now)
+        source = self.sessions.get(session.ask.source) if session.ask.source is not None else None
+        session.loan = source.lend(session) if source is not None else None
         session.enter(Phase.OPENING, now)
         return self._send_opens(session, now)
 
@@ -170,6 +172,8 @@ class Sessions:
         assert session.placement is not None
         since = session.acked.get(peer)
         keep = min(len(session.ids) - 1, session.true_prefix[since]) if since is not None else 0
+        loan = session.loan
+        keep = loan.n if loan is not None else keep
         session.keeps[peer] = keep
         return SessionOpen(
             session=session.id,
@@ -181,6 +185,8 @@ class Sessions:
             keep=keep,
             sampling=session.ask.sampling,
             end_ids=session.ask.end_ids,
+            source=loan.source if loan is not None else None,
+            source_epoch=loan.epochs[peer] if loan is not None else 0,
         )
 
     def reply(self, sender: PeerId, message: SessionReply, now: float) -> list[Effect]:
@@ -228,6 +234,7 @@ class Sessions:
             return self._reopen(session, "stages kept different positions", least, now)
         session.forget_old_epochs()
         session.enter(Phase.RUNNING, now)
+        session.reused = session.reused if session.begun else start
         session.begun = True
         session.sent = session.passed = start
         session.goal = len(session.ids)

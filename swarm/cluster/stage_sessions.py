@@ -22,6 +22,8 @@ from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
+import msgspec
+
 from swarm import limits
 from swarm.cluster.cost import ModelCost
 from swarm.cluster.effects import NEVER, Buffer, Compute, Effect, OpenKv, Send, SessionRows, StepOutput
@@ -178,41 +180,57 @@ class StageSessions:
         self, before: StageSession | None, claim: Claim, message: SessionOpen, now: float
     ) -> tuple[list[Effect], SessionReply]:
         place = RingPlace.of(claim)
-        have = self._kept(before, place, message)
+        keeper = self._keeper(before, place, message)
+        have = min(message.keep, keeper.done) if keeper is not None else 0
+        source = message.source if have else None
         model = self.shards.model_of(claim.placement)
         assert model is not None
         n_bytes = model.stage_kv_bytes(place.first, place.end, message.context)
-        room, missing = self._reserve(claim, message.session, n_bytes, now)
+        moves = source is not None and self._takes_over(source, n_bytes, now)
+        takes = [message.session, source] if source is not None and moves else [message.session]
+        room, missing = self._reserve(claim, takes, n_bytes, now)
         if missing > 0:
             return room, _no(message, f"{size_text(missing)} of memory for the conversation are missing there", missing)
-        ids = before.ids[:have] if before is not None else []
+        ids = keeper.ids[:have] if keeper is not None else []
         reply = SessionReply(message.session, message.epoch, True, "", have)
         self.sessions.pop(message.session, None)
         self.sessions[message.session] = StageSession(message, place, have, have, ids, model, answered=reply)
         self._forget_oldest()
         opened = OpenKv(message.session, message.model, place.first, place.end, message.context, have, place.kv)
-        return [*room, opened], reply
+        return [*room, msgspec.structs.replace(opened, source=source, moves=moves)], reply
 
-    def _kept(self, before: StageSession | None, place: RingPlace, message: SessionOpen) -> int:
-        """Positions of KV here that are still true for the new epoch."""
-        entry = self.ledger.kv.get(message.session)
-        if before is None or before.place.kv != place.kv or entry is None:
-            return 0
-        if (entry.first, entry.end) != (place.first, place.end):
-            return 0
-        return min(message.keep, before.done) if before.open.model == message.model else 0
+    def _keeper(self, before: StageSession | None, place: RingPlace, message: SessionOpen) -> StageSession | None:
+        """Whose KV here is true for the new epoch: the session's own, or that of its source."""
+        keeper = before if message.source is None else self.sessions.get(message.source)
+        if keeper is None or (keeper.place.kv, keeper.open.model) != (place.kv, message.model):
+            return None
+        if message.source is not None and not _is_source(keeper, message):
+            return None
+        entry = self.ledger.kv.get(keeper.open.session)
+        is_here = entry is not None and (entry.first, entry.end) == (place.first, place.end)
+        return keeper if is_here else None
 
-    def _reserve(self, claim: Claim, session: SessionId, n_bytes: int, now: float) -> tuple[list[Effect], int]:
-        """Make room for a session's KV; return what that took, and the bytes that are missing."""
-        held = self.ledger.kv.pop(session, None)
+    def _takes_over(self, source: SessionId, n_bytes: int, now: float) -> bool:
+        """Whether the memory of a source that rests becomes the new session's, because there is no room for both."""
+        entry = self.ledger.kv[source]
+        self.ledger.used(source, now)  # what makes room is what was used longest ago
+        return not entry.running and self.shards.missing_for_kv(n_bytes + entry.n_bytes) > 0
+
+    def _reserve(
+        self, claim: Claim, sessions: Sequence[SessionId], n_bytes: int, now: float
+    ) -> tuple[list[Effect], int]:
+        """Make room for the KV of the first session, in place of what all of them have.
+
+        Return what that took, and the bytes that are missing.
+        """
+        held = {key: self.ledger.kv.pop(key) for key in sessions if key in self.ledger.kv}
         way, missing = self.shards.make_way(n_bytes, claim.key, now)
         if missing > 0:
-            if held is not None:
-                self.ledger.kv[session] = held
+            self.ledger.kv.update(held)
             return way, missing
         room = [*way, *self.shards.make_room(n_bytes)]
         shard = claim.shard
-        self.ledger.kv[session] = KvEntry(claim.key, shard.layer_start, shard.layer_end, n_bytes, True, now)
+        self.ledger.kv[sessions[0]] = KvEntry(claim.key, shard.layer_start, shard.layer_end, n_bytes, True, now)
         return room, 0
 
     def close(self, sender: PeerId, message: SessionClose, now: float) -> list[Effect]:
@@ -461,6 +479,12 @@ def is_result(frame: Buffer, tensor: TensorInfo, hidden: int) -> bool:
     if tensor.dtype != "f32" or tensor.shape[1:] != (hidden,) or len(frame) != tensor.n_bytes:
         return False
     return _native.all_finite(frame)
+
+
+def _is_source(session: StageSession, message: SessionOpen) -> bool:
+    """Whether this is what the entry node means: its own session, with the ids that it knows of."""
+    is_other = session.open.session != message.session
+    return is_other and session.open.entry == message.entry and session.epoch == message.source_epoch
 
 
 def _rows(session: StageSession, step: Step) -> SessionRows:

@@ -81,6 +81,15 @@ class Port:
     is_settling: Callable[[], bool]  # the node has just started: devices that it knows may not be there yet
 
 
+@dataclass(frozen=True, slots=True)
+class Beginning:
+    """The session of an answer, the one that it copies from, and how many of its tokens are there, it seems."""
+
+    session: SessionId
+    source: SessionId | None = None
+    cached_tokens: int = 0
+
+
 class Answer:
     """Iterate over `events()` once, on the node's loop; then `finish_reason` and `stats` say how it went."""
 
@@ -91,13 +100,11 @@ class Answer:
         question: Question,
         prompt: Prompt,
         *,
-        session: SessionId,
+        beginning: Beginning,
         context: int,
-        cached_tokens: int = 0,
     ) -> None:
-        """`cached_tokens`: of the prompt, that need no computing."""
         self.model = model
-        self.session = session
+        self.session = beginning.session
         self.question = question
         self.prompt = prompt.ids
         self.tokens: list[int] = []
@@ -112,7 +119,8 @@ class Answer:
         self._form = model.tokenizer.grammars.start(prompt.grammar) if prompt.grammar else None
         self._inbox: asyncio.Queue[Effect | Reading | Pulse] = asyncio.Queue()
         self._meter = Meter(len(prompt.ids))
-        self._meter.cached_tokens = cached_tokens
+        self._meter.cached_tokens = beginning.cached_tokens
+        self._source = beginning.source
         self._last_at = time.perf_counter()  # when the last token came, or the question
         self._cancelled = False
 
@@ -134,6 +142,11 @@ class Answer:
     def deliver(self, news: Effect | Reading | Pulse) -> None:
         """There is something for this answer, mostly from the core."""
         self._inbox.put_nowait(news)
+
+    def reused(self, n: int | None) -> None:
+        """So many tokens of the prompt were there when the stages began, if that is known."""
+        if n is not None:
+            self._meter.cached_tokens = n
 
     def cancel(self) -> None:
         """End it early."""
@@ -176,7 +189,7 @@ class Answer:
             most = min(most, self.question.max_tokens - len(self.tokens))
         room = min(most, next_reservation(len(ids)) - len(ids))
         ends = tuple(sorted(self.model.tokenizer.end_tokens))
-        self._port.ask(AnswerRequest(self.session, self.model.id, ids, room, self._sampling, ends))
+        self._port.ask(AnswerRequest(self.session, self.model.id, ids, room, self._sampling, ends, self._source))
 
     def _on_token(self, emit: Emit) -> Iterator[Piece]:
         if self._cancelled:

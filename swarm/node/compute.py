@@ -189,6 +189,10 @@ class ComputeWorker:
             del self._models[model]
 
     def _open_kv(self, effect: OpenKv) -> None:
+        if effect.source is not None and effect.source not in self._kv:
+            raise SwarmError(FORGOTTEN)
+        if effect.source is not None and effect.moves:
+            self._kv[effect.session] = self._kv.pop(effect.source)
         kv = self._kv.get(effect.session)
         wanted = (effect.model, effect.first, effect.end, effect.kv)
         if kv is None or (kv.model, kv.first, kv.end, kv.kind) != wanted:
@@ -196,9 +200,12 @@ class ComputeWorker:
             decoder = self._decoder(effect.model, effect.first, effect.end, effect.context)
             kv = _Kv(*wanted, decoder.new_kv(effect.context, effect.kv))
             self._kv[effect.session] = kv
-        kv.cache.truncate(min(effect.keep, kv.cache.length))
+        lender = self._kv.get(effect.source) if effect.source is not None else None
+        kv.cache.truncate(min(effect.keep, kv.cache.length) if lender is None else 0)
         if kv.cache.capacity < effect.context:
             kv.cache.resize(effect.context)
+        if lender is not None:
+            kv.cache.copy(lender.cache, effect.keep)
 
     def _compute(self, job: Compute) -> None:
         started = time.perf_counter()

@@ -19,7 +19,7 @@ from swarm.config import Settings
 from swarm.errors import ModelNotFound
 from swarm.limits import MAX_ACTIVE_SESSIONS, MAX_KEPT_SESSIONS, MAX_WAITING_SESSIONS
 from swarm.models.sizes import context_of, kv_bytes_per_token
-from swarm.node.answer import Answer, Port, Question, Reading
+from swarm.node.answer import Answer, Beginning, Port, Question, Reading
 from swarm.node.background import Background
 from swarm.node.driver import Driver
 from swarm.node.event_log import EventLog
@@ -41,6 +41,7 @@ TELL_S = 1.0  # between two lines on how far the model is fetched
 WATCH_S = 0.1  # how late a reader hears what is not news of the core
 MAX_CHOSEN = 256  # names of models whose meaning is remembered
 MAX_ASKERS = 2 * (MAX_ACTIVE_SESSIONS + MAX_WAITING_SESSIONS + MAX_KEPT_SESSIONS)
+QUESTION_TAIL_TOKENS = 8  # after a person's words: who speaks next, and that it is to think
 MIN_REUSE_TOKENS = 16  # that a question must have in common with a conversation to go on with it
 
 
@@ -93,9 +94,9 @@ class Questions:
         model, prompt, context = await self.prompt(question)
         kv_bytes_per_token(model.spec, self._settings.kv.upper())  # says why, when they cannot be kept so
         check_fits(prompt.ids, context)
-        session, cached = self._session_for(model.id, prompt.ids, question.asker)
-        answer = Answer(self._port, model, question, prompt, session=session, context=context, cached_tokens=cached)
-        self.answers[session] = answer
+        beginning = self._session_for(model.id, prompt.ids, question.asker)
+        answer = Answer(self._port, model, question, prompt, beginning=beginning, context=context)
+        self.answers[beginning.session] = answer
         self._background.spawn(self._watch(answer))
         return answer
 
@@ -175,6 +176,8 @@ class Questions:
             session = self._driver.read(lambda core: _running(core, effect.session))
             if session is not None:
                 self._say_who_is_gone(answer, session)
+            if not answer.tokens:
+                answer.reused(self._driver.read(lambda core: _reused(core, effect.session)))
             answer.deliver(effect)
 
     def _forget(self, session: SessionId) -> None:
@@ -219,20 +222,44 @@ class Questions:
         self._read[answer.session] = session.done
         answer.deliver(Reading(session.done, session.goal))
 
-    def _session_for(self, model: ModelId, ids: list[int], asker: str) -> tuple[SessionId, int]:
-        """The asker's conversation that rests and has most in common with `ids`, and how much; else a new one."""
-        best, most = SessionId(secrets.token_hex(SessionId.N_BYTES)), 0
-        for key, resting_ids in self._driver.read(lambda core: _resting(core, model)):
-            if key in self.answers or self._askers.get(key) != asker:
-                continue
-            common = common_prefix(resting_ids, ids)
-            if common >= max(MIN_REUSE_TOKENS, most + 1):
-                best, most = key, common
-        self._askers.pop(best, None)
-        self._askers[best] = asker
+    def _session_for(self, model: ModelId, ids: list[int], asker: str) -> Beginning:
+        """Where an answer to `ids` begins: with the KV of whichever of the asker's conversations began most alike.
+
+        A question that begins with all that a conversation asked goes on with it, where it rests. What shares only a
+        beginning, a system prompt say, is a conversation of its own with a copy of that.
+        """
+        best, most = None, MIN_REUSE_TOKENS - 1
+        for known in self._driver.read(lambda core: _known(core, model)):
+            common = common_prefix(known.ids, ids) if self._askers.get(known.session) == asker else 0
+            if common > most:
+                best, most = known, common
+        goes_on = best is not None and best.rests and best.session not in self.answers and best.is_asked_by(most)
+        new = SessionId(secrets.token_hex(SessionId.N_BYTES))
+        key = best.session if best is not None and goes_on else new
+        self._askers.pop(key, None)
+        self._askers[key] = asker
         while len(self._askers) > MAX_ASKERS:
             del self._askers[next(iter(self._askers))]
-        return best, min(most, len(ids) - 1)
+        if best is None:
+            return Beginning(key)
+        return Beginning(key, None if goes_on else best.session, min(most, len(ids) - 1))
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """A conversation that there is KV of."""
+
+    session: SessionId
+    ids: list[int]
+    n_asked: int  # of the ids, before its answer
+    rests: bool
+
+    def is_asked_by(self, common: int) -> bool:
+        """Whether what begins with so many of its ids asks all that it asked.
+
+        Templates end a question in other words than they use once it was answered.
+        """
+        return common + QUESTION_TAIL_TOKENS >= self.n_asked
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,10 +288,21 @@ def _running(core: Core, key: SessionId) -> _Running | None:
     return _Running(session.placement, session.passed, session.goal)
 
 
-def _resting(core: Core, model: ModelId) -> list[tuple[SessionId, list[int]]]:
-    """Sessions that wait for their next turn, with their ids."""
-    sessions = core.sessions.sessions.values()
-    return [(s.id, list(s.ids)) for s in sessions if s.phase is Phase.RESTING and s.ask.model == model]
+def _reused(core: Core, key: SessionId) -> int | None:
+    """Positions that were there when the stages began with an answer; None before they did."""
+    session = core.sessions.sessions.get(key)
+    return session.reused if session is not None and session.begun else None
+
+
+def _known(core: Core, model: ModelId) -> list[_Known]:
+    """Conversations that are answered, or wait for their next turn; those that rest first."""
+    sessions = [s for s in core.sessions.sessions.values() if s.ask.model == model]
+    known = (
+        _Known(s.id, list(s.ids), s.ask.sampling.answer_at, s.phase is Phase.RESTING)
+        for s in sessions
+        if s.phase in (Phase.RESTING, Phase.RUNNING)
+    )
+    return sorted(known, key=lambda each: not each.rests)
 
 
 def _is_well(core: Core, peer: PeerId) -> bool:

@@ -293,7 +293,9 @@ class SessionOpen(Message, tag=40):
     """The entry node opens a session on every stage of its placement, or opens it again.
 
     `epoch` grows with every opening of the session; from then on messages of older epochs are stale. KV of the first
-    `keep` positions stays where the stage has it from an earlier opening; all other KV is forgotten.
+    `keep` positions stays where the stage has it from an earlier opening; all other KV is forgotten. With a `source`,
+    another session of the same entry node, those positions are the same as that one's in its epoch `source_epoch`,
+    and their KV is copied.
     """
 
     session: SessionId
@@ -305,6 +307,8 @@ class SessionOpen(Message, tag=40):
     keep: Position
     sampling: Sampling
     end_ids: Annotated[tuple[TokenId, ...], Meta(max_length=limits.MAX_END_IDS)]
+    source: SessionId | None = None
+    source_epoch: Epoch = 0
 
 
 class SessionReply(Message, tag=41):

@@ -13,6 +13,7 @@ import heapq
 import sys
 from collections import Counter, deque
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import dataclass, field
 from random import Random
 from typing import Protocol
@@ -259,8 +260,8 @@ class Node:
                     engine.parts -= parts
                     for loading in engine.loading.values():
                         loading.difference_update(parts)
-                case fx.OpenKv(session, _, first, end, context, keep):
-                    self.open_kv(session, first, end, context, keep)
+                case fx.OpenKv():
+                    self.open_kv(effect)
                 case fx.DropKv(session):
                     engine.caches.pop(session, None)
                 case fx.Compute():
@@ -285,14 +286,20 @@ class Node:
             if node.alive and not node.frozen:
                 node.run(lambda n=node: n.tell_holdings(self))
 
-    def open_kv(self, session: SessionId, first: int, end: int, context: int, keep: int) -> None:
-        n_bytes = self.sim.model.stage_kv_bytes(first, end, context)
-        kv = self.engine.caches[session][0] if session in self.engine.caches else toy.ToyKv(first, end)
+    def open_kv(self, opening: fx.OpenKv) -> None:
+        caches, first, end, keep = self.engine.caches, opening.first, opening.end, opening.keep
+        n_bytes = self.sim.model.stage_kv_bytes(first, end, opening.context)
+        kv = caches[opening.session][0] if opening.session in caches else toy.ToyKv(first, end)
+        if opening.source is not None:
+            kv = deepcopy(caches[opening.source][0])
+            if opening.moves:
+                del caches[opening.source]
+            self.sim.n_copied += keep
         if (kv.first, kv.end) != (first, end):
             kv = toy.ToyKv(first, end)
         self.sim.require(kv.length >= keep, f"{self.name} keeps {keep} of {kv.length} positions")
         kv.cut(keep)
-        self.engine.caches[session] = (kv, n_bytes)
+        caches[opening.session] = (kv, n_bytes)
 
     def compute(self, job: fx.Compute) -> None:
         self.engine.busy = False
@@ -352,6 +359,7 @@ class Sim:
         self.layer_s = 0.004
         self.row_cost = (0.5, 0.3, 1.0, 1.3)[seed % 4]  # what n sessions in a step cost: n to this power
         self.n_shared = 0  # steps of several sessions
+        self.n_copied = 0  # positions of KV that a session began with
         self.load_fails = 0.0
         self.step_fails = 0.0
         self.is_spoilt = False  # somebody computes wrong values on purpose: texts may differ
@@ -475,13 +483,19 @@ class Sim:
     # --- chats
 
     def ask(
-        self, node: Node, prompt: tuple[int, ...], max_tokens: int, *, session: SessionId | None = None
+        self,
+        node: Node,
+        prompt: tuple[int, ...],
+        max_tokens: int,
+        *,
+        session: SessionId | None = None,
+        source: SessionId | None = None,
     ) -> Chat | None:
         if not node.alive or node.frozen:
             return None
         key = session or SessionId(f"{self.rng.getrandbits(128):032x}")
         seed = self.rng.getrandbits(32)
-        ask = AnswerRequest(key, MODEL, prompt, max_tokens, Sampling(seed=seed), (toy.END_ID,))
+        ask = AnswerRequest(key, MODEL, prompt, max_tokens, Sampling(seed=seed), (toy.END_ID,), source)
         expected = toy.answer(self.model.n_layers, prompt, max_tokens, seed)
         chat = Chat(ask, node.id, node.boot, expected)
         self.chats.append(chat)
@@ -615,14 +629,24 @@ def _chat(sim: Sim, rng: Random, *, storm: bool) -> None:
     def some(n: int) -> tuple[int, ...]:
         return tuple(rng.randrange(toy.VOCABULARY) for _ in range(n))
 
-    def ask(prompt: tuple[int, ...], turns: int, session: SessionId | None = None) -> None:
-        chat = sim.ask(sim.nodes[index], prompt, rng.choice([1, 5, 100, 300]), session=session)
+    def ask(
+        prompt: tuple[int, ...], turns: int, session: SessionId | None = None, source: SessionId | None = None
+    ) -> None:
+        chat = sim.ask(sim.nodes[index], prompt, rng.choice([1, 5, 100, 300]), session=session, source=source)
         if chat is None:
             return
+        if turns > 1 and rng.random() < 0.3:
+            sim.at(rng.uniform(0.05, 2.0), lambda: beside(chat))
         if rng.random() < (0.9 if fickle else 0.2):
             sim.at(rng.uniform(0.0, 0.4 if fickle else 2.0), lambda: sim.cancel(chat))
         if turns > 1:
             sim.at(rng.uniform(0.05, 0.5) if fickle else rng.uniform(0.5, 3.0), lambda: again(chat, turns - 1))
+
+    def beside(chat: Chat) -> None:
+        """Another one that begins alike, whether the first is answered still or not."""
+        if sim.lives(chat) and sim.now < 11.0:
+            known = (*chat.ask.ids, *chat.got)
+            ask((*known[: rng.randint(1, len(known))], *some(rng.choice([1, 20]))), 1, source=chat.ask.session)
 
     def again(chat: Chat, turns: int) -> None:
         if not sim.lives(chat) or sim.now > 11.0:

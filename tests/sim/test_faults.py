@@ -347,6 +347,32 @@ def test_a_second_turn_computes_only_what_is_new() -> None:
     assert computed <= 2 * (3 + 5 + 2)
 
 
+@pytest.mark.parametrize("shares", [[1.5], [0.6, 0.6], [0.4, 0.4, 0.4]], ids=len)
+def test_a_beginning_that_was_computed_for_another_is_not_computed_again(shares: list[float]) -> None:
+    sim = swarm(shares)
+    entry = sim.nodes[0]
+    first = ask(sim, entry, LONG_PROMPT[:600], 20)
+    finish(sim, first)
+    before = sum(len(node.computed) for node in sim.nodes)
+    second = sim.ask(entry, (*LONG_PROMPT[:500], 9, 9, 9), 5, source=first.ask.session)
+    assert second is not None
+    finish(sim, second)
+    n_stages = (sum(len(node.computed) for node in sim.nodes) - before) / (3 + len(second.got))
+    assert sim.n_copied == 500 * len(shares) and n_stages <= len(shares)
+
+
+def test_a_device_that_dies_after_a_copy_costs_nobody_his_text() -> None:
+    sim = swarm([0.6, 0.6, 0.6])
+    first = ask(sim, sim.nodes[0], LONG_PROMPT[:600], 20)
+    finish(sim, first)
+    second = sim.ask(sim.nodes[0], (*LONG_PROMPT[:500], 9, 9, 9), 60, source=first.ask.session)
+    assert second is not None
+    sim.run_until(sim.now + 5, done=lambda: len(second.got) > 2)
+    sim.kill(sim.nodes[1])
+    finish(sim, second)
+    assert sim.n_copied > 0
+
+
 def test_the_toy_shows_a_lost_position() -> None:
     whole = toy.answer(3, (1, 2, 3), 10, 1)
     assert toy.answer(3, (1, 3), 10, 1) != whole

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from random import Random
 from typing import TypeVar
 
@@ -13,7 +14,7 @@ from swarm.cluster.core import Core, Identity
 from swarm.cluster.cost import LayerCost, ModelCost
 from swarm.cluster.effects import Compute, Effect, Emit, Ended, Load, Notice, OpenKv, Send, StepOutput
 from swarm.cluster.placement import Placer, Placing, State
-from swarm.cluster.session import AnswerRequest, Phase
+from swarm.cluster.session import AnswerRequest, Phase, Session
 from swarm.cluster.sessions import Sessions
 from swarm.parts import all_parts
 from swarm.wire.ids import BootId, ModelId, PeerId, SessionId
@@ -38,7 +39,7 @@ from swarm.wire.records import Capabilities, LinkMeasurement, Placement, Shard
 ME, OTHER = PeerId("1" * 32), PeerId("2" * 32)
 M = TypeVar("M")
 MODEL = ModelId("a" * 64)
-S1 = SessionId("c" * 32)
+S1, S2 = SessionId("c" * 32), SessionId("d" * 32)
 COST = ModelCost("m", (LayerCost(1000, 1, 1),) * 4, 100, 100, 8, 1)
 END_ID = 0
 
@@ -389,3 +390,43 @@ def test_a_probe_goes_to_every_member_and_needs_an_answer_of_each() -> None:
     for peer in DEVICES:
         sessions.probed(peer, SessionProbed(S1, epoch, 2, False), now)
     assert receivers(sessions.tick(sessions.timer()), SessionOpen) == list(DEVICES)
+
+
+def test_a_session_begins_with_what_another_one_has_computed_of_the_same_ids() -> None:
+    core = alone()
+    run(core, core.ask(ask((5, 6, 1, 2), 2), 0.0), [7, 8])
+    other = AnswerRequest(S2, MODEL, (5, 6, 1, 3), 2, end_ids=(END_ID,), source=S1)
+    out = run(core, core.ask(other, 1.0), [3, 3])
+    (opening,) = [e for e in out if isinstance(e, OpenKv)]
+    assert (opening.keep, opening.source, opening.moves) == (3, S1, False)
+    assert core.sessions.sessions[S2].reused == 3
+    # Its next turn goes on with its own, and so does the other one's.
+    out = run(core, core.ask(replace(other, ids=(5, 6, 1, 3, 3, 9)), 2.0), [4, 4])
+    (opening,) = [e for e in out if isinstance(e, OpenKv)]
+    assert (opening.keep, opening.source) == (5, None)
+    (opening,) = [e for e in run(core, core.ask(ask((5, 6, 1, 2, 7, 9), 1), 3.0), [1]) if isinstance(e, OpenKv)]
+    assert (opening.keep, opening.source) == (5, None)
+
+
+def test_without_room_for_both_the_session_takes_over_the_memory_of_its_source() -> None:
+    core = alone(memory=COST.stage_weight_bytes(0, 4) + 4 * 8)
+    run(core, core.ask(ask((5, 6, 1, 2), 2), 0.0), [7, 8])
+    other = AnswerRequest(S2, MODEL, (5, 6, 1, 3), 2, end_ids=(END_ID,), source=S1)
+    (opening,) = [e for e in run(core, core.ask(other, 1.0), [3, 3]) if isinstance(e, OpenKv)]
+    assert (opening.keep, opening.source, opening.moves) == (3, S1, True) and list(core.ledger.kv) == [S2]
+    (opening,) = [e for e in run(core, core.ask(ask((5, 6, 1, 2, 7), 1), 2.0), [1]) if isinstance(e, OpenKv)]
+    assert (opening.keep, opening.source) == (0, None)
+
+
+def test_a_source_lends_what_its_stages_have_computed_and_nothing_of_another_model() -> None:
+    core = alone()
+    run(core, core.ask(ask((5, 6, 1, 2), 9), 0.0), [])  # its prompt is read, its first token is not sampled yet
+    session = core.sessions.sessions[S1]
+    other = AnswerRequest(S2, MODEL, (5, 6, 1, 2, 3), 2, end_ids=(END_ID,), source=S1)
+    (opening,) = [e for e in run(core, core.ask(other, 1.0), [3, 3]) if isinstance(e, OpenKv)]
+    assert (opening.keep, opening.source) == (0, None), "no position of it has passed the last stage"
+    loan = session.lend(core.sessions.sessions[S2])
+    assert loan is None, "this one has KV of its own by now"
+    session.ask = replace(session.ask, model=ModelId("b" * 64))
+    session.passed = 4
+    assert session.lend(Session(other, [5, 6, 1, 2, 3], Phase.QUEUED, 0.0)) is None

@@ -487,3 +487,47 @@ def test_a_session_keeps_keys_and_values_as_its_placement_says() -> None:
     effects = StageSessions(FIRST, ledger, shards).open(ENTRY, opening(), 0.0)
     assert [e.kv for e in effects if isinstance(e, OpenKv)] == ["q8_0"]
     assert ledger.kv[S1].n_bytes == 2 * 17 * 100
+
+
+def test_a_copy_is_made_of_the_epoch_that_is_meant_of_the_same_entry_nodes_session_only() -> None:
+    def have(stage: StageSessions, **more: object) -> int:
+        message = msgspec.structs.replace(opening(1, S2, keep=2), **{"source": S1, "source_epoch": 2, **more})
+        effects = stage.open(ENTRY, message, 0.0)
+        (made,) = [e for e in effects if isinstance(e, OpenKv)]
+        assert (made.keep, made.source) == ((2, S1) if made.keep else (0, None))
+        assert stage.sessions[S2].ids == [5, 6][: made.keep]
+        assert answer(effects).have == made.keep
+        return made.keep
+
+    def computed() -> StageSessions:
+        stage = opened(FIRST)
+        ids(stage, 0, 5, 6, 7)
+        give(stage, 1, StepOutput(b"", TensorInfo("f32", (3, 8))), 0.0)
+        return stage
+
+    assert have(computed()) == 2
+    assert have(computed(), source_epoch=3) == 0, "it has other ids there than the entry node believes"
+    assert have(computed(), source=S3) == 0
+    stage = computed()
+    stage.sessions[S1].open = msgspec.structs.replace(stage.sessions[S1].open, entry=LAST)
+    assert have(stage) == 0, "what another device's user said"
+    stage = opened(FIRST)
+    ids(stage, 0, 5)
+    assert have(stage) == 0, "it is not computed yet"
+    stage = computed()
+    stage.open(ENTRY, opening(1, S2), 0.0)
+    assert answer(stage.open(ENTRY, msgspec.structs.replace(opening(2, S2, keep=2), source=S2), 0.0)).have == 0
+
+
+def test_what_is_copied_is_not_what_makes_room_for_the_copy() -> None:
+    stage = opened(FIRST)
+    ids(stage, 0, 5, 6, 7)
+    give(stage, 1, StepOutput(b"", TensorInfo("f32", (3, 8))), 0.0)
+    stage.close(ENTRY, SessionClose(S1, 2, keep=True), 1.0)
+    stage.open(ENTRY, opening(1, S3), 2.0)
+    stage.close(ENTRY, SessionClose(S3, 1, keep=True), 3.0)
+    stage.ledger.total_bytes = stage.ledger.used_bytes + 100  # half of what one more needs
+    message = msgspec.structs.replace(opening(1, S2, keep=3), source=S1, source_epoch=2)
+    effects = stage.open(ENTRY, message, 4.0)
+    assert [e.session for e in effects if isinstance(e, DropKv)] == [S3], "which was used after it"
+    assert OpenKv(S2, MODEL, 0, 2, 100, 3, "f16", source=S1) in effects

@@ -168,6 +168,23 @@ def test_a_kv_cache_that_grows_keeps_what_it_holds(tmp_path: Path, kv: str) -> N
         assert np.array_equal(d.forward([token], small), d.forward([token], large))
 
 
+@pytest.mark.parametrize("name", ["glm4", "deepseek-lite"])
+@pytest.mark.parametrize("kv", ["f16", "q8_0", "f32"])
+def test_a_copy_of_a_kv_cache_goes_on_as_the_first_would(tmp_path: Path, kv: str, name: str) -> None:
+    d = decoder(write(tmp_path, name, "Q8_0"), kv=kv)
+    first, other, never = d.new_kv(256), d.new_kv(64), d.new_kv(64)
+    d.forward(IDS[:50], first)
+    d.forward(IDS[10:30], other)  # what it held before is gone
+    other.copy(first, 37)
+    d.forward(IDS[:37], never)
+    for token in (5, 9, *IDS[:20]):
+        assert np.array_equal(d.forward([token], other), d.forward([token], never))
+    assert first.length == 50, "which lends, and keeps"
+    for lender, n in ((first, 51), (first, -1), (other, 5), (d.new_kv(64, "f32" if kv != "f32" else "f16"), 0)):
+        with pytest.raises(ValueError, match=r"copy|other"):
+            other.copy(lender, n)
+
+
 @pytest.mark.parametrize("kv", ["f16", "q8_0"])
 def test_a_kv_cache_takes_memory_only_for_what_it_holds(tmp_path: Path, kv: str) -> None:
     d = decoder(write(tmp_path, "llama", "F32"), kv=kv, context=1 << 19)

@@ -14,7 +14,16 @@ from swarm.cluster.effects import Emit, Ended, Notice
 from swarm.cluster.session import AnswerRequest
 from swarm.engine.sampling import SamplingParams
 from swarm.errors import DoesNotFit, SwarmNetworkError
-from swarm.node.answer import KV_RESERVATIONS, MIN_RESERVED_TOKENS, Answer, Note, Port, Question, next_reservation
+from swarm.node.answer import (
+    KV_RESERVATIONS,
+    MIN_RESERVED_TOKENS,
+    Answer,
+    Beginning,
+    Note,
+    Port,
+    Question,
+    next_reservation,
+)
 from swarm.text.forms import Form, Speaker, grammar_of
 from swarm.text.model_text import ModelText, Prompt
 from swarm.text.tokenizer import Tokenizer
@@ -65,7 +74,7 @@ def answer(
         model,
         Question("m", prompt="p", **question),
         prompt or Prompt([1] * n_prompt),
-        session=SESSION,
+        beginning=Beginning(SESSION),
         context=context,
     )
     core.answer = made

@@ -124,6 +124,21 @@ def test_a_session_samples_as_was_asked_for_last(worker: Worker) -> None:
     assert sampled == [17, 170]
 
 
+@pytest.mark.parametrize("moves", [False, True])
+def test_a_session_may_begin_with_the_kv_of_another(worker: Worker, moves: bool) -> None:
+    n_layers, n = worker.spec.n_layers, len(PROMPTS[1])
+    worker.open(0, n_layers)
+    worker.compute(0, n_layers, rows(1, 0, *PROMPTS[1]))
+    worker.worker.put(OpenKv(SESSIONS[2], MODEL, 0, n_layers, CONTEXT, n - 1, source=SESSIONS[1], moves=moves))
+    (output,) = worker.compute(0, n_layers, rows(2, n - 1, PROMPTS[1][-1]))
+    assert [output.token] == worker.tokens_alone(1, 1)
+    (output,) = worker.compute(0, n_layers, rows(1, n - 1, PROMPTS[1][-1]))
+    assert output.error == (FORGOTTEN if moves else "")
+    worker.worker.put(OpenKv(SESSIONS[0], MODEL, 0, n_layers, CONTEXT, 5, source=SessionId("f" * 32), moves=moves))
+    (output,) = worker.compute(0, n_layers, rows(0, 5, 1))
+    assert output.error == FORGOTTEN, "a source that is gone"
+
+
 def test_stages_pass_on_a_frame_for_each_session(worker: Worker) -> None:
     n_layers = worker.spec.n_layers
     want = [worker.tokens_alone(i, 1)[0] for i in range(3)]

@@ -12,8 +12,9 @@ import pytest
 
 from swarm import config
 from swarm.errors import ModelNotFound
+from swarm.node.answer import Beginning
 from swarm.node.library import Entry
-from swarm.node.questions import MAX_ASKERS, Questions, going_on
+from swarm.node.questions import MAX_ASKERS, Questions, _Known, going_on
 from swarm.wire.ids import ModelId
 
 GLM = ModelId("9" * 64)
@@ -87,18 +88,48 @@ def test_the_quiet_line_names_who_is_gone_and_how_many_go_on() -> None:
     assert going_on(["a", "b", "c"], 1) == "a, b and c are gone; going on with one device"
 
 
-def test_nobody_learns_from_what_is_reused_what_another_said() -> None:
+def beginnings() -> tuple[Questions, Any]:
+    """Questions of a node, and the driver that says what conversations there are."""
     driver: Any = MagicMock()
     unused: Any = MagicMock()
-    questions = Questions(driver, unused, unused, events=unused, settings=unused, is_settling=lambda: False)
     driver.read.return_value = []
+    return Questions(driver, unused, unused, events=unused, settings=unused, is_settling=lambda: False), driver
+
+
+def test_nobody_learns_from_what_is_reused_what_another_said() -> None:
+    questions, driver = beginnings()
     ids = list(range(100))
-    first, cached = questions._session_for(GLM, ids, "one")
-    assert cached == 0
-    driver.read.return_value = [(first, ids)]
-    another, cached = questions._session_for(GLM, ids, "another")
-    assert another != first and cached == 0
-    assert questions._session_for(GLM, [*ids, 7], "one") == (first, 100)
+    first = questions._session_for(GLM, ids, "one")
+    assert first == Beginning(first.session)
+    driver.read.return_value = [_Known(first.session, ids, 90, rests=True)]
+    another = questions._session_for(GLM, ids, "another")
+    assert another == Beginning(another.session) and another.session != first.session
+    assert questions._session_for(GLM, [*ids, 7], "one") == Beginning(first.session, None, 100)
     for i in range(1000):
         questions._session_for(GLM, ids, str(i))
     assert len(questions._askers) == MAX_ASKERS
+
+
+def test_a_question_goes_on_with_the_conversation_whose_question_it_repeats() -> None:
+    questions, driver = beginnings()
+    ids = list(range(100))
+    first = questions._session_for(GLM, ids, "one").session
+    driver.read.return_value = [_Known(first, ids, 60, rests=True)]
+    assert questions._session_for(GLM, [*ids[:60], 7, 8, 9], "one") == Beginning(first, None, 60)
+    assert questions._session_for(GLM, [*ids[:55], 7, 8, 9], "one") == Beginning(first, None, 55)  # said otherwise
+    assert questions._session_for(GLM, ids, "one") == Beginning(first, None, 99)  # the last one is computed
+
+
+def test_what_shares_a_beginning_only_is_a_conversation_of_its_own_with_a_copy() -> None:
+    questions, driver = beginnings()
+    ids = list(range(100))
+    first = questions._session_for(GLM, ids, "one").session
+    for rests, common in ((True, 40), (False, 40), (False, 99)):
+        driver.read.return_value = [_Known(first, ids, 60, rests=rests)]
+        other = questions._session_for(GLM, [*ids[:common], 7, 8], "one")
+        assert other == Beginning(other.session, first, common) and other.session != first
+    other = questions._session_for(GLM, [*ids[:15], 7, 8], "one")
+    assert other == Beginning(other.session), "so little is not worth it"
+    driver.read.return_value = [_Known(first, ids, 60, rests=True)]
+    questions.answers[first] = MagicMock()  # it rests between two reservations
+    assert questions._session_for(GLM, ids, "one").source == first
