@@ -229,10 +229,10 @@ class Questions:
         beginning, a system prompt say, is a conversation of its own with a copy of that.
         """
         best, most = None, MIN_REUSE_TOKENS - 1
-        for known in self._driver.read(lambda core: _known(core, model)):
-            common = common_prefix(known.ids, ids) if self._askers.get(known.session) == asker else 0
+        for other in self._driver.read(lambda core: _conversations(core, model)):
+            common = common_prefix(other.ids, ids) if self._askers.get(other.session) == asker else 0
             if common > most:
-                best, most = known, common
+                best, most = other, common
         goes_on = best is not None and best.rests and best.session not in self.answers and best.is_asked_by(most)
         new = SessionId(secrets.token_hex(SessionId.N_BYTES))
         key = best.session if best is not None and goes_on else new
@@ -246,7 +246,7 @@ class Questions:
 
 
 @dataclass(frozen=True, slots=True)
-class _Known:
+class _Conversation:
     """A conversation that there is KV of."""
 
     session: SessionId
@@ -294,15 +294,15 @@ def _reused(core: Core, key: SessionId) -> int | None:
     return session.reused if session is not None and session.begun else None
 
 
-def _known(core: Core, model: ModelId) -> list[_Known]:
+def _conversations(core: Core, model: ModelId) -> list[_Conversation]:
     """Conversations that are answered, or wait for their next turn; those that rest first."""
     sessions = [s for s in core.sessions.sessions.values() if s.ask.model == model]
-    known = (
-        _Known(s.id, list(s.ids), s.ask.sampling.answer_at, s.phase is Phase.RESTING)
+    conversations = (
+        _Conversation(s.id, list(s.ids), s.ask.sampling.answer_at, s.phase is Phase.RESTING)
         for s in sessions
         if s.phase in (Phase.RESTING, Phase.RUNNING)
     )
-    return sorted(known, key=lambda each: not each.rests)
+    return sorted(conversations, key=lambda each: not each.rests)
 
 
 def _is_well(core: Core, peer: PeerId) -> bool:

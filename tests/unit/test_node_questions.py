@@ -14,7 +14,7 @@ from swarm import config
 from swarm.errors import ModelNotFound
 from swarm.node.answer import Beginning
 from swarm.node.library import Entry
-from swarm.node.questions import MAX_ASKERS, Questions, _Known, going_on
+from swarm.node.questions import MAX_ASKERS, Questions, _Conversation, going_on
 from swarm.wire.ids import ModelId
 
 GLM = ModelId("9" * 64)
@@ -101,7 +101,7 @@ def test_nobody_learns_from_what_is_reused_what_another_said() -> None:
     ids = list(range(100))
     first = questions._session_for(GLM, ids, "one")
     assert first == Beginning(first.session)
-    driver.read.return_value = [_Known(first.session, ids, 90, rests=True)]
+    driver.read.return_value = [_Conversation(first.session, ids, 90, rests=True)]
     another = questions._session_for(GLM, ids, "another")
     assert another == Beginning(another.session) and another.session != first.session
     assert questions._session_for(GLM, [*ids, 7], "one") == Beginning(first.session, None, 100)
@@ -114,7 +114,7 @@ def test_a_question_goes_on_with_the_conversation_whose_question_it_repeats() ->
     questions, driver = beginnings()
     ids = list(range(100))
     first = questions._session_for(GLM, ids, "one").session
-    driver.read.return_value = [_Known(first, ids, 60, rests=True)]
+    driver.read.return_value = [_Conversation(first, ids, 60, rests=True)]
     assert questions._session_for(GLM, [*ids[:60], 7, 8, 9], "one") == Beginning(first, None, 60)
     assert questions._session_for(GLM, [*ids[:55], 7, 8, 9], "one") == Beginning(first, None, 55)  # said otherwise
     assert questions._session_for(GLM, ids, "one") == Beginning(first, None, 99)  # the last one is computed
@@ -125,11 +125,11 @@ def test_what_shares_a_beginning_only_is_a_conversation_of_its_own_with_a_copy()
     ids = list(range(100))
     first = questions._session_for(GLM, ids, "one").session
     for rests, common in ((True, 40), (False, 40), (False, 99)):
-        driver.read.return_value = [_Known(first, ids, 60, rests=rests)]
+        driver.read.return_value = [_Conversation(first, ids, 60, rests=rests)]
         other = questions._session_for(GLM, [*ids[:common], 7, 8], "one")
         assert other == Beginning(other.session, first, common) and other.session != first
     other = questions._session_for(GLM, [*ids[:15], 7, 8], "one")
     assert other == Beginning(other.session), "so little is not worth it"
-    driver.read.return_value = [_Known(first, ids, 60, rests=True)]
+    driver.read.return_value = [_Conversation(first, ids, 60, rests=True)]
     questions.answers[first] = MagicMock()  # it rests between two reservations
     assert questions._session_for(GLM, ids, "one").source == first
