@@ -104,9 +104,9 @@ class Gathering:
                 self.held[wrong] = False
             self._sync()
             self.close()
+            replace_file(self.directory / "manifest", manifest.encoded)
             (self.directory / "plan").unlink()
             (self.directory / "digests").unlink()
-            replace_file(self.directory / "manifest", manifest.encoded)
 
     def close(self) -> None:
         """Let go; what is here stays."""
@@ -122,6 +122,7 @@ class Gathering:
         os.fdatasync(self._digests)
         flush(self._files.take_dirty())
         self._journal.note_synced(n_notes)
+        self._journal.flush()
         self._unsynced_bytes = 0
 
     def _settle(self) -> None:

@@ -121,6 +121,7 @@ class ModelChunks:
         with self._lock:
             if self._may_vouch:
                 self._journal.note_synced(n_notes)
+        self._journal.flush()  # the notes as well: without them nobody knows what the files hold
 
     def close(self) -> None:
         with self._lock:
