@@ -12,6 +12,7 @@
     ├── ResourceError           memory, disk, cores
     │   ├── OutOfMemory
     │   ├── DiskFull
+    │   ├── TooBusy             too many wait for an answer already
     │   ├── ExpertAbsent        a step needs experts that are not in memory
     │   └── ExpertUnreadable    an expert could not be read from disk
     ├── DownloadError           no source answered, or what came was wrong
@@ -84,6 +85,14 @@ class ResourceError(SwarmError):
 
 class OutOfMemory(ResourceError):
     """The device has too little memory for what was asked; the text says how much is missing."""
+
+
+class TooBusy(ResourceError):
+    """Too many chats wait already; the text says when to try again."""
+
+    def __init__(self, text: str, retry_s: float) -> None:
+        super().__init__(text)
+        self.retry_s = retry_s
 
 
 class DiskFull(ResourceError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 
 from starlette.responses import JSONResponse
@@ -16,6 +17,7 @@ from swarm.errors import (
     SwarmError,
     SwarmNetworkError,
     TextError,
+    TooBusy,
 )
 
 Json = dict[str, object]
@@ -25,6 +27,7 @@ KINDS: tuple[tuple[type[SwarmError], int, str, str], ...] = (
     (ContextFull, 400, "invalid_request_error", "context_length_exceeded"),
     (TextError, 400, "invalid_request_error", "bad_prompt"),
     (ConfigError, 400, "invalid_request_error", "bad_parameter"),
+    (TooBusy, 429, "rate_limit_error", "rate_limit_exceeded"),
     (DoesNotFit, 503, "server_error", "does_not_fit"),
     (ResourceError, 503, "server_error", "out_of_resources"),
     (DownloadError, 503, "server_error", "download_failed"),
@@ -97,9 +100,13 @@ SHAPES: tuple[tuple[str, Callable[[SwarmError], Mapping[str, object]]], ...] = (
 
 
 def response_of(error: SwarmError, path: str = "", headers: Mapping[str, str] | None = None) -> JSONResponse:
-    """The response for an error, in the shape of the dialect that is spoken at `path`; 503 tells when to come again."""
+    """The response for an error, in the shape of the dialect that is spoken at `path`.
+
+    Status 503, and 429 as it was measured, tell when to come again.
+    """
     status = status_of(error)
-    again = {"retry-after": str(RETRY_AFTER_S)} if status == 503 else {}
+    retry_s = error.retry_s if isinstance(error, TooBusy) else RETRY_AFTER_S
+    again = {"retry-after": str(math.ceil(retry_s))} if status in (429, 503) else {}
     shape = next(shape for beginning, shape in SHAPES if path.startswith(beginning))
     return JSONResponse(shape(error), status, headers={**again, **(headers or {})})
 

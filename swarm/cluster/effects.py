@@ -204,6 +204,7 @@ class Ended(Effect):
     reason: EndReason
     error: str = ""
     missing_bytes: int = 0  # of memory, when that is why
+    retry_s: float = 0.0  # too many wait already; after so long one may
 
 
 class NoticeKind(StrEnum):

@@ -27,7 +27,8 @@ from swarm.wire.records import Placement, Sampling
 class AnswerRequest:
     """What a user wants: an answer of at most `max_tokens` to the prompt `ids`. `end_ids` end it.
 
-    `source` is a session of the same asker that began alike: what the two have in common is not computed again.
+    `source` is a session of the same asker that began alike: what the two have in common is not computed again. An
+    answer that needs more room than one request asks for `has_more` to come; the next request then `goes_on` with it.
     """
 
     session: SessionId
@@ -37,6 +38,9 @@ class AnswerRequest:
     sampling: Sampling = field(default_factory=Sampling)
     end_ids: tuple[int, ...] = ()
     source: SessionId | None = None
+    asker: str = ""  # whoever it is: only whether two are the same matters
+    has_more: bool = False
+    goes_on: bool = False
 
 
 class Phase(Enum):
@@ -104,6 +108,8 @@ class Session:
     n_closings: int = 0  # that were told again since the end
     is_slow: bool = False  # much slower than was planned: who has the work at a probe is the reason
     begun: bool = False  # stages have worked on this answer
+    placed_at: float = 0.0  # when it got a place among the active ones
+    place_until: float = -NEVER  # a place is held so long for the request that goes on with it
     reused: int = 0  # positions that were there when they began
     loan: Loan | None = None  # of the current opening
     notice: str = ""
@@ -116,6 +122,10 @@ class Session:
     def limit(self) -> int:
         """No token is sampled for this position or a later one."""
         return len(self.ask.ids) + self.ask.max_tokens
+
+    def takes_place(self, now: float) -> bool:
+        """Whether it counts among those that are answered."""
+        return self.is_active or now < self.place_until
 
     def run_on(self, placement: Placement | None) -> None:
         """From now on, these devices work on it."""

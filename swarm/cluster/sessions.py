@@ -29,6 +29,7 @@ from array import array
 
 from swarm import limits
 from swarm.answers import PIPELINED_PREFILL_BATCH, EndReason
+from swarm.cluster.admission import Admission, has_room, next_of, seconds_text
 from swarm.cluster.effects import NEVER, Effect, Emit, Ended, Log, Notice, NoticeKind, Send
 from swarm.cluster.patience import broken_between, first_token_s, is_too_slow, next_token_s
 from swarm.cluster.placement import Placer, State
@@ -60,6 +61,7 @@ class Sessions:
         self.me = me
         self.placer = placer
         self.sessions: dict[SessionId, Session] = {}
+        self.admission = Admission()
 
     # --- the user
 
@@ -70,9 +72,10 @@ class Sessions:
             return [Ended(ask.session, EndReason.FAILED, "this conversation is being answered already")]
         if not ask.ids or ask.max_tokens < 1:
             return [Ended(ask.session, EndReason.FAILED, "there is nothing to answer")]
-        if self._count(Phase.QUEUED) >= limits.MAX_WAITING_SESSIONS:
-            text = f"{limits.MAX_WAITING_SESSIONS} chats are waiting already; try again later"
-            return [Ended(ask.session, EndReason.FAILED, text)]
+        if not has_room(ask, self.sessions.values()):
+            retry_s = self.admission.retry_s(self.sessions.values())
+            text = f"{self._count(Phase.QUEUED)} chats are waiting already; try again in {seconds_text(retry_s)}"
+            return [Ended(ask.session, EndReason.FAILED, text, retry_s=retry_s)]
         session = before.next_turn(ask, now) if before is not None else Session(ask, list(ask.ids), Phase.QUEUED, now)
         self.sessions.pop(ask.session, None)
         self.sessions[ask.session] = session
@@ -343,6 +346,9 @@ class Sessions:
     def tick(self, now: float) -> list[Effect]:
         effects: list[Effect] = []
         for session in list(self.sessions.values()):
+            if now >= session.place_until > -NEVER:  # nobody came for it
+                session.place_until = -NEVER
+                effects += self._admit(now)
             judged = self._judge(session, now) if session.is_active and now >= session.judge_at else []
             effects += judged
             if judged:
@@ -378,7 +384,8 @@ class Sessions:
             case Phase.PARKED:
                 return session.since + limits.PARK_S
             case Phase.RESTING:
-                return session.close_again_at
+                held = session.place_until
+                return min(session.close_again_at, held if held > -NEVER else NEVER)
         return NEVER
 
     def _await_opening(self, session: Session, now: float) -> list[Effect]:
@@ -467,8 +474,12 @@ class Sessions:
 
     def _end(self, session: Session, reason: EndReason, now: float, error: str = "", missing: int = 0) -> list[Effect]:
         effects = [*self._close(session, keep=True), Ended(session.id, reason, error, missing)]
+        if session.is_active:
+            self.admission.took(now - session.placed_at)
         session.run_on(None)
         session.enter(Phase.RESTING, now)
+        if reason is EndReason.LENGTH and session.ask.has_more:
+            session.place_until = now + limits.PLACE_HELD_S
         if not any(s.is_active and s.ask.model == session.ask.model for s in self.sessions.values()):
             self.placer.rest(session.ask.model)
         return effects + self._forget_oldest() + self._admit(now)
@@ -491,19 +502,17 @@ class Sessions:
     # --- the queue
 
     def _admit(self, now: float) -> list[Effect]:
-        """Start those that wait, in the order in which they came."""
+        """Start those that wait, as far as there are places."""
         effects: list[Effect] = []
-        for session in list(self.sessions.values()):
-            if sum(s.is_active for s in self.sessions.values()) >= limits.MAX_ACTIVE_SESSIONS:
-                break
-            if session.phase is Phase.QUEUED:
-                effects += self._start(session, now)
+        while (session := next_of(list(self.sessions.values()), now)) is not None:
+            effects += self._start(session, now)
         return effects
 
     def _start(self, session: Session, now: float) -> list[Effect]:
         model = session.ask.model
         is_only_one = not any(s.is_active and s.ask.model == model for s in self.sessions.values())
         session.enter(Phase.PLACING, now)
+        session.placed_at = now
         session.wait_from(now)
         effects = self.placer.refresh(model, now) if is_only_one else []
         return effects + self.placer.need(model, session.limit, now) + self._follow(session, now)

@@ -18,7 +18,7 @@ from swarm.answers import EndReason, Meter, Piece, Stats
 from swarm.cluster.effects import Effect, Emit, Ended, Notice, NoticeKind
 from swarm.cluster.session import AnswerRequest
 from swarm.engine.sampling import SamplingParams
-from swarm.errors import DoesNotFit, SwarmError, SwarmNetworkError
+from swarm.errors import DoesNotFit, SwarmError, SwarmNetworkError, TooBusy
 from swarm.node.compute import sampling_of
 from swarm.node.library import KnownModel
 from swarm.text.forms import Form
@@ -189,7 +189,19 @@ class Answer:
             most = min(most, self.question.max_tokens - len(self.tokens))
         room = min(most, next_reservation(len(ids)) - len(ids))
         ends = tuple(sorted(self.model.tokenizer.end_tokens))
-        self._port.ask(AnswerRequest(self.session, self.model.id, ids, room, self._sampling, ends, self._source))
+        request = AnswerRequest(
+            session=self.session,
+            model=self.model.id,
+            ids=ids,
+            max_tokens=room,
+            sampling=self._sampling,
+            end_ids=ends,
+            source=self._source,
+            asker=self.question.asker,
+            has_more=room < most,
+            goes_on=bool(self.tokens),
+        )
+        self._port.ask(request)
 
     def _on_token(self, emit: Emit) -> Iterator[Piece]:
         if self._cancelled:
@@ -250,4 +262,6 @@ def next_reservation(n_ids: int) -> int:
 
 def error_of(ended: Ended) -> SwarmError:
     """Why an answer failed, as an error for the user."""
+    if ended.retry_s:
+        return TooBusy(ended.error, ended.retry_s)
     return DoesNotFit(ended.error) if ended.missing_bytes else SwarmNetworkError(ended.error or "the answer was lost")
