@@ -21,6 +21,7 @@ cimport openmp
 include "isa.pxi"
 include "experts.pxi"
 include "weights.pxi"
+include "stage.pxi"
 include "kvcache.pxi"
 include "engine.pxi"
 include "fit.pxi"

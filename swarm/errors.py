@@ -23,6 +23,7 @@
         │   └── RemoteProtocolError
         ├── SwarmKeyError       wrong, missing or unreadable swarm key
         ├── PeerLost            a device died, froze or was cut off
+        ├── StageLost           a step that several devices compute together ended without one of them
         ├── PeerBusy            a device does not take messages as fast as they come
         └── DoesNotFit          the devices at hand cannot hold the model
 
@@ -146,6 +147,15 @@ class SwarmKeyError(SwarmNetworkError):
 
 class PeerLost(SwarmNetworkError):
     """A device died, froze or was cut off."""
+
+
+class StageLost(SwarmNetworkError):
+    """A step that the members of a stage compute together ended because of one of them; it has stored nothing."""
+
+    def __init__(self, member: int, name: str, text: str, *, stage_over: bool) -> None:
+        self.member, self.text = member, text  # by its number in the stage; -1: nobody alone
+        self.stage_over = stage_over  # False: only this step, the next one may begin
+        super().__init__(f"{name} ended a step that devices compute together: {text}")
 
 
 class PeerBusy(SwarmNetworkError):

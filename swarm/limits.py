@@ -127,6 +127,17 @@ WARNING_INTERVAL_S = 30.0  # the same trouble with the same device is told again
 MAX_INBOUND_EVENTS = 1024  # not yet taken by the node; then the sockets are not read, and TCP slows the senders
 MAX_INBOUND_BYTES = 128 * 1024 * 1024  # the same, in bytes of raw frames
 
+# --- stages: devices that share layers (swarm/net/slices.py)
+MAX_STAGE_MEMBERS = 16  # each sends to all others: with more, waiting costs more than sharing gains
+STAGE_CONNECT_S = 15.0  # until all members are connected, while some still load their weights
+STAGE_DIAL_S = 1.0  # one call to a member of the same home
+STAGE_REDIAL_S = 0.1  # a member that does not listen yet is called again after so long
+STAGE_PROOF_S = 1.0  # for a caller to prove that it belongs to the stage: both sides answer at once
+MAX_STAGE_CALLERS = 32  # that are proving it at the same time
+STAGE_CEILING_S = 10.0  # without a byte of a member: heartbeats have told of a dead one long before
+MAX_GATHERED_BYTES = 16 * 1024 * 1024  # of one member after a step: all logits of 25 answers at 151,552 ids
+STAGE_BUFFER_BYTES = 1024 * 1024  # of a socket, each way: a frame of a token fits, so nobody waits to send it
+
 # --- discovery
 ANNOUNCE_INTERVAL_S = 15.0  # browse and announce again: an old browser misses what started during a cut
 IDLE_ANNOUNCE_INTERVAL_S = 90.0  # in an idle swarm: each announcement wakes every device of the house some ten times

@@ -1,7 +1,8 @@
 """Types of the compiled module; its docstrings are in csrc/*.pxi."""
 
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from socket import socket
+from typing import Any, NoReturn
 
 import numpy as np
 import numpy.typing as npt
@@ -9,6 +10,7 @@ import numpy.typing as npt
 F32 = npt.NDArray[np.float32]
 U8 = npt.NDArray[np.uint8]
 F64 = npt.NDArray[np.float64]
+I64 = npt.NDArray[np.int64]
 
 def isa_names() -> list[str]: ...
 def best_isa() -> str: ...
@@ -54,6 +56,39 @@ class ExpertCache:
     @property
     def n_filling(self) -> int: ...
     def counters(self) -> tuple[int, int, int, float]: ...
+
+SODIUM_FUNCTIONS: list[str]
+STAGE_KEY_BYTES: int
+MAX_STAGE_MEMBERS: int
+
+def encode_sums(values: I64) -> bytes: ...
+def add_sums(body: bytes | U8, sums: I64, replace: bool = False) -> None: ...
+
+class Stage:
+    n_members: int
+    me: int
+    sealed_with: str
+    is_over: bool
+    def __init__(
+        self,
+        me: int,
+        n: int,
+        functions: Sequence[int],
+        event_fd: int,
+        *,
+        ceiling_ms: int,
+        name: Callable[[int], str] = ...,
+        spin_us: int = 0,
+    ) -> None: ...
+    def reserve(self, n_values: int, n_bytes: int) -> None: ...
+    def open(self, connections: Sequence[socket | None], keys: Sequence[bytes], aes: bool) -> None: ...
+    def begin(self, sequence: int) -> None: ...
+    def exchange(self, sums: I64, broken: bool = False) -> bool: ...
+    def gather(self, data: bytes) -> list[bytes] | None: ...
+    def refuse(self, sequence: int | None, why: str, member: int = -1) -> None: ...
+    def close(self, why: str) -> None: ...
+    def raise_end(self) -> NoReturn: ...
+    def counters(self) -> tuple[int, float, int, int]: ...
 
 class Mat:
     n_bytes: int
