@@ -34,10 +34,15 @@ def usage(answers: Sequence[Answer]) -> Json:
     prompts = {tuple(answer.prompt): answer.stats for answer in reversed(answers)}
     n_prompt = sum(stats.prompt_tokens for stats in prompts.values())
     n_generated = sum(answer.stats.generated_tokens for answer in answers)
+    n_guessed = sum(answer.stats.guessed_tokens for answer in answers)
     return {
         "prompt_tokens": n_prompt,
         "completion_tokens": n_generated,
         "total_tokens": n_prompt + n_generated,
+        "completion_tokens_details": {
+            "accepted_prediction_tokens": n_guessed,
+            "rejected_prediction_tokens": sum(answer.stats.guesses for answer in answers) - n_guessed,
+        },
         "prompt_tokens_details": {"cached_tokens": sum(stats.cached_tokens for stats in prompts.values())},
     }
 
@@ -45,6 +50,7 @@ def usage(answers: Sequence[Answer]) -> Json:
 def timings(stats: Stats) -> Json:
     """Times beside what OpenAI tells: ours in seconds, and llama-server's."""
     n_read, n_after = stats.prompt_tokens - stats.cached_tokens, max(stats.generated_tokens - 1, 0)
+    guesses: Json = {"draft_n": stats.guesses, "draft_n_accepted": stats.guessed_tokens} if stats.guesses else {}
     return {
         "first_token_s": stats.first_token_s,
         "decode_s": stats.decode_s,
@@ -57,6 +63,7 @@ def timings(stats: Stats) -> Json:
         "predicted_ms": 1000 * stats.decode_s,
         "predicted_per_token_ms": 1000 * stats.decode_s / n_after if n_after else 0.0,
         "predicted_per_second": stats.decode_tokens_per_s,
+        **guesses,
     }
 
 

@@ -169,6 +169,8 @@ class RemoteAnswer:
             prompt_tokens=usage["prompt_tokens"],
             cached_tokens=usage["prompt_tokens_details"]["cached_tokens"],
             generated_tokens=usage["completion_tokens"],
+            guessed_tokens=timings.get("draft_n_accepted", 0),
+            guesses=timings.get("draft_n", 0),
             first_token_s=timings["first_token_s"],
             decode_s=timings["decode_s"],
         )

@@ -147,6 +147,7 @@ class SessionRows(Value):
     sampling: Sampling = field(default_factory=Sampling)
     recent: tuple[int, ...] = ()  # ids up to and with this step, for the penalties; empty when they are off
     answer: tuple[int, ...] = ()  # ids of the answer up to and with this step; empty when no grammar asks for them
+    n_guesses: int = 0  # so many last ids are guesses; with `sample` those that are right bring further tokens
     is_void: bool = False  # nobody wants it any more: compute it, for the others of the step, on a cache of its own
 
 
@@ -181,6 +182,8 @@ class StepOutput(Value):
     info: TensorInfo | None = None
     token: int | None = None
     told: tuple[TokenChance, ...] = ()  # how likely it was, and others, where that was asked for
+    more: tuple[int, ...] = ()  # the tokens after it, where guesses came
+    more_told: tuple[tuple[TokenChance, ...], ...] = ()
     error: str = ""
     lost: PeerId | None = None  # the member of the stage that was missing, where that is why it failed
 
@@ -195,6 +198,8 @@ class Emit(Effect):
     position: int
     token: int
     told: tuple[TokenChance, ...] = ()  # how likely it was, and others, where that was asked for
+    guessed: bool = False  # it was computed before it was certain
+    n_guesses: int = 0  # that were computed in the step of this token, the first of it
 
 
 class Ended(Effect):

@@ -41,6 +41,7 @@ class AnswerRequest:
     asker: str = ""  # whoever it is: only whether two are the same matters
     has_more: bool = False
     goes_on: bool = False
+    guess: bool = True  # compute tokens that may come along with those that are certain, where that is faster
 
 
 class Phase(Enum):
@@ -88,6 +89,7 @@ class Session:
     acked: dict[PeerId, int] = field(default_factory=dict)
     true_prefix: dict[int, int] = field(default_factory=dict)
     haves: dict[PeerId, int] = field(default_factory=dict)  # answers to the current opening
+    takes_guesses: bool = True  # each that answered the current opening
     keeps: dict[PeerId, int] = field(default_factory=dict)  # positions that each was asked to keep at most
     opened_at: float = 0.0  # when the current opening was last sent
     retry_at: float = 0.0

@@ -159,6 +159,7 @@ class Sessions:
         session.epoch = self.placer.next_epoch()
         session.true_prefix[session.epoch] = EVERYTHING
         session.haves, session.keeps, session.answers, session.quiet = {}, {}, {}, None
+        session.takes_guesses = session.ask.guess
         session.heard = dict.fromkeys(session.pipeline.peers, now)
         source = self.sessions.get(session.ask.source) if session.ask.source is not None else None
         session.loan = source.lend(session) if source is not None else None
@@ -203,6 +204,7 @@ class Sessions:
         if message.have > session.keeps[sender]:
             return self.placer.failed({sender}, "claims positions that it cannot have", now)
         session.haves[sender] = message.have
+        session.takes_guesses = session.takes_guesses and message.guesses
         session.acked[sender] = message.epoch
         return [] if any(peer not in session.haves for peer in session.pipeline.peers) else self._begin(session, now)
 
@@ -256,7 +258,8 @@ class Sessions:
             batch = session.ids[session.sent : min(session.sent + PIPELINED_PREFILL_BATCH, session.goal)]
             sample = session.sent + len(batch) == session.goal
             info = TensorInfo("i32", (len(batch),))
-            message = Tokens(session.id, session.epoch, session.sent, info, sample)
+            guesses = limits.MAX_GUESSES if session.takes_guesses else 0
+            message = Tokens(session.id, session.epoch, session.sent, info, sample, guesses)
             effects.append(Send(session.pipeline.first.leader.peer, message, array("i", batch).tobytes()))
             session.sent += len(batch)
         return effects
@@ -271,25 +274,35 @@ class Sessions:
         return self._feed(session)
 
     def token(self, sender: PeerId, message: Token, now: float) -> list[Effect]:
-        """The next token, if it is the next one."""
+        """The next token, if it is the next one, and those that came after it because guesses were right."""
         session = self._from_last_stage(sender, message.session, message.epoch)
         if session is None or message.position < len(session.ids):
             return []
         if message.position > len(session.ids):
             return self._reopen(session, "a token was lost", {sender}, now)
-        if not self._is_token(session, message.token):
+        if not all(self._is_token(session, token) for token in (message.token, *message.more)):
             return self.placer.failed({sender}, "sent a token that the model does not have", now)
-        session.ids.append(message.token)
-        session.passed = message.position
+        first = Emit(session.id, message.position, message.token, message.told, n_guesses=message.n_guesses)
+        effects = self._append(session, first, now)
+        more_told = message.more_told or ((),) * len(message.more)
+        for token, told in zip(message.more, more_told, strict=False):
+            if session.phase is not Phase.RUNNING:
+                break
+            effects += self._append(session, Emit(session.id, len(session.ids), token, told, guessed=True), now)
+        return effects
+
+    def _append(self, session: Session, emit: Emit, now: float) -> list[Effect]:
+        """A token more: give it to the reader, and see whether it was the last one."""
+        session.ids.append(emit.token)
+        session.passed = emit.position
         if len(session.ids) == len(session.ask.ids) + 1:
             self.placer.progressed(session.ask.model)
         session.failures = 0
         session.moved(now)
         session.wait_from(now)
         session.n_paced += 1
-        if message.token in session.ask.end_ids:
+        if emit.token in session.ask.end_ids:
             return self._end(session, EndReason.STOP, now)
-        emit = Emit(session.id, message.position, message.token, message.told)
         if len(session.ids) >= session.limit:
             return [emit, *self._end(session, EndReason.LENGTH, now)]
         is_due = session.n_paced >= limits.PACE_TOKENS or now - session.paced_at >= limits.PACE_S

@@ -7,10 +7,12 @@ The rules that keep a session whole, checked for every message of data:
 - it comes from the one that may send it: ids from the entry node (to the first stage), activations from the stage
   before, a sampled token from the last stage.
 - its first position is the next one that this stage expects. Earlier ones were here already (a duplicate), later ones
-  mean that something was lost: both are dropped; the entry node sees the silence and opens the session again.
+  mean that something was lost: both are dropped; the entry node sees the silence and opens the session again. After a
+  step with guesses the next one may begin behind any of them that came, and what is behind that is forgotten.
 
-So each stage computes each position of an epoch at most once and in order, whatever the network repeats, drops or
-reorders. A stage never waits for anything and never resends: only the entry node recovers.
+So each stage computes each position of an epoch at most once and in order, but for guesses that did not come, whatever
+the network repeats, drops or reorders. A stage never waits for anything and never resends: only the entry node
+recovers.
 
 One step is out at the compute worker at a time; turns.py says which, and which sessions share it. It begins when all
 that an event brings has been taken (`next_step`), so that sessions whose tokens come together stay together.
@@ -27,6 +29,7 @@ import msgspec
 from swarm import limits
 from swarm.cluster.cost import ModelCost
 from swarm.cluster.effects import NEVER, Buffer, Compute, Effect, OpenKv, Send, SessionRows, StepOutput
+from swarm.cluster.guesses import StageGuesses, WayTimes
 from swarm.cluster.memory import KvEntry, Ledger
 from swarm.cluster.pipeline import Pipeline
 from swarm.cluster.shards import Claim, Shards
@@ -59,10 +62,16 @@ class Step(Value):
     sample: bool
     frame: Buffer | None
     since: float
+    n_guesses: int = 0  # so many last ids
 
     @property
     def end(self) -> int:
         return self.position + len(self.ids)
+
+    @property
+    def certain_end(self) -> int:
+        """Positions before this one are no guesses."""
+        return self.position + len(self.ids) - self.n_guesses
 
 
 class RunningRows(Value):
@@ -95,6 +104,13 @@ class StageSession:
     steps: deque[Step] = field(default_factory=deque)
     answered: SessionReply | None = None
     closed: bool = False  # no data until it is opened again: over, its entry node out of sight, or a step failed
+    n_guesses: int = 0  # so many of the positions that have come in last may prove wrong
+    guesses: StageGuesses | None = None  # of the first stage, where it may guess
+
+    @property
+    def certain(self) -> int:
+        """Positions before this one have come in, and are no guesses."""
+        return self.expected - self.n_guesses
 
     @property
     def epoch(self) -> int:
@@ -154,6 +170,8 @@ class StageSessions:
         self.dropped: Counter[str] = Counter()  # messages of data by reason, for the status and the tests
         self.running: RunningStep | None = None
         self.turns = Turns()
+        self.new_guesses = StageGuesses
+        self._ways = WayTimes()
         self._queue: deque[SessionId] = deque()  # sessions with steps, the next one first
         self._next_job = 1
         self._settled = 0  # the number of changes of placements that the sessions have followed
@@ -192,9 +210,13 @@ class StageSessions:
         if missing > 0:
             return room, _no(message, f"{size_text(missing)} of memory for the conversation are missing there", missing)
         ids = keeper.ids[:have] if keeper is not None else []
-        reply = SessionReply(message.session, message.epoch, True, "", have)
+        stage = Pipeline.of(claim.placement).member_of(self.me)
+        takes_guesses = stage is not None and len(stage.members) == 1
+        reply = SessionReply(message.session, message.epoch, True, "", have, guesses=takes_guesses)
         self.sessions.pop(message.session, None)
-        self.sessions[message.session] = StageSession(message, place, have, have, ids, model, answered=reply)
+        session = StageSession(message, place, have, have, ids, model, answered=reply)
+        session.guesses = before.guesses if before is not None else None
+        self.sessions[message.session] = session
         self._forget_oldest()
         opened = OpenKv(message.session, message.model, place.first, place.end, message.context, have, place.kv)
         return [*room, msgspec.structs.replace(opened, source=source, moves=moves)], reply
@@ -297,7 +319,7 @@ class StageSessions:
         if session.epoch > message.epoch or session.open.entry != sender:
             return self._drop("stale")
         busy = bool(session.steps) or self._is_running(message.session, message.epoch)
-        return [Send(sender, SessionProbed(message.session, message.epoch, session.expected, busy))]
+        return [Send(sender, SessionProbed(message.session, message.epoch, session.certain, busy))]
 
     # --- data
 
@@ -308,7 +330,15 @@ class StageSessions:
             return []
         if sender != session.open.entry or not session.place.takes_ids:
             return self._drop("stranger")
-        return self._take(session, Step(message.position, ids, message.sample, None, now), now)
+        effects = self._take(session, Step(message.position, ids, message.sample, None, now), now)
+        if message.guesses:
+            place, opened = session.place, session.open
+            way = place.model, opened.placement, opened.entry, place.ring_last
+            session.guesses = session.guesses or self.new_guesses()
+            session.guesses.read(session.ids, self._ways.of(way))
+        else:
+            session.guesses = None
+        return effects
 
     def activation(self, sender: PeerId, message: Message, frame: Buffer | None, now: float) -> list[Effect]:
         """The residual stream from the stage before."""
@@ -323,7 +353,8 @@ class StageSessions:
             return self._drop("malformed")
         if not is_result(frame, message.tensor, session.model.hidden):
             return self._no_result(session)
-        return self._take(session, Step(message.position, message.ids, message.sample, frame, now), now)
+        step = Step(message.position, message.ids, message.sample, frame, now, message.n_guesses)
+        return self._take(session, step, now)
 
     def _no_result(self, session: StageSession) -> list[Effect]:
         """What the stage before sent would make every answer after it nonsense: its entry node decides."""
@@ -343,9 +374,28 @@ class StageSessions:
             return []
         if sender != session.place.ring_last:
             return self._drop("stranger")
-        if message.token in session.open.end_ids or message.position + 1 >= session.open.context:
+        return self._step_after(session, message, now)
+
+    def _step_after(self, session: StageSession, message: Token, now: float) -> list[Effect]:
+        """The step of the last token that came; those before it were guesses, and are computed."""
+        if message.position != session.certain:
+            return self._drop("duplicate" if message.position < session.certain else "gap")
+        *guessed, last = message.token, *message.more
+        position = message.position + len(guessed)
+        if session.ids[message.position : position] != guessed:
+            return self._drop("malformed")
+        if last in session.open.end_ids or position + 1 >= session.open.context:
             return []
-        return self._take(session, Step(message.position, (message.token,), True, None, now), now)
+        guesses = self._guess(session, (*guessed, last), session.open.context - position - 2, now)
+        return self._take(session, Step(position, (last, *guesses), True, None, now, len(guesses)), now)
+
+    def _guess(self, session: StageSession, tokens: tuple[int, ...], most: int, now: float) -> tuple[int, ...]:
+        """What goes along with the step after these tokens."""
+        if session.guesses is None:
+            return ()
+        is_alone = sum(entry.running for entry in self.ledger.kv.values()) == 1
+        session.guesses.came(tokens, now, alone=is_alone)
+        return session.guesses.next(most if is_alone else 0, session.open.end_ids, now)
 
     def stage_step(self, sender: PeerId, message: Message, frame: Buffer | None, now: float) -> list[Effect]:
         """The leader of our stage begins a step."""
@@ -365,18 +415,20 @@ class StageSessions:
         return session
 
     def _take(self, session: StageSession, step: Step, now: float) -> list[Effect]:
-        if step.position != session.expected:
-            return self._drop("duplicate" if step.position < session.expected else "gap")
+        if not session.certain <= step.position <= session.expected:
+            return self._drop("duplicate" if step.position < session.certain else "gap")
         end = step.end
         if not step.ids or end > session.open.context or len(step.ids) > limits.MAX_BATCH_TOKENS:
             return self._drop("malformed")
-        if max(step.ids) >= session.model.vocabulary:
+        if max(step.ids) >= session.model.vocabulary or step.n_guesses not in (0, len(step.ids) - 1):
             return self._drop("malformed")
         if len(session.steps) >= limits.MAX_SESSION_JOBS:
             return self._drop("full")
         self.ledger.wake(session.open.session, now)
         session.expected = end
+        del session.ids[step.position :]  # guesses that did not come
         session.ids += step.ids
+        session.n_guesses = step.n_guesses
         session.steps.append(step)
         if session.open.session not in self._queue:
             self._queue.append(session.open.session)
@@ -410,7 +462,8 @@ class StageSessions:
     def _waiting(self, key: SessionId) -> Waiting:
         session = self.sessions[key]
         step = session.steps[0]
-        return Waiting(key, session.place.layers, len(step.ids), step.since, session.open.context)
+        n_tokens, context = len(step.ids), session.open.context
+        return Waiting(key, session.place.layers, n_tokens, step.since, context, step.n_guesses)
 
     def _take_first(self, session: StageSession) -> Step:
         """Take a session's first step out; one that has more goes to the end of the queue."""
@@ -441,7 +494,7 @@ class StageSessions:
             return [Send(session.open.entry, error)]
         if rows.session not in self.ledger.kv:
             return self._drop("stale")
-        session.done = rows.step.end
+        session.done = rows.step.certain_end
         if session.closed:
             return self._drop("closed")
         return self._pass_on(session, rows.step, output)
@@ -450,11 +503,15 @@ class StageSessions:
         place, key, epoch = session.place, session.open.session, session.epoch
         if place.after is not None:
             assert output.info is not None and output.frame is not None
-            onward = Activation(key, epoch, step.position, place.end, output.info, step.sample, step.ids)
+            n_guesses = step.n_guesses
+            onward = Activation(
+                key, epoch, step.position, place.end, output.info, step.sample, step.ids, n_guesses=n_guesses
+            )
             return [Send(place.after, onward, output.frame)]
         if output.token is None:
             return [Send(session.open.entry, Prefilled(key, epoch, step.end))]
-        sampled = Token(key, epoch, step.end, output.token, output.told)
+        more = output.more
+        sampled = Token(key, epoch, step.certain_end, output.token, output.told, more, output.more_told, step.n_guesses)
         return [Send(peer, sampled) for peer in dict.fromkeys((place.ring_first, session.open.entry))]
 
     # --- within
@@ -490,7 +547,8 @@ def _is_source(session: StageSession, message: SessionOpen) -> bool:
 def _rows(session: StageSession, step: Step) -> SessionRows:
     sampling = session.open.sampling
     if not step.sample or session.place.after is not None:
-        return SessionRows(session.open.session, step.position, step.ids, False, step.frame, sampling)
+        key, n_guesses = session.open.session, step.n_guesses
+        return SessionRows(key, step.position, step.ids, False, step.frame, sampling, n_guesses=n_guesses)
     return SessionRows(
         session=session.open.session,
         position=step.position,
@@ -498,8 +556,9 @@ def _rows(session: StageSession, step: Step) -> SessionRows:
         sample=True,
         frame=step.frame,
         sampling=sampling,
-        recent=_recent(session.ids, step.end, sampling),
-        answer=tuple(session.ids[sampling.answer_at : step.end]) if sampling.grammar else (),
+        recent=_recent(session.ids, step.certain_end, sampling),
+        answer=tuple(session.ids[sampling.answer_at : step.certain_end]) if sampling.grammar else (),
+        n_guesses=step.n_guesses,
     )
 
 

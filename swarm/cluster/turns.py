@@ -30,10 +30,11 @@ class Waiting:
     n_tokens: int
     since: float
     context: int  # positions that the session's KV cache has room for
+    n_guesses: int = 0  # of the tokens
 
     @property
     def is_decode(self) -> bool:
-        return self.n_tokens == 1
+        return self.n_tokens == 1 + self.n_guesses
 
 
 class RowCosts:
@@ -88,7 +89,7 @@ class Turns:
         late = _first(waiting, lambda w: now - w.since > limits.PREFILL_PATIENCE_S)
         head = late or _first(waiting, lambda w: w.is_decode) or waiting[0]
         room = min(limits.MAX_BATCH_TOKENS, head.context) - head.n_tokens
-        others = [w for w in waiting if w is not head and w.is_decode and w.layers == head.layers]
+        others = [w for w in waiting if w is not head and w.n_tokens == 1 and w.layers == head.layers]
         others = others[: max(min(room, limits.MAX_STEP_SESSIONS - 1), 0)]
         if head.is_decode and others:
             n_together = self._costs.get(head.layers, RowCosts()).best(1 + len(others))

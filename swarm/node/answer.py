@@ -47,6 +47,7 @@ class Question:
     tools: Sequence[Mapping[str, object]] | None = None
     tool_choice: ToolChoice = AUTO
     form: Form | None = None  # that the answer must have
+    guess: bool = True  # compute tokens that may come along with those that are certain, where that is faster
     asker: str = ""  # only the same one's conversations are gone on with: what is reused tells what was said
 
 
@@ -200,6 +201,7 @@ class Answer:
             asker=self.question.asker,
             has_more=room < most,
             goes_on=bool(self.tokens),
+            guess=self.question.guess,
         )
         self._port.ask(request)
 
@@ -208,6 +210,8 @@ class Answer:
             return
         now = time.perf_counter()
         self._meter.token(now - self._last_at)
+        self._meter.guessed_tokens += emit.guessed
+        self._meter.guesses += emit.n_guesses
         self._last_at = now
         self.tokens.append(emit.token)
         if self._form is not None and not self._form.takes(self.tokens):

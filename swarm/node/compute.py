@@ -13,7 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, fields
-from itertools import accumulate
+from itertools import accumulate, islice
 from typing import TypeVarTuple
 
 import numpy as np
@@ -248,25 +248,51 @@ class ComputeWorker:
             raise SwarmError(FORGOTTEN)
         kv.cache.truncate(rows.position)
         tokens = np.array(rows.ids, np.int32) if job.first == 0 else _hidden(rows, decoder)
-        ready = Rows(tokens, kv.cache, Keep.LAST if rows.sample else Keep.NONE)
+        keep = Keep.ALL if rows.n_guesses else Keep.LAST
+        ready = Rows(tokens, kv.cache, keep if rows.sample else Keep.NONE)
         decoder.check_room(ready)  # here it fails this session alone, in the step all of them
         return ready
 
     def _last_stage(self, model: ModelId, decoder: Decoder, batch: list[tuple[SessionRows, Rows]]) -> list[StepOutput]:
         """A step of the last stage: a token for each session that samples, or why there is none."""
         logits = iter(decoder.step_logits([ready for _, ready in batch]))
-        return [self._sampled(next(logits), model, rows) if rows.sample else StepOutput() for rows, _ in batch]
+        return [
+            self._sampled(islice(logits, 1 + rows.n_guesses), model, rows) if rows.sample else StepOutput()
+            for rows, _ in batch
+        ]
 
-    def _sampled(self, logits: F32, model: ModelId, rows: SessionRows) -> StepOutput:
+    def _sampled(self, logits: Iterator[F32], model: ModelId, rows: SessionRows) -> StepOutput:
+        """The tokens after those that are certain: one, and as long as guesses are right the one after each.
+
+        `logits`: float32 (vocab,) after each id that one is sampled after.
+        """
+        n_certain = len(rows.ids) - rows.n_guesses
+        tokens: list[int] = []
+        chances: list[tuple[TokenChance, ...]] = []
         try:
-            params, allowed = self._kv[rows.session].params_of(rows.sampling), None
-            if rows.sampling.grammar and self._constraints is not None:
-                allowed = self._constraints.allowed(model, rows, len(logits))
-            token = sample(logits, params, rows.position + len(rows.ids), rows.recent, allowed)
-            chances = told(logits, token, params.n_told) if params.n_told else ()
-            return StepOutput(token=token, told=tuple(TokenChance(i, max(p, MIN_LOGPROB)) for i, p in chances))
+            for each in list(logits):
+                if tokens and tokens != list(rows.ids[n_certain : n_certain + len(tokens)]):
+                    break
+                token, told_of = self._token(each, model, rows, tokens)
+                tokens.append(token)
+                chances.append(told_of)
         except Exception as error:  # of one session: the others of the step have their tokens
-            return StepOutput(error=_line(error))
+            if not tokens:
+                return StepOutput(error=_line(error))
+        more_told = tuple(chances[1:]) if any(chances) else ()
+        return StepOutput(token=tokens[0], told=chances[0], more=tuple(tokens[1:]), more_told=more_told)
+
+    def _token(
+        self, logits: F32, model: ModelId, rows: SessionRows, guessed: list[int]
+    ) -> tuple[int, tuple[TokenChance, ...]]:
+        """The token after those that are certain and these guesses that were right, and how likely it was."""
+        params, allowed = self._kv[rows.session].params_of(rows.sampling), None
+        if rows.sampling.grammar and self._constraints is not None:
+            allowed = self._constraints.allowed(model, rows, (*rows.answer, *guessed), len(logits))
+        position = rows.position + len(rows.ids) - rows.n_guesses + len(guessed)
+        token = sample(logits, params, position, (*rows.recent, *guessed) if rows.recent else (), allowed)
+        chances = told(logits, token, params.n_told) if params.n_told else ()
+        return token, tuple(TokenChance(i, max(p, MIN_LOGPROB)) for i, p in chances)
 
     def _decoder(self, model: ModelId, first: int, end: int, context: int) -> Decoder:
         """The decoder of a range of layers, with buffers for so much context."""

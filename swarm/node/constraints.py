@@ -28,8 +28,8 @@ class Constraints:
         self._tokenizer_of = tokenizer_of
         self._states: dict[SessionId, tuple[str, GrammarState]] = {}
 
-    def allowed(self, model: ModelId, rows: SessionRows, n_vocab: int) -> Bits:
-        """bool (n_vocab,): the tokens that may follow the answer so far; TextError for ids that break the grammar."""
+    def allowed(self, model: ModelId, rows: SessionRows, answer: tuple[int, ...], n_vocab: int) -> Bits:
+        """bool (n_vocab,): the tokens that may follow an answer so far; TextError for ids that break the grammar."""
         grammar = rows.sampling.grammar
         before, state = self._states.pop(rows.session, ("", None))
         if state is None or before != grammar:
@@ -37,4 +37,4 @@ class Constraints:
         self._states[rows.session] = (grammar, state)  # the one that was used last comes last
         while len(self._states) > MAX_GRAMMAR_STATES:
             del self._states[next(iter(self._states))]
-        return state.allowed(rows.answer, n_vocab)
+        return state.allowed(answer, n_vocab)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from swarm.answers import EndReason
@@ -95,6 +95,7 @@ class Questions:
         kv_bytes_per_token(model.spec, self._settings.kv.upper())  # says why, when they cannot be kept so
         check_fits(prompt.ids, context)
         beginning = self._session_for(model.id, prompt.ids, question.asker)
+        question = replace(question, guess=question.guess and self._settings.guess != "never")
         answer = Answer(self._port, model, question, prompt, beginning=beginning, context=context)
         self.answers[beginning.session] = answer
         self._background.spawn(self._watch(answer))

@@ -56,6 +56,8 @@ class Lane(Enum):
     __hash__ = object.__hash__  # Enum's own is Python, and lanes are looked up for every message
 
 
+GuessCount = Annotated[int, Meta(ge=0, le=limits.MAX_GUESSES)]
+Told = Annotated[tuple[TokenChance, ...], Meta(max_length=limits.MAX_TOLD_TOKENS)]
 LaneName = Literal["fast", "bulk"]
 
 
@@ -320,12 +322,14 @@ class SessionReply(Message, tag=41):
     text: Line
     have: Position = 0  # positions of KV that were kept; the first message of data starts there
     missing_bytes: ByteCount = 0  # of memory, when that is why
+    guesses: bool = False  # it takes steps with guesses
 
 
 class Tokens(Message, tag=42):
     """Token ids (i32) for positions [position, position + n): the entry node feeds the first stage, or replays.
 
     A stage takes every position of an epoch once and in order. `sample` asks the last stage to sample after the last.
+    In the steps that follow, the first stage may guess so many tokens beside each that is certain.
     """
 
     MAX_FRAME_BYTES = limits.MAX_FAST_FRAME_BYTES
@@ -334,6 +338,7 @@ class Tokens(Message, tag=42):
     position: Position
     tensor: TensorInfo
     sample: bool
+    guesses: GuessCount = 0
 
 
 class Activation(Message, tag=43):
@@ -354,16 +359,23 @@ class Activation(Message, tag=43):
     ]  # of these positions, for the penalties
     slice: Slice = WHOLE
     experts: Experts = ()
+    n_guesses: GuessCount = 0  # so many last ids are guesses: the next positions may begin behind any that came
 
 
 class Token(Message, tag=44):
-    """The last stage sampled `token` for `position`: to the first stage (the next step) and to the entry node."""
+    """The last stage sampled `token` for `position`: to the first stage (the next step) and to the entry node.
+
+    Where guesses came, `more` are the tokens after it: the last one is no guess, or the last guess was right.
+    """
 
     session: SessionId
     epoch: Epoch
     position: Position
     token: TokenId
-    told: Annotated[tuple[TokenChance, ...], Meta(max_length=limits.MAX_TOLD_TOKENS)] = ()  # as n_told asked
+    told: Told = ()  # as n_told asked
+    more: Annotated[tuple[TokenId, ...], Meta(max_length=limits.MAX_GUESSES)] = ()
+    more_told: Annotated[tuple[Told, ...], Meta(max_length=limits.MAX_GUESSES)] = ()  # of each
+    n_guesses: GuessCount = 0  # that were computed
 
 
 class SessionClose(Message, tag=45):

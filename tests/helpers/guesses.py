@@ -1,9 +1,11 @@
-"""Steps that took what a test says, for guesses that do not depend on the machine."""
+"""Guesses that do not depend on the machine: steps that took what a test says, and somebody who knows the future."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from random import Random
 
+from swarm.cluster.guesses import StageGuesses
 from swarm.guessing import StepTimes
 
 FREE = dict.fromkeys((1, 2, 4, 8, 16), 1.0)  # a row more takes nothing: as much is guessed as is worth anything
@@ -34,3 +36,25 @@ class FixedTimes(StepTimes):
 
     def of(self, n_rows: int) -> float:
         return self._costs[1 << (n_rows - 1).bit_length()]
+
+
+class Clairvoyant(StageGuesses):
+    """Guesses as many as may be, each right with such a chance. `future`: what comes after these ids."""
+
+    def __init__(self, future: Callable[[Sequence[int]], Sequence[int]], chance: float, rng: Random) -> None:
+        super().__init__()
+        self._future, self._chance, self._rng = future, chance, rng
+        self._ids: list[int] = []
+
+    def read(self, ids: Sequence[int], times: StepTimes) -> None:
+        super().read(ids, times)
+        self._ids = list(ids)
+
+    def came(self, tokens: Sequence[int], now: float, *, alone: bool) -> None:
+        super().came(tokens, now, alone=alone)
+        self._ids += tokens
+
+    def next(self, most: int, end_ids: Sequence[int], now: float) -> tuple[int, ...]:
+        n = max(min(most, self._rng.choice((0, 1, 3, 7, 15))), 0)
+        coming = self._future(self._ids)[:n]
+        return tuple(token if self._rng.random() < self._chance else token // 2 for token in coming)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import heapq
 import sys
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
 from random import Random
@@ -30,6 +30,7 @@ from swarm.wire.ids import BootId, ModelId, PeerId, SessionId
 from swarm.wire.messages import Goodbye, Heartbeat, Message
 from swarm.wire.records import Capabilities, Sampling, TensorInfo
 from tests.helpers import toy
+from tests.helpers.guesses import Clairvoyant
 
 MODEL = ModelId("ab" * 32)
 POLL_S = 0.1  # of the transport, and of a node that ticks more often than its core asks for
@@ -129,6 +130,9 @@ class Node:
         caps = Capabilities("x86_64", "avx2", 4, self.memory_bytes, 2**40, self.speed, self.speed * 4)
         rng = Random(self.sim.rng.random())
         self.core = Core(Identity(self.id, self.boot, self.name, self.boots * 1_000_000), caps, rng)
+        if self.sim.clairvoyance:
+            stages, luck = self.core.stage_sessions, Random(self.sim.seed)
+            stages.new_guesses = lambda: Clairvoyant(self.sim.future, self.sim.clairvoyance, luck)
         self.engine = Engine(self.memory_bytes, self.sim.model, 0.0, 0.0)
         self.wakes_at = fx.NEVER
         self.epochs: dict[object, int] = {}
@@ -323,17 +327,29 @@ class Node:
     def output(self, job: fx.Compute, rows: fx.SessionRows, epoch: int) -> fx.StepOutput:
         self.count_positions(rows, epoch)
         kv, _ = self.engine.caches[rows.session]
+        kv.cut(rows.position)  # guesses that did not come
         values = toy.embed(rows.position, rows.ids) if job.first == 0 else toy.unpack(bytes(rows.frame or b""))
         values = kv.run(rows.position, values)
         if job.end < self.sim.model.n_layers:
             return fx.StepOutput(toy.pack(values), TensorInfo("f32", (len(values), toy.WIDTH)))
         if rows.sample:
-            return fx.StepOutput(token=toy.sample(values[-1], rows.sampling.seed, rows.position + len(rows.ids)))
+            tokens = self.tokens(rows, values)
+            return fx.StepOutput(token=tokens[0], more=tuple(tokens[1:]))
         return fx.StepOutput()
 
+    def tokens(self, rows: fx.SessionRows, values: list[int]) -> list[int]:
+        """The token after those that are certain, and after each guess that was right."""
+        tokens: list[int] = []
+        for i in range(len(rows.ids) - 1 - rows.n_guesses, len(rows.ids)):
+            if tokens and tokens[-1] != rows.ids[i]:
+                break
+            tokens.append(toy.sample(values[i], rows.sampling.seed, rows.position + i + 1))
+        self.sim.n_guessed += len(tokens) - 1
+        return tokens
+
     def count_positions(self, rows: fx.SessionRows, epoch: int) -> None:
-        """A stage computes each position of an epoch once."""
-        for position in range(rows.position, rows.position + len(rows.ids)):
+        """A stage computes each position of an epoch once, but for guesses."""
+        for position in range(rows.position, rows.position + len(rows.ids) - rows.n_guesses):
             key = (rows.session, epoch, position)
             self.sim.require(key not in self.computed, f"{self.name} computes position {position} twice in one epoch")
             self.computed.add(key)
@@ -359,6 +375,8 @@ class Sim:
         self.layer_s = 0.004
         self.row_cost = (0.5, 0.3, 1.0, 1.3)[seed % 4]  # what n sessions in a step cost: n to this power
         self.n_shared = 0  # steps of several sessions
+        self.n_guessed = 0  # tokens that came because a guess was right, anywhere
+        self.clairvoyance = 0.0  # how often guesses are right; 0: they are what the texts themselves tell
         self.n_copied = 0  # positions of KV that a session began with
         self.load_fails = 0.0
         self.step_fails = 0.0
@@ -503,6 +521,14 @@ class Sim:
         node.run(lambda: node.do(node.core.ask(ask, node.now)))
         return chat
 
+    def future(self, ids: Sequence[int]) -> list[int]:
+        """What comes after these ids in the chat that has them."""
+        for chat in self.chats:
+            text = [*chat.ask.ids, *chat.expected]
+            if len(ids) > len(chat.ask.ids) and text[: len(ids)] == list(ids):
+                return text[len(ids) :]
+        return []
+
     def cancel(self, chat: Chat) -> None:
         node = self.by_id[chat.entry]
         if node.alive and node.boot == chat.boot and chat.ended is None and not node.frozen:
@@ -582,6 +608,7 @@ def play(seed: int, *, n_devices: int = 0, polls: bool = False, storm: bool = Fa
     """
     rng = Random(seed)
     sim = Sim(seed, n_layers=rng.randint(3, 8), polls=polls, verbose=verbose)
+    sim.clairvoyance = (0.0, 0.5, 0.9)[seed // 4 % 3]
     n = n_devices or rng.randint(2, 5)
     whole, layer = sim.model.weight_bytes, sim.model.part_bytes(Part(0))
     for i in range(n):

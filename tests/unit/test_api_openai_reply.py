@@ -25,11 +25,13 @@ def test_how_an_answer_ended(answer: PlayedAnswer, finish: str) -> None:
 
 def test_answers_to_several_prompts_are_added_up_and_each_prompt_counts_once() -> None:
     first, second, other = PlayedAnswer(), PlayedAnswer(), PlayedAnswer()
-    second.stats = Stats(prompt_tokens=7, cached_tokens=6, generated_tokens=4)
+    second.stats = Stats(prompt_tokens=7, cached_tokens=6, generated_tokens=4, guessed_tokens=2, guesses=5)
     other.prompt = [9]
     figures = usage([first, second, other])  # type: ignore[list-item]
     assert (figures["prompt_tokens"], figures["completion_tokens"], figures["total_tokens"]) == (14, 10, 24)
     assert figures["prompt_tokens_details"] == {"cached_tokens": 4}
+    guesses = {"accepted_prediction_tokens": 2, "rejected_prediction_tokens": 3}
+    assert figures["completion_tokens_details"] == guesses
 
 
 def test_times_are_told_in_seconds_and_as_llama_server_does() -> None:
@@ -37,3 +39,6 @@ def test_times_are_told_in_seconds_and_as_llama_server_does() -> None:
     assert (told["decode_s"], told["prompt_n"], told["prompt_ms"], told["prompt_per_second"]) == (0.25, 5, 500, 10)
     assert (told["predicted_n"], told["predicted_per_token_ms"], told["predicted_per_second"]) == (3, 125, 8)
     assert timings(Stats())["predicted_per_token_ms"] == 0
+    told = timings(Stats(generated_tokens=3, guessed_tokens=1, guesses=4))
+    assert (told["draft_n"], told["draft_n_accepted"]) == (4, 1)
+    assert "draft_n" not in timings(Stats(generated_tokens=3))

@@ -172,18 +172,22 @@ class Remote:
     def sent(self, effects: list[Effect], kind: type[M]) -> list[M]:
         return [e.message for e in effects if isinstance(e, Send) and e.to == OTHER and isinstance(e.message, kind)]
 
-    def start(self, prompt: tuple[int, ...], n_tokens: int = 50) -> list[Effect]:
+    def start(
+        self, prompt: tuple[int, ...], n_tokens: int = 50, *, guess: bool = True, takes_guesses: bool = False
+    ) -> list[Effect]:
         """Ask, place and open; return what follows when the stage has opened."""
-        (offer,) = self.sent(self.core.ask(ask(prompt, n_tokens), 0.0), PlacementOffer)
+        asked = replace(ask(prompt, n_tokens), guess=guess)
+        (offer,) = self.sent(self.core.ask(asked, 0.0), PlacementOffer)
         epoch = offer.placement.epoch
         assert self.sent(self.hear(PlacementReply(MODEL, epoch, True, ""), 0.0), PlacementCommit)
-        return self.open(self.hear(ShardReady(MODEL, epoch, Shard(OTHER, 0, 4, True, True)), 0.0), 0)
+        ready = self.hear(ShardReady(MODEL, epoch, Shard(OTHER, 0, 4, True, True)), 0.0)
+        return self.open(ready, 0, takes_guesses=takes_guesses)
 
-    def open(self, effects: list[Effect], have: int, now: float = 0.0) -> list[Effect]:
+    def open(self, effects: list[Effect], have: int, now: float = 0.0, *, takes_guesses: bool = False) -> list[Effect]:
         (opening,) = self.sent(effects, SessionOpen)
         assert opening.epoch > self.epoch
         self.epoch, self.keep = opening.epoch, opening.keep
-        return self.hear(SessionReply(S1, self.epoch, True, "", have), now)
+        return self.hear(SessionReply(S1, self.epoch, True, "", have, guesses=takes_guesses), now)
 
     def tick(self, start: float, end: float) -> list[Effect]:
         effects: list[Effect] = []
@@ -430,3 +434,38 @@ def test_a_source_lends_what_its_stages_have_computed_and_nothing_of_another_mod
     session.ask = replace(session.ask, model=ModelId("b" * 64))
     session.passed = 4
     assert session.lend(Session(other, [5, 6, 1, 2, 3], Phase.QUEUED, 0.0)) is None
+
+
+@pytest.mark.parametrize(
+    ("more", "n_tokens", "shown", "why"),
+    [
+        ((8, 9), 9, [7, 8, 9], []),
+        ((8, END_ID, 9), 9, [7, 8], [EndReason.STOP]),
+        ((8, 9, 9), 2, [7, 8], [EndReason.LENGTH]),
+    ],
+)
+def test_tokens_of_one_step_are_given_out_in_order_and_end_where_they_would_one_by_one(
+    more: tuple[int, ...], n_tokens: int, shown: list[int], why: list[EndReason]
+) -> None:
+    remote = Remote()
+    remote.start((1, 2), n_tokens)
+    out = remote.hear(Token(S1, remote.epoch, 2, 7, (), more, (), 3), 0.1)
+    assert emitted(out) == [(2 + i, token) for i, token in enumerate(shown)] and ended(out) == why
+    told = [(e.guessed, e.n_guesses) for e in out if isinstance(e, Emit)]
+    assert told == [(False, 3), *[(True, 0)] * (len(shown) - 1)]
+    assert emitted(remote.hear(Token(S1, remote.epoch, 3, 8, (), (9,)), 0.1)) == [], "those are there already"
+
+
+def test_a_token_that_the_model_does_not_have_is_shown_with_none_that_came_beside_it() -> None:
+    remote = Remote()
+    remote.core.model_known(MODEL, replace(COST, vocabulary=100), 0.0)
+    remote.start((1, 2))
+    assert emitted(remote.hear(Token(S1, remote.epoch, 2, 7, (), (100,)), 0.1)) == []
+
+
+@pytest.mark.parametrize(("asked", "known"), [(True, True), (True, False), (False, True)])
+def test_guesses_are_allowed_where_they_are_wanted_and_every_stage_knows_of_them(asked: bool, known: bool) -> None:
+    remote = Remote()
+    effects = remote.start((1, 2), takes_guesses=known, guess=asked)
+    (batch,) = remote.sent(effects, Tokens)
+    assert batch.guesses == (limits.MAX_GUESSES if asked and known else 0)

@@ -12,6 +12,7 @@ import pytest
 from swarm import limits
 from swarm.cluster.cost import LayerCost, ModelCost
 from swarm.cluster.effects import Buffer, Compute, DropKv, Effect, Load, OpenKv, Send, SessionRows, StepOutput
+from swarm.cluster.guesses import StageGuesses
 from swarm.cluster.memory import Ledger
 from swarm.cluster.shards import Shards
 from swarm.cluster.stage_sessions import StageSessions
@@ -130,7 +131,7 @@ def test_opening_reserves_kv_and_is_answered() -> None:
     stage = stage_of(FIRST)
     effects = stage.open(ENTRY, opening(), 0.0)
     assert OpenKv(S1, MODEL, 0, 2, 100, 0) in effects
-    assert answer(effects) == SessionReply(S1, 2, True, "", 0) and stage.ledger.kv[S1].n_bytes == 200
+    assert answer(effects) == SessionReply(S1, 2, True, "", 0, guesses=True) and stage.ledger.kv[S1].n_bytes == 200
 
 
 def test_only_the_entry_node_opens_and_a_stranger_opens_nothing() -> None:
@@ -531,3 +532,153 @@ def test_what_is_copied_is_not_what_makes_room_for_the_copy() -> None:
     effects = stage.open(ENTRY, message, 4.0)
     assert [e.session for e in effects if isinstance(e, DropKv)] == [S3], "which was used after it"
     assert OpenKv(S2, MODEL, 0, 2, 100, 3, "f16", source=S1) in effects
+
+
+# --- guesses
+
+
+class Told(StageGuesses):
+    """Guesses what a test says."""
+
+    coming: tuple[int, ...] = ()
+    came_with: list[tuple[int, ...]]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.came_with = []
+
+    def came(self, tokens: Sequence[int], now: float, *, alone: bool) -> None:
+        self.came_with.append(tuple(tokens))
+
+    def next(self, most: int, end_ids: Sequence[int], now: float) -> tuple[int, ...]:
+        return self.coming[: max(most, 0)]
+
+
+def guessing(*coming: int, context: int = 100) -> StageSessions:
+    """A first stage that has the prompt (5,), and guesses these after the token that comes."""
+    stage = opened(FIRST, context=context)
+    stage.new_guesses = Told
+    message = Tokens(S1, 2, 0, TensorInfo("i32", (1,)), True, limits.MAX_GUESSES)
+    (job,) = computes(stage.tokens(ENTRY, message, (5,), 0.0))
+    give(stage, job.job, StepOutput(b"x", TensorInfo("f32", (1, 8))), 0.0)
+    guesses = stage.sessions[S1].guesses
+    assert isinstance(guesses, Told)
+    guesses.coming = coming
+    return stage
+
+
+def hidden(n_rows: int) -> StepOutput:
+    return StepOutput(b"x", TensorInfo("f32", (n_rows, 8)))
+
+
+def test_a_step_takes_guesses_along_and_the_next_one_begins_behind_those_that_came() -> None:
+    stage = guessing(6, 7, 4)
+    (step,) = computes(stage.token(LAST, Token(S1, 2, 1, 8), 0.0))
+    assert (rows_of(step).position, rows_of(step).ids) == (1, (8, 6, 7, 4))
+    ((to, onward),) = sent(give(stage, step.job, hidden(4), 0.0))
+    assert to == MIDDLE and isinstance(onward, Activation) and (onward.ids, onward.n_guesses) == ((8, 6, 7, 4), 3)
+    (step,) = computes(stage.token(LAST, Token(S1, 2, 2, 6, (), (3,)), 0.0))
+    assert (rows_of(step).position, rows_of(step).ids) == (3, (3, 6, 7, 4))
+    assert stage.sessions[S1].ids == [5, 8, 6, 3, 6, 7, 4]
+    assert stage.sessions[S1].guesses.came_with == [(8,), (6, 3)]  # type: ignore[union-attr]
+
+
+def test_without_leave_of_the_entry_node_nothing_is_guessed() -> None:
+    stage = opened(FIRST)
+    stage.new_guesses = Told
+    Told.coming = (6, 7)
+    try:
+        (job,) = computes(ids(stage, 0, 5))
+        give(stage, job.job, hidden(1), 0.0)
+        (step,) = computes(stage.token(LAST, Token(S1, 2, 1, 8), 0.0))
+    finally:
+        Told.coming = ()
+    assert rows_of(step).ids == (8,)
+
+
+def test_beside_other_readers_nothing_is_guessed() -> None:
+    stage = guessing(6, 7)
+    stage.open(ENTRY, opening(3, S2), 0.0)
+    (step,) = computes(stage.token(LAST, Token(S1, 2, 1, 8), 0.0))
+    assert rows_of(step).ids == (8,)
+    stage.close(ENTRY, SessionClose(S2, 3, True), 0.0)
+    give(stage, step.job, hidden(1), 0.0)
+    (step,) = computes(stage.token(LAST, Token(S1, 2, 2, 8), 0.0))
+    assert rows_of(step).ids == (8, 6, 7)
+
+
+def test_guesses_end_where_the_context_does() -> None:
+    stage = guessing(6, 7, 4, context=5)
+    (step,) = computes(stage.token(LAST, Token(S1, 2, 1, 8), 0.0))
+    assert rows_of(step).ids == (8, 6, 7), "a token after them is sampled for the last position"
+    give(stage, step.job, hidden(3), 0.0)
+    assert stage.token(LAST, Token(S1, 2, 2, 6, (), (7, 1)), 0.0) == []
+
+
+@pytest.mark.parametrize(
+    ("sampled", "why"),
+    [
+        (Token(S1, 2, 1, 8), "duplicate"),
+        (Token(S1, 2, 1, 8, (), (6,)), "duplicate"),
+        (Token(S1, 2, 3, 7), "gap"),
+        (Token(S1, 2, 2, 7, (), (4,)), "malformed"),  # 7 was not guessed there
+        (Token(S1, 2, 2, 6, (), (7, 4, 1, 1)), "malformed"),  # more than were guessed
+    ],
+)
+def test_tokens_that_do_not_follow_from_what_was_guessed_are_dropped(sampled: Token, why: str) -> None:
+    stage = guessing(6, 7, 4)
+    (step,) = computes(stage.token(LAST, Token(S1, 2, 1, 8), 0.0))
+    give(stage, step.job, hidden(4), 0.0)
+    assert stage.token(LAST, sampled, 0.0) == []
+    assert stage.dropped[why] == 1
+
+
+def guessed(position: int, *tokens: int, n_guesses: int, layer: int = 2) -> Activation:
+    return msgspec.structs.replace(activation(position, *tokens, layer=layer), n_guesses=n_guesses)
+
+
+def test_a_stage_takes_what_follows_any_guess_and_no_position_twice_that_is_certain() -> None:
+    stage = opened(MIDDLE)
+    assert computes(stage.activation(FIRST, guessed(0, 5, 6, 7, n_guesses=2), frame(3), 0.0))
+    assert stage.activation(FIRST, activation(4, 9), frame(1), 0.0) == [] and stage.dropped["gap"] == 1
+    assert stage.activation(FIRST, guessed(0, 5, 6, n_guesses=1), frame(2), 0.0) == []
+    assert stage.dropped["duplicate"] == 1
+    assert stage.running is not None
+    give(stage, stage.running.job, hidden(3), 0.0)
+    (step,) = computes(stage.activation(FIRST, activation(2, 9), frame(1), 0.0))
+    assert rows_of(step).position == 2 and stage.sessions[S1].ids == [5, 6, 9]
+
+
+@pytest.mark.parametrize("n_guesses", [1, 3])
+def test_only_one_token_before_guesses_is_certain(n_guesses: int) -> None:
+    stage = opened(MIDDLE)
+    assert stage.activation(FIRST, guessed(0, 5, 6, 7, n_guesses=n_guesses), frame(3), 0.0) == []
+    assert stage.dropped["malformed"] == 1
+
+
+def test_guesses_are_not_kept_when_a_session_is_opened_again() -> None:
+    stage = opened(MIDDLE)
+    (step,) = computes(stage.activation(FIRST, guessed(0, 5, 6, 7, n_guesses=2), frame(3), 0.0))
+    give(stage, step.job, hidden(3), 0.0)
+    ((_, probed),) = sent(stage.probe(ENTRY, SessionProbe(S1, 2)))
+    assert isinstance(probed, SessionProbed) and probed.position == 1
+    assert answer(stage.open(ENTRY, opening(3, keep=3), 0.0)).have == 1
+
+
+def test_the_last_stage_tells_all_tokens_that_came_of_a_step() -> None:
+    stage = opened(LAST)
+    (job,) = computes(stage.activation(MIDDLE, guessed(0, 5, 6, 7, n_guesses=2, layer=4), frame(3), 0.0))
+    assert rows_of(job).sample and rows_of(job).n_guesses == 2
+    messages = sent(give(stage, job.job, StepOutput(token=6, more=(8,)), 0.0))
+    said = Token(S1, 2, 1, 6, (), (8,), (), 2)
+    assert messages == [(FIRST, said), (ENTRY, said)]
+
+
+def test_penalties_and_forms_begin_with_what_is_certain() -> None:
+    stage = stage_of(LAST)
+    sampling = Sampling(presence_penalty=1.0, grammar="g", answer_at=1)
+    stage.open(ENTRY, opening(sampling=sampling), 0.0)
+    (job,) = computes(stage.activation(MIDDLE, activation(0, 5, 4, layer=4, sample=False), frame(2), 0.0))
+    give(stage, job.job, StepOutput(), 0.0)
+    (job,) = computes(stage.activation(MIDDLE, guessed(2, 3, 6, 7, n_guesses=2, layer=4), frame(3), 0.0))
+    assert (rows_of(job).recent, rows_of(job).answer) == ((5, 4, 3), (4, 3))

@@ -15,6 +15,7 @@ from swarm.engine.sampling import SamplingParams, sample
 from swarm.engine.weights import load_weights
 from swarm.models import spec_from_gguf
 from swarm.models.spec import ModelSpec
+from swarm.node import compute
 from swarm.node.compute import FORGOTTEN, ComputeWorker, Done, StepOutput, params_of, sampling_of
 from swarm.parts import all_parts
 from swarm.store.gguf import open_gguf
@@ -185,3 +186,71 @@ def test_a_step_that_fails_as_a_whole_fails_for_each_of_its_sessions(worker: Wor
 )
 def test_parameters_arrive_as_they_were_sent(params: SamplingParams) -> None:
     assert params_of(sampling_of(params)) == params
+
+
+FORMS = (
+    SAMPLING,
+    Sampling(),
+    Sampling(temperature=0.7, seed=3, presence_penalty=0.6, repetition_penalty=1.2, repeat_last_n=4, n_told=3),
+)
+
+
+@pytest.mark.parametrize("sampling", FORMS)
+@pytest.mark.parametrize("n_right", [0, 1, 3])
+def test_a_step_with_guesses_brings_the_tokens_that_steps_without_would(
+    worker: Worker, sampling: Sampling, n_right: int
+) -> None:
+    """As many as were guessed right, and the one that was not, with what is told of each."""
+    n_layers, prompt = worker.spec.n_layers, PROMPTS[0]
+    worker.open(0, n_layers)
+    one_by_one: list[StepOutput] = []
+    ids = list(prompt)
+    for at in (0, *range(len(prompt), len(prompt) + 4)):
+        asked = SessionRows(SESSIONS[0], at, tuple(ids[at:]), True, None, sampling, tuple(ids))
+        one_by_one += worker.compute(0, n_layers, asked)
+        ids.append(one_by_one[-1].token or 0)
+    n, (first, *coming) = len(prompt), ids[len(prompt) :]
+    worker.compute(0, n_layers, SessionRows(SESSIONS[1], 0, prompt, False))
+    guesses = [*coming[:n_right], *(token + 1 for token in coming[n_right:3])]
+    known = (*prompt, first)
+    step = SessionRows(SESSIONS[1], n, (first, *guesses), True, None, sampling, known, n_guesses=3)
+    (output,) = worker.compute(0, n_layers, step)
+    assert (output.token, *output.more) == tuple(coming[: n_right + 1]) and not output.error
+    told = [output.told, *output.more_told] if sampling.n_told else []
+    assert told == [each.told for each in one_by_one[1 : n_right + 2] if sampling.n_told]
+    # The next step begins behind what came, and forgets the rest.
+    at = n + n_right + 1
+    asked = SessionRows(SESSIONS[1], at, (ids[at],), True, None, sampling, tuple(ids[: at + 1]))
+    (output,) = worker.compute(0, n_layers, asked)
+    if at + 1 < len(ids):
+        assert output.token == ids[at + 1]
+
+
+def test_guesses_of_one_session_share_a_step_with_tokens_of_others(worker: Worker) -> None:
+    n_layers = worker.spec.n_layers
+    want = [worker.tokens_alone(i, 3) for i in range(3)]
+    worker.open(0, n_layers)
+    worker.compute(0, n_layers, *(rows(i, 0, *PROMPTS[i]) for i in range(3)))
+    asked = [rows(i, len(PROMPTS[i]), want[i][0]) for i in range(3)]
+    asked[1] = SessionRows(SESSIONS[1], len(PROMPTS[1]), tuple(want[1][:2]), True, None, SAMPLING, n_guesses=1)
+    outputs = worker.compute(0, n_layers, *asked)
+    assert [(output.token, *output.more) for output in outputs] == [(want[0][1],), tuple(want[1][1:3]), (want[2][1],)]
+
+
+def test_a_token_that_cannot_be_sampled_leaves_those_before_it(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
+    n_layers, n = worker.spec.n_layers, len(PROMPTS[0])
+    want = worker.tokens_alone(0, 3)
+    worker.open(0, n_layers)
+    worker.compute(0, n_layers, rows(0, 0, *PROMPTS[0]))
+
+    def broken(logits: np.ndarray, params: SamplingParams, position: int, *more: object) -> int:
+        if position == n + 2:
+            raise ValueError("no number")
+        return sample(logits, params, position, ())
+
+    monkeypatch.setattr(compute, "sample", broken)
+    step = SessionRows(SESSIONS[0], n, tuple(want[:2]), True, None, SAMPLING, n_guesses=1)
+    (output,) = worker.compute(0, n_layers, step)
+    assert (output.token, output.more, output.error) == (want[1], (), "")
+    (output,) = worker.compute(0, n_layers, rows(0, n + 1, want[1]))
+    assert "no number" in output.error

@@ -1,0 +1,55 @@
+"""What a first stage guesses: from the ids of a session, by the time that a pass over all stages takes."""
+
+from __future__ import annotations
+
+from swarm.cluster.guesses import StageGuesses, WayTimes
+from swarm.guessing import StepTimes
+from swarm.wire.ids import ModelId, PeerId
+from tests.helpers.guesses import FixedTimes
+
+ROUND = (1, 2, 3, 4, 5, 6)
+END_ID = 5
+A, B = PeerId("a" * 32), PeerId("b" * 32)
+
+
+def guesses(*, times: StepTimes | None = None) -> StageGuesses:
+    made = StageGuesses()
+    made.read(ROUND * 4, times or FixedTimes())
+    made.came(ROUND[:2], 0.0, alone=True)
+    return made
+
+
+def test_what_came_before_goes_along_up_to_an_end_token() -> None:
+    assert guesses().next(15, (), 0.0)[:4] == (3, 4, 5, 6)
+    assert guesses().next(15, (END_ID,), 0.0) == (3, 4)
+    assert guesses().next(1, (), 0.0) == (3,)
+    assert guesses().next(-1, (), 0.0) == ()
+
+
+def test_the_time_from_a_step_to_its_token_counts_where_nobody_else_had_a_part_in_it() -> None:
+    times = StepTimes()
+    made = guesses(times=times)
+    for i in range(4):
+        assert made.next(15, (), float(i)) == () or i >= 2
+        made.came((ROUND[(2 + i) % 6],), i + 0.25, alone=i != 1)
+        assert times.knows_one_row == (i >= 2)
+    assert times.of(1) == 0.25
+
+
+def test_a_session_that_is_opened_again_waits_for_no_token() -> None:
+    times = StepTimes()
+    made = guesses(times=times)
+    made.next(15, (), 0.0)
+    made.read(ROUND * 5, times)
+    made.came((1,), 9.0, alone=True)
+    assert not times.knows(1)
+
+
+def test_each_way_has_its_own_times_and_the_oldest_are_forgotten() -> None:
+    ways = WayTimes()
+    first = ways.of((ModelId("1" * 64), 1, A, B))
+    assert ways.of((ModelId("1" * 64), 1, A, B)) is first
+    assert ways.of((ModelId("1" * 64), 2, A, B)) is not first
+    for epoch in range(20):
+        ways.of((ModelId("2" * 64), epoch, A, B))
+    assert ways.of((ModelId("1" * 64), 1, A, B)) is not first
