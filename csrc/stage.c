@@ -29,7 +29,7 @@ static void nonce_of(uint64_t counter, uint8_t *nonce) {
 }
 
 /* Header and body at `at` become a frame; its length. Each counter is used once, so no nonce comes twice. */
-static size_t seal(sw_stage *s, uint8_t *at, frame f) {
+static size_t seal(sw_carrier *s, uint8_t *at, frame f) {
   uint8_t nonce[12], *body = at + SW_FRAME_HEADER;
   unsigned long long n;
   f.from = (uint8_t)s->me, f.counter = ++s->counter, f.sequence = f.kind == REFUSAL ? f.sequence : s->sequence;
@@ -41,7 +41,7 @@ static size_t seal(sw_stage *s, uint8_t *at, frame f) {
 }
 
 /* In place. */
-static int unseal(const sw_stage *s, int j, uint8_t *at, frame f) {
+static int unseal(const sw_carrier *s, int j, uint8_t *at, frame f) {
   uint8_t nonce[12], *body = at + SW_FRAME_HEADER;
   const unsigned long long sealed = (unsigned long long)f.n_bytes + SW_FRAME_TAG;
   unsigned long long n;
@@ -50,7 +50,7 @@ static int unseal(const sw_stage *s, int j, uint8_t *at, frame f) {
   return s->sodium.chacha_open(body, &n, NULL, body, sealed, at, SW_FRAME_HEADER, nonce, s->members[j].key);
 }
 
-size_t sw_frame_bytes(const sw_stage *s, int j) {
+size_t sw_frame_bytes(const sw_carrier *s, int j) {
   const sw_member *m = &s->members[j];
   if (m->have < SW_FRAME_HEADER) return 0;
   const frame f = header_of(m->in);
@@ -67,7 +67,7 @@ static void copy_why(char *to, const char *why) {
   memset(to + n, 0, SW_STAGE_WHY - n);
 }
 
-static void set_end(sw_stage *s, int end, int guilty, const char *why) {
+static void set_end(sw_carrier *s, int end, int guilty, const char *why) {
   if (atomic_load(&s->end) > SW_STAGE_REFUSED) return;
   s->guilty = guilty;
   copy_why(s->why, why);
@@ -75,7 +75,7 @@ static void set_end(sw_stage *s, int end, int guilty, const char *why) {
 }
 
 /* Tell the others that a step is refused; a frame that is half out goes on first. */
-void sw_stage_note(sw_stage *s, const sw_refusal *refusal) {
+void sw_stage_note(sw_carrier *s, const sw_refusal *refusal) {
   uint8_t *at = s->notes[s->n_notes];
   const size_t n = strnlen(refusal->why, SW_STAGE_WHY - 1);
   s->n_notes = (s->n_notes + 1) % SW_STAGE_REFUSALS;
@@ -94,7 +94,7 @@ void sw_stage_note(sw_stage *s, const sw_refusal *refusal) {
 }
 
 /* The stage is over: tell the others, once, who is to blame. Always -1. */
-int sw_stage_fail(sw_stage *s, int end, int guilty, const char *why) {
+int sw_stage_fail(sw_carrier *s, int end, int guilty, const char *why) {
   if (atomic_load(&s->end) > SW_STAGE_REFUSED) return -1;
   set_end(s, end, guilty, why);
   if (!s->opened) return -1;
@@ -106,24 +106,24 @@ int sw_stage_fail(sw_stage *s, int end, int guilty, const char *why) {
   return -1;
 }
 
-static int refuse_step(sw_stage *s, const sw_refusal *r) {
+static int refuse_step(sw_carrier *s, const sw_refusal *r) {
   set_end(s, SW_STAGE_REFUSED, r->member, r->why);
   return -1;
 }
 
 /* A step that has not begun here; -1: there are too many. */
-static int remember(sw_stage *s, const sw_refusal *r) {
+static int remember(sw_carrier *s, const sw_refusal *r) {
   if (s->n_refusals == SW_STAGE_REFUSALS) return -1;
   s->refusals[s->n_refusals++] = *r;
   return 0;
 }
 
-static void note_sequence(sw_stage *s, uint64_t sequence) {
+static void note_sequence(sw_carrier *s, uint64_t sequence) {
   if (sequence > s->refused_up_to) s->refused_up_to = sequence;
 }
 
 /* What this device itself refuses. */
-static void refuse(sw_stage *s, const sw_refusal *r) {
+static void refuse(sw_carrier *s, const sw_refusal *r) {
   if (r->sequence == SW_ALL_STEPS) {
     sw_stage_fail(s, SW_STAGE_TOLD, r->member, r->why);
     return;
@@ -140,7 +140,7 @@ static void refuse(sw_stage *s, const sw_refusal *r) {
   else if (remember(s, r)) sw_stage_fail(s, SW_STAGE_TOLD, s->me, "it refused too many steps at once");
 }
 
-void sw_stage_hear(sw_stage *s) {
+void sw_stage_hear(sw_carrier *s) {
   sw_refusal asked[SW_STAGE_REFUSALS];
   if (!atomic_load(&s->n_asked)) return;
   pthread_mutex_lock(&s->asking);
@@ -151,7 +151,7 @@ void sw_stage_hear(sw_stage *s) {
   for (int i = 0; i < n; i++) refuse(s, &asked[i]);
 }
 
-static void ask(sw_stage *s, const sw_refusal *refusal) {
+static void ask(sw_carrier *s, const sw_refusal *refusal) {
   pthread_mutex_lock(&s->asking);
   if (s->n_asked < SW_STAGE_REFUSALS) s->asked[s->n_asked++] = *refusal;
   else s->asked[SW_STAGE_REFUSALS - 1].sequence = SW_ALL_STEPS; /* nobody refuses so many */
@@ -159,14 +159,14 @@ static void ask(sw_stage *s, const sw_refusal *refusal) {
 }
 
 /* Let the lock go, and leave nothing behind that others asked for while it was held. */
-static void leave(sw_stage *s) {
+static void leave(sw_carrier *s) {
   do {
     sw_stage_hear(s);
     pthread_mutex_unlock(&s->lock);
   } while (atomic_load(&s->n_asked) && !pthread_mutex_trylock(&s->lock));
 }
 
-void sw_stage_refuse(sw_stage *s, const sw_refusal *refusal) {
+void sw_stage_refuse(sw_carrier *s, const sw_refusal *refusal) {
   const uint64_t one = 1;
   ask(s, refusal);
   if (!pthread_mutex_trylock(&s->lock)) leave(s);
@@ -176,7 +176,7 @@ void sw_stage_refuse(sw_stage *s, const sw_refusal *refusal) {
 
 /* --- what comes */
 
-static int take_refusal(sw_stage *s, int j, frame f) {
+static int take_refusal(sw_carrier *s, int j, frame f) {
   sw_refusal r = {f.sequence, f.flags < s->n ? f.flags : j, {0}};
   const size_t n = f.n_bytes < SW_STAGE_WHY - 1 ? f.n_bytes : SW_STAGE_WHY - 1;
   memcpy(r.why, s->members[j].in + SW_FRAME_HEADER, n);
@@ -188,19 +188,19 @@ static int take_refusal(sw_stage *s, int j, frame f) {
 }
 
 /* Whether its place in the order is right. */
-static int place_of(const sw_stage *s, const sw_meeting *m, frame f) {
+static int place_of(const sw_carrier *s, const sw_meeting *m, frame f) {
   if (f.sequence < s->sequence) return f.sequence <= s->refused_up_to ? SW_DROPPED : SW_OVER;
   if (f.sequence > s->sequence || !m->kind) return SW_WAITS; /* this step was refused: we shall hear of it */
   if (f.half != s->half || f.kind != m->kind) return SW_OVER;
   return f.n_tokens == (uint32_t)m->n_tokens ? SW_TAKEN : SW_OVER;
 }
 
-static size_t first_token(const sw_stage *s, int n_tokens, int j) {
+static size_t first_token(const sw_carrier *s, int n_tokens, int j) {
   return (size_t)n_tokens * (size_t)j / (size_t)s->n;
 }
 
 /* The values that a frame of member j is about. */
-static int64_t *values_of(const sw_stage *s, const sw_meeting *m, int j, size_t *n) {
+static int64_t *values_of(const sw_carrier *s, const sw_meeting *m, int j, size_t *n) {
   const int owner = m->kind == TOTAL ? j : s->me;
   const size_t first = m->kind == SUMS ? 0 : first_token(s, m->n_tokens, owner);
   const size_t end = m->kind == SUMS ? (size_t)m->n_tokens : first_token(s, m->n_tokens, owner + 1);
@@ -208,7 +208,7 @@ static int64_t *values_of(const sw_stage *s, const sw_meeting *m, int j, size_t 
   return m->sums + first * m->hidden;
 }
 
-static int take_body(sw_stage *s, sw_meeting *m, int j, frame f) {
+static int take_body(sw_carrier *s, sw_meeting *m, int j, frame f) {
   size_t n;
   if (m->kind == BYTES) return SW_KEPT;
   int64_t *sums = values_of(s, m, j, &n);
@@ -219,7 +219,7 @@ static int take_body(sw_stage *s, sw_meeting *m, int j, frame f) {
 }
 
 /* Sealed by member j, for us, and later than all before it. */
-static int check_frame(sw_stage *s, int j, frame f) {
+static int check_frame(sw_carrier *s, int j, frame f) {
   sw_member *member = &s->members[j];
   if (f.from != j || (f.to != TO_ALL && f.to != s->me))
     return sw_stage_fail(s, SW_STAGE_FORGED, j, "a frame of another member, or for another");
@@ -229,7 +229,7 @@ static int check_frame(sw_stage *s, int j, frame f) {
   return 0;
 }
 
-static int take(sw_stage *s, sw_meeting *m, int j) {
+static int take(sw_carrier *s, sw_meeting *m, int j) {
   const frame f = header_of(s->members[j].in);
   if (!s->members[j].unsealed && check_frame(s, j, f)) return SW_OVER;
   if (f.kind == REFUSAL) return take_refusal(s, j, f);
@@ -241,9 +241,9 @@ static int take(sw_stage *s, sw_meeting *m, int j) {
 
 /* --- exchanges */
 
-static uint32_t others(const sw_stage *s) { return ((1u << s->n) - 1) & ~(1u << s->me); }
+static uint32_t others(const sw_carrier *s) { return ((1u << s->n) - 1) & ~(1u << s->me); }
 
-static sw_meeting meeting_of(const sw_stage *s, int kind, int64_t *sums, int n_tokens, int hidden, int32_t *broken) {
+static sw_meeting meeting_of(const sw_carrier *s, int kind, int64_t *sums, int n_tokens, int hidden, int32_t *broken) {
   return (sw_meeting){.from = others(s),
                       .take = take,
                       .kind = kind,
@@ -254,7 +254,7 @@ static sw_meeting meeting_of(const sw_stage *s, int kind, int64_t *sums, int n_t
 }
 
 /* Values as a frame at `at`; its length. */
-static size_t put_values(sw_stage *s, uint8_t *at, const sw_meeting *m, int to, const int64_t *values, size_t n) {
+static size_t put_values(sw_carrier *s, uint8_t *at, const sw_meeting *m, int to, const int64_t *values, size_t n) {
   const size_t n_bytes = sw_encode(values, n, at + SW_FRAME_HEADER);
   return seal(s, at,
               (frame){.n_bytes = (uint32_t)n_bytes,
@@ -265,19 +265,19 @@ static size_t put_values(sw_stage *s, uint8_t *at, const sw_meeting *m, int to, 
                       .n_tokens = (uint32_t)m->n_tokens});
 }
 
-static void queue_to_others(sw_stage *s, const uint8_t *at, size_t n_bytes) {
+static void queue_to_others(sw_carrier *s, const uint8_t *at, size_t n_bytes) {
   for (int k = 1; k < s->n; k++) sw_queue(s, (s->me + k) % s->n, at, n_bytes);
 }
 
 /* Everybody to everybody. */
-static int exchange_direct(sw_stage *s, int64_t *sums, int n_tokens, int hidden, int32_t *broken) {
+static int exchange_direct(sw_carrier *s, int64_t *sums, int n_tokens, int hidden, int32_t *broken) {
   sw_meeting m = meeting_of(s, SUMS, sums, n_tokens, hidden, broken);
   queue_to_others(s, s->out, put_values(s, s->out, &m, TO_ALL, sums, (size_t)n_tokens * (size_t)hidden));
   return sw_meet(s, &m);
 }
 
 /* Each member adds up a part of the tokens, then tells the others. */
-static int exchange_parts(sw_stage *s, int64_t *sums, int n_tokens, int hidden, int32_t *broken) {
+static int exchange_parts(sw_carrier *s, int64_t *sums, int n_tokens, int hidden, int32_t *broken) {
   sw_meeting m = meeting_of(s, PART, sums, n_tokens, hidden, broken);
   uint8_t *at = s->out;
   for (int k = 1; k < s->n; k++) {
@@ -296,7 +296,7 @@ static int exchange_parts(sw_stage *s, int64_t *sums, int n_tokens, int hidden, 
 }
 
 /* Finish what a refused step left half out, and see what was asked for meanwhile. */
-static int clear_way(sw_stage *s) {
+static int clear_way(sw_carrier *s) {
   sw_meeting nothing = {.from = others(s), .take = take};
   sw_stage_hear(s);
   if (!s->opened) set_end(s, SW_STAGE_UNOPENED, s->me, "not all members of the stage are connected yet");
@@ -307,7 +307,7 @@ static int clear_way(sw_stage *s) {
 }
 
 int sw_stage_exchange(void *stage, int64_t *sums, int n_tokens, int hidden, int32_t *broken) {
-  sw_stage *s = stage;
+  sw_carrier *s = stage;
   pthread_mutex_lock(&s->lock);
   int rc = clear_way(s);
   if (!rc) {
@@ -319,7 +319,7 @@ int sw_stage_exchange(void *stage, int64_t *sums, int n_tokens, int hidden, int3
   return rc;
 }
 
-int sw_stage_gather(sw_stage *s, const uint8_t *data, size_t n_bytes) {
+int sw_stage_gather(sw_carrier *s, const uint8_t *data, size_t n_bytes) {
   pthread_mutex_lock(&s->lock);
   int rc = clear_way(s);
   if (!rc) {
@@ -336,14 +336,14 @@ int sw_stage_gather(sw_stage *s, const uint8_t *data, size_t n_bytes) {
   return rc;
 }
 
-sw_bytes sw_stage_gathered(const sw_stage *s, int j) {
+sw_bytes sw_stage_gathered(const sw_carrier *s, int j) {
   const sw_member *m = &s->members[j];
   return (sw_bytes){m->in + SW_FRAME_HEADER, m->kept ? m->kept - SW_FRAME_HEADER - SW_FRAME_TAG : 0};
 }
 
 /* --- life */
 
-void sw_stage_init(sw_stage *s, const sw_sodium *sodium, int me, int n, int event_fd, int ceiling_ms) {
+void sw_stage_init(sw_carrier *s, const sw_sodium *sodium, int me, int n, int event_fd, int ceiling_ms) {
   memset(s, 0, sizeof *s);
   s->sodium = *sodium;
   s->me = me, s->n = n, s->event_fd = event_fd, s->ceiling_ms = ceiling_ms;
@@ -352,7 +352,7 @@ void sw_stage_init(sw_stage *s, const sw_sodium *sodium, int me, int n, int even
   pthread_mutex_init(&s->asking, NULL);
 }
 
-void sw_stage_wipe(sw_stage *s) {
+void sw_stage_wipe(sw_carrier *s) {
   pthread_mutex_destroy(&s->lock);
   pthread_mutex_destroy(&s->asking);
   explicit_bzero(s->members, sizeof s->members);
@@ -364,7 +364,7 @@ size_t sw_stage_capacity(size_t n_values, size_t n_bytes) {
   return most + SW_STAGE_MEMBERS * (SW_FRAME_HEADER + SW_FRAME_TAG + sw_coded_max(1)) + SW_FRAME_SLACK;
 }
 
-void sw_stage_place(sw_stage *s, uint8_t *const *buffers, size_t n_values, size_t n_bytes) {
+void sw_stage_place(sw_carrier *s, uint8_t *const *buffers, size_t n_values, size_t n_bytes) {
   pthread_mutex_lock(&s->lock);
   s->max_body = sw_stage_capacity(n_values, n_bytes) - SW_FRAME_HEADER - SW_FRAME_TAG - SW_FRAME_SLACK;
   s->capacity = s->max_body + SW_FRAME_HEADER + SW_FRAME_TAG;
@@ -376,7 +376,7 @@ void sw_stage_place(sw_stage *s, uint8_t *const *buffers, size_t n_values, size_
   pthread_mutex_unlock(&s->lock);
 }
 
-void sw_stage_open(sw_stage *s, const int *fds, const uint8_t *keys, int aes) {
+void sw_stage_open(sw_carrier *s, const int *fds, const uint8_t *keys, int aes) {
   pthread_mutex_lock(&s->lock);
   for (int j = 0; j < s->n; j++) {
     s->members[j].fd = fds[j];
@@ -389,14 +389,14 @@ void sw_stage_open(sw_stage *s, const int *fds, const uint8_t *keys, int aes) {
   pthread_mutex_unlock(&s->lock);
 }
 
-void sw_stage_close(sw_stage *s) {
+void sw_stage_close(sw_carrier *s) {
   pthread_mutex_lock(&s->lock);
   s->opened = 0;
   for (int j = 0; j < s->n; j++) s->members[j].fd = -1, s->members[j].n_out = 0;
   pthread_mutex_unlock(&s->lock);
 }
 
-void sw_stage_begin(sw_stage *s, uint64_t sequence) {
+void sw_stage_begin(sw_carrier *s, uint64_t sequence) {
   pthread_mutex_lock(&s->lock);
   s->sequence = sequence, s->half = 0;
   if (atomic_load(&s->end) == SW_STAGE_REFUSED) atomic_store(&s->end, SW_STAGE_LIVES);

@@ -74,6 +74,7 @@ typedef struct {
   uint64_t exchanges, waited_ns, sent_bytes, sleeps;
 } sw_stage_counts;
 
+/* What brings the members' frames to each other: this device's end of a stage. */
 typedef struct {
   sw_sodium sodium;
   int me, n, aes, event_fd, ceiling_ms;
@@ -97,7 +98,7 @@ typedef struct {
   int guilty;
   char why[SW_STAGE_WHY];
   sw_stage_counts counts;
-} sw_stage;
+} sw_carrier;
 
 /* stage_code.c: integers as bits. Per SW_CODE_BLOCK values (the last block is filled up with zeros) a byte w, with 0x80
  * one more byte z, then 4 * w bytes: of each value v the lowest w bits of zigzag(v >> z). */
@@ -113,7 +114,7 @@ struct sw_meeting {
   uint32_t from;  /* bits: members whose frame is to come; with kind 0 only what is queued goes out */
   uint32_t taken; /* whose frame came */
   uint32_t deaf;  /* whose socket is not read any more: its next frame waits, or it went */
-  int (*take)(sw_stage *s, sw_meeting *m, int j); /* a whole frame of member j has come: enum sw_taken */
+  int (*take)(sw_carrier *s, sw_meeting *m, int j); /* a whole frame of member j has come: enum sw_taken */
   int kind;
   int64_t *sums;
   size_t hidden;
@@ -121,29 +122,29 @@ struct sw_meeting {
   int32_t *broken;
 };
 enum sw_taken { SW_OVER = -1, SW_DROPPED, SW_TAKEN, SW_KEPT, SW_WAITS };
-int sw_meet(sw_stage *s, sw_meeting *m);
-void sw_queue(sw_stage *s, int member, const uint8_t *frame, size_t n_bytes);
+int sw_meet(sw_carrier *s, sw_meeting *m);
+void sw_queue(sw_carrier *s, int member, const uint8_t *frame, size_t n_bytes);
 int sw_send_queued(sw_member *m); /* what the kernel takes now: 1 something, 0 nothing, -1 it failed */
 
 /* stage.c */
-void sw_stage_init(sw_stage *s, const sw_sodium *sodium, int me, int n, int event_fd, int ceiling_ms);
-void sw_stage_wipe(sw_stage *s);
+void sw_stage_init(sw_carrier *s, const sw_sodium *sodium, int me, int n, int event_fd, int ceiling_ms);
+void sw_stage_wipe(sw_carrier *s);
 /* All members are connected: their sockets, which do not block, and the keys that they send with, 32 bytes each. */
-void sw_stage_open(sw_stage *s, const int *fds, const uint8_t *keys, int aes);
-void sw_stage_close(sw_stage *s); /* after a refusal of all steps: it uses no socket any more */
+void sw_stage_open(sw_carrier *s, const int *fds, const uint8_t *keys, int aes);
+void sw_stage_close(sw_carrier *s); /* after a refusal of all steps: it uses no socket any more */
 /* Buffers for so many values, or bytes that are gathered: what each must hold, and then that they are there. */
 size_t sw_stage_capacity(size_t n_values, size_t n_bytes);
-void sw_stage_place(sw_stage *s, uint8_t *const *buffers, size_t n_values, size_t n_bytes);
-void sw_stage_begin(sw_stage *s, uint64_t sequence);
+void sw_stage_place(sw_carrier *s, uint8_t *const *buffers, size_t n_values, size_t n_bytes);
+void sw_stage_begin(sw_carrier *s, uint64_t sequence);
 /* sums (n_tokens, hidden) become those of all members, `broken` true when it is at any of them. */
 int sw_stage_exchange(void *stage, int64_t *sums, int n_tokens, int hidden, int32_t *broken);
 /* The leader gets everybody's bytes: sw_stage_gathered, until the next exchange. */
-int sw_stage_gather(sw_stage *s, const uint8_t *data, size_t n_bytes);
-sw_bytes sw_stage_gathered(const sw_stage *s, int member);
+int sw_stage_gather(sw_carrier *s, const uint8_t *data, size_t n_bytes);
+sw_bytes sw_stage_gathered(const sw_carrier *s, int member);
 /* From any thread: step `sequence`, or with SW_ALL_STEPS the stage, is over for all members. */
-void sw_stage_refuse(sw_stage *s, const sw_refusal *refusal);
-void sw_stage_note(sw_stage *s, const sw_refusal *refusal); /* the lock is held */
-void sw_stage_hear(sw_stage *s);                            /* the same: what other threads ask for */
-int sw_stage_fail(sw_stage *s, int end, int guilty, const char *why);
-size_t sw_frame_bytes(const sw_stage *s, int j); /* of the frame at the front; 0: not whole yet, SIZE_MAX: no frame */
+void sw_stage_refuse(sw_carrier *s, const sw_refusal *refusal);
+void sw_stage_note(sw_carrier *s, const sw_refusal *refusal); /* the lock is held */
+void sw_stage_hear(sw_carrier *s);                            /* the same: what other threads ask for */
+int sw_stage_fail(sw_carrier *s, int end, int guilty, const char *why);
+size_t sw_frame_bytes(const sw_carrier *s, int j); /* of the frame at the front; 0: not whole yet, SIZE_MAX: no frame */
 #endif

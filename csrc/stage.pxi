@@ -21,7 +21,7 @@ cdef extern from "stage.h":
         char why[SW_STAGE_WHY]
     ctypedef struct sw_stage_counts:
         uint64_t exchanges, waited_ns, sent_bytes, sleeps
-    ctypedef struct sw_stage:
+    ctypedef struct sw_carrier:
         int me, n, aes, event_fd, ceiling_ms, opened, guilty, end
         int64_t spin_ns
         uint64_t sequence
@@ -30,17 +30,17 @@ cdef extern from "stage.h":
     size_t sw_coded_max(size_t)
     size_t sw_encode(const int64_t *, size_t, uint8_t *) nogil
     int sw_decode(const uint8_t *, size_t, int64_t *, size_t, int) nogil
-    void sw_stage_init(sw_stage *, const sw_sodium *, int, int, int, int)
-    void sw_stage_wipe(sw_stage *) nogil
-    void sw_stage_open(sw_stage *, const int *, const uint8_t *, int) nogil
-    void sw_stage_close(sw_stage *) nogil
+    void sw_stage_init(sw_carrier *, const sw_sodium *, int, int, int, int)
+    void sw_stage_wipe(sw_carrier *) nogil
+    void sw_stage_open(sw_carrier *, const int *, const uint8_t *, int) nogil
+    void sw_stage_close(sw_carrier *) nogil
     size_t sw_stage_capacity(size_t, size_t)
-    void sw_stage_place(sw_stage *, uint8_t *const *, size_t, size_t) nogil
-    void sw_stage_begin(sw_stage *, uint64_t) nogil
+    void sw_stage_place(sw_carrier *, uint8_t *const *, size_t, size_t) nogil
+    void sw_stage_begin(sw_carrier *, uint64_t) nogil
     int sw_stage_exchange(void *, int64_t *, int, int, int32_t *) noexcept nogil
-    int sw_stage_gather(sw_stage *, const uint8_t *, size_t) nogil
-    sw_bytes sw_stage_gathered(const sw_stage *, int)
-    void sw_stage_refuse(sw_stage *, const sw_refusal *) nogil
+    int sw_stage_gather(sw_carrier *, const uint8_t *, size_t) nogil
+    sw_bytes sw_stage_gathered(const sw_carrier *, int)
+    void sw_stage_refuse(sw_carrier *, const sw_refusal *) nogil
 
 SODIUM_FUNCTIONS = [
     "chacha20poly1305_ietf_encrypt", "chacha20poly1305_ietf_decrypt", "aes256gcm_beforenm",
@@ -73,7 +73,7 @@ cdef class Stage:
     begin, exchange and gather by one at a time.
     """
 
-    cdef sw_stage *s
+    cdef sw_carrier *s
     cdef void *memory
     cdef list buffers, connections
     cdef size_t n_values, n_bytes
@@ -91,10 +91,10 @@ cdef class Stage:
             raise ValueError("not all functions of libsodium are there")
         for i, address in enumerate(functions):
             slots[i] = address
-        self.memory = calloc(1, sizeof(sw_stage) + 64)
+        self.memory = calloc(1, sizeof(sw_carrier) + 64)
         if self.memory == NULL:
             raise MemoryError()
-        self.s = <sw_stage *>((<uintptr_t>self.memory + 63) // 64 * 64)
+        self.s = <sw_carrier *>((<uintptr_t>self.memory + 63) // 64 * 64)
         sw_stage_init(self.s, &sodium, me, n, event_fd, ceiling_ms)
         self.s.spin_ns = <int64_t>spin_us * 1000
         self.buffers, self.connections, self.name = [], [], name

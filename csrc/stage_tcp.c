@@ -18,7 +18,7 @@ static int64_t now_ns(void) {
   return (int64_t)t.tv_sec * 1000 * MS_NS + t.tv_nsec;
 }
 
-void sw_queue(sw_stage *s, int j, const uint8_t *frame, size_t n_bytes) {
+void sw_queue(sw_carrier *s, int j, const uint8_t *frame, size_t n_bytes) {
   sw_member *m = &s->members[j];
   m->out[m->n_out++] = (sw_bytes){frame, n_bytes};
   s->counts.sent_bytes += n_bytes;
@@ -37,18 +37,18 @@ int sw_send_queued(sw_member *m) {
   return moved;
 }
 
-static int lost(sw_stage *s, int j, int error) {
+static int lost(sw_carrier *s, int j, int error) {
   const int closed = !error || error == ECONNRESET || error == EPIPE;
   return sw_stage_fail(s, SW_STAGE_SHUT, j, closed ? "its connection was closed" : strerror(error));
 }
 
-static int push(sw_stage *s, int j) {
+static int push(sw_carrier *s, int j) {
   const int moved = sw_send_queued(&s->members[j]);
   return moved < 0 ? lost(s, j, errno) : moved;
 }
 
 /* 1 something came, 0 nothing, -1 the stage is over; a member that `may_go` may close its connection. */
-static int pull(sw_stage *s, int j, int may_go) {
+static int pull(sw_carrier *s, int j, int may_go) {
   sw_member *m = &s->members[j];
   ssize_t got;
   if (m->have == s->capacity) return 0;
@@ -66,7 +66,7 @@ static void drop_first(sw_member *m, size_t n_bytes) {
 }
 
 /* Whole frames of member j, up to one that is wanted, or waits, or ends it all; SW_DROPPED: not yet. */
-static int take_frames(sw_stage *s, sw_meeting *meeting, int j) {
+static int take_frames(sw_carrier *s, sw_meeting *meeting, int j) {
   sw_member *m = &s->members[j];
   for (size_t n; (n = sw_frame_bytes(s, j));) {
     if (n == SIZE_MAX) return sw_stage_fail(s, SW_STAGE_FORGED, j, "a frame of a length that none has");
@@ -79,13 +79,13 @@ static int take_frames(sw_stage *s, sw_meeting *meeting, int j) {
   return SW_DROPPED;
 }
 
-static int sending(const sw_stage *s) {
+static int sending(const sw_carrier *s) {
   for (int j = 0; j < s->n; j++)
     if (s->members[j].n_out) return 1;
   return 0;
 }
 
-static int first_missing(const sw_stage *s, const sw_meeting *m) {
+static int first_missing(const sw_carrier *s, const sw_meeting *m) {
   for (int j = 0; j < s->n; j++)
     if ((m->from & ~m->taken) >> j & 1) return j;
   for (int j = 0; j < s->n; j++)
@@ -100,7 +100,7 @@ static void drain(int event_fd) {
 }
 
 /* Sleep until something moves; -1: it is over. */
-static int sleep_until(sw_stage *s, const sw_meeting *m, int64_t deadline) {
+static int sleep_until(sw_carrier *s, const sw_meeting *m, int64_t deadline) {
   const uint32_t heard = m->from & ~m->deaf;
   struct pollfd fds[SW_STAGE_MEMBERS + 1];
   int n = 0;
@@ -121,7 +121,7 @@ static int sleep_until(sw_stage *s, const sw_meeting *m, int64_t deadline) {
   return atomic_load(&s->end) ? -1 : 0;
 }
 
-static int take_from(sw_stage *s, sw_meeting *m, int j) {
+static int take_from(sw_carrier *s, sw_meeting *m, int j) {
   const int taken = take_frames(s, m, j);
   if (taken == SW_OVER) return -1;
   if (taken == SW_TAKEN || taken == SW_KEPT) m->taken |= 1u << j;
@@ -130,7 +130,7 @@ static int take_from(sw_stage *s, sw_meeting *m, int j) {
 }
 
 /* Who has given its frame is heard still, for it may refuse the step, or say who was lost; but it may also go. */
-static int hear(sw_stage *s, sw_meeting *m, int j) {
+static int hear(sw_carrier *s, sw_meeting *m, int j) {
   const int is_taken = m->taken >> j & 1, pulled = pull(s, j, is_taken);
   if (pulled < 0 && is_taken) {
     m->deaf |= 1u << j;
@@ -140,7 +140,7 @@ static int hear(sw_stage *s, sw_meeting *m, int j) {
 }
 
 /* One look at every socket: 1 something moved, 0 nothing did, -1 over. */
-static int move(sw_stage *s, sw_meeting *m) {
+static int move(sw_carrier *s, sw_meeting *m) {
   int moved = 0;
   for (int j = 0; j < s->n; j++) {
     const int pushed = s->members[j].n_out ? push(s, j) : 0;
@@ -152,14 +152,14 @@ static int move(sw_stage *s, sw_meeting *m) {
 }
 
 /* Spin, then sleep; `quiet` is since when nothing moved. */
-static int wait(sw_stage *s, const sw_meeting *m, int64_t *quiet) {
+static int wait(sw_carrier *s, const sw_meeting *m, int64_t *quiet) {
   const int64_t time = now_ns();
   if (!*quiet) *quiet = time;
   if (time - *quiet < s->spin_ns) return 0;
   return sleep_until(s, m, *quiet + (int64_t)s->ceiling_ms * MS_NS);
 }
 
-int sw_meet(sw_stage *s, sw_meeting *m) {
+int sw_meet(sw_carrier *s, sw_meeting *m) {
   int64_t began = 0, quiet = 0;
   for (int j = 0; j < s->n; j++) { /* what came with the frame before */
     if (s->members[j].kept) drop_first(&s->members[j], s->members[j].kept);
