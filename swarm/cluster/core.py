@@ -247,7 +247,8 @@ class Core:
 
         Last the next step begins, of all that wait then.
         """
-        self.stage_sessions.settle(now)
+        if self.stage_sessions.settled != self.shards.n_changes:
+            self.stage_sessions.settle(now)
         if self._followed != self.placer.n_changes:
             effects = effects + self._follow(now)
         for effect in effects:

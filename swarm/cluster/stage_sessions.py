@@ -174,7 +174,7 @@ class StageSessions:
         self._ways = WayTimes()
         self._queue: deque[SessionId] = deque()  # sessions with steps, the next one first
         self._next_job = 1
-        self._settled = 0  # the number of changes of placements that the sessions have followed
+        self.settled = 0  # the number of changes of placements that the sessions have followed
 
     # --- opening and closing
 
@@ -298,9 +298,9 @@ class StageSessions:
 
     def settle(self, now: float) -> None:
         """Sessions whose placement is no longer served here stand still until they are opened on another."""
-        if self._settled == self.shards.n_changes:
+        if self.settled == self.shards.n_changes:
             return
-        self._settled = self.shards.n_changes
+        self.settled = self.shards.n_changes
         for key, session in self.sessions.items():
             if not session.closed and not self.shards.serves(
                 session.open.entry, session.open.model, session.open.placement
@@ -406,7 +406,7 @@ class StageSessions:
         if session is None or key not in self.ledger.kv:
             self.dropped["unknown"] += 1
             return None
-        if epoch != session.epoch:
+        if epoch != session.open.epoch:
             self.dropped["stale" if epoch < session.epoch else "early"] += 1
             return None
         if session.closed:
@@ -479,13 +479,18 @@ class StageSessions:
         if running is None or running.job != job:
             return self._drop("job")
         self.running = None
-        if all(len(rows.step.ids) == 1 for rows in running.rows) and not any(output.error for output in outputs):
+        effects: list[Effect] = []
+        is_decode = True
+        for rows, output in zip(running.rows, outputs, strict=True):
+            is_decode = is_decode and len(rows.step.ids) == 1 and not output.error
+            effects += self._computed(rows, output)
+        if is_decode:
             self.turns.took(running.layers, len(running.rows), now - running.since)
-        return [e for rows, output in zip(running.rows, outputs, strict=True) for e in self._computed(rows, output)]
+        return effects
 
     def _computed(self, rows: RunningRows, output: StepOutput) -> list[Effect]:
         session = self.sessions.get(rows.session)
-        if session is None or session.epoch != rows.epoch:
+        if session is None or session.open.epoch != rows.epoch:
             return self._drop("stale")
         if output.error:  # the entry node decides what happens
             session.steps.clear()
@@ -500,7 +505,7 @@ class StageSessions:
         return self._pass_on(session, rows.step, output)
 
     def _pass_on(self, session: StageSession, step: Step, output: StepOutput) -> list[Effect]:
-        place, key, epoch = session.place, session.open.session, session.epoch
+        place, key, epoch = session.place, session.open.session, session.open.epoch
         if place.after is not None:
             assert output.info is not None and output.frame is not None
             n_guesses = step.n_guesses
@@ -533,7 +538,7 @@ class StageSessions:
 
 def is_result(frame: Buffer, tensor: TensorInfo, hidden: int) -> bool:
     """False for activations of another model's width, and with values that are no numbers (NaN, infinite)."""
-    if tensor.dtype != "f32" or tensor.shape[1:] != (hidden,) or len(frame) != tensor.n_bytes:
+    if tensor.dtype != "f32" or tensor.shape[1:] != (hidden,) or len(frame) != 4 * hidden * tensor.shape[0]:
         return False
     return _native.all_finite(frame)
 

@@ -47,7 +47,7 @@ class RowCosts:
 
     def took(self, n_rows: int, seconds: float) -> None:
         """A step of so many sessions, a token each, is done."""
-        size = _class(n_rows)
+        size = 1 << (n_rows - 1).bit_length()  # _class, in its place: this is done for every token
         if size not in self._row_s:
             self._row_s[size] = deque(maxlen=limits.ROW_COSTS_KEPT)
         self._row_s[size].append(seconds / n_rows)

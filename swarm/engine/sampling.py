@@ -1,9 +1,9 @@
 """Choosing the next token: a pure function of logits, parameters, seed, position and the tokens before.
 
 The same bits come out on every machine, for an answer may move to another device in the middle. So no result depends on
-the C library's mathematics: the exponential below is made of IEEE 754 double multiplications, additions and square
-roots in one fixed order, sums run from left to right (numpy's cumsum), and the random number is Philox4x64-10 of
-(seed, position), which numpy promises never to change.
+the C library's mathematics: the exponential (csrc/numbers.h) is made of IEEE 754 double multiplications, additions and
+square roots in one fixed order, sums run from left to right (numpy's cumsum), and the random number is Philox4x64-10 of
+(seed, position).
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from swarm.errors import ConfigError, ModelError
+from swarm.kernels import _native
 
 F32 = npt.NDArray[np.float32]
 F64 = npt.NDArray[np.float64]
@@ -26,7 +27,6 @@ Bits = npt.NDArray[np.bool_]
 Bias = tuple[tuple[int, float], ...]  # token ids, and what is added to the logit of each
 
 MAX_SEED = 2**63 - 1
-_GROUP = 64  # tokens whose maximum is taken to find the likeliest quickly
 _FIRST_CUT = 1024  # likeliest tokens looked at first for top_p; nearly always enough
 # exp(-46) = 1e-20: together, the tokens that far below the likeliest weigh less than one rounding of the sum.
 _NEGLIGIBLE = 46.0
@@ -145,8 +145,7 @@ def choose(logits: F32, params: SamplingParams, position: int) -> int:
 
 def likeliest(logits: F32, k: int) -> I64:
     """The ids of the k largest logits, ascending; among equals the lower ids."""
-    ids = np.flatnonzero(logits >= _floor_of_top(logits, k)) if k < len(logits) else np.arange(len(logits))
-    return np.sort(_likeliest(logits, ids, k))
+    return np.sort(_native.largest(logits, k, -math.inf))
 
 
 def told(logits: F32, token: int, n: int) -> Bias:
@@ -157,7 +156,7 @@ def told(logits: F32, token: int, n: int) -> Bias:
     best = logits.max()
     everything = np.flatnonzero(logits >= best - np.float32(_NEGLIGIBLE))
     log_total = _logarithm(_total(_weights(logits, everything, best)))
-    likeliest = _likeliest(logits, everything, n - 1) if n > 1 else everything[:0]
+    likeliest = _native.largest(logits, n - 1, best - np.float32(_NEGLIGIBLE))
     below = logits.astype(np.float64) - best
     return tuple((int(i), float(below[i]) - log_total) for i in (token, *likeliest))
 
@@ -175,17 +174,7 @@ def _logarithm(x: float) -> float:
 
 def exponential(x: F64) -> F64:
     """e^x for float64 (n,) in [-47, 0], to 1e-10 relative and the same bits on every machine; less counts as -47."""
-    x = np.maximum(x, -47.0)
-    steps = np.rint(x * _STEPS_PER_UNIT)
-    r = x - steps * _STEP  # |r| <= ln(2) / 128
-    y = r * (1 / 6)  # the series of e^r up to r^3 / 3!; the rest is below 4e-11
-    y += 0.5
-    y *= r
-    y += 1.0
-    y *= r
-    y += 1.0
-    y *= _POWERS[(-steps).astype(np.intp)]
-    return y
+    return _native.exponential(np.ascontiguousarray(x), _POWERS)
 
 
 def _powers() -> F64:
@@ -198,8 +187,6 @@ def _powers() -> F64:
 
 
 _SLICE = 4096
-_STEPS_PER_UNIT = 92.33248261689366  # 64 / ln 2
-_STEP = 0.010830424696249145  # ln 2 / 64
 _POWERS = _powers()
 _LN2 = 0.6931471805599453
 
@@ -246,17 +233,15 @@ def _checked_maximum(logits: F32, position: int) -> np.float32:
 def _kept(logits: F32, best: np.float32, params: SamplingParams) -> I64:
     """The ids that top_k, top_p and min_p leave, in an order that depends on nothing else; never none."""
     floor = best - _reach(params)
-    if 0 < params.top_k < len(logits):
-        floor = max(floor, _floor_of_top(logits, params.top_k))
-    ids = np.flatnonzero(logits >= floor)
     if params.top_k > 0:
-        ids = _likeliest(logits, ids, params.top_k)
+        ids = _native.largest(logits, params.top_k, floor)
         weights = _weights(logits, ids, best)
         ids, weights = _nucleus(ids, weights, params.top_p * _total(weights)) if params.top_p < 1 else (ids, weights)
     elif params.top_p < 1:
-        ids, weights = _nucleus_of_many(logits, ids, best, params.top_p)
-    elif params.min_p > 0:
-        weights = _weights(logits, ids, best)
+        ids, weights = _nucleus_of_many(logits, floor, best, params.top_p)
+    else:
+        ids = np.flatnonzero(logits >= floor)
+        weights = _weights(logits, ids, best) if params.min_p > 0 else np.empty(0)
     return ids[weights >= params.min_p] if params.min_p > 0 else ids
 
 
@@ -271,29 +256,7 @@ def _reach(params: SamplingParams) -> np.float32:
 
 def _weights(logits: F32, ids: I64, best: np.float32, temperature: float = 1.0) -> F64:
     """Probabilities of `ids`, in proportion to that of the likeliest token of all."""
-    weights = np.empty(len(ids))
-    for start in range(0, len(ids), _SLICE):  # slices stay in the cache: four times faster
-        below = logits[ids[start : start + _SLICE]].astype(np.float64)
-        below -= best
-        with np.errstate(over="ignore"):  # infinitely far below is far enough
-            below /= temperature
-        weights[start : start + _SLICE] = exponential(below)
-    return weights
-
-
-def _floor_of_top(logits: F32, k: int) -> np.float32:
-    """A logit that at least k tokens reach, and usually few more: the k-th largest maximum of a group of tokens."""
-    groups = len(logits) // _GROUP
-    if groups < 2 * k:
-        return np.float32(-np.inf)
-    maxima = logits[: groups * _GROUP].reshape(_GROUP, groups).max(axis=0)
-    floor: np.float32 = np.partition(maxima, groups - k)[groups - k]
-    return floor
-
-
-def _likeliest(logits: F32, ids: I64, k: int) -> I64:
-    """The k ids with the largest logits, likeliest first; among equals the lower id (`ids` ascend)."""
-    return ids[np.argsort(-logits[ids], kind="stable")[:k]]
+    return _native.weights(logits, ids, best, temperature, _POWERS)
 
 
 def _nucleus(ids: I64, weights: F64, wanted: float) -> tuple[I64, F64]:
@@ -302,12 +265,13 @@ def _nucleus(ids: I64, weights: F64, wanted: float) -> tuple[I64, F64]:
     return ids[:size], weights[:size]
 
 
-def _nucleus_of_many(logits: F32, ids: I64, best: np.float32, top_p: float) -> tuple[I64, F64]:
-    """The fewest likeliest of all `ids` whose probabilities add up to `top_p`, likeliest first, with their weights."""
+def _nucleus_of_many(logits: F32, floor: np.float32, best: np.float32, top_p: float) -> tuple[I64, F64]:
+    """The fewest likeliest of those that reach `floor` whose probabilities add up to `top_p`, and their weights."""
+    ids = np.flatnonzero(logits >= floor)
     wanted = top_p * _total(_weights(logits, ids, best))
     size = min(_FIRST_CUT, len(ids))
     while True:
-        order = _likeliest(logits, ids[logits[ids] >= _floor_of_top(logits, size)], size)
+        order = _native.largest(logits, size, floor)
         kept = _nucleus(order, _weights(logits, order, best), wanted)
         if len(kept[0]) < size or size == len(ids):
             return kept
@@ -328,6 +292,6 @@ def _draw(weights: F64, params: SamplingParams, position: int) -> int:
     if params.seed is None:
         raise ConfigError("sampling needs a seed; use SamplingParams.seeded()")
     sums = np.cumsum(weights)
-    random = int(np.random.Philox(key=params.seed, counter=position).random_raw())
+    random = _native.philox(params.seed, position)
     point = (random >> 11) * 2.0**-53 * float(sums[-1])
     return min(int(np.searchsorted(sums, point, side="right")), len(weights) - 1)

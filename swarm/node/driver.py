@@ -77,7 +77,7 @@ class Driver:
             self._perform_on_loop()
             self._set_timer()
         else:
-            self._hand_over(_may_change_timer(effects))
+            self._hand_over(is_step=STEPS.issuperset(map(type, effects)))
 
     def act_if_free(self, decide: Decide) -> bool:
         """The same, unless another thread is at it: then False, and nothing has happened."""
@@ -85,11 +85,11 @@ class Driver:
             return False
         try:
             effects = decide(self._core, self._clock())
-            may_change_timer = _may_change_timer(effects)  # asked first: whom they wake waits for this thread
+            is_step = STEPS.issuperset(map(type, effects))  # asked first: whom they wake waits for this thread
             self.perform(effects)
         finally:
             self._lock.release()
-        self._hand_over(may_change_timer)
+        self._hand_over(is_step=is_step)
         return True
 
     def read(self, look: Callable[[Core], Look]) -> Look:
@@ -106,11 +106,11 @@ class Driver:
             else:
                 self._for_loop.append(effect)
 
-    def _hand_over(self, may_change_timer: bool) -> None:
+    def _hand_over(self, *, is_step: bool) -> None:
         """On another thread: leave to the loop what is left."""
         if self._for_loop:
             self._background.post(self._perform_on_loop)
-        if may_change_timer:
+        if not is_step:
             self._background.post(self._set_timer)
 
     def _perform_on_loop(self) -> None:
@@ -141,10 +141,6 @@ class Driver:
             self._background.on_bug(error)
             self._timer_at = self._clock() + AFTER_BUG_S
             self._timer = self._background.call_at(self._timer_at, self._ring)
-
-
-def _may_change_timer(effects: list[Effect]) -> bool:
-    return not STEPS.issuperset(map(type, effects))
 
 
 def is_serving(core: Core) -> bool:

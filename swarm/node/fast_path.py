@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import cast
 
 from swarm.net.events import Event, Received
 from swarm.net.inbox import Inbox, LoopInbox
@@ -34,10 +33,11 @@ class FastPath:
         return Inbox(self._deliver, self._slow.has_room)
 
     def _deliver(self, event: Event) -> None:
-        is_fast = isinstance(event, Received) and type(event.message) in FAST_KINDS
-        if not is_fast or self._n_given != self._n_done or not self._handle(cast(Received, event)):
-            self._n_given += 1
-            self._slow.deliver(event)
+        is_free = self._n_given == self._n_done
+        if is_free and isinstance(event, Received) and type(event.message) in FAST_KINDS and self._handle(event):
+            return
+        self._n_given += 1
+        self._slow.deliver(event)
 
     def _on_loop(self, event: Event) -> None:
         try:

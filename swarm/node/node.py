@@ -347,7 +347,11 @@ class Node:
 
     def _on_done(self, done: Done) -> None:
         """A step is done; on the worker's thread."""
-        for error in {output.error for output in done.outputs if output.error}:
+        errors = set()
+        for output in done.outputs:
+            if output.error:
+                errors.add(output.error)
+        for error in errors:
             self.events.note("step_failed", why=error)
         try:
             self._driver.act(lambda core, now: core.computed(done.job, done.outputs, now))

@@ -65,7 +65,8 @@ def encode(message: Message, frame: Buffer | None = None) -> bytes:
         # msgspec checks what it reads, not what it writes: so we send nothing that we would not take.
         if _decode(header) != message:
             raise Violation("it would not be read as it is")
-        _check_size(header)
+        if len(header) > limits.MAX_HEADER_BYTES:
+            raise _too_long(header)
         _check_frame(message, frame)
     except (ValueError, TypeError, OverflowError, RecursionError) as error:
         fault = _fault(message, error)
@@ -79,7 +80,8 @@ def decode(frames: Sequence[Buffer], peer: object) -> tuple[Message, Buffer | No
     try:
         if not 1 <= n_frames <= limits.MAX_FRAMES:
             raise Violation(f"{n_frames} frames in one message; at most {limits.MAX_FRAMES} are allowed")
-        _check_size(frames[0])
+        if len(frames[0]) > limits.MAX_HEADER_BYTES:
+            raise _too_long(frames[0])
         try:
             message: Message = _decode(frames[0])
         except Exception:  # which, the search for the fault will say
@@ -104,9 +106,8 @@ def first_version(frames: Sequence[Buffer]) -> Version | None:
         return None
 
 
-def _check_size(header: Buffer) -> None:
-    if len(header) > limits.MAX_HEADER_BYTES:
-        raise Violation(f"a header of {len(header)} bytes; at most {limits.MAX_HEADER_BYTES} are allowed")
+def _too_long(header: Buffer) -> Violation:
+    return Violation(f"a header of {len(header)} bytes; at most {limits.MAX_HEADER_BYTES} are allowed")
 
 
 def _fault(message: Message, error: Exception) -> str:

@@ -54,17 +54,3 @@ def test_softmax_and_sigmoid_survive_extreme_values() -> None:
         s = _native.op("sigmoid", isa, np.array([200.0, -200.0], np.float32))
         assert s[0] == pytest.approx(1.0)
         assert 0 <= s[1] < 1e-30
-
-
-@pytest.mark.parametrize("offset", [0, 1])  # in a message a frame may lie anywhere
-def test_a_value_that_is_no_number_is_found_wherever_it_is(offset: int) -> None:
-    for n in SIZES:
-        x = np.array([3.4e38, -1e-45, 0.0, -0.0] * n, np.float32)[:n]
-        frame = memoryview(bytes(offset) + x.tobytes())[offset:]
-        assert _native.all_finite(frame)
-        for value in (np.nan, -np.nan, np.inf, -np.inf):
-            for i in range(n):
-                hostile = bytearray(frame)
-                hostile[4 * i : 4 * i + 4] = np.float32(value).tobytes()
-                assert not _native.all_finite(memoryview(bytes(offset) + hostile)[offset:])
-    assert _native.all_finite(b"")
