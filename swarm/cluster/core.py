@@ -23,11 +23,12 @@ from typing import Any
 from msgspec.structs import replace
 
 from swarm import limits
-from swarm.cluster.cost import GUESSED_DISK_BYTES_PER_S, LAYER_S, STEP_S, Device, LinkSpeed, ModelCost
+from swarm.cluster.cost import GUESSED_DISK_BYTES_PER_S, LAYER_S, STEP_S, Device, LinkSpeed, ModelCost, exchange_of
 from swarm.cluster.effects import NEVER, Buffer, Effect, Log, Send, StepOutput
 from swarm.cluster.membership import Change, Joined, Lost, Membership, ReachChanged
 from swarm.cluster.memory import Ledger
 from swarm.cluster.placement import Placer
+from swarm.cluster.planner import Layout
 from swarm.cluster.session import AnswerRequest
 from swarm.cluster.sessions import Sessions
 from swarm.cluster.shards import Shards
@@ -54,9 +55,18 @@ class Core:
     """One node's decisions."""
 
     def __init__(
-        self, me: Identity, capabilities: Capabilities, rng: Random, *, kv: KvFormat = "f16", slice_port: int = 0
+        self,
+        me: Identity,
+        capabilities: Capabilities,
+        rng: Random,
+        *,
+        kv: KvFormat = "f16",
+        slice_port: int = 0,
+        layout: Layout = "auto",
     ) -> None:
         """`kv` is how the sessions that begin here keep keys and values, on every device that takes part.
+
+        `layout` says whether devices compute the layers of this node's answers together.
 
         `slice_port` is where this device listens for others that compute layers together with it; 0: it cannot. Keys
         of such stages come from `rng`, so outside of tests it must be one that nobody can guess (SystemRandom).
@@ -68,7 +78,7 @@ class Core:
         self.ledger = Ledger(capabilities.memory_bytes)
         self.shards = Shards(me.peer, self.ledger, slice_port)
         self.stage_sessions = StageSessions(me.peer, self.ledger, self.shards)
-        self.placer = Placer(me.peer, self, rng, first_epoch=me.first_epoch, kv=kv)
+        self.placer = Placer(me.peer, self, rng, first_epoch=me.first_epoch, kv=kv, layout=layout)
         self.sessions = Sessions(me.peer, self.placer)
         self.held: dict[tuple[PeerId, ModelId], frozenset[Part]] = {}
         self._advertised_at = -NEVER
@@ -112,7 +122,7 @@ class Core:
         """Time passed: what is due is done. A tick before `get_timer()` does nothing, a late one does it late."""
         effects = self._changed(self.members.tick(now), now)
         self.shards.tick(now)
-        self.stage_sessions.tick(now)
+        effects += self.stage_sessions.tick(now)
         effects += self.placer.tick(now) + self._follow(now) + self.sessions.tick(now)
         if now >= self._advertised_at + limits.ADVERTISE_S * self.members.pace:
             self._advertised_at = now
@@ -240,6 +250,8 @@ class Core:
             held=held,
             disk_bytes_per_s=caps.disk_bytes_per_s or GUESSED_DISK_BYTES_PER_S,
             excluded=self.members.why_unusable(peer, now),
+            slices=caps.slices,
+            exchange=exchange_of(caps.step_s or STEP_S),
         )
 
     def _run(self, effects: list[Effect], now: float) -> list[Effect]:
@@ -341,7 +353,7 @@ class Core:
     def _lost(self, peer: PeerId, now: float) -> list[Effect]:
         effects = self.shards.author_gone(peer, restarted=False)
         effects += self.stage_sessions.entry_gone(peer, now, restarted=False)
-        effects += self.placer.peer_lost(peer, now)
+        effects += self.stage_sessions.peer_lost(peer) + self.placer.peer_lost(peer, now)
         return effects + self._advertise(self.others())
 
     def _joined(self, peer: PeerId, now: float, *, restarted: bool) -> list[Effect]:

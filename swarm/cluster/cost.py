@@ -20,7 +20,15 @@ Where only a share of the experts is in memory, the misses of a step are read fr
 
 A decode step finds as many as `expected_hit_rate` says of the share; a prefill batch finds the share.
 
-Layers cut into slices fit the same sums: a slice reads a fraction of each layer and adds two collectives a layer.
+A stage of several devices computes every layer together, a slice each. Everybody waits twice a layer for the busiest:
+
+    step_s = busiest in attention + busiest in the dense FFN + busiest in experts + what every slice has
+             + (2 * n_layers + 1) * exchange_s + n_layers * layer_s + STEP_S
+    exchange_s = rtt / 2 + (N - 1) * (hidden * PAYLOAD_BITS / 8 + FRAME_BYTES) / link rate + CPU
+
+The last exchange of a token brings the leader what each device thinks of it. For batches each device adds up the sums
+of a part of the tokens and passes them round: two latencies, and 2 (N - 1) / N payloads. How long sums are, and the CPU
+time of an exchange, were measured on one machine; how much slower others are (`Device.exchange`) is assumed.
 """
 
 from __future__ import annotations
@@ -29,8 +37,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from swarm import limits
+from swarm.cluster.cuts import EXPERT, FFN, HEADS, SHARED, VOCAB, Bounds, Cuts
 from swarm.cluster.expert_hits import expected_hit_rate
-from swarm.cluster.pipeline import Stage, hops
+from swarm.cluster.pipeline import Stage, hops, is_cut
 from swarm.parts import EMBED, Part, parts_of
 from swarm.wire.ids import PeerId
 
@@ -41,6 +50,12 @@ LAYER_S = 25e-6  # two native calls and their barriers; a device measures its ow
 FLOAT_BYTES = 4  # activations travel as float32, so that N nodes answer bit for bit what one node does
 GUESSED_RTT_S = 2e-3  # of a link nobody has measured yet: between wired (0.3 ms) and Wi-Fi (3 ms)
 GUESSED_LINK_BYTES_PER_S = 12.5e6  # 100 Mbit/s
+PAYLOAD_BITS = 12.5  # of a value of a half's sum, as it travels
+FRAME_BYTES = 106  # around each payload: headers of the frame and of TCP
+EXCHANGE_S, EXCHANGE_EACH_S = 16e-6, 6e-6  # CPU of an exchange, and for each other device
+EXCHANGE_ROW_S = 6e-6  # for each token of a batch: its sums are coded, and those of others added
+MAX_EXCHANGE = 8.0  # times that the slowest device takes
+SCATTER_TOKENS = 16  # batches of so many are added up by parts
 WORTH_LOADING = 0.9  # weights of which less than this share of the wanted bytes is in memory are loaded anew
 GUESSED_DISK_BYTES_PER_S = 80e6  # of a device that has not measured its own: an SD card
 
@@ -57,6 +72,10 @@ class LayerCost:
     context_macs: int = 0  # attention: multiply-adds per token and position of context
     kv_q8_0_bytes: int = 0  # as kv_bytes, kept as q8_0; 0 where that cannot be
     resident_share: float = 1.0  # of the experts that is in memory; the others are read from disk when they are needed
+    query_bytes: int = 0  # of dense_bytes, those that are cut by query heads
+    key_bytes: int = 0  # and by the key heads that these read
+    ffn_bytes: int = 0  # by columns of the dense FFN
+    shared_bytes: int = 0  # and of the shared expert; what is left every slice has whole
 
     @property
     def weight_bytes(self) -> int:
@@ -76,6 +95,34 @@ class LayerCost:
         """And those that come from disk."""
         return self.read_bytes(n_tokens) - self.dense_bytes - self.found_bytes(n_tokens)
 
+    @property
+    def replicated_bytes(self) -> int:
+        """Those that every slice has: norms, router."""
+        return self.dense_bytes - self.query_bytes - self.key_bytes - self.ffn_bytes - self.shared_bytes
+
+    def sliced(self, bounds: Bounds, cuts: Cuts) -> LayerCost:
+        """What a slice of it takes."""
+        heads, keys = cuts.share(bounds, HEADS), cuts.key_share(bounds)
+        cut = {
+            "query_bytes": int(self.query_bytes * heads),
+            "key_bytes": int(self.key_bytes * keys),
+            "ffn_bytes": int(self.ffn_bytes * cuts.share(bounds, FFN)),
+            "shared_bytes": int(self.shared_bytes * cuts.share(bounds, SHARED)),
+        }
+        dense = self.replicated_bytes + sum(cut.values())
+        experts = int(self.expert_bytes * cuts.share(bounds, EXPERT))
+        read = dense + experts * self.expert_share
+        return replace(
+            self,
+            dense_bytes=dense,
+            macs=int(self.macs * read / max(self.read_bytes(), 1)),
+            kv_bytes=int(self.kv_bytes * keys),
+            expert_bytes=experts,
+            context_macs=int(self.context_macs * heads),
+            kv_q8_0_bytes=int(self.kv_q8_0_bytes * keys),
+            **cut,
+        )
+
     def read_bytes(self, n_tokens: int = 1) -> float:
         """Weight bytes that a step over `n_tokens` tokens reads."""
         return self.dense_bytes + self.expert_bytes * (1.0 - (1.0 - self.expert_share) ** n_tokens)
@@ -92,6 +139,7 @@ class ModelCost:
     hidden: int
     lm_head_macs: int
     vocabulary: int = limits.MAX_TOKEN_ID + 1  # token ids are below this
+    cuts: Cuts | None = None  # what it can be cut along; None: it cannot
 
     @property
     def n_layers(self) -> int:
@@ -122,22 +170,45 @@ class ModelCost:
             return None
         return replace(self, layers=tuple(replace(layer, kv_bytes=layer.kv_q8_0_bytes) for layer in self.layers))
 
+    def sliced(self, bounds: Bounds) -> ModelCost:
+        """The same for who has only a slice of every layer and of the LM head; all of it for no bounds."""
+        if not bounds or self.cuts is None:
+            return self
+        cuts, head = self.cuts, self.cuts.share(bounds, VOCAB)
+        return replace(
+            self,
+            layers=tuple(layer.sliced(bounds, cuts) for layer in self.layers),
+            lm_head_bytes=int(self.lm_head_bytes * head),
+            lm_head_macs=int(self.lm_head_macs * head),
+        )
+
+    def layer(self, part: Part) -> LayerCost:
+        """What a layer, or a slice of it, takes."""
+        layer = self.layers[part.layer]
+        return layer.sliced(part.slice, self.cuts) if part.slice and self.cuts else layer
+
     def part_bytes(self, part: Part) -> int:
         """Bytes of a part in memory."""
         if part.is_layer:
-            return self.layers[part.layer].resident_bytes
-        return self.embed_bytes if part == EMBED else self.lm_head_bytes
+            return self.layer(part).resident_bytes
+        if part == EMBED:
+            return self.embed_bytes
+        return (
+            int(self.lm_head_bytes * self.cuts.share(part.slice, VOCAB))
+            if part.slice and self.cuts
+            else self.lm_head_bytes
+        )
 
     def stored_bytes(self, part: Part) -> int:
         """Bytes of a part on disk."""
-        return self.layers[part.layer].weight_bytes if part.is_layer else self.part_bytes(part)
+        return self.layer(part).weight_bytes if part.is_layer else self.part_bytes(part)
 
-    def parts(self, first: int, end: int) -> tuple[Part, ...]:
-        """The parts that a stage of layers [first, end) needs on its disk."""
-        return parts_of(first, end, self.n_layers)
+    def parts(self, first: int, end: int, bounds: Bounds = ()) -> tuple[Part, ...]:
+        """The parts that a stage of layers [first, end), or a member with a slice of them, needs on its disk."""
+        return parts_of(first, end, self.n_layers, bounds)
 
-    def stage_weight_bytes(self, first: int, end: int) -> int:
-        return sum(self.part_bytes(part) for part in self.parts(first, end))
+    def stage_weight_bytes(self, first: int, end: int, bounds: Bounds = ()) -> int:
+        return sum(self.part_bytes(part) for part in self.parts(first, end, bounds))
 
     def stage_kv_bytes(self, first: int, end: int, context: int) -> int:
         return context * sum(layer.kv_bytes for layer in self.layers[first:end])
@@ -158,6 +229,10 @@ class Device:
     held: frozenset[Part] = field(default_factory=frozenset)  # parts of the model on its disk
     disk_bytes_per_s: float = GUESSED_DISK_BYTES_PER_S  # reading its store
     excluded: str = ""  # why it cannot take part (another version, a cloned id); empty when it can
+    slices: bool = False  # it can compute layers together with others
+    led_by: PeerId | None = None  # it does so already, and whoever leads there must lead here, too
+    exchange: float = 1.5  # CPU time of an exchange, over that of the machine on which it was measured
+    slice: Bounds = ()  # as a member of a stage of several: its share of each layer
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,9 +253,14 @@ TOKEN_BYTES = 64  # a token message: ids, epoch, position
 LinkOf = Callable[[PeerId, PeerId], LinkSpeed | None]
 
 
-def step_s(model: ModelCost, stage: Stage[Device], context: int, n_tokens: int = 1) -> float:
-    """Seconds that one stage computes in a step over `n_tokens` tokens of one sequence."""
-    (device,) = stage.members  # what slices cost is not known yet: ValueError for several
+def step_s(
+    model: ModelCost, stage: Stage[Device], context: int, n_tokens: int = 1, link: LinkOf | None = None
+) -> float:
+    """Seconds that one stage computes in a step over `n_tokens` tokens of one session; several need `link`."""
+    if is_cut(stage):
+        assert link is not None, "what an exchange costs depends on links"
+        return joint_s(model, stage, context, n_tokens) + exchanges_s(model, stage, n_tokens, link)
+    device = stage.leader
     layers = model.layers[stage.first : stage.end]
     last = stage.end == model.n_layers
     weights = sum(layer.read_bytes(n_tokens) for layer in layers) + (model.lm_head_bytes if last else 0)
@@ -194,6 +274,125 @@ def step_s(model: ModelCost, stage: Stage[Device], context: int, n_tokens: int =
     return work_s + late_s + len(layers) * device.layer_s + device.step_s
 
 
+def joint_s(model: ModelCost, stage: Stage[Device], context: int, n_tokens: int = 1) -> float:
+    """Seconds that a stage of several devices reads and computes in a step, without the exchanges."""
+    sums = StageSums.of(model, stage.first, stage.end, n_tokens)
+    assert model.cuts is not None, "only what can be cut has members"
+    each = [_halves(sums, model.cuts, device, context) for device in stage.members]
+    return float(sum(max(half) for half in zip(*each, strict=True)))
+
+
+@dataclass(frozen=True, slots=True)
+class StageSums:
+    """What a step over `n_tokens` tokens meets in layers [first, end), with the ends of the model that belong to them.
+
+    Bytes, by what they are cut along; `macs` is for each byte of weights that a token reads.
+    """
+
+    n_layers: int
+    n_tokens: int
+    embed_bytes: int
+    lm_head_bytes: int
+    lm_head_macs: int
+    head: int
+    key: int
+    ffn: int
+    shared: int
+    replicated: int
+    experts: int  # of which so many are resident, and read, found and missed in a step
+    resident: int
+    routed: float
+    active: float  # by one token
+    found: float
+    missed: float
+    kv: int
+    context_macs: int
+    macs: float
+
+    @classmethod
+    def of(cls, model: ModelCost, first: int, end: int, n_tokens: int = 1) -> StageSums:
+        layers, is_last = model.layers[first:end], end == model.n_layers
+        dense = sum(layer.dense_bytes for layer in layers)
+        read = sum(layer.read_bytes() for layer in layers)
+        return cls(
+            n_layers=len(layers),
+            n_tokens=n_tokens,
+            embed_bytes=0 if first else model.embed_bytes,
+            lm_head_bytes=model.lm_head_bytes if is_last else 0,
+            lm_head_macs=model.lm_head_macs if is_last else 0,
+            head=sum(layer.query_bytes for layer in layers),
+            key=sum(layer.key_bytes for layer in layers),
+            ffn=sum(layer.ffn_bytes for layer in layers),
+            shared=sum(layer.shared_bytes for layer in layers),
+            replicated=sum(layer.replicated_bytes for layer in layers),
+            experts=sum(layer.expert_bytes for layer in layers),
+            resident=sum(layer.resident_bytes for layer in layers) - dense,
+            routed=sum(layer.read_bytes(n_tokens) for layer in layers) - dense,
+            active=read - dense,
+            found=sum(layer.found_bytes(n_tokens) for layer in layers),
+            missed=sum(layer.missed_bytes(n_tokens) for layer in layers),
+            kv=sum(layer.kv_bytes for layer in layers),
+            context_macs=sum(layer.context_macs for layer in layers),
+            macs=sum(layer.macs for layer in layers) / max(read, 1),
+        )
+
+    def memory_bytes(self, bounds: Bounds, cuts: Cuts, kv_tokens: int) -> float:
+        """Weights and KV of a slice of these layers."""
+        keys = cuts.key_share(bounds)
+        cut = self.head * cuts.share(bounds, HEADS) + self.ffn * cuts.share(bounds, FFN)
+        cut += self.shared * cuts.share(bounds, SHARED) + self.resident * cuts.share(bounds, EXPERT)
+        ends = self.embed_bytes + self.lm_head_bytes * cuts.share(bounds, VOCAB)
+        return self.replicated + cut + ends + (self.key + self.kv * kv_tokens) * keys
+
+
+def _halves(sums: StageSums, cuts: Cuts, device: Device, context: int) -> tuple[float, ...]:
+    """Seconds of one member in each of the things that all members do at the same time."""
+    bounds, n_tokens = device.slice, sums.n_tokens
+    heads, experts, rows = (cuts.share(bounds, axis) for axis in (HEADS, EXPERT, VOCAB))
+    keys = cuts.key_share(bounds)
+    rate = device.read_bytes_per_s
+
+    def seconds(weights: float, active: float, more: float = 0.0, more_macs: float = 0.0) -> float:
+        return max((weights + more) / rate, n_tokens * (active * sums.macs + more_macs) / device.macs_per_s)
+
+    attention, ffn = sums.head * heads + sums.key * keys, sums.ffn * cuts.share(bounds, FFN)
+    shared = sums.shared * cuts.share(bounds, SHARED)
+    late_s = experts * (sums.missed / device.disk_bytes_per_s - sums.found / rate)
+    return (
+        seconds(attention, attention, context * keys * sums.kv, context * heads * sums.context_macs),
+        seconds(ffn, ffn),
+        seconds(shared + experts * sums.routed, shared + experts * sums.active),
+        seconds(sums.replicated, sums.replicated),
+        max(sums.lm_head_bytes * rows / rate, sums.lm_head_macs * rows / device.macs_per_s),
+        max(late_s, 0.0),
+        sums.n_layers * device.layer_s + device.step_s,
+    )
+
+
+def exchange_of(step_s: float) -> float:
+    """`Device.exchange` of a device whose steps cost so much: system calls get slower faster than Python does."""
+    return min(max((step_s / STEP_S) ** 2, 1.0), MAX_EXCHANGE)
+
+
+def exchanges_s(model: ModelCost, stage: Stage[Device], n_tokens: int, link: LinkOf) -> float:
+    """Seconds of all exchanges of one step of a stage."""
+    n_exchanges = 2 * stage.n_layers + (stage.end == model.n_layers)
+    return n_exchanges * exchange_s(stage.members, link, model.hidden, n_tokens)
+
+
+def exchange_s(members: Sequence[Device], link: LinkOf, hidden: int, n_tokens: int = 1) -> float:
+    """Seconds until each of several devices has the sums of all; the worst pair of them counts."""
+    n = len(members)
+    ways = [_link(link, a, b) for a in members for b in members if a is not b]
+    rtt_s, rate = max(way.rtt_s for way in ways), min(way.bytes_per_s for way in ways)
+    payload = hidden * PAYLOAD_BITS / 8 + FRAME_BYTES
+    cpu_s = EXCHANGE_S + EXCHANGE_EACH_S * (n - 1) + EXCHANGE_ROW_S * (n_tokens - 1)
+    cpu_s *= max(device.exchange for device in members)
+    if n_tokens < SCATTER_TOKENS:
+        return rtt_s / 2 + (n - 1) * n_tokens * payload / rate + cpu_s
+    return rtt_s + 2 * (n - 1) / n * n_tokens * payload / rate + cpu_s
+
+
 @dataclass(frozen=True, slots=True)
 class Prediction:
     """What a placement is expected to do; seconds unless said otherwise."""
@@ -204,6 +403,7 @@ class Prediction:
     stage_s: tuple[float, ...]  # decode step of each stage
     hop_s: tuple[float, ...]  # stage i -> stage i + 1, the last one back to the first; empty with one stage
     overhead_s: float  # the part of stage_s that is neither reading nor computing
+    exchange_s: float = 0.0  # the part of stage_s in which devices of a stage bring each other their sums
 
     @property
     def tokens_per_s(self) -> float:
@@ -219,9 +419,9 @@ def predict(
     model: ModelCost, stages: Sequence[Stage[Device]], link: LinkOf, *, context: int, prompt: int, batch: int
 ) -> Prediction:
     """Predict a placement; every pair of neighbouring stages must reach each other (ValueError otherwise)."""
-    decode = tuple(step_s(model, stage, context) for stage in stages)
+    decode = tuple(step_s(model, stage, context, link=link) for stage in stages)
     ring = ring_s(model, stages, link, 1)
-    overhead = sum(stage.n_layers * stage.leader.layer_s + stage.leader.step_s for stage in stages)
+    overhead = sum(max(stage.n_layers * d.layer_s + d.step_s for d in stage.members) for stage in stages)
     return Prediction(
         token_s=sum(decode) + sum(ring),
         first_token_s=prefill_s(model, stages, link, prompt, batch),
@@ -229,12 +429,13 @@ def predict(
         stage_s=decode,
         hop_s=ring,
         overhead_s=overhead,
+        exchange_s=sum(exchanges_s(model, stage, 1, link) for stage in stages if is_cut(stage)),
     )
 
 
 def decode_s(model: ModelCost, stages: Sequence[Stage[Device]], link: LinkOf, context: int) -> float:
     """Seconds of one decode step, round the ring."""
-    return sum(step_s(model, stage, context) for stage in stages) + sum(ring_s(model, stages, link, 1))
+    return sum(step_s(model, stage, context, link=link) for stage in stages) + sum(ring_s(model, stages, link, 1))
 
 
 def ring_s(model: ModelCost, stages: Sequence[Stage[Device]], link: LinkOf, n_tokens: int) -> tuple[float, ...]:
@@ -253,7 +454,7 @@ def prefill_s(model: ModelCost, stages: Sequence[Stage[Device]], link: LinkOf, p
         arrival = 0.0
         ring = ring_s(model, stages, link, size)
         for i, stage in enumerate(stages):
-            done[i] = max(arrival, done[i]) + step_s(model, stage, seen + size // 2, size)
+            done[i] = max(arrival, done[i]) + step_s(model, stage, seen + size // 2, size, link)
             arrival = done[i] + (ring[i] if ring else 0.0)
         seen += size
     return done[-1]

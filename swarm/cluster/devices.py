@@ -19,7 +19,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from swarm.cluster.cost import Device, LinkSpeed
+from swarm.cluster.cost import Device, LinkSpeed, exchange_of
 from swarm.errors import ConfigError
 from swarm.units import GIB, parse_size
 from swarm.wire.ids import PeerId
@@ -99,4 +99,6 @@ def _device(kind: DeviceClass, memory: int, index: int) -> Device:
         macs_per_s=kind.macs_per_s,
         step_s=kind.step_s,
         disk_bytes_per_s=kind.disk_bytes_per_s,
+        slices=True,
+        exchange=exchange_of(kind.step_s),
     )

@@ -95,11 +95,15 @@ class CloseStage(Effect):
 
 
 class AbortStage(Effect):
-    """We do not take part in that step: tell the other members, so that none waits; at once, not in order."""
+    """That step cannot be: end it for all members, so that none waits; at once, not in order.
+
+    `lost` is the member who is missing; None: it is we who do not take part.
+    """
 
     stage: StageId
     sequence: int
     why: str
+    lost: PeerId | None = None
 
 
 # --- KV and computing, in order on the compute worker
@@ -119,9 +123,7 @@ class OpenKv(Effect):
     context: int
     keep: int
     kv: str = "f16"
-    slice: tuple[
-        int, ...
-    ] = ()  # a `models.slices.SliceBounds`: the share of each layer whose keys and values these are
+    slice: tuple[int, ...] = ()  # a `models.slices.SliceBounds`: of whose heads; empty: of all
     source: SessionId | None = None
     moves: bool = False
 

@@ -52,6 +52,7 @@ def _in_memory(plan: Plan) -> str:
 def _shard_line(model: ModelCost, stage: Stage[ShardPlan], shard: ShardPlan, seconds: float, width: int) -> str:
     ends = [word for word, true in (("embedding", stage.first == 0), ("head", stage.end == model.n_layers)) if true]
     what = " + ".join([f"layers {stage.first}-{stage.end - 1}", *ends])
+    what += f", {100 * shard.share:.0f} % of each" if shard.slice else ""
     takes = f" ({time_text(shard.fetch_s)})" if shard.fetch_s else ""
     fetch = f", {size_text(shard.fetch_bytes)} to fetch{takes}" if shard.fetch_bytes else ""
     return f"  {shard.name:{width}}  {what}: {size_text(shard.memory_bytes)}{fetch}, {1e3 * seconds:.1f} ms a token"

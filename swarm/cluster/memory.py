@@ -15,6 +15,7 @@ from swarm.wire.ids import ModelId, PeerId, SessionId
 
 ClaimKey = tuple[PeerId, ModelId]  # the author of a placement (its entry node), and the model
 PartKey = tuple[ModelId, Part]
+Held = tuple[int, int, tuple[int, ...]]  # layers from the first to before the end, and the slice of each
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +28,11 @@ class KvEntry:
     n_bytes: int
     running: bool  # an answer needs it now; otherwise it is a cache
     used_at: float
+    slice: tuple[int, ...] = ()  # of whose heads; empty: of all
+
+    @property
+    def held(self) -> Held:
+        return self.first, self.end, self.slice
 
 
 class Ledger:
@@ -53,9 +59,9 @@ class Ledger:
         """True while an answer of that entry node and model runs here."""
         return any(entry.running and entry.owner == owner for entry in self.kv.values())
 
-    def outdated(self, owner: ClaimKey, first: int, end: int) -> list[SessionId]:
-        """Sessions whose KV is of no use once that owner's layers here are [first, end)."""
-        return [s for s, e in self.kv.items() if e.owner == owner and (e.first, e.end) != (first, end)]
+    def outdated(self, owner: ClaimKey, held: Held) -> list[SessionId]:
+        """Sessions whose KV is of no use once that is what the owner has here."""
+        return [session for session, entry in self.kv.items() if entry.owner == owner and entry.held != held]
 
     def rest(self, session: SessionId, now: float) -> None:
         """The answer is over; its KV stays while there is room."""

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from itertools import combinations, groupby, pairwise
 from typing import Generic, TypeVar
 
+from swarm.cluster.cuts import Cuts
 from swarm.wire.ids import PeerId
 from swarm.wire.records import Placement, Shard
 
@@ -107,12 +108,27 @@ class Pipeline:
         starts = [stage.first for stage in self.stages]
         return bool(starts) and [*starts, n_layers] == [0, *(stage.end for stage in self.stages)]
 
+    def is_cut_well(self, cuts: Cuts | None) -> bool:
+        """True when no device is in it twice, and the slices of each stage's members are its layers, each part once."""
+        return len(set(self.peers)) == len(self.peers) and all(_is_cut_well(stage, cuts) for stage in self.stages)
+
     def links(self) -> Iterator[tuple[PeerId, PeerId]]:
         """The links that the stages need: leaders round the ring, and the members of a stage among themselves."""
         yield from ((a.peer, b.peer) for a, b in hops(self.stages))
         for stage in self.stages:
             for a, b in combinations(stage.members, 2):
                 yield from ((a.peer, b.peer), (b.peer, a.peer))
+
+
+def _is_cut_well(stage: Stage[Shard], cuts: Cuts | None) -> bool:
+    if not is_cut(stage):
+        return stage.leader.slice.whole
+    return cuts is not None and cuts.are_whole([shard.slice.bounds for shard in stage.members])
+
+
+def is_cut(stage: Stage[Member]) -> bool:
+    """True when several devices run the stage together, a slice each."""
+    return len(stage.members) > 1
 
 
 NOBODY = Pipeline(())

@@ -36,13 +36,13 @@ from swarm import limits
 from swarm.cluster.conduct import Conduct
 from swarm.cluster.cost import WORTH_LOADING, Device, LinkSpeed, ModelCost, Prediction, decode_s
 from swarm.cluster.effects import NEVER, Effect, Log, LookUp, Send
-from swarm.cluster.pipeline import Pipeline, Stage
-from swarm.cluster.planner import Demand, NoPlan, Plan, ShardPlan, plan
+from swarm.cluster.pipeline import Pipeline, Stage, is_cut
+from swarm.cluster.planner import Demand, Layout, NoPlan, Plan, ShardPlan, plan
 from swarm.plain import one_line
 from swarm.units import size_text
 from swarm.wire.ids import ModelId, PeerId
 from swarm.wire.messages import PlacementCommit, PlacementOffer, PlacementReply, ShardReady
-from swarm.wire.records import KvFormat, Placement, Shard
+from swarm.wire.records import STAGE_SECRET_BYTES, KvFormat, Placement, Shard, Slice
 
 KEEP_SLACK = 1.10  # a new layout must be so much faster before the current one is given up
 ADOPT_SLACK = 1.25  # another author's layout may be so much slower than our best: sharing saves memory and loading
@@ -102,6 +102,8 @@ class Placing:
     placement: Placement | None = None
     plan: Plan | None = None
     took: set[PeerId] = field(default_factory=set)  # peers that accepted, then peers that are ready
+    ports: dict[PeerId, int] = field(default_factory=dict)  # where those that accepted listen for their stage
+    secret: bytes = b""  # of the stages of several devices; empty where there are none
     asked_at: float = 0.0
     sent_at: float = 0.0
     retry_at: float = 0.0
@@ -125,16 +127,27 @@ class Placing:
 class Placer:
     """The placings of all models that sessions of this node need."""
 
-    def __init__(self, me: PeerId, world: World, rng: Random, *, first_epoch: int, kv: KvFormat = "f16") -> None:
+    def __init__(
+        self,
+        me: PeerId,
+        world: World,
+        rng: Random,
+        *,
+        first_epoch: int,
+        kv: KvFormat = "f16",
+        layout: Layout = "auto",
+    ) -> None:
         """`kv` is how the sessions of these placements keep keys and values, on every stage."""
         self.me = me
         self.kv = kv
+        self.layout = layout
         self.world = world
         self.rng = rng
         self.epoch = first_epoch
         self.models: dict[ModelId, ModelCost] = {}
         self.placings: dict[ModelId, Placing] = {}
         self.seen: dict[tuple[PeerId, ModelId], Placement] = {}  # committed by other authors
+        self.led: dict[PeerId, tuple[PeerId, float]] = {}  # who said by whom it is led, and until when that is believed
         self.conduct = Conduct(me)
         self.n_changes = 0  # of states: the sessions follow
 
@@ -251,6 +264,7 @@ class Placer:
         if placing.state is not State.OFFERING:
             return []
         placing.took.add(sender)
+        placing.ports[sender] = message.slice_port
         return self._commit(placing, now) if placing.took >= set(placing.peers) else []
 
     def shard_ready(self, sender: PeerId, message: ShardReady) -> list[Effect]:
@@ -341,7 +355,9 @@ class Placer:
 
         Strict, it leaves out those that rest, too, but for `resting`.
         """
-        devices = [self.conduct.believed(device, now) for device in self.world.devices(model, now)]
+        led_by = self._led_by(model, now)
+        believed = (self.conduct.believed(device, now) for device in self.world.devices(model, now))
+        devices = [replace(device, led_by=led_by.get(device.id)) for device in believed]
         if not strict:
             return devices
         trusted = [self._left_out(device, now) for device in devices]
@@ -360,7 +376,7 @@ class Placer:
         return found if isinstance(found, Plan) else None
 
     def _demand(self, placing: Placing) -> Demand:
-        return Demand(self.models[placing.model], placing.context, from_disks=True)
+        return Demand(self.models[placing.model], placing.context, from_disks=True, layout=self.layout)
 
     def _generation(self, model: ModelId, now: float) -> tuple[object, ...]:
         """Changes when a device came, went, measured itself again, or may be used again."""
@@ -411,16 +427,40 @@ class Placer:
             return None
         if not pipeline.covers(demand.model.n_layers) or not self._is_connected(pipeline):
             return None
-        stages = [stage.of(lambda shard: by_id[shard.peer]) for stage in pipeline.stages]
+        if not self._may_be_cut(demand, by_id, pipeline):
+            return None
+        stages = [
+            stage.of(lambda shard: replace(by_id[shard.peer], slice=shard.slice.bounds)) for stage in pipeline.stages
+        ]
         for stage, layout in zip(stages, pipeline.stages, strict=True):
-            kv = demand.model.stage_kv_bytes(stage.first, stage.end, demand.context)
-            need = demand.model.stage_weight_bytes(stage.first, stage.end) + kv
-            small = [shard for shard in layout.members if 0 < shard.memory_bytes < WORTH_LOADING * need]
-            if small and demand.model.has_experts:
-                return None  # planned when there was room for less of its experts
-            if any(need > device.memory_bytes for device in stage.members):
-                return None
+            for device, shard in zip(stage.members, layout.members, strict=True):
+                kv = demand.model.sliced(device.slice).stage_kv_bytes(stage.first, stage.end, demand.context)
+                need = demand.model.stage_weight_bytes(stage.first, stage.end, device.slice) + kv
+                if 0 < shard.memory_bytes < WORTH_LOADING * need and demand.model.has_experts:
+                    return None  # planned when there was room for less of its experts
+                if need > device.memory_bytes:
+                    return None
         return decode_s(demand.model, stages, self.world.link, demand.context)
+
+    def _may_be_cut(self, demand: Demand, by_id: Mapping[PeerId, Device], pipeline: Pipeline) -> bool:
+        """True when the slices of a layout make up the model, and its devices can share layers with that leader."""
+        if not any(map(is_cut, pipeline.stages)):
+            return demand.layout != "slices"
+        if demand.layout == "pipeline" or not pipeline.is_cut_well(demand.model.cuts):
+            return False
+        return all(
+            by_id[shard.peer].slices and by_id[shard.peer].led_by in (None, stage.leader.peer)
+            for stage in pipeline.stages
+            if is_cut(stage)
+            for shard in stage.members
+        )
+
+    def _led_by(self, but: ModelId, now: float) -> dict[PeerId, PeerId]:
+        """Who leads the stages of several devices that are in use, by their members."""
+        own = [p.placement for p in self.placings.values() if p.placement is not None and p.model != but]
+        stages = [stage for placement in (*self.seen.values(), *own) for stage in Pipeline.of(placement).stages]
+        seen = {shard.peer: stage.leader.peer for stage in stages if is_cut(stage) for shard in stage.members}
+        return seen | {peer: leader for peer, (leader, until) in self.led.items() if now < until}
 
     def _offer(self, placing: Placing, best: Plan, pipeline: Pipeline, now: float) -> list[Effect]:
         placing.placement = Placement(
@@ -430,13 +470,13 @@ class Placer:
         self.conduct.planned(pipeline.peers)
         placing.attempts, placing.judge_at = placing.attempts + 1, now + limits.OFFER_TIMEOUT_S
         placing.plan, placing.no_plan, placing.took, placing.asked_at = best, None, set(), now
-        return self._send(placing, PlacementOffer, now)
+        placing.ports, placing.secret = {}, b""
+        return self._send(placing, PlacementOffer(placing.placement), now)
 
-    def _send(self, placing: Placing, kind: type[PlacementOffer] | type[PlacementCommit], now: float) -> list[Effect]:
+    def _send(self, placing: Placing, message: PlacementOffer | PlacementCommit, now: float) -> list[Effect]:
         """To every device of the placement that has not answered yet."""
-        assert placing.placement is not None
         placing.sent_at = now
-        return [Send(peer, kind(placing.placement)) for peer in placing.peers if peer not in placing.took]
+        return [Send(peer, message) for peer in placing.peers if peer not in placing.took]
 
     def _commit(self, placing: Placing, now: float) -> list[Effect]:
         """Everybody hears of it: members load, others let go of our older one and know what is in use."""
@@ -444,8 +484,18 @@ class Placer:
         self._enter(placing, State.LOADING)
         placing.took, placing.asked_at, placing.sent_at = set(), now, now
         placing.judge_at = now + limits.LOAD_PATIENCE_S
-        everyone = dict.fromkeys([*placing.peers, self.me, *self.world.others()])
-        return [Send(peer, PlacementCommit(placing.placement)) for peer in everyone]
+        if any(map(is_cut, placing.pipeline.stages)):
+            placing.secret = self.rng.randbytes(STAGE_SECRET_BYTES)
+        others = dict.fromkeys(peer for peer in (self.me, *self.world.others()) if peer not in placing.peers)
+        told = [Send(peer, PlacementCommit(placing.placement)) for peer in others]
+        return [*self._send(placing, self._committed(placing), now), *told]
+
+    @staticmethod
+    def _committed(placing: Placing) -> PlacementCommit:
+        """What members are told; nobody else gets the secret."""
+        assert placing.placement is not None
+        ports = tuple(placing.ports[peer] for peer in placing.peers) if placing.secret else ()
+        return PlacementCommit(placing.placement, placing.secret, ports)
 
     def _await_answers(self, placing: Placing, now: float) -> list[Effect]:
         waited_s = now - placing.asked_at
@@ -457,7 +507,9 @@ class Placer:
             # A device that has not heard of the model gets to know it first; who can be done without is not waited for.
             if waited_s >= limits.OFFER_MAX_S or self.can_do_without(placing.model, silent, now):
                 return self.failed(silent, "does not answer", now)
-        return self._send(placing, PlacementOffer, now) if now >= placing.sent_at + limits.OFFER_RETRY_S else []
+        if now < placing.sent_at + limits.OFFER_RETRY_S or placing.placement is None:
+            return []
+        return self._send(placing, PlacementOffer(placing.placement), now)
 
     def _await_ready(self, placing: Placing, now: float) -> list[Effect]:
         """Loading may take long where a model is fetched first; who can be done without is not waited for."""
@@ -467,9 +519,18 @@ class Placer:
             late = self.awaited(placing.model)
             if late and (waited_s >= limits.LOAD_MAX_S or self.can_do_without(placing.model, late, now)):
                 return self.failed(late, "is not ready in time", now)
-        return self._send(placing, PlacementCommit, now) if now >= placing.sent_at + limits.OFFER_TIMEOUT_S else []
+        if now < placing.sent_at + limits.OFFER_TIMEOUT_S:
+            return []
+        return self._send(placing, self._committed(placing), now)
 
     def _refused(self, placing: Placing, sender: PeerId, message: PlacementReply, now: float) -> list[Effect]:
+        if message.led_by is not None and placing.attempts % limits.MAX_QUICK_PLANS:
+            # Nobody's fault: two that plan at once cannot know. The next plan does.
+            self.led[sender] = message.led_by, now + limits.LED_BELIEVED_S
+            while len(self.led) > limits.MAX_PEERS:
+                del self.led[next(iter(self.led))]
+            placing.placement = None
+            return self._replan(placing, now)
         if message.missing_bytes:
             why = f"says that {size_text(message.missing_bytes)} of memory are missing there"
             shard = placing.pipeline.shard_of(sender)
@@ -509,7 +570,9 @@ def _pipeline(found: Plan) -> Pipeline:
 def _shards(stage: Stage[ShardPlan], n_layers: int) -> Stage[Shard]:
     """What was planned, as it travels."""
     first, end = stage.first, stage.end
-    return stage.of(lambda plan: Shard(plan.device, first, end, first == 0, end == n_layers, plan.memory_bytes))
+    return stage.of(
+        lambda plan: Shard(plan.device, first, end, first == 0, end == n_layers, plan.memory_bytes, Slice(*plan.slice))
+    )
 
 
 def _due(placing: Placing) -> float:

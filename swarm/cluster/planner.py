@@ -1,4 +1,6 @@
-"""Which devices take part, and who holds which layers: the placement with the least predicted time per token.
+"""Which devices take part, and who holds what: the placement with the least predicted time per token.
+
+Layers go to devices whole, one after the other (search.py), or devices compute each of them together (teams.py).
 
 A device takes part only where that makes a token faster, or where the model does not fit without it. Among placements
 that are equally fast (within `search.FETCH_BIAS`) the one wins that must fetch fewer bytes. The answer carries its
@@ -9,12 +11,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from swarm.answers import PIPELINED_PREFILL_BATCH
-from swarm.cluster.cost import Device, LinkOf, ModelCost, Prediction, predict
-from swarm.cluster.pipeline import Stage
+from swarm.cluster.cost import Device, LayerCost, LinkOf, ModelCost, Prediction, predict
+from swarm.cluster.cuts import WHOLE, Bounds
+from swarm.cluster.pipeline import Stage, is_cut
 from swarm.cluster.reasons import NOT_NEEDED, Obstacle, obstacle, why_left_out
 from swarm.cluster.search import Search
+from swarm.cluster.teams import Terms, best_teams
 from swarm.parts import Part, all_parts
 from swarm.units import rate_text, size_text
 from swarm.wire.ids import PeerId
@@ -25,6 +30,9 @@ MIN_CONTEXT = 512  # tokens; a smaller context than this is not worth offering
 # takes tens of seconds a token.
 RESIDENT_SHARES = (0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.25, 0.2, 0.16, 0.13, 0.1, 0.08, 0.06, 0.04, 0.03)
 MAX_EXPLAINED = 16  # devices left out whose effect on the speed is computed; the rest are only named
+
+
+Layout = Literal["auto", "pipeline", "slices"]  # slices: wherever two devices can share layers, however slow they are
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +47,7 @@ class Demand:
     sessions: int = 1
     batch: int = PIPELINED_PREFILL_BATCH
     from_disks: bool = False
+    layout: Layout = "auto"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +59,8 @@ class ShardPlan:
     memory_bytes: int
     fetch_bytes: int
     fetch_s: float = 0.0  # from the devices that have it; 0 when none has, or the link was not measured
+    slice: Bounds = WHOLE
+    share: float = 1.0  # of each layer
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,10 +107,24 @@ def plan(demand: Demand, devices: Sequence[Device], link: LinkOf) -> Plan | NoPl
         if model.stage_weight_bytes(0, model.n_layers) > memory_bytes:
             continue  # no need to search
         search = Search(model, usable, link, demand.context, demand.sessions)
-        stages = search.best()
+        stages = _best(demand, search, usable, link)
         if stages is not None:
             return _plan(replace(demand, model=model), devices, search, stages, link)
     return _does_not_fit(demand, devices, usable, link)
+
+
+def _best(demand: Demand, search: Search, usable: Sequence[Device], link: LinkOf) -> tuple[Stage[Device], ...] | None:
+    """Whole layers one after the other, or shared ones; of two that are as fast the first."""
+    pipeline = search.best()
+    if demand.layout == "pipeline":
+        return pipeline
+    terms = Terms(search.model, link, demand.context, demand.sessions, any_link=demand.layout == "slices")
+    shared = best_teams(terms, usable, lambda stages: search.score(stages, link))
+    if shared is None or search.score(shared, link) == float("inf"):
+        return pipeline
+    if pipeline is None or demand.layout == "slices":
+        return shared
+    return shared if search.score(shared, link) < search.score(pipeline, link) else pipeline
 
 
 def _models(model: ModelCost) -> Iterator[ModelCost]:
@@ -136,15 +161,25 @@ def missing_parts(demand: Demand, devices: Sequence[Device]) -> tuple[Part, ...]
 
 def _planned(demand: Demand, search: Search, stage: Stage[Device], link: LinkOf) -> Stage[ShardPlan]:
     first, end = stage.first, stage.end
-    memory = _stage_bytes(demand, first, end)
+    layers = demand.model.layers[first:end]
 
     def shard(device: Device) -> ShardPlan:
         fetch = search.fetch_bytes(first, end, device)
         return ShardPlan(
-            device.id, device.name, memory, fetch, fetch / _fetch_rate(device, search, link) if fetch else 0.0
+            device=device.id,
+            name=device.name,
+            memory_bytes=_stage_bytes(demand, first, end, device.slice),
+            fetch_bytes=fetch,
+            fetch_s=fetch / _fetch_rate(device, search, link) if fetch else 0.0,
+            slice=device.slice,
+            share=_share(demand.model.sliced(device.slice).layers[first:end], layers),
         )
 
     return stage.of(shard)
+
+
+def _share(some: Sequence[LayerCost], whole: Sequence[LayerCost]) -> float:
+    return sum(layer.weight_bytes for layer in some) / max(sum(layer.weight_bytes for layer in whole), 1)
 
 
 def _fetch_rate(device: Device, search: Search, link: LinkOf) -> float:
@@ -158,19 +193,27 @@ def _what_limits(stages: Sequence[Stage[Device]], prediction: Prediction, in_mem
     late_s = prediction.token_s - in_memory.token_s if in_memory is not None else 0.0
     if late_s > prediction.token_s / 2:
         share = f"{100 * late_s / prediction.token_s:.0f}% of a token"
-        slowest_disk = min(stages, key=lambda stage: stage.leader.disk_bytes_per_s).leader
+        slowest_disk = min((d for stage in stages for d in stage.members), key=lambda device: device.disk_bytes_per_s)
         speed = rate_text(slowest_disk.disk_bytes_per_s)
         return f"reading experts from disk: {share}; {slowest_disk.name} reads {speed}"
-    network = sum(prediction.hop_s)
+    network = sum(prediction.hop_s) + prediction.exchange_s
     slowest, slowest_s = max(zip(stages, prediction.stage_s, strict=True), key=lambda pair: pair[1])
-    reading = sum(prediction.stage_s) - prediction.overhead_s
+    reading = sum(prediction.stage_s) - prediction.overhead_s - prediction.exchange_s
     shares = {"network": network, "overhead": prediction.overhead_s, "memory": reading}
     worst = max(sorted(shares), key=lambda key: shares[key])
     share = f"{100 * shares[worst] / prediction.token_s:.0f}% of a token"
     if worst == "network":
-        return f"the network: {share} passes between the devices"
+        what = (
+            "goes by while devices exchange sums"
+            if prediction.exchange_s > network / 2
+            else "passes between the devices"
+        )
+        return f"the network: {share} {what}"
     if worst == "overhead":
         return f"fixed costs per layer and step: {share}"
+    if is_cut(slowest):
+        rate = sum(device.read_bytes_per_s for device in slowest.members)
+        return f"memory bandwidth: {share} is read by {len(slowest.members)} devices, {rate_text(rate)} together"
     device = slowest.leader
     own = f"{100 * slowest_s / prediction.token_s:.0f}% of a token is spent on {device.name}"
     return f"memory bandwidth: {own}, which reads {rate_text(device.read_bytes_per_s)}"
@@ -236,9 +279,9 @@ def _missing_memory(demand: Demand, usable: Sequence[Device]) -> int:
     return _stage_bytes(demand, first, model.n_layers) if first < model.n_layers else 0
 
 
-def _stage_bytes(demand: Demand, first: int, end: int) -> int:
-    kv = demand.model.stage_kv_bytes(first, end, demand.context)
-    return demand.model.stage_weight_bytes(first, end) + demand.sessions * kv
+def _stage_bytes(demand: Demand, first: int, end: int, bounds: Bounds = WHOLE) -> int:
+    kv = demand.model.sliced(bounds).stage_kv_bytes(first, end, demand.context)
+    return demand.model.stage_weight_bytes(first, end, bounds) + demand.sessions * kv
 
 
 def _context_that_fits(demand: Demand, usable: Sequence[Device], link: LinkOf) -> int:

@@ -11,8 +11,9 @@ from dataclasses import replace
 from enum import Enum
 
 from swarm.cluster.cost import GUESSED_LINK, Device, LinkOf, LinkSpeed, ModelCost, Prediction, decode_s
-from swarm.cluster.pipeline import Stage
+from swarm.cluster.pipeline import Stage, is_cut
 from swarm.cluster.search import Order, Search
+from swarm.cluster.teams import Terms, are_wired, cut_stage
 from swarm.limits import MAX_BYTE_COUNT
 from swarm.wire.ids import PeerId
 
@@ -50,6 +51,8 @@ def why_left_out(
     device: Device, search: Search, stages: Sequence[Stage[Device]], link: LinkOf, prediction: Prediction
 ) -> str:
     """Why the fastest placement is one without this device, which may be used."""
+    if any(map(is_cut, stages)):
+        return _why_not_in_team(device, search, stages, link, prediction)
     ids = [d.id for d in search.devices]
     order, new = tuple(ids.index(stage.leader.id) for stage in stages), ids.index(device.id)
     if not search.holds_a_layer(new):
@@ -61,6 +64,35 @@ def why_left_out(
     if slower_s <= 0:
         return NO_GAIN
     return f"a token would take {1e3 * slower_s:.1f} ms longer ({1 / (prediction.token_s + slower_s):.1f} tok/s)"
+
+
+def _why_not_in_team(
+    device: Device, search: Search, stages: Sequence[Stage[Device]], link: LinkOf, prediction: Prediction
+) -> str:
+    """Why it does not share the layers of a stage of several."""
+    if not device.slices:
+        return "it cannot compute layers together with others"
+    terms = Terms(search.model, link, search.context, search.sessions)
+    team = [member for stage in stages if is_cut(stage) for member in stage.members]
+    far = sorted(member.name for member in team if not are_wired(terms, device, member))
+    if far:
+        return f"its link to {', '.join(far[:3])} is too slow to compute layers together"
+    slower_s = min((_team_s(device, i, terms, stages) for i in range(len(stages))), default=float("inf"))
+    slower_s -= prediction.token_s
+    if slower_s == float("inf"):
+        return f"it finds no share beside {', '.join(sorted(member.name for member in team)[:3])}"
+    if slower_s <= 0:
+        return NO_GAIN
+    return f"a token would take {1e3 * slower_s:.1f} ms longer ({1 / (prediction.token_s + slower_s):.1f} tok/s)"
+
+
+def _team_s(device: Device, at: int, terms: Terms, stages: Sequence[Stage[Device]]) -> float:
+    """Seconds of a token when a device takes part in that stage, too."""
+    stage = stages[at]
+    new = cut_stage(terms, (*stage.members, device), stage.first, stage.end) if is_cut(stage) else None
+    if new is None:
+        return float("inf")
+    return decode_s(terms.model, [new if each is stage else each for each in stages], terms.link, terms.context)
 
 
 def _token_s(device: Device, search: Search, orders: list[Order], link: LinkOf) -> float:

@@ -17,8 +17,8 @@ from itertools import combinations, pairwise
 import numpy as np
 import numpy.typing as npt
 
-from swarm.cluster.cost import FLOAT_BYTES, TOKEN_BYTES, Device, LinkOf, ModelCost
-from swarm.cluster.pipeline import Stage
+from swarm.cluster.cost import FLOAT_BYTES, TOKEN_BYTES, Device, LinkOf, ModelCost, decode_s
+from swarm.cluster.pipeline import Stage, hops
 
 EXACT_DEVICES = 6  # 46 layers: some 60 ms; 8 devices would take a second
 SEARCH_WORK = 12_000  # (devices in the list) x (lists evaluated) of the local search; some 0.4 s
@@ -87,8 +87,28 @@ class Search:
         return float(done[self.n]) + ring
 
     def fetch_bytes(self, first: int, end: int, device: Device) -> int:
-        """Bytes of the layers [first, end) that are not on that device's disk."""
-        return sum(self.model.stored_bytes(p) for p in self.model.parts(first, end) if p not in device.held)
+        """Bytes of the layers [first, end), or of its slice of them, that are not on that device's disk."""
+        parts = self.model.parts(first, end, device.slice)
+        missing = [part for part in parts if part not in device.held and part.whole not in device.held]
+        if not missing or not device.slice:
+            return sum(self.model.stored_bytes(part) for part in missing)
+        # Layers are cut alike, and there are too many of them to look at each slice.
+        ends, layers = ([part for part in missing if part.is_layer is kind] for kind in (False, True))
+        whole = sum(self.model.stored_bytes(part.whole) for part in layers)
+        last = layers[-1:]
+        share = sum(map(self.model.stored_bytes, last)) / max(sum(self.model.stored_bytes(p.whole) for p in last), 1)
+        return sum(map(self.model.stored_bytes, ends)) + int(share * whole)
+
+    def score(self, stages: Sequence[Stage[Device]], link: LinkOf) -> float:
+        """Seconds per token of a placement, with the bias for fetching; infinite where it cannot be."""
+        if any(link(a.id, b.id) is None for a, b in hops(stages)):
+            return float("inf")
+        fetch = [self.fetch_bytes(stage.first, stage.end, d) for stage in stages for d in stage.members]
+        rooms = [device.disk_bytes for stage in stages for device in stage.members]
+        if any(n_bytes > room for n_bytes, room in zip(fetch, rooms, strict=True)):
+            return float("inf")
+        bias = FETCH_BIAS * self._fastest_token_s / max(self.model.weight_bytes, 1)
+        return decode_s(self.model, stages, link, self.context) + bias * sum(fetch)
 
     def holds_a_layer(self, index: int) -> bool:
         """True when some layer fits on this device."""

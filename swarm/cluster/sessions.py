@@ -337,6 +337,8 @@ class Sessions:
         text = one_line(message.text)
         if session.failures > limits.MAX_STEP_FAILURES:
             return self._fail(session, f"{text} (on {self._name(sender)})", now)
+        if message.guilty is not None and message.guilty in self._beside_in_stage(session, sender):
+            return self.placer.failed({message.guilty}, f"was missing in a step: {text}", now)
         if not message.by_input:
             return self.placer.failed({sender}, f"could not compute its step: {text}", now)
         # One of the two does not tell the truth, and which one cannot be seen from here; this device does.
@@ -344,6 +346,12 @@ class Sessions:
         before = session.pipeline.before(stage) if stage is not None else None
         both = {sender, before.leader.peer if before is not None else sender} - {self.me}
         return self.placer.failed(both, f"passed on what is no result: {text}", now)
+
+    def _beside_in_stage(self, session: Session, sender: PeerId) -> set[PeerId]:
+        """Who computes each layer together with that device, but this one: it knows that it was not missing."""
+        stage = session.pipeline.member_of(sender)
+        members = {shard.peer for shard in stage.members} if stage is not None else set[PeerId]()
+        return members - {sender, self.me}
 
     def _reopen(self, session: Session, why: str, suspects: set[PeerId], now: float) -> list[Effect]:
         """The same stages, a new epoch: what was on its way is stale now. Too often, and a suspect is the reason."""
@@ -468,7 +476,9 @@ class Sessions:
             session.quiet = None
             if now - session.moved_at > limits.STUCK_S:
                 return self.placer.failed({busy[0]}, "does not get on with a step", now)
-            return self._leave_out(session, {busy[0]} - {self.me}, FAR_TOO_SLOW, now) if session.is_slow else []
+            # In a stage of several all wait for the slowest, and who that is cannot be seen from here.
+            slow = {busy[0], *(self._beside_in_stage(session, busy[0]) & set(busy))} - {self.me}
+            return self._leave_out(session, slow, FAR_TOO_SLOW, now) if session.is_slow else []
         positions = tuple(session.answers[peer].position for peer in session.pipeline.peers)
         if positions == session.quiet:
             suspects = broken_between(session.pipeline, session.positions, session.sent, self.me)

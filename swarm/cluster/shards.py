@@ -5,6 +5,9 @@ reserves memory for OFFER_HOLD_S, a commit loads. The author of a placement is t
 each author has at most one placement of a model here, and epochs of an author only grow.
 
 Several authors may share weights: they count once. A placement without a running session makes way for one that has.
+
+A slice of each layer is taken only where all such stages here have one leader. It decides alone which of their steps is
+next, and has one out at a time, so that no two devices ever wait in different steps for each other.
 """
 
 from __future__ import annotations
@@ -14,14 +17,16 @@ from dataclasses import dataclass, replace
 
 from swarm import limits
 from swarm.cluster.cost import WORTH_LOADING, ModelCost
-from swarm.cluster.effects import NEVER, Effect, Load, Log, LookUp, Send, Unload
-from swarm.cluster.memory import ClaimKey, Ledger, PartKey
-from swarm.cluster.pipeline import Pipeline
+from swarm.cluster.effects import NEVER, CloseStage, Effect, Load, Log, LookUp, OpenStage, Send, StageId, Unload
+from swarm.cluster.memory import ClaimKey, Held, Ledger, PartKey
+from swarm.cluster.pipeline import Pipeline, Stage, is_cut
 from swarm.cluster.planner import MIN_CONTEXT
 from swarm.units import size_text
 from swarm.wire.ids import ModelId, PeerId
 from swarm.wire.messages import PlacementCommit, PlacementOffer, PlacementReply, ShardReady
-from swarm.wire.records import Placement, Shard
+from swarm.wire.records import STAGE_SECRET_BYTES, Placement, Shard
+
+LED_ALREADY = "it computes layers together with other devices, which another one leads"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +44,22 @@ class Claim:
     @property
     def key(self) -> ClaimKey:
         return self.placement.author, self.placement.model
+
+    @property
+    def stage(self) -> Stage[Shard]:
+        stage = Pipeline.of(self.placement).member_of(self.shard.peer)
+        assert stage is not None, "a claim is on a placement that we are part of"
+        return stage
+
+    @property
+    def stage_id(self) -> StageId | None:
+        """The stage whose layers others compute with us; None when they are ours alone."""
+        placement = self.placement
+        return None if self.shard.slice.whole else StageId(placement.author, placement.epoch, self.shard.layer_start)
+
+    @property
+    def held(self) -> Held:
+        return self.shard.layer_start, self.shard.layer_end, self.shard.slice.bounds
 
 
 class Shards:
@@ -66,6 +87,14 @@ class Shards:
         claim = self.live.get((author, model))
         return claim if claim and claim.placement.epoch == epoch and claim.parts <= self.loaded else None
 
+    def staged(self, stage: StageId) -> Claim | None:
+        """The claim of which that is the stage; None when it is not live."""
+        return next((claim for claim in self.live.values() if claim.stage_id == stage), None)
+
+    def stages(self) -> set[StageId]:
+        """The stages of several devices that this one is a member of."""
+        return {claim.stage_id for claim in self.live.values() if claim.stage_id is not None}
+
     def serves(self, author: PeerId, model: ModelId, epoch: int) -> bool:
         """True while that placement has not ended or been replaced."""
         claim = self.live.get((author, model))
@@ -79,6 +108,12 @@ class Shards:
         """What the model costs that placement; None when it is not known, or its KV cannot be kept as it wants."""
         model = self.models.get(placement.model)
         return model.kept_as(placement.kv) if model is not None else None
+
+    def cost_of(self, claim: Claim) -> ModelCost:
+        """What the share of the model costs that this device has of a placement."""
+        model = self.model_of(claim.placement)
+        assert model is not None, "a claim is on a model that is known"
+        return model.sliced(claim.shard.slice.bounds)
 
     def missing_for_kv(self, n_bytes: int) -> int:
         """Bytes that are missing for so much more KV beside all promised weights and running sessions."""
@@ -104,7 +139,7 @@ class Shards:
         if placement.model not in self.models:
             return self._wait_for_manifest(key, placement)
         shard = Pipeline.of(placement).shard_of(self.me)
-        if shard is None or not _is_sane(shard, self.models[placement.model]):
+        if shard is None or not self._is_sane(placement, shard):
             return [_refuse(placement, "the offer has no shard that this device can hold")]
         if self.model_of(placement) is None:
             return [_refuse(placement, f"keys and values of this model cannot be kept as {placement.kv}")]
@@ -119,17 +154,18 @@ class Shards:
         self.newest[key] = placement.epoch
         if Pipeline.of(placement).shard_of(self.me) is None:
             return self._end(key)
-        claim = self.offers.pop(key, None)
+        claim, live = self.offers.pop(key, None), self.live.get(key)
+        if live is not None and live.placement.epoch == placement.epoch:
+            return [_ready(live)] if live.parts <= self.loaded else []
         if claim is None or claim.placement.epoch != placement.epoch:
-            live = self.live.get(key)
-            if live is not None and live.placement.epoch == placement.epoch:
-                return [_ready(live)] if live.parts <= self.loaded else []
             return [_refuse(placement, "the offer was not answered in time")]
+        if claim.stage_id is not None and not _says_how_to_meet(message):
+            return [_refuse(placement, "the placement came without the ports and the secret of its stages")]
+        closed = self._close_stage(live)
         self.live[key] = claim
         self.n_changes += 1
-        outdated = self.ledger.outdated(key, claim.shard.layer_start, claim.shard.layer_end)
-        dropped = [effect for session in outdated for effect in self.ledger.drop_kv(session)]
-        return dropped + self._load_missing(claim, now)
+        dropped = [effect for each in self.ledger.outdated(key, claim.held) for effect in self.ledger.drop_kv(each)]
+        return [*closed, *dropped, *self._open_stage(claim, message), *self._load_missing(claim, now)]
 
     def parts_loaded(self, ticket: int, now: float) -> list[Effect]:
         """Weights came into memory."""
@@ -181,6 +217,37 @@ class Shards:
 
     # --- within
 
+    def _is_sane(self, placement: Placement, shard: Shard) -> bool:
+        """Whether a shard is one of the model, and its slice one that makes up the model with those of others."""
+        model = self.models[placement.model]
+        if not shard.layer_start < shard.layer_end <= model.n_layers:
+            return False
+        pipeline = Pipeline.of(placement)
+        stage = pipeline.member_of(self.me)
+        if stage is not None and not is_cut(stage) and shard.slice.whole:
+            return True
+        return self.slice_port > 0 and not shard.experts and pipeline.is_cut_well(model.cuts)
+
+    def _open_stage(self, claim: Claim, message: PlacementCommit) -> list[Effect]:
+        """From now on the other members may call."""
+        if claim.stage_id is None:
+            return []
+        members = tuple(shard.peer for shard in claim.stage.members)
+        ports = dict(zip(Pipeline.of(claim.placement).peers, message.ports, strict=True))
+        at = tuple(ports[peer] for peer in members)
+        return [OpenStage(claim.stage_id, members, at, members.index(self.me), message.secret)]
+
+    @staticmethod
+    def _close_stage(claim: Claim | None) -> list[Effect]:
+        return [CloseStage(claim.stage_id)] if claim is not None and claim.stage_id is not None else []
+
+    def _led_by_others(self, claim: Claim) -> dict[ClaimKey, PeerId]:
+        """Placements with slices here whose stage has another leader than this one's, and who that is."""
+        if claim.stage_id is None:
+            return {}
+        leaders = {c.key: c.stage.leader.peer for c in self._claims() if c.stage_id is not None and c.key != claim.key}
+        return {key: leader for key, leader in leaders.items() if leader != claim.stage.leader.peer}
+
     def _wait_for_manifest(self, key: ClaimKey, placement: Placement) -> list[Effect]:
         """An offer of a model that is not known here waits, with few others of its author."""
         n_waiting = sum(author == key[0] for author, _ in self._unknown)
@@ -207,10 +274,10 @@ class Shards:
     def _claim(self, placement: Placement, shard: Shard, now: float) -> Claim:
         model = self.model_of(placement)
         assert model is not None
-        parts = frozenset((placement.model, p) for p in model.parts(shard.layer_start, shard.layer_end))
-        context = min(placement.context, MIN_CONTEXT)
-        kv = model.stage_kv_bytes(shard.layer_start, shard.layer_end, context)
-        share = _resident_share(model, shard, placement.context)
+        first, end, bounds = shard.layer_start, shard.layer_end, shard.slice.bounds
+        parts = frozenset((placement.model, part) for part in model.parts(first, end, bounds))
+        kv = model.sliced(bounds).stage_kv_bytes(first, end, min(placement.context, MIN_CONTEXT))
+        share = _resident_share(model.sliced(bounds), shard, placement.context)
         return Claim(placement, shard, parts, kv, now + limits.OFFER_HOLD_S, share)
 
     def _consider(self, claim: Claim, now: float) -> list[Effect]:
@@ -222,9 +289,13 @@ class Shards:
         self.offers.pop(claim.key, None)
         self._put_own_first(claim.key, now)
         outranked = sorted(key for key in self.offers if key[0] > claim.key[0] or self.me == claim.key[0])
+        may_end = [*outranked, *self._resting(claim.key, now)]
         ended: list[Effect] = []
-        for key in [*outranked, *self._resting(claim.key, now)]:
-            if self._missing_bytes(claim) <= 0:
+        in_the_way = self._led_by_others(claim)
+        if any(key not in may_end for key in in_the_way):
+            return [_refuse(claim.placement, LED_ALREADY, led_by=next(iter(in_the_way.values())))]
+        for key in sorted(may_end, key=lambda key: key not in in_the_way):
+            if key not in in_the_way and self._missing_bytes(claim) <= 0:
                 break
             ended += self._end(key)
         missing = self._missing_bytes(claim)
@@ -255,7 +326,7 @@ class Shards:
         """Memory that taking this claim in the place of its author's older one lacks."""
         others = [c for c in self._claims() if c.key != claim.key]
         weights = self._weight_bytes([*others, claim])
-        outdated = set(self.ledger.outdated(claim.key, claim.shard.layer_start, claim.shard.layer_end))
+        outdated = set(self.ledger.outdated(claim.key, claim.held))
         running = sum(e.n_bytes for s, e in self.ledger.kv.items() if e.running and s not in outdated)
         serving = any(e.running and e.owner == claim.key for s, e in self.ledger.kv.items() if s not in outdated)
         return weights + running + (0 if serving else claim.first_kv_bytes) - self.ledger.total_bytes
@@ -302,9 +373,10 @@ class Shards:
 
     def _end(self, key: ClaimKey) -> list[Effect]:
         """A placement ends; its weights stay as a cache."""
-        was = [self.live.pop(key, None), self.offers.pop(key, None)]
+        live, offer = self.live.pop(key, None), self.offers.pop(key, None)
         self.n_changes += 1
-        return [Log("placement_ended", (("author", key[0]), ("model", key[1])))] if any(was) else []
+        told = [Log("placement_ended", (("author", key[0]), ("model", key[1])))] if live or offer else []
+        return [*self._close_stage(live), *told]
 
 
 def _resident_share(model: ModelCost, shard: Shard, context: int) -> float:
@@ -317,13 +389,16 @@ def _resident_share(model: ModelCost, shard: Shard, context: int) -> float:
     return max(1.0 - (whole - shard.memory_bytes) / experts, 0.0)
 
 
-def _is_sane(shard: Shard, model: ModelCost) -> bool:
-    return shard.layer_start < shard.layer_end <= model.n_layers
+def _says_how_to_meet(message: PlacementCommit) -> bool:
+    """True when the members of stages can find each other, and prove themselves."""
+    ports = message.ports
+    return len(message.secret) == STAGE_SECRET_BYTES and len(ports) == len(Pipeline.of(message.placement).peers)
 
 
-def _refuse(placement: Placement, text: str, missing_bytes: int = 0) -> Send:
+def _refuse(placement: Placement, text: str, missing_bytes: int = 0, led_by: PeerId | None = None) -> Send:
     text = text[: limits.MAX_TEXT_BYTES]
-    return Send(placement.author, PlacementReply(placement.model, placement.epoch, False, text, missing_bytes))
+    reply = PlacementReply(placement.model, placement.epoch, False, text, missing_bytes, led_by=led_by)
+    return Send(placement.author, reply)
 
 
 def _ready(claim: Claim) -> Send:

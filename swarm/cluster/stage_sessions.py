@@ -16,28 +16,31 @@ recovers.
 
 One step is out at the compute worker at a time; turns.py says which, and which sessions share it. It begins when all
 that an event brings has been taken (`next_step`), so that sessions whose tokens come together stay together.
+
+Of a stage of several devices only the leader takes data and decides; the others are told what to compute with it
+(joint_steps.py) and check the same: sessions that are open here at that epoch, each position once. A member that cannot
+take part says so, and the step ends for all without having happened. A session that was opened anew here meanwhile, or
+closed, is no such reason: what comes of its rows is stale, so they are computed for the sake of the others' rows.
 """
 
 from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 
-import msgspec
+from msgspec.structs import replace
 
 from swarm import limits
-from swarm.cluster.cost import ModelCost
-from swarm.cluster.effects import NEVER, Buffer, Compute, Effect, OpenKv, Send, SessionRows, StepOutput
+from swarm.cluster.effects import AbortStage, Buffer, Compute, Effect, OpenKv, Send, StageId, StepOutput, Together
 from swarm.cluster.guesses import StageGuesses, WayTimes
+from swarm.cluster.joint_steps import JointStep, JointSteps, has_the_rows, rows_of
 from swarm.cluster.memory import KvEntry, Ledger
-from swarm.cluster.pipeline import Pipeline
 from swarm.cluster.shards import Claim, Shards
-from swarm.cluster.turns import Layers, Turns, Waiting
+from swarm.cluster.stage_session import RingPlace, RunningRows, RunningStep, StageSession, Step, step_rows, void_rows
+from swarm.cluster.turns import Turns, Waiting
 from swarm.kernels import _native
 from swarm.units import size_text
-from swarm.value import Value
-from swarm.wire.ids import ModelId, PeerId, SessionId
+from swarm.wire.ids import PeerId, SessionId
 from swarm.wire.messages import (
     Activation,
     Message,
@@ -48,115 +51,11 @@ from swarm.wire.messages import (
     SessionProbe,
     SessionProbed,
     SessionReply,
+    StageStep,
     Token,
     Tokens,
 )
-from swarm.wire.records import Sampling, TensorInfo
-
-
-class Step(Value):
-    """Positions that wait to be computed here."""
-
-    position: int
-    ids: tuple[int, ...]
-    sample: bool
-    frame: Buffer | None
-    since: float
-    n_guesses: int = 0  # so many last ids
-
-    @property
-    def end(self) -> int:
-        return self.position + len(self.ids)
-
-    @property
-    def certain_end(self) -> int:
-        """Positions before this one are no guesses."""
-        return self.position + len(self.ids) - self.n_guesses
-
-
-class RunningRows(Value):
-    """What a session has in the step that is out at the compute worker."""
-
-    session: SessionId
-    epoch: int
-    step: Step
-
-
-class RunningStep(Value):
-    """The step that is out at the compute worker."""
-
-    job: int
-    layers: Layers
-    rows: tuple[RunningRows, ...]
-    since: float
-
-
-@dataclass(slots=True)
-class StageSession:
-    """One session on this stage."""
-
-    open: SessionOpen
-    place: RingPlace
-    expected: int  # positions before this one have come in
-    done: int  # positions before this one are in the KV cache
-    ids: list[int]  # of the positions before `expected`
-    model: ModelCost
-    steps: deque[Step] = field(default_factory=deque)
-    answered: SessionReply | None = None
-    closed: bool = False  # no data until it is opened again: over, its entry node out of sight, or a step failed
-    n_guesses: int = 0  # so many of the positions that have come in last may prove wrong
-    guesses: StageGuesses | None = None  # of the first stage, where it may guess
-
-    @property
-    def certain(self) -> int:
-        """Positions before this one have come in, and are no guesses."""
-        return self.expected - self.n_guesses
-
-    @property
-    def epoch(self) -> int:
-        return self.open.epoch
-
-
-class RingPlace(Value):
-    """Where this device is in the pipeline; peers are the leaders of their stages."""
-
-    model: ModelId
-    first: int
-    end: int
-    leads: bool  # of a stage of several devices the others take nothing from other stages, and send them nothing
-    before: PeerId | None  # None: this is the first stage
-    after: PeerId | None  # None: this is the last stage
-    ring_first: PeerId
-    ring_last: PeerId
-    kv: str = "f16"  # how keys and values are kept
-
-    @classmethod
-    def of(cls, claim: Claim) -> RingPlace:
-        pipeline, me = Pipeline.of(claim.placement), claim.shard.peer
-        stage = pipeline.member_of(me)
-        assert stage is not None, "a claim is on a placement that we are part of"
-        before, after = pipeline.before(stage), pipeline.after(stage)
-        return cls(
-            model=claim.placement.model,
-            first=stage.first,
-            end=stage.end,
-            leads=stage.leader.peer == me,
-            before=before.leader.peer if before is not None else None,
-            after=after.leader.peer if after is not None else None,
-            ring_first=pipeline.first.leader.peer,
-            ring_last=pipeline.last.leader.peer,
-            kv=claim.placement.kv,
-        )
-
-    @property
-    def layers(self) -> Layers:
-        """What a step here runs."""
-        return self.model, self.first, self.end
-
-    @property
-    def takes_ids(self) -> bool:
-        """From the entry node, and those that the last stage samples."""
-        return self.leads and self.before is None
+from swarm.wire.records import TensorInfo
 
 
 class StageSessions:
@@ -170,10 +69,13 @@ class StageSessions:
         self.dropped: Counter[str] = Counter()  # messages of data by reason, for the status and the tests
         self.running: RunningStep | None = None
         self.turns = Turns()
+        self.joint = JointSteps()
         self.new_guesses = StageGuesses
         self._ways = WayTimes()
         self._queue: deque[SessionId] = deque()  # sessions with steps, the next one first
         self._next_job = 1
+        self._places: dict[StageId, RingPlace] = {}  # in stages of several devices
+        self._over: dict[SessionId, int] = {}  # epochs of sessions that their entry nodes have closed for good
         self.settled = 0  # the number of changes of placements that the sessions have followed
 
     # --- opening and closing
@@ -201,8 +103,7 @@ class StageSessions:
         keeper = self._keeper(before, place, message)
         have = min(message.keep, keeper.done) if keeper is not None else 0
         source = message.source if have else None
-        model = self.shards.model_of(claim.placement)
-        assert model is not None
+        model = self.shards.cost_of(claim)
         n_bytes = model.stage_kv_bytes(place.first, place.end, message.context)
         moves = source is not None and self._takes_over(source, n_bytes, now)
         takes = [message.session, source] if source is not None and moves else [message.session]
@@ -210,16 +111,15 @@ class StageSessions:
         if missing > 0:
             return room, _no(message, f"{size_text(missing)} of memory for the conversation are missing there", missing)
         ids = keeper.ids[:have] if keeper is not None else []
-        stage = Pipeline.of(claim.placement).member_of(self.me)
-        takes_guesses = stage is not None and len(stage.members) == 1
-        reply = SessionReply(message.session, message.epoch, True, "", have, guesses=takes_guesses)
+        reply = SessionReply(message.session, message.epoch, True, "", have, guesses=place.stage is None)
         self.sessions.pop(message.session, None)
         session = StageSession(message, place, have, have, ids, model, answered=reply)
         session.guesses = before.guesses if before is not None else None
         self.sessions[message.session] = session
         self._forget_oldest()
-        opened = OpenKv(message.session, message.model, place.first, place.end, message.context, have, place.kv)
-        return [*room, msgspec.structs.replace(opened, source=source, moves=moves)], reply
+        first, end, bounds = place.held
+        opened = OpenKv(message.session, message.model, first, end, message.context, have, place.kv, bounds)
+        return [*room, replace(opened, source=source, moves=moves)], reply
 
     def _keeper(self, before: StageSession | None, place: RingPlace, message: SessionOpen) -> StageSession | None:
         """Whose KV here is true for the new epoch: the session's own, or that of its source."""
@@ -229,8 +129,7 @@ class StageSessions:
         if message.source is not None and not _is_source(keeper, message):
             return None
         entry = self.ledger.kv.get(keeper.open.session)
-        is_here = entry is not None and (entry.first, entry.end) == (place.first, place.end)
-        return keeper if is_here else None
+        return keeper if entry is not None and entry.held == place.held else None
 
     def _takes_over(self, source: SessionId, n_bytes: int, now: float) -> bool:
         """Whether the memory of a source that rests becomes the new session's, because there is no room for both."""
@@ -251,8 +150,8 @@ class StageSessions:
             self.ledger.kv.update(held)
             return way, missing
         room = [*way, *self.shards.make_room(n_bytes)]
-        shard = claim.shard
-        self.ledger.kv[sessions[0]] = KvEntry(claim.key, shard.layer_start, shard.layer_end, n_bytes, True, now)
+        first, end, bounds = claim.held
+        self.ledger.kv[sessions[0]] = KvEntry(claim.key, first, end, n_bytes, True, now, bounds)
         return room, 0
 
     def close(self, sender: PeerId, message: SessionClose, now: float) -> list[Effect]:
@@ -265,8 +164,15 @@ class StageSessions:
         if message.keep:
             self.ledger.rest(message.session, now)
             return []
-        del self.sessions[message.session]
+        self._forget_for_good(message.session)
         return self.ledger.drop_kv(message.session)
+
+    def _forget_for_good(self, key: SessionId) -> None:
+        """Its entry node wants it no more; a step that its leader has begun meanwhile goes on without it."""
+        session = self.sessions.pop(key)
+        self._over[key] = session.epoch
+        while len(self._over) > limits.MAX_STAGE_SESSIONS:
+            del self._over[next(iter(self._over))]
 
     def entry_gone(self, peer: PeerId, now: float, *, restarted: bool) -> list[Effect]:
         """Without its entry node a session stands still; it may go on where the node comes back."""
@@ -276,18 +182,27 @@ class StageSessions:
             self.sessions[key].closed = True
             self.ledger.rest(key, now)
             if restarted:
-                del self.sessions[key]
+                self._forget_for_good(key)
                 effects += self.ledger.drop_kv(key)
         return effects
 
-    def tick(self, now: float) -> None:
+    def peer_lost(self, peer: PeerId) -> list[Effect]:
+        """Nobody waits for a member of a stage that is gone: the step that is out ends."""
+        together = self.running.together if self.running is not None else None
+        place = self._place(together.stage) if together is not None else None
+        if together is None or place is None or peer not in place.others:
+            return []
+        return [AbortStage(together.stage, together.sequence, "its connection is gone", peer)]
+
+    def tick(self, now: float) -> list[Effect]:
         """KV of a session that stands still makes way for others, in case its closing was lost."""
         for key in [key for key, until in self._idle() if now >= until]:
             self.ledger.rest(key, now)
+        return self.joint.tick(now)
 
     def timer(self) -> float:
         """When `tick` has something to do next."""
-        return min((until for _, until in self._idle()), default=NEVER)
+        return min([self.joint.timer(), *(until for _, until in self._idle())])
 
     def _idle(self) -> Iterator[tuple[SessionId, float]]:
         """Open sessions without work, and when each has stood still for too long."""
@@ -301,6 +216,8 @@ class StageSessions:
         if self.settled == self.shards.n_changes:
             return
         self.settled = self.shards.n_changes
+        self._places.clear()
+        self.joint.forget(self.shards.stages())
         for key, session in self.sessions.items():
             if not session.closed and not self.shards.serves(
                 session.open.entry, session.open.model, session.open.placement
@@ -399,7 +316,51 @@ class StageSessions:
 
     def stage_step(self, sender: PeerId, message: Message, frame: Buffer | None, now: float) -> list[Effect]:
         """The leader of our stage begins a step."""
-        return self._drop("stranger")  # no slices are taken yet: nobody leads us
+        assert isinstance(message, StageStep)
+        stage = StageId(message.author, message.epoch, message.first)
+        place = self._place(stage)
+        if place is None or sender != place.leader or place.leads:
+            return self._drop("stranger")
+        if not self.joint.is_new(message):
+            return self._drop("duplicate")
+        together = Together(stage, message.sequence)
+        hidden = self.shards.models[place.model].hidden
+        if not has_the_rows(message, frame, hidden) or len(self.joint.waiting) >= limits.MAX_STAGE_STEPS:
+            return [*self._drop("malformed"), AbortStage(stage, message.sequence, "its rows are no step")]
+        rows = rows_of(message, frame, hidden, now)
+        amiss = next((row for row in rows if not self._may_join(row, stage.author)), None)
+        if amiss is not None:
+            return self._abstain(together, amiss)
+        for row in rows:
+            self._join(row, now)
+        self.joint.waiting.append(JointStep(together, tuple(rows)))
+        return []
+
+    def _may_join(self, row: RunningRows, entry: PeerId) -> bool:
+        """Whether we can compute these rows with the others, or know that nobody wants them."""
+        session = self.sessions.get(row.session)
+        if session is None:
+            return self._over.get(row.session, -1) >= row.epoch
+        if session.open.entry != entry or session.epoch < row.epoch:
+            return False
+        if session.epoch > row.epoch:
+            return True
+        is_next = row.step.position == session.expected and row.step.end <= session.open.context
+        return is_next and row.session in self.ledger.kv and max(row.step.ids) < session.model.vocabulary
+
+    def _join(self, row: RunningRows, now: float) -> None:
+        session = self.sessions.get(row.session)
+        if session is not None and session.epoch == row.epoch:
+            self.ledger.wake(row.session, now)
+            session.expected = row.step.end
+            session.ids += row.step.ids
+
+    def _abstain(self, together: Together, row: RunningRows) -> list[Effect]:
+        """We cannot compute these rows: the step ends for all, and the session's entry node opens it again."""
+        text = "that session is not open there"
+        unknown = SessionError(row.session, row.epoch, "unknown", text)
+        self.dropped["joint"] += 1
+        return [Send(together.stage.author, unknown), AbortStage(together.stage, together.sequence, text)]
 
     def _current(self, key: SessionId, epoch: int) -> StageSession | None:
         session = self.sessions.get(key)
@@ -420,7 +381,8 @@ class StageSessions:
         end = step.end
         if not step.ids or end > session.open.context or len(step.ids) > limits.MAX_BATCH_TOKENS:
             return self._drop("malformed")
-        if max(step.ids) >= session.model.vocabulary or step.n_guesses not in (0, len(step.ids) - 1):
+        n_guesses = (0, len(step.ids) - 1) if session.place.stage is None else (0,)
+        if max(step.ids) >= session.model.vocabulary or step.n_guesses not in n_guesses:
             return self._drop("malformed")
         if len(session.steps) >= limits.MAX_SESSION_JOBS:
             return self._drop("full")
@@ -437,7 +399,36 @@ class StageSessions:
     # --- computing
 
     def next_step(self, now: float) -> list[Effect]:
-        """Hand the next step to the compute worker, when it is free."""
+        """Hand the next step to the compute worker, when it is free; first one for which other devices wait."""
+        effects: list[Effect] = []
+        while self.running is None and self.joint.waiting:
+            effects += self._next_joint_step(self.joint.waiting.popleft(), now)
+        return effects or self._next_own_step(now)
+
+    def _next_joint_step(self, step: JointStep, now: float) -> list[Effect]:
+        """Compute what a leader has told us; what was opened anew or closed since then, for the others only."""
+        place = self._place(step.together.stage)
+        if place is None:
+            return []
+        rows = tuple(self._as_it_is_now(row) for row in step.rows)
+        gone = next((row for row in rows if not row.is_void and row.session not in self.ledger.kv), None)
+        if gone is not None:
+            return self._abstain(step.together, gone)
+        return self._compute(place, rows, now, step.together)
+
+    def _as_it_is_now(self, row: RunningRows) -> RunningRows:
+        session = self.sessions.get(row.session)
+        return replace(row, is_void=session is None or session.epoch != row.epoch)
+
+    def _compute(
+        self, place: RingPlace, rows: tuple[RunningRows, ...], now: float, together: Together | None
+    ) -> list[Effect]:
+        job, self._next_job = self._next_job, self._next_job + 1
+        self.running = RunningStep(job, place.layers, rows, now, together)
+        computing = [void_rows(r) if r.is_void else step_rows(self.sessions[r.session], r.step) for r in rows]
+        return [Compute(job, place.model, place.first, place.end, tuple(computing), place.slice, together)]
+
+    def _next_own_step(self, now: float) -> list[Effect]:
         if self.running is not None or not self._queue:
             return []
         if len(self._queue) > 1 or not self._has_work(self._queue[0]):
@@ -448,13 +439,12 @@ class StageSessions:
         if not keys:
             return []
         chosen = [self.sessions[key] for key in keys]
-        steps = [self._take_first(session) for session in chosen]
-        job, self._next_job = self._next_job, self._next_job + 1
-        layers = chosen[0].place.layers
-        both = list(zip(chosen, steps, strict=True))
-        running = [RunningRows(session.open.session, session.open.epoch, step) for session, step in both]
-        self.running = RunningStep(job, layers, tuple(running), now)
-        return [Compute(job, *layers, tuple([_rows(session, step) for session, step in both]))]
+        rows = tuple([RunningRows(s.open.session, s.open.epoch, self._take_first(s)) for s in chosen])
+        place = chosen[0].place
+        if place.stage is None:
+            return self._compute(place, rows, now, None)
+        together, told = self.joint.tell(place.stage, place.others, rows, chosen[0].model.hidden, now)
+        return [*told, *self._compute(place, rows, now, together)]
 
     def _has_work(self, key: SessionId) -> bool:
         return key in self.sessions and bool(self.sessions[key].steps) and key in self.ledger.kv
@@ -479,6 +469,7 @@ class StageSessions:
         if running is None or running.job != job:
             return self._drop("job")
         self.running = None
+        self.joint.done()
         effects: list[Effect] = []
         is_decode = True
         for rows, output in zip(running.rows, outputs, strict=True):
@@ -495,13 +486,16 @@ class StageSessions:
         if output.error:  # the entry node decides what happens
             session.steps.clear()
             session.closed = True  # what follows would build on positions that are not in the KV cache
-            error = SessionError(rows.session, rows.epoch, "failed", output.error[: limits.MAX_TEXT_BYTES])
+            text = output.error[: limits.MAX_TEXT_BYTES]
+            error = SessionError(rows.session, rows.epoch, "failed", text, guilty=output.lost)
             return [Send(session.open.entry, error)]
         if rows.session not in self.ledger.kv:
             return self._drop("stale")
         session.done = rows.step.certain_end
         if session.closed:
             return self._drop("closed")
+        if not session.place.leads:
+            return []
         return self._pass_on(session, rows.step, output)
 
     def _pass_on(self, session: StageSession, step: Step, output: StepOutput) -> list[Effect]:
@@ -520,6 +514,15 @@ class StageSessions:
         return [Send(peer, sampled) for peer in dict.fromkeys((place.ring_first, session.open.entry))]
 
     # --- within
+
+    def _place(self, stage: StageId) -> RingPlace | None:
+        """Our place in a stage of several devices; None when we have none."""
+        if stage not in self._places:
+            claim = self.shards.staged(stage)
+            if claim is None:
+                return None
+            self._places[stage] = RingPlace.of(claim)
+        return self._places[stage]
 
     def _is_running(self, key: SessionId, epoch: int) -> bool:
         running = self.running
@@ -547,32 +550,6 @@ def _is_source(session: StageSession, message: SessionOpen) -> bool:
     """Whether this is what the entry node means: its own session, with the ids that it knows of."""
     is_other = session.open.session != message.session
     return is_other and session.open.entry == message.entry and session.epoch == message.source_epoch
-
-
-def _rows(session: StageSession, step: Step) -> SessionRows:
-    sampling = session.open.sampling
-    if not step.sample or session.place.after is not None:
-        key, n_guesses = session.open.session, step.n_guesses
-        return SessionRows(key, step.position, step.ids, False, step.frame, sampling, n_guesses=n_guesses)
-    return SessionRows(
-        session=session.open.session,
-        position=step.position,
-        ids=step.ids,
-        sample=True,
-        frame=step.frame,
-        sampling=sampling,
-        recent=_recent(session.ids, step.certain_end, sampling),
-        answer=tuple(session.ids[sampling.answer_at : step.certain_end]) if sampling.grammar else (),
-        n_guesses=step.n_guesses,
-    )
-
-
-def _recent(ids: list[int], end: int, sampling: Sampling) -> tuple[int, ...]:
-    """Of ids[:end], those that the penalties look at; empty when there are no penalties."""
-    if sampling.repetition_penalty == 1.0 and not sampling.frequency_penalty and not sampling.presence_penalty:
-        return ()
-    first = 0 if sampling.repeat_last_n < 0 else max(end - sampling.repeat_last_n, 0)
-    return tuple(ids[first:end])
 
 
 def _no(message: SessionOpen, text: str, missing_bytes: int = 0) -> SessionReply:

@@ -16,9 +16,11 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from swarm import limits
+from swarm.cluster.effects import StageId
 from swarm.wire.ids import ModelId, SessionId
 
-Layers = tuple[ModelId, int, int]  # of a model, from the first, to before the end
+# Of a model, from the first, to before the end; and the stage of several devices that runs them together, if one does.
+Layers = tuple[ModelId, int, int, StageId | None]
 
 
 @dataclass(frozen=True, slots=True)

@@ -132,7 +132,7 @@ def cut_model(spec: ModelSpec, tensors: Mapping[str, TensorEntry], shares: Seque
     Raise ValueError when there are not enough steps for all of them.
     """
     steps = cut_steps(spec, tensors)
-    edges = {axis: _edges(size, steps[axis], shares, axis) for axis, size in _sizes(spec).items()}
+    edges = {axis: _edges(size, steps[axis], shares, axis) for axis, size in cut_sizes(spec).items()}
     return [SliceBounds(*(edge for axis in Axis for edge in edges[axis][i])) for i in range(len(shares))]
 
 
@@ -154,8 +154,8 @@ def cut_steps(spec: ModelSpec, tensors: Mapping[str, TensorEntry]) -> dict[Axis,
     }
 
 
-def _sizes(spec: ModelSpec) -> dict[Axis, int]:
-    """How much there is to cut along each axis."""
+def cut_sizes(spec: ModelSpec) -> dict[Axis, int]:
+    """How much there is to cut along each axis; ValueError where layers are of different widths."""
     return {
         Axis.HEADS: spec.n_heads,
         Axis.FFN: _same(layer.ffn for layer in spec.layers),
@@ -175,7 +175,7 @@ def _same(widths: Iterable[int]) -> int:
 
 def _check(spec: ModelSpec, tensors: Mapping[str, TensorEntry], bounds: SliceBounds) -> None:
     steps = cut_steps(spec, tensors)
-    for axis, size in _sizes(spec).items():
+    for axis, size in cut_sizes(spec).items():
         start, end = bounds.along(axis).start, bounds.along(axis).stop
         if not (0 <= start < end <= size or start == end == size == 0):
             raise ValueError(f"a slice has {axis} {start} to {end} of {size}")

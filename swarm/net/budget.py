@@ -13,6 +13,7 @@ OFTEN = frozenset(
     (
         m.Tokens,
         m.Activation,
+        m.StageStep,
         m.Token,
         m.Prefilled,
         m.ChunkRequest,

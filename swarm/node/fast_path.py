@@ -11,9 +11,10 @@ from collections.abc import Callable
 
 from swarm.net.events import Event, Received
 from swarm.net.inbox import Inbox, LoopInbox
-from swarm.wire.messages import Activation, Heartbeat, Token, Tokens
+from swarm.wire.messages import Activation, Heartbeat, StageStep, Token, Tokens
 
-FAST_KINDS = frozenset((Activation, Token, Tokens, Heartbeat))  # the last, so that the loop of an idle node sleeps
+# The last, so that the loop of an idle node sleeps.
+FAST_KINDS = frozenset((Activation, StageStep, Token, Tokens, Heartbeat))
 
 
 class FastPath:

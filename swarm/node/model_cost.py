@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from swarm.cluster.cost import LayerCost, ModelCost
+from swarm.cluster.cuts import Cuts
 from swarm.engine.weights import MATRICES, packed_bytes
 from swarm.models.header import TensorEntry
 from swarm.models.sizes import kv_bytes_per_token, kv_kinds
-from swarm.models.spec import EXPERT_ROLES, ModelSpec, NeededTensor, tensors_needed
+from swarm.models.slices import COLUMNS, KV_ROWS, ROWS, SLABS, Axis, cut_sizes, cut_steps
+from swarm.models.spec import EXPERT_ROLES, ModelSpec, NeededTensor, Role, tensors_needed
 from swarm.parts import EMBED, LM_HEAD, Part
 
 F32_BYTES = 4  # vectors (norms, biases) are kept as floats
@@ -25,7 +27,27 @@ def model_cost(name: str, spec: ModelSpec, tensors: Mapping[str, TensorEntry]) -
         hidden=spec.hidden,
         lm_head_macs=spec.hidden * spec.vocab,
         vocabulary=spec.vocab,
+        cuts=_cuts(spec, tensors),
     )
+
+
+def _cuts(spec: ModelSpec, tensors: Mapping[str, TensorEntry]) -> Cuts | None:
+    """What the model can be cut along; None when its layers are too different for that."""
+    try:
+        sizes, steps = cut_sizes(spec), cut_steps(spec, tensors)
+    except ValueError:
+        return None
+    heads, ffn, expert, shared, vocab = Axis
+    return Cuts(
+        (sizes[heads], sizes[ffn], sizes[expert], sizes[shared], sizes[vocab]),
+        (steps[heads], steps[ffn], steps[expert], steps[shared], steps[vocab]),
+        0 if spec.latent else spec.n_kv_heads,
+    )
+
+
+def _axis(role: Role) -> Axis | None:
+    """What a matrix is cut along, but for keys and values; None when every slice has all of it."""
+    return Axis.HEADS if role in SLABS else ROWS.get(role) or COLUMNS.get(role)
 
 
 def _layer(layer: int, spec: ModelSpec, tensors: Mapping[str, TensorEntry], kv_bytes: Mapping[str, int]) -> LayerCost:
@@ -36,6 +58,10 @@ def _layer(layer: int, spec: ModelSpec, tensors: Mapping[str, TensorEntry], kv_b
     share = moe.top_k / moe.n_experts if moe is not None else 0.0
     macs = sum(need.n_experts * need.rows * need.cols for need in dense if need.role in MATRICES)
     macs += int(share * sum(need.n_experts * need.rows * need.cols for need in experts))
+
+    def along(axis: Axis) -> int:
+        return _bytes([need for need in dense if _axis(need.role) is axis], tensors)
+
     return LayerCost(
         dense_bytes=_bytes(dense, tensors),
         macs=macs,
@@ -44,6 +70,10 @@ def _layer(layer: int, spec: ModelSpec, tensors: Mapping[str, TensorEntry], kv_b
         expert_share=share,
         context_macs=spec.n_heads * (spec.head_dim + (spec.latent.rank if spec.latent else spec.head_dim)),
         kv_q8_0_bytes=kv_bytes.get("q8_0", 0),
+        query_bytes=along(Axis.HEADS),
+        key_bytes=_bytes([need for need in dense if need.role in KV_ROWS], tensors),
+        ffn_bytes=along(Axis.FFN),
+        shared_bytes=along(Axis.SHARED),
     )
 
 

@@ -190,6 +190,7 @@ class PlacementReply(Message, tag=21):
     text: Line
     missing_bytes: ByteCount = 0  # of memory, when that is why
     slice_port: Port = 0  # where it listens for the other members of its stage
+    led_by: PeerId | None = None  # who leads it in other stages, when that is why: it follows one device only
 
 
 class PlacementCommit(Message, tag=22):

@@ -4,7 +4,7 @@ Everything comes from one seed: devices, chats, loss, delay, repetition, reorder
 and one-way links. After every event the invariants of the node that handled it are checked; at the end every chat whose
 entry node lived must have got the exact text that one device gives.
 
-    python -m tests.helpers.sim SEED [-v]      play one seed again, with -v every event
+    python -m tests.helpers.sim SEED [-v] [--slices]      play one seed again, with -v every event
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from swarm.cluster import effects as fx
 from swarm.cluster.core import Core, Identity
 from swarm.cluster.cost import ModelCost
 from swarm.cluster.pipeline import Pipeline
+from swarm.cluster.planner import Layout
 from swarm.cluster.session import AnswerRequest, Phase
 from swarm.parts import Part, all_parts
 from swarm.wire import codec
@@ -31,6 +32,7 @@ from swarm.wire.messages import Goodbye, Heartbeat, Message
 from swarm.wire.records import Capabilities, Sampling, TensorInfo
 from tests.helpers import toy
 from tests.helpers.guesses import Clairvoyant
+from tests.helpers.sim_stages import Stages
 
 MODEL = ModelId("ab" * 32)
 POLL_S = 0.1  # of the transport, and of a node that ticks more often than its core asks for
@@ -129,7 +131,9 @@ class Node:
         self.links: dict[PeerId, tuple[BootId, float]] = {}  # peers that we hear: which run, and since when not
         caps = Capabilities("x86_64", "avx2", 4, self.memory_bytes, 2**40, self.speed, self.speed * 4)
         rng = Random(self.sim.rng.random())
-        self.core = Core(Identity(self.id, self.boot, self.name, self.boots * 1_000_000), caps, rng)
+        me = Identity(self.id, self.boot, self.name, self.boots * 1_000_000)
+        port = 7000 + self.boots if self.sim.layout != "pipeline" else 0
+        self.core = Core(me, caps, rng, slice_port=port, layout=self.sim.layout)
         if self.sim.clairvoyance:
             stages, luck = self.core.stage_sessions, Random(self.sim.seed)
             stages.new_guesses = lambda: Clairvoyant(self.sim.future, self.sim.clairvoyance, luck)
@@ -239,6 +243,12 @@ class Node:
                     self.sim.note(self, f"{event} {dict(fields)}")
                 case fx.LookUp():
                     pass  # a model that nobody has; the toy is known to all
+                case fx.OpenStage():
+                    self.sim.stages.open(self, effect)
+                case fx.CloseStage(stage):
+                    self.sim.stages.close(self, stage)
+                case fx.AbortStage():
+                    self.sim.stages.abort(self, effect)
                 case _:
                     self.engine.queue.append(effect)
         self.work()
@@ -271,7 +281,9 @@ class Node:
                 case fx.Compute():
                     engine.busy = True
                     step_s = self.sim.rows_s(effect) * (effect.end - effect.first) * self.sluggish
-                    self.later(step_s * self.sim.rng.uniform(0.5, 1.5), lambda e=effect: self.compute(e))
+                    step_s *= self.sim.rng.uniform(0.5, 1.5) * (0.5 if effect.slice else 1.0)
+                    step = self.join if effect.together is not None else self.compute
+                    self.later(step_s, lambda e=effect, step=step: step(e))
             self.sim.require(engine.used_bytes <= engine.memory_bytes, f"{self.name} uses more memory than it may")
 
     def later(self, seconds: float, event: Callable[[], None]) -> None:
@@ -292,44 +304,63 @@ class Node:
 
     def open_kv(self, opening: fx.OpenKv) -> None:
         caches, first, end, keep = self.engine.caches, opening.first, opening.end, opening.keep
-        n_bytes = self.sim.model.stage_kv_bytes(first, end, opening.context)
-        kv = caches[opening.session][0] if opening.session in caches else toy.ToyKv(first, end)
+        n_bytes = self.sim.model.sliced(opening.slice).stage_kv_bytes(first, end, opening.context)
+        kv = caches[opening.session][0] if opening.session in caches else None
         if opening.source is not None:
             kv = deepcopy(caches[opening.source][0])
             if opening.moves:
                 del caches[opening.source]
             self.sim.n_copied += keep
-        if (kv.first, kv.end) != (first, end):
-            kv = toy.ToyKv(first, end)
+        if kv is None or (kv.first, kv.end, kv.slice) != (first, end, opening.slice):
+            kv = toy.ToyKv(first, end, opening.slice)
         self.sim.require(kv.length >= keep, f"{self.name} keeps {keep} of {kv.length} positions")
         kv.cut(keep)
         caches[opening.session] = (kv, n_bytes)
 
-    def compute(self, job: fx.Compute) -> None:
-        self.engine.busy = False
+    def join(self, job: fx.Compute) -> None:
+        """Our part of a step is done but for what the other members of the stage bring."""
         if self.sim.rng.random() < max(self.sim.step_fails, self.step_fails):
-            outputs = [fx.StepOutput(error="the step failed")] * len(job.rows)
-        else:
-            outputs = self.outputs(job)
+            assert job.together is not None
+            self.sim.stages.abort(self, fx.AbortStage(*_together(job), "the step failed"))
+        self.check_job(job)
+        self.sim.stages.join(self, job)
+
+    def done(self, job: fx.Compute, outputs: list[fx.StepOutput]) -> None:
+        """A step is over, for us."""
+        self.engine.busy = False
         self.sim.n_shared += len(job.rows) > 1
         self.do(self.core.computed(job.job, outputs, self.now))
         self.work()
 
-    def outputs(self, job: fx.Compute) -> list[fx.StepOutput]:
+    def compute(self, job: fx.Compute) -> None:
+        if self.sim.rng.random() < max(self.sim.step_fails, self.step_fails):
+            outputs = [fx.StepOutput(error="the step failed")] * len(job.rows)
+        else:
+            outputs = self.outputs(job)
+        self.done(job, outputs)
+
+    def check_job(self, job: fx.Compute) -> dict[SessionId, int]:
+        """What the core asks for can be computed; the epochs of its rows."""
         running = self.core.stage_sessions.running
         assert running is not None and running.job == job.job, "the core forgot its step"
-        needed = set(self.sim.model.parts(job.first, job.end))
+        needed = set(self.sim.model.parts(job.first, job.end, job.slice))
         self.sim.require(needed <= self.engine.parts, f"{self.name} computes layers that it does not hold")
         epochs = {rows.session: rows.epoch for rows in running.rows}
         self.sim.require(len(epochs) == len(job.rows), f"{self.name} computes two steps of one session at once")
-        return [self.output(job, rows, epochs[rows.session]) for rows in job.rows]
+        return epochs
 
-    def output(self, job: fx.Compute, rows: fx.SessionRows, epoch: int) -> fx.StepOutput:
+    def outputs(self, job: fx.Compute) -> list[fx.StepOutput]:
+        epochs = self.check_job(job)
+        return [self.output(job, rows, self.run_layers(job, rows, epochs[rows.session])) for rows in job.rows]
+
+    def run_layers(self, job: fx.Compute, rows: fx.SessionRows, epoch: int) -> list[int]:
         self.count_positions(rows, epoch)
         kv, _ = self.engine.caches[rows.session]
         kv.cut(rows.position)  # guesses that did not come
         values = toy.embed(rows.position, rows.ids) if job.first == 0 else toy.unpack(bytes(rows.frame or b""))
-        values = kv.run(rows.position, values)
+        return kv.run(rows.position, values)
+
+    def output(self, job: fx.Compute, rows: fx.SessionRows, values: list[int]) -> fx.StepOutput:
         if job.end < self.sim.model.n_layers:
             return fx.StepOutput(toy.pack(values), TensorInfo("f32", (len(values), toy.WIDTH)))
         if rows.sample:
@@ -355,12 +386,26 @@ class Node:
             self.computed.add(key)
 
 
+def _together(job: fx.Compute) -> tuple[fx.StageId, int]:
+    assert job.together is not None
+    return job.together.stage, job.together.sequence
+
+
 class Sim:
     """The world. Build one, script it with `at`, then `run_until`. `polls`: cores are ticked all the time instead."""
 
     def __init__(
-        self, seed: int, n_layers: int = 6, *, kv_bytes: int = 40, polls: bool = False, verbose: bool = False
+        self,
+        seed: int,
+        n_layers: int = 6,
+        *,
+        kv_bytes: int = 40,
+        polls: bool = False,
+        verbose: bool = False,
+        layout: Layout = "pipeline",
     ) -> None:
+        self.layout = layout
+        self.stages = Stages(self)
         self.seed = seed
         self.polls = polls
         self.rng = Random(seed)
@@ -457,6 +502,7 @@ class Sim:
             return
         self.note(node, "KILLED")
         node.alive = False
+        self.stages.gone(node)
         for other in self.nodes:
             if other is not node and not self.wires[node.id, other.id].cut:
                 self.at(0.001, lambda o=other: o.run(lambda: o.link_down(node.id, "connection reset")))
@@ -601,13 +647,21 @@ class Sim:
 # --- scripts
 
 
-def play(seed: int, *, n_devices: int = 0, polls: bool = False, storm: bool = False, verbose: bool = False) -> Sim:
+def play(
+    seed: int,
+    *,
+    n_devices: int = 0,
+    polls: bool = False,
+    storm: bool = False,
+    verbose: bool = False,
+    layout: Layout = "pipeline",
+) -> Sim:
     """One random story: chats and faults for some seconds, then peace; every chat must end as it should.
 
     `storm`: every link loses, delays and repeats, and everybody changes their mind: what is old comes late.
     """
     rng = Random(seed)
-    sim = Sim(seed, n_layers=rng.randint(3, 8), polls=polls, verbose=verbose)
+    sim = Sim(seed, n_layers=rng.randint(3, 8), polls=polls, verbose=verbose, layout=layout)
     sim.clairvoyance = (0.0, 0.5, 0.9)[seed // 4 % 3]
     n = n_devices or rng.randint(2, 5)
     whole, layer = sim.model.weight_bytes, sim.model.part_bytes(Part(0))
@@ -735,12 +789,13 @@ def _judge(sim: Sim, chat: Chat) -> None:
 
 def main(arguments: list[str]) -> None:
     verbose = "-v" in arguments
+    layout: Layout = "slices" if "--slices" in arguments else "pipeline"
     seeds = [int(a) for a in arguments if not a.startswith("-")]
     first, last = (seeds[0], seeds[-1]) if seeds else (0, 199)
     failed = 0
     for seed in range(first, last + 1):
         try:
-            play(seed, verbose=verbose)
+            play(seed, verbose=verbose, layout=layout)
         except Exception as error:
             if first == last:
                 raise

@@ -11,20 +11,28 @@ from array import array
 from dataclasses import dataclass, field
 
 from swarm.cluster.cost import LayerCost, ModelCost
+from swarm.cluster.cuts import Cuts
 
 VOCABULARY = 200
 END_ID = 7
 EMBED = -1
 WIDTH = 2  # floats of an activation
+CUTS = Cuts((8, 512, 0, 0, VOCABULARY), (1, 64, 64, 64, 16), 4)
 FINITE = ~0x4000000040000000  # a value travels as two floats: neither may be infinite or no number
 
 
 def model_cost(n_layers: int, layer_bytes: int, kv_bytes: int) -> ModelCost:
     """What the planner is told about the toy."""
-    layer = LayerCost(dense_bytes=layer_bytes, macs=layer_bytes, kv_bytes=kv_bytes)
-    return ModelCost(
-        "toy", (layer,) * n_layers, layer_bytes // 2, layer_bytes // 2, WIDTH, layer_bytes // 2, VOCABULARY
+    layer = LayerCost(
+        dense_bytes=layer_bytes,
+        macs=layer_bytes,
+        kv_bytes=kv_bytes,
+        query_bytes=layer_bytes * 3 // 10,
+        key_bytes=layer_bytes // 10,
+        ffn_bytes=layer_bytes // 2,
     )
+    ends = layer_bytes // 2
+    return ModelCost("toy", (layer,) * n_layers, ends, ends, WIDTH, layer_bytes // 2, VOCABULARY, CUTS)
 
 
 @dataclass
@@ -33,6 +41,7 @@ class ToyKv:
 
     first: int
     end: int
+    slice: tuple[int, ...] = ()
     layers: list[list[int]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -41,6 +50,11 @@ class ToyKv:
     @property
     def length(self) -> int:
         return len(self.layers[0]) - 1
+
+    def spoil(self, n: int) -> None:
+        """From position n on, what is kept is wrong."""
+        for cache in self.layers:
+            cache[n + 1 :] = [value ^ 1 for value in cache[n + 1 :]]
 
     def cut(self, n: int) -> None:
         for cache in self.layers:

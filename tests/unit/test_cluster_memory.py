@@ -49,7 +49,8 @@ def test_an_owner_is_served_while_one_of_its_answers_runs(ledger: Ledger) -> Non
 
 def test_kv_of_other_layers_is_outdated(ledger: Ledger) -> None:
     ledger.kv[OLD] = KvEntry(OWNER, 1, 2, 20, False, 1.0)
-    assert ledger.outdated(OWNER, 0, 1) == [OLD] and ledger.outdated(OTHER, 0, 1) == []
+    assert ledger.outdated(OWNER, (0, 1, ())) == [OLD] and ledger.outdated(OTHER, (0, 1, ())) == []
+    assert ledger.outdated(OWNER, (1, 2, ())) != [OLD] and OLD in ledger.outdated(OWNER, (1, 2, (0, 4)))
 
 
 def test_what_is_gone_is_dropped_once(ledger: Ledger) -> None:

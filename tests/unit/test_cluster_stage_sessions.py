@@ -8,10 +8,26 @@ from dataclasses import replace
 
 import msgspec
 import pytest
+from msgspec.structs import replace as replace_struct
 
 from swarm import limits
 from swarm.cluster.cost import LayerCost, ModelCost
-from swarm.cluster.effects import Buffer, Compute, DropKv, Effect, Load, OpenKv, Send, SessionRows, StepOutput
+from swarm.cluster.cuts import Cuts
+from swarm.cluster.effects import (
+    AbortStage,
+    Buffer,
+    CloseStage,
+    Compute,
+    DropKv,
+    Effect,
+    Load,
+    OpenKv,
+    Send,
+    SessionRows,
+    StageId,
+    StepOutput,
+    Together,
+)
 from swarm.cluster.guesses import StageGuesses
 from swarm.cluster.memory import Ledger
 from swarm.cluster.shards import Shards
@@ -29,15 +45,18 @@ from swarm.wire.messages import (
     SessionProbe,
     SessionProbed,
     SessionReply,
+    StageStep,
     Token,
     Tokens,
 )
-from swarm.wire.records import Placement, Sampling, Shard, TensorInfo
+from swarm.wire.records import Placement, Sampling, Shard, Slice, StageRows, TensorInfo
 
 ENTRY, FIRST, MIDDLE, LAST = (PeerId(c * 32) for c in "e123")
 MODEL = ModelId("1" * 64)
 S1, S2, S3 = SessionId("c" * 32), SessionId("d" * 32), SessionId("e" * 32)
-COST = ModelCost("m", (LayerCost(100, 1, 1),) * 6, 50, 50, 8, 1)
+CUTS = Cuts((4, 128, 0, 0, 32), (1, 64, 64, 64, 16), 2)
+LAYER = LayerCost(100, 1, 1, query_bytes=40, key_bytes=20, ffn_bytes=40)
+COST = ModelCost("m", (LAYER,) * 6, 50, 50, 8, 1, cuts=CUTS)
 RING = (Shard(FIRST, 0, 2, True, False), Shard(MIDDLE, 2, 4, False, False), Shard(LAST, 4, 6, False, True))
 END_ID = 9
 
@@ -57,6 +76,9 @@ class Stage(StageSessions):
     def token(self, sender: PeerId, message: Token, now: float) -> list[Effect]:
         return super().token(sender, message, now) + self.next_step(now)
 
+    def stage_step(self, sender: PeerId, message: Message, frame: Buffer | None, now: float) -> list[Effect]:
+        return super().stage_step(sender, message, frame, now) + self.next_step(now)
+
     def computed(self, job: int, outputs: Sequence[StepOutput], now: float) -> list[Effect]:
         return super().computed(job, outputs, now) + self.next_step(now)
 
@@ -70,11 +92,11 @@ def give(stage: StageSessions, job: int, output: StepOutput, now: float) -> list
 def stage_of(me: PeerId, memory: int = 5000, ring: tuple[Shard, ...] = RING) -> StageSessions:
     """A stage with its shard of the ring loaded for ENTRY."""
     ledger = Ledger(memory)
-    shards = Shards(me, ledger)
+    shards = Shards(me, ledger, 7000)
     shards.model_known(MODEL, COST, 0.0)
     placement = Placement(MODEL, 1, ENTRY, 100, "f16", ring)
     shards.offer(PlacementOffer(placement), 0.0)
-    for effect in shards.commit(PlacementCommit(placement), 0.0):
+    for effect in shards.commit(PlacementCommit(placement, bytes(32), (7000,) * len(ring)), 0.0):
         if isinstance(effect, Load):
             shards.parts_loaded(effect.ticket, 0.0)
     return Stage(me, ledger, shards)
@@ -438,7 +460,13 @@ def test_the_number_of_sessions_is_bounded() -> None:
 
 # --- a stage of two devices: FIRST leads, MIDDLE follows, LAST is a stage of its own
 
-GROUP = (Shard(FIRST, 0, 3, True, False), Shard(MIDDLE, 0, 3, True, False), Shard(LAST, 3, 6, False, True))
+LEFT, RIGHT = Slice(0, 2, 0, 64, vocab_end=16), Slice(2, 4, 64, 128, vocab_start=16, vocab_end=32)
+GROUP = (
+    Shard(FIRST, 0, 3, True, False, slice=LEFT),
+    Shard(MIDDLE, 0, 3, True, False, slice=RIGHT),
+    Shard(LAST, 3, 6, False, True),
+)
+STAGE = StageId(ENTRY, 1, 0)
 
 
 def opened_in_group(me: PeerId) -> StageSessions:
@@ -449,8 +477,10 @@ def opened_in_group(me: PeerId) -> StageSessions:
 
 @pytest.mark.parametrize("me", [FIRST, MIDDLE])
 def test_every_member_of_a_stage_opens_with_kv_of_its_layers(me: PeerId) -> None:
-    entry = opened_in_group(me).ledger.kv[S1]
-    assert (entry.first, entry.end) == (0, 3)
+    stage = stage_of(me, ring=GROUP)
+    bounds = (LEFT if me == FIRST else RIGHT).bounds
+    assert OpenKv(S1, MODEL, 0, 3, 100, 0, slice=bounds) in stage.open(ENTRY, opening(), 0.0)
+    assert stage.ledger.kv[S1].held == (0, 3, bounds) and stage.ledger.kv[S1].n_bytes == 0, "half of a byte a token"
 
 
 def test_only_the_leader_takes_ids_and_tokens() -> None:
@@ -463,6 +493,7 @@ def test_only_the_leader_takes_ids_and_tokens() -> None:
 def test_a_leader_sends_to_the_next_leader_and_a_follower_takes_no_activations() -> None:
     leader = opened_in_group(FIRST)
     (job,) = computes(ids(leader, 0, 1, 2))
+    assert job.together == Together(STAGE, 1) and job.slice == LEFT.bounds
     ((to, message),) = sent(give(leader, job.job, StepOutput(b"x", TensorInfo("f32", (2, 8))), 0.0))
     assert to == LAST and isinstance(message, Activation) and message.layer == 3
     last = opened_in_group(LAST)
@@ -474,6 +505,130 @@ def test_a_leader_sends_to_the_next_leader_and_a_follower_takes_no_activations()
 def test_a_follower_answers_probes() -> None:
     ((to, message),) = sent(opened_in_group(MIDDLE).probe(ENTRY, SessionProbe(S1, 2)))
     assert to == ENTRY and isinstance(message, SessionProbed) and not message.busy
+
+
+def told(*rows: StageRows, sequence: int = 1) -> StageStep:
+    return StageStep(ENTRY, 1, 0, sequence, rows or (row(),), TensorInfo("f32", (0, 8)))
+
+
+def row(position: int = 0, *tokens: int, epoch: int = 2, session: SessionId = S1, sample: bool = True) -> StageRows:
+    return StageRows(session, epoch, position, tokens or (1, 2), sample)
+
+
+def join(stage: StageSessions, message: StageStep, sender: PeerId = FIRST, now: float = 0.0) -> list[Effect]:
+    return stage.stage_step(sender, message, b"", now)
+
+
+def aborts(effects: list[Effect]) -> list[AbortStage]:
+    return [e for e in effects if isinstance(e, AbortStage)]
+
+
+def test_a_leader_tells_the_others_what_it_computes_and_again_while_it_is_not_done() -> None:
+    leader = opened_in_group(FIRST)
+    effects = ids(leader, 0, 1, 2)
+    assert sent(effects) == [(MIDDLE, told())] and effects[-1] in computes(effects), "told before it waits for them"
+    assert leader.tick(0.1) == [] and leader.timer() == limits.STAGE_STEP_AGAIN_S
+    assert sent(leader.tick(0.5)) == [(MIDDLE, told())] and leader.timer() == 0.5 + 2 * limits.STAGE_STEP_AGAIN_S
+    give(leader, 1, StepOutput(b"x", TensorInfo("f32", (2, 8))), 0.6)
+    assert leader.tick(9.0) == []
+    assert sent(ids(leader, 2, 3))[0] == (MIDDLE, told(row(2, 3), sequence=2))
+
+
+def test_a_member_computes_what_its_leader_says_once_and_says_nothing() -> None:
+    member = opened_in_group(MIDDLE)
+    (job,) = computes(join(member, told()))
+    assert job.together == Together(STAGE, 1) and job.slice == RIGHT.bounds and rows_of(job).ids == (1, 2)
+    assert join(member, told()) == [] and member.dropped["duplicate"] == 1, "it was told again"
+    assert give(member, job.job, StepOutput(), 0.0) == [] and member.sessions[S1].done == 2
+    assert computes(join(member, told(row(2, 3), sequence=2)))
+
+
+@pytest.mark.parametrize("sender", [MIDDLE, LAST, ENTRY])
+def test_a_member_takes_steps_from_its_leader_only(sender: PeerId) -> None:
+    member = opened_in_group(MIDDLE)
+    assert join(member, told(), sender) == [] and member.dropped["stranger"] == 1
+    assert join(opened_in_group(FIRST), told(), FIRST) == [], "a leader takes none"
+    assert join(opened_in_group(MIDDLE), replace_struct(told(), epoch=2)) == [], "of another placement"
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        (row(1, 2),),
+        (row(session=S2),),
+        (row(epoch=3),),
+        (row(0, *range(101)),),
+        (row(0, limits.MAX_TOKEN_ID),),
+        (row(), row(session=S2)),
+    ],
+    ids=["gap", "unknown", "early", "context", "no id", "one of two"],
+)
+def test_who_cannot_take_part_ends_the_step_for_all_and_nothing_is_taken(rows: tuple[StageRows, ...]) -> None:
+    member = opened_in_group(MIDDLE)
+    member.sessions[S1].model = replace(COST, vocabulary=500)
+    effects = join(member, told(*rows))
+    assert not computes(effects) and [(a.stage, a.sequence, a.lost) for a in aborts(effects)] == [(STAGE, 1, None)]
+    assert [(to, type(m)) for to, m in sent(effects)] == [(ENTRY, SessionError)]
+    assert member.sessions[S1].expected == 0
+
+
+def test_rows_twice_or_with_a_frame_are_no_step() -> None:
+    member = opened_in_group(MIDDLE)
+    assert aborts(join(member, told(row(), row(2, 3)))) and member.dropped["malformed"] == 1
+    assert aborts(member.stage_step(FIRST, told(sequence=2), b"1234", 0.0))
+
+
+def test_rows_of_a_session_that_was_opened_anew_are_computed_for_the_others_only() -> None:
+    member = opened_in_group(MIDDLE)
+    member.open(ENTRY, opening(session=S2), 0.0)
+    member.open(ENTRY, opening(epoch=3), 0.0)
+    (job,) = computes(join(member, told(row(), row(session=S2))))
+    assert [rows.is_void for rows in job.rows] == [True, False] and not job.rows[0].sample
+    assert give(member, job.job, StepOutput(), 0.0) == []
+    assert member.sessions[S1].done == 0 and member.sessions[S2].done == 2
+
+
+def test_a_session_that_is_over_for_good_does_not_end_the_step_of_others() -> None:
+    member = opened_in_group(MIDDLE)
+    member.close(ENTRY, SessionClose(S1, 2, False), 0.0)
+    (job,) = computes(join(member, told()))
+    assert rows_of(job).is_void
+
+
+def test_a_session_that_is_opened_anew_while_its_step_waits_is_void_then() -> None:
+    member = opened_in_group(MIDDLE)
+    (first,) = computes(join(member, told()))
+    assert join(member, told(row(2, 3), sequence=2)) == [], "one step at a time"
+    member.open(ENTRY, opening(epoch=3), 0.0)
+    (second,) = computes(give(member, first.job, StepOutput(), 0.0))
+    assert rows_of(second).is_void
+
+
+def test_the_entry_node_hears_who_was_missing_from_every_member() -> None:
+    for me, other in ((FIRST, MIDDLE), (MIDDLE, FIRST)):
+        stage = opened_in_group(me)
+        (job,) = computes(ids(stage, 0, 1, 2) if me == FIRST else join(stage, told()))
+        failed = give(stage, job.job, StepOutput(error="its connection was closed", lost=other), 0.0)
+        assert sent(failed) == [(ENTRY, SessionError(S1, 2, "failed", "its connection was closed", guilty=other))]
+        assert stage.sessions[S1].done == 0 and stage.sessions[S1].closed
+
+
+def test_nobody_waits_for_a_member_that_is_lost() -> None:
+    leader = opened_in_group(FIRST)
+    assert leader.peer_lost(MIDDLE) == []
+    ids(leader, 0, 1, 2)
+    assert leader.peer_lost(LAST) == [] and leader.peer_lost(ENTRY) == []
+    assert [(a.stage, a.sequence, a.lost) for a in aborts(leader.peer_lost(MIDDLE))] == [(STAGE, 1, MIDDLE)]
+
+
+def test_steps_of_a_stage_that_has_ended_are_dropped() -> None:
+    member = opened_in_group(MIDDLE)
+    (job,) = computes(join(member, told()))
+    join(member, told(row(2, 3), sequence=2))
+    assert CloseStage(STAGE) in member.shards.author_gone(ENTRY, restarted=False)
+    member.settle(0.0)
+    assert not computes(give(member, job.job, StepOutput(), 0.0))
+    assert join(member, told(sequence=3)) == [] and member.dropped["stranger"] == 1
 
 
 def test_a_session_keeps_keys_and_values_as_its_placement_says() -> None:

@@ -1,0 +1,103 @@
+"""What a model can be cut along, and where: the arithmetic of slices without the model itself.
+
+A slice is ten counts, [start, end) along each of five axes, in the order of `models.slices.SliceBounds`: query heads,
+columns of a dense FFN, of an expert and of the shared expert, rows of the vocabulary. None of them: all of each layer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from math import gcd
+
+from swarm import limits
+
+Bounds = tuple[int, ...]  # ten counts; none: whole layers
+WHOLE: Bounds = ()
+HEADS, FFN, EXPERT, SHARED, VOCAB = range(5)
+AXES = (HEADS, FFN, EXPERT, SHARED, VOCAB)
+
+
+@dataclass(frozen=True, slots=True)
+class Cuts:
+    """How much there is along each axis, and what no cut divides."""
+
+    sizes: tuple[int, int, int, int, int]  # 0 where the model has no such thing
+    steps: tuple[int, int, int, int, int]  # cuts fall on multiples of these, or the end
+    n_key_heads: int  # that the query heads share; 0: every slice keeps the whole cache (latent attention)
+
+    @property
+    def most_members(self) -> int:
+        """How many devices can have a slice."""
+        units = [-(-size // step) for size, step in zip(self.sizes, self.steps, strict=True) if size]
+        return min(*units, limits.MAX_STAGE_MEMBERS)
+
+    def share(self, bounds: Bounds, axis: int) -> float:
+        """What part of all along an axis is in a slice."""
+        start, end = bounds[2 * axis : 2 * axis + 2]
+        return (end - start) / self.sizes[axis] if self.sizes[axis] else 0.0
+
+    def key_share(self, bounds: Bounds) -> float:
+        """Key heads that a slice holds, over all there are: those of a cut group are held once for each of its pieces.
+
+        As `models.slices.narrow` does it, for the engine wants as many queries for each key head.
+        """
+        if not self.n_key_heads:
+            return 1.0
+        start, end = bounds[:2]
+        group = self.sizes[HEADS] // self.n_key_heads
+        edges = [start, *(head for head in range(start + 1, end) if head % group == 0), end]
+        queries = gcd(*(b - a for a, b in pairwise(edges)))
+        return (end - start) / queries / self.n_key_heads
+
+    def are_whole(self, slices: Sequence[Bounds]) -> bool:
+        """True when these slices together are the model, each once, with cuts only where they may fall."""
+        if not 1 < len(slices) <= self.most_members or any(len(bounds) != 2 * len(AXES) for bounds in slices):
+            return False
+        return all(self._are_whole([bounds[2 * axis : 2 * axis + 2] for bounds in slices], axis) for axis in AXES)
+
+    def _are_whole(self, ranges: Sequence[Bounds], axis: int) -> bool:
+        size, step = self.sizes[axis], self.steps[axis]
+        if not size:
+            return all(start == end == 0 for start, end in ranges)
+        ordered = sorted(ranges)
+        ends = [0, *(end for _, end in ordered)]
+        meet = all(start == before < end for before, (start, end) in zip(ends, ordered, strict=False))
+        return meet and ends[-1] == size and all(end % step == 0 for end in ends[:-1])
+
+    def cut(self, shares: Sequence[float], group: int = 1) -> list[Bounds]:
+        """Slices as near to these shares as the steps allow, each at least one step; heads in steps of `group` steps.
+
+        ValueError when there are not enough steps for all of them.
+        """
+        steps = [step * (group if axis == HEADS else 1) for axis, step in enumerate(self.steps)]
+        edges = [_edges(size, step, shares) for size, step in zip(self.sizes, steps, strict=True)]
+        return [tuple(edge for axis in AXES for edge in edges[axis][i]) for i in range(len(shares))]
+
+    def head_groups(self, n_members: int) -> list[int]:
+        """Steps of heads that may be kept together: the larger ones hold fewer key heads twice."""
+        step, heads = self.steps[HEADS], self.sizes[HEADS]
+        per_key = heads // self.n_key_heads if self.n_key_heads else step
+        sizes = [n for n in range(1, max(per_key // step, 1) + 1) if per_key % (n * step) == 0]
+        return [n for n in sizes if heads // (n * step) >= n_members] or [1]
+
+
+def _edges(size: int, step: int, shares: Sequence[float]) -> list[tuple[int, int]]:
+    """Ranges of whole steps (the last one may be shorter), none of them empty."""
+    if size == 0:
+        return [(0, 0)] * len(shares)
+    n_steps = -(-size // step)
+    if n_steps < len(shares):
+        raise ValueError(f"{n_steps} steps do not make {len(shares)} slices")
+    wanted = [max(share / sum(shares) * n_steps, 1e-9) for share in shares]
+    counts = [max(int(share), 1) for share in wanted]
+    while (
+        lacking := n_steps - sum(counts)
+    ) > 0:  # to whoever then takes least beyond his share: all wait for the busiest
+        counts[min(range(len(counts)), key=lambda i: ((counts[i] + 1) / wanted[i], i))] += 1
+    for _ in range(-lacking):  # where the least of one step took too much
+        several = [i for i, count in enumerate(counts) if count > 1]
+        counts[max(several, key=lambda i: (counts[i] / wanted[i], -i))] -= 1
+    ends = [min(sum(counts[:i]) * step, size) for i in range(len(counts) + 1)]
+    return list(pairwise(ends))

@@ -1,0 +1,170 @@
+"""One session on a stage: who sends to it, how far it is, and what waits to be computed of it."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+
+from swarm.cluster.cost import ModelCost
+from swarm.cluster.cuts import Bounds
+from swarm.cluster.effects import Buffer, SessionRows, StageId, Together
+from swarm.cluster.guesses import StageGuesses
+from swarm.cluster.memory import Held
+from swarm.cluster.pipeline import Pipeline
+from swarm.cluster.shards import Claim
+from swarm.cluster.turns import Layers
+from swarm.value import Value
+from swarm.wire.ids import ModelId, PeerId, SessionId
+from swarm.wire.messages import SessionOpen, SessionReply
+from swarm.wire.records import Sampling
+
+
+class Step(Value):
+    """Positions that wait to be computed here."""
+
+    position: int
+    ids: tuple[int, ...]
+    sample: bool
+    frame: Buffer | None
+    since: float
+    n_guesses: int = 0  # so many last ids
+
+    @property
+    def end(self) -> int:
+        return self.position + len(self.ids)
+
+    @property
+    def certain_end(self) -> int:
+        """Positions before this one are no guesses."""
+        return self.position + len(self.ids) - self.n_guesses
+
+
+class RunningRows(Value):
+    """What a session has in the step that is out at the compute worker."""
+
+    session: SessionId
+    epoch: int
+    step: Step
+    is_void: bool = False  # for the others of the step only: the session was opened anew here, or is over
+
+
+class RunningStep(Value):
+    """The step that is out at the compute worker."""
+
+    job: int
+    layers: Layers
+    rows: tuple[RunningRows, ...]
+    since: float
+    together: Together | None = None
+
+
+@dataclass(slots=True)
+class StageSession:
+    """One session on this stage."""
+
+    open: SessionOpen
+    place: RingPlace
+    expected: int  # positions before this one have come in
+    done: int  # positions before this one are in the KV cache
+    ids: list[int]  # of the positions before `expected`
+    model: ModelCost
+    steps: deque[Step] = field(default_factory=deque)
+    answered: SessionReply | None = None
+    closed: bool = False  # no data until it is opened again: over, its entry node out of sight, or a step failed
+    n_guesses: int = 0  # so many of the positions that have come in last may prove wrong
+    guesses: StageGuesses | None = None  # of the first stage, where it may guess
+
+    @property
+    def certain(self) -> int:
+        """Positions before this one have come in, and are no guesses."""
+        return self.expected - self.n_guesses
+
+    @property
+    def epoch(self) -> int:
+        return self.open.epoch
+
+
+class RingPlace(Value):
+    """Where this device is in the pipeline; peers are the leaders of their stages."""
+
+    model: ModelId
+    first: int
+    end: int
+    leader: PeerId  # of a stage of several devices the others take nothing from other stages, and send them nothing
+    others: tuple[PeerId, ...]  # the other members of the stage
+    before: PeerId | None  # None: this is the first stage
+    after: PeerId | None  # None: this is the last stage
+    ring_first: PeerId
+    ring_last: PeerId
+    leads: bool
+    kv: str = "f16"  # how keys and values are kept
+    stage: StageId | None = None  # None: its layers are this device's alone
+    slice: Bounds = ()
+
+    @classmethod
+    def of(cls, claim: Claim) -> RingPlace:
+        pipeline, me, stage = Pipeline.of(claim.placement), claim.shard.peer, claim.stage
+        before, after = pipeline.before(stage), pipeline.after(stage)
+        return cls(
+            model=claim.placement.model,
+            first=stage.first,
+            end=stage.end,
+            leader=stage.leader.peer,
+            others=tuple(shard.peer for shard in stage.members if shard.peer != me),
+            before=before.leader.peer if before is not None else None,
+            after=after.leader.peer if after is not None else None,
+            ring_first=pipeline.first.leader.peer,
+            ring_last=pipeline.last.leader.peer,
+            kv=claim.placement.kv,
+            leads=stage.leader.peer == me,
+            stage=claim.stage_id,
+            slice=claim.shard.slice.bounds,
+        )
+
+    @property
+    def layers(self) -> Layers:
+        """What a step here runs; sessions for which that is the same may share one."""
+        return self.model, self.first, self.end, self.stage
+
+    @property
+    def held(self) -> Held:
+        """Of which layers' heads its keys and values are."""
+        return self.first, self.end, self.slice
+
+    @property
+    def takes_ids(self) -> bool:
+        """From the entry node, and those that the last stage samples."""
+        return self.leads and self.before is None
+
+
+def void_rows(row: RunningRows) -> SessionRows:
+    """Rows that are computed for the others of their step only."""
+    step = row.step
+    return SessionRows(row.session, step.position, step.ids, False, step.frame, is_void=True)
+
+
+def step_rows(session: StageSession, step: Step) -> SessionRows:
+    """What a step computes of a session."""
+    sampling = session.open.sampling
+    if not step.sample or session.place.after is not None:
+        key, n_guesses = session.open.session, step.n_guesses
+        return SessionRows(key, step.position, step.ids, False, step.frame, sampling, n_guesses=n_guesses)
+    return SessionRows(
+        session=session.open.session,
+        position=step.position,
+        ids=step.ids,
+        sample=True,
+        frame=step.frame,
+        sampling=sampling,
+        recent=_recent(session.ids, step.certain_end, sampling),
+        answer=tuple(session.ids[sampling.answer_at : step.certain_end]) if sampling.grammar else (),
+        n_guesses=step.n_guesses,
+    )
+
+
+def _recent(ids: list[int], end: int, sampling: Sampling) -> tuple[int, ...]:
+    """Of ids[:end], those that the penalties look at; empty when there are no penalties."""
+    if sampling.repetition_penalty == 1.0 and not sampling.frequency_penalty and not sampling.presence_penalty:
+        return ()
+    first = 0 if sampling.repeat_last_n < 0 else max(end - sampling.repeat_last_n, 0)
+    return tuple(ids[first:end])

@@ -1,0 +1,163 @@
+"""Teams of devices that share layers: who, with which slices, and when a pipeline is better."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from random import Random
+
+import pytest
+
+from swarm.cluster.cost import Device, LayerCost, LinkOf, LinkSpeed, ModelCost, decode_s, exchange_s, joint_s
+from swarm.cluster.cuts import FFN, HEADS, Cuts
+from swarm.cluster.pipeline import Stage, is_cut
+from swarm.cluster.planner import Demand, NoPlan, Plan, plan
+from swarm.cluster.teams import Terms, best_teams, cut_stage, water_fill
+from swarm.units import GIB
+from swarm.wire.ids import PeerId
+
+MB = 1_000_000
+LAYER = LayerCost(
+    116 * MB, 206 * MB, 1024, query_bytes=19 * MB, key_bytes=1 * MB, ffn_bytes=95 * MB, context_macs=2 * 32 * 128
+)
+GLM = ModelCost(
+    "GLM-4-9B",
+    (LAYER,) * 40,
+    350 * MB,
+    350 * MB,
+    4096,
+    620 * MB,
+    151552,
+    Cuts((32, 13696, 0, 0, 151552), (1, 64, 64, 64, 16), 2),
+)
+WIRED, WIFI = LinkSpeed(0.3e-3, 117e6), LinkSpeed(4e-3, 25e6)
+
+
+def device(i: int, rate: float = 20e9, memory: float = 16.0, **more: object) -> Device:
+    made = Device(PeerId(f"{i:032x}"), f"d{i}", int(memory * GIB), 64 * GIB, rate, 5 * rate, slices=True)
+    return replace(made, **more)  # type: ignore[arg-type]
+
+
+def wired(a: PeerId, b: PeerId) -> LinkSpeed:
+    return WIRED
+
+
+def planned(devices: list[Device], link: LinkOf = wired, **more: object) -> Plan:
+    found = plan(Demand(GLM, 2048, **more), devices, link)  # type: ignore[arg-type]
+    assert isinstance(found, Plan)
+    return found
+
+
+def test_shares_are_as_rates_up_to_what_each_holds() -> None:
+    assert water_fill([2, 1, 1], [1, 1, 1]) == pytest.approx([0.5, 0.25, 0.25])
+    assert water_fill([2, 1, 1], [0.2, 1, 1]) == pytest.approx([0.2, 0.4, 0.4])
+    assert water_fill([8, 1, 1], [0.2, 0.3, 1]) == pytest.approx([0.2, 0.3, 0.5])
+    assert water_fill([1, 1], [0.4, 0.5]) is None
+
+
+def test_every_slice_fits_its_device_and_all_make_up_the_model() -> None:
+    rng = Random(3)
+    for _ in range(20):
+        team = tuple(device(i, rng.uniform(5e9, 60e9), rng.uniform(0.9, 4)) for i in range(rng.randint(2, 8)))
+        stage = cut_stage(Terms(GLM, wired, 2048, 1), team, 0, 40)
+        if stage is None:
+            assert sum(d.memory_bytes for d in team) < 1.5 * GLM.weight_bytes
+            continue
+        assert GLM.cuts is not None and GLM.cuts.are_whole([d.slice for d in stage.members])
+        for member in stage.members:
+            kv = GLM.sliced(member.slice).stage_kv_bytes(0, 40, 2048)
+            assert GLM.stage_weight_bytes(0, 40, member.slice) + kv <= member.memory_bytes
+
+
+def test_the_busiest_is_within_a_tenth_of_the_mean_where_units_allow() -> None:
+    rng = Random(1)
+    for _ in range(20):
+        team = tuple(device(i, rng.uniform(10e9, 40e9)) for i in range(rng.randint(2, 5)))
+        stage = cut_stage(Terms(GLM, wired, 2048, 1), team, 0, 40)
+        assert stage is not None and GLM.cuts is not None
+        total = sum(d.read_bytes_per_s for d in team)
+        assert max(GLM.cuts.share(d.slice, FFN) * total / d.read_bytes_per_s for d in stage.members) < 1.1
+        ideal = (GLM.weight_bytes - GLM.embed_bytes) / total
+        overhead = 40 * team[0].layer_s + team[0].step_s
+        assert joint_s(GLM, stage, 0) < 1.2 * ideal + overhead, "there are only 32 heads"
+
+
+def test_heads_of_one_key_head_stay_together_where_that_is_faster() -> None:
+    stage = cut_stage(Terms(GLM, wired, 8192, 1), tuple(device(i) for i in range(3)), 0, 40)
+    assert stage is not None and GLM.cuts is not None
+    assert max(GLM.cuts.key_share(d.slice) for d in stage.members) <= 1.0
+
+
+def test_wired_devices_share_layers_and_over_wifi_they_do_not() -> None:
+    found = planned([device(i) for i in range(3)])
+    (stage,) = found.stages
+    assert is_cut(stage) and {shard.name for shard in stage.members} == {"d0", "d1", "d2"}
+    assert found.prediction.exchange_s > 0
+    over_wifi = planned([device(i) for i in range(3)], lambda a, b: WIFI)
+    assert not any(map(is_cut, over_wifi.stages))
+
+
+def test_a_pipeline_is_made_where_somebody_wants_one() -> None:
+    assert not any(map(is_cut, planned([device(i) for i in range(3)], layout="pipeline").stages))
+    assert any(map(is_cut, planned([device(i) for i in range(2)], lambda a, b: WIFI, layout="slices").stages))
+
+
+def test_who_cannot_share_layers_is_not_asked_to() -> None:
+    found = planned([device(0), device(1), device(2, 60e9, slices=False)])
+    assert all(shard.name != "d2" for stage in found.stages if is_cut(stage) for shard in stage.members)
+
+
+def test_devices_of_two_rooms_make_teams_with_a_pipeline_between() -> None:
+    rooms = {f"{i:032x}": i < 3 for i in range(6)}
+
+    def link(a: PeerId, b: PeerId) -> LinkSpeed:
+        return WIRED if rooms[a] == rooms[b] else WIFI
+
+    found = planned([device(i, memory=1.2) for i in range(6)], link)
+    assert [len(stage.members) for stage in found.stages] == [3, 3]
+    assert {len({rooms[shard.device] for shard in stage.members}) for stage in found.stages} == {1}
+
+
+def test_more_devices_than_help_are_left_out_and_it_is_said_what_they_would_cost() -> None:
+    found = planned([device(i, 60e9) for i in range(8)])
+    assert 2 <= len(found.stages[0].members) < 8
+    assert all("longer" in out.reason for out in found.left_out) and found.left_out
+
+
+def test_a_device_follows_one_leader_only() -> None:
+    devices = [device(0), device(1), device(2, led_by=PeerId(f"{1:032x}"))]
+    found = planned(devices)
+    (stage,) = found.stages
+    assert stage.leader.name == "d1"
+    elsewhere = [replace(d, led_by=PeerId("f" * 32)) for d in devices]
+    assert not any(map(is_cut, planned(elsewhere).stages))
+
+
+def test_a_model_that_cannot_be_cut_is_not() -> None:
+    whole = replace(GLM, cuts=None)
+    assert best_teams(Terms(whole, wired, 2048, 1), [device(0), device(1)], lambda stages: 0.0) is None
+
+
+def test_slices_hold_what_a_pipeline_of_whole_layers_cannot() -> None:
+    one = replace(GLM, layers=(replace(LAYER, dense_bytes=1160 * MB, ffn_bytes=1139 * MB),))
+    devices = [device(i, memory=1.2) for i in range(2)]
+    assert isinstance(plan(Demand(one, 512, layout="pipeline"), devices, wired), NoPlan)
+    assert isinstance(plan(Demand(one, 512), devices, wired), Plan)
+
+
+def test_an_exchange_costs_latency_wire_and_cpu() -> None:
+    members = tuple(device(i, exchange=1.0) for i in range(4))
+    wire_s = 3 * (4096 * 12.5 / 8 + 106) / 117e6
+    assert exchange_s(members, wired, 4096) == pytest.approx(0.15e-3 + wire_s + 34e-6)
+    assert exchange_s(members, wired, 4096, 256) < 256 * exchange_s(members, wired, 4096)
+    with pytest.raises(ValueError, match="does not reach"):
+        exchange_s(members, lambda a, b: None, 4096)
+
+
+def test_a_team_reads_in_the_time_of_its_busiest_member() -> None:
+    assert GLM.cuts is not None
+    left, right = GLM.cuts.cut([1, 1])
+    even = Stage(0, 40, (device(0, slice=left), device(1, slice=right)))
+    assert joint_s(GLM, even, 0) == pytest.approx(decode_s(GLM, [Stage(0, 40, (device(0),))], wired, 0) / 2, rel=0.05)
+    slower = Stage(0, 40, (device(0, slice=left), device(1, 10e9, slice=right)))
+    assert joint_s(GLM, slower, 0) == pytest.approx(2 * joint_s(GLM, even, 0), rel=0.05)
+    assert GLM.cuts.share(left, HEADS) == 0.5
