@@ -137,8 +137,11 @@ class StepTimes:
 
     def took(self, n_rows: int, seconds: float) -> None:
         """A step of so many rows is done."""
+        seconds = max(seconds, 1e-9)  # a coarse clock may say 0
         size = 1 << (n_rows - 1).bit_length()
-        self._seen.setdefault(size, deque(maxlen=limits.GUESS_TIMES_KEPT)).append(seconds)
+        self._seen.setdefault(size, deque(maxlen=limits.GUESS_TIMES_KEPT)).append(
+            max(seconds, 1e-9)
+        )  # a clock may say 0
         self._n_steps += 1
         self._taken_at[size] = self._n_steps
 

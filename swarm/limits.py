@@ -182,6 +182,7 @@ MAX_FLAPS = 3  # losses: one is an accident, two a bad day
 EXCLUDE_FIRST_S = 15.0  # a device that did not do its part is left out for so long
 EXCLUDE_GROWTH = 4  # and so many times longer each time
 EXCLUDE_MAX_S = 3600.0  # up to this
+DOUBTED_TOKENS = 8  # of an answer, computed again when a device that worked on it was left out: a second or two
 FORGIVE_S = 3600.0  # without a failure: one of them is forgiven
 FORGIVE_TOKENS = 256  # of answers that it took part in: the same; one that fails every few tokens never gets there
 SHORT_MEMORY_S = 30.0  # a device that had less memory than it said is asked for less for so long

@@ -66,6 +66,12 @@ class Conduct:
         account.failed_at, account.until, account.why, account.tokens = now, now + seconds, why, 0
         return seconds
 
+    def lied(self, peer: PeerId, *, why: str, now: float) -> None:
+        """What it computed was seen to be wrong: that is no accident of a network, and it is left out for long."""
+        account = self._account(peer)
+        account.failures = max(account.failures, 1)
+        account.failed_at, account.until, account.why, account.tokens = now, now + limits.EXCLUDE_MAX_S, why, 0
+
     def lacked(self, peer: PeerId, memory_bytes: int, why: str, now: float) -> float:
         """It had less memory than it said. The first time it is asked for less; then that is a failure like any."""
         account = self._account(peer)

@@ -194,7 +194,7 @@ class StepOutput(Value):
 
 
 class Emit(Effect):
-    """The next token of an answer. Never taken back, never repeated."""
+    """The next token of an answer. Never repeated, and never taken back where a reader has seen it."""
 
     session: SessionId
     position: int
@@ -202,6 +202,17 @@ class Emit(Effect):
     told: tuple[TokenChance, ...] = ()  # how likely it was, and others, where that was asked for
     guessed: bool = False  # it was computed before it was certain
     n_guesses: int = 0  # that were computed in the step of this token, the first of it
+
+
+class Unsay(Effect):
+    """Tokens from `position` on came through a device that falsified them: nobody may see them, or the answer ends.
+
+    The right one for `position` follows. `names` are the devices.
+    """
+
+    session: SessionId
+    position: int
+    names: str
 
 
 class Ended(Effect):

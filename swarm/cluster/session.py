@@ -44,6 +44,9 @@ class AnswerRequest:
     guess: bool = True  # compute tokens that may come along with those that are certain, where that is faster
 
 
+NOTHING = 1 << 62  # a position behind all ids
+
+
 class Phase(Enum):
     """Of one session."""
 
@@ -114,6 +117,8 @@ class Session:
     place_until: float = -NEVER  # a place is held so long for the request that goes on with it
     reused: int = 0  # positions that were there when they began
     loan: Loan | None = None  # of the current opening
+    doubts: frozenset[PeerId] = frozenset()  # that were left out while they worked on it
+    doubted_from: int = NOTHING  # ids from this position on are computed again, and compared
     notice: str = ""
 
     @property
@@ -132,6 +137,24 @@ class Session:
     def run_on(self, placement: Placement | None) -> None:
         """From now on, these devices work on it."""
         self.placement, self.pipeline = placement, Pipeline.of(placement)
+
+    def doubt(self, peers: frozenset[PeerId]) -> None:
+        """These did not do their part: what came through them last is looked at once more."""
+        if peers and len(self.ids) > len(self.ask.ids):
+            self.doubts |= peers
+            first = max(len(self.ask.ids), len(self.ids) - limits.DOUBTED_TOKENS)
+            self.doubted_from = min(self.doubted_from, first)
+
+    def believe(self) -> None:
+        """What was doubted has been compared."""
+        self.doubts, self.doubted_from = frozenset(), NOTHING
+
+    def cut(self, position: int) -> None:
+        """The ids from a position on are not those of the model."""
+        del self.ids[position:]
+        self.true_prefix = {
+            epoch: n if epoch == self.epoch else min(n, position) for epoch, n in self.true_prefix.items()
+        }
 
     def next_turn(self, ask: AnswerRequest, now: float) -> Session:
         """The same session with other ids: KV of what the two have in common stays true."""

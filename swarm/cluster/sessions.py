@@ -30,10 +30,10 @@ from array import array
 from swarm import limits
 from swarm.answers import PIPELINED_PREFILL_BATCH, EndReason
 from swarm.cluster.admission import Admission, has_room, next_of, seconds_text
-from swarm.cluster.effects import NEVER, Effect, Emit, Ended, Log, Notice, NoticeKind, Send
+from swarm.cluster.effects import NEVER, Effect, Emit, Ended, Log, Notice, NoticeKind, Send, Unsay
 from swarm.cluster.patience import broken_between, first_token_s, is_too_slow, next_token_s
 from swarm.cluster.placement import Placer, State
-from swarm.cluster.session import AnswerRequest, Phase, Session
+from swarm.cluster.session import AnswerRequest, Phase, Session, common_prefix
 from swarm.plain import one_line
 from swarm.units import size_text
 from swarm.wire.ids import PeerId, SessionId
@@ -117,7 +117,7 @@ class Sessions:
         if session.phase is Phase.PARKED:
             session.enter(Phase.PLACING, now)
         if session.phase in (Phase.OPENING, Phase.RUNNING) and session.placement != placing.placement:
-            session.run_on(None)
+            self._leave(session, now)
             session.enter(Phase.PLACING, now)
         if session.phase is not Phase.PLACING:
             return []
@@ -146,10 +146,16 @@ class Sessions:
         missing = no_plan.missing_bytes if no_plan is not None else 0
         if not session.begun:
             return self._fail(session, reason, now, missing)  # nobody has waited for anything yet
-        session.run_on(None)
+        self._leave(session, now)
         if session.phase is not Phase.PARKED:
             session.enter(Phase.PARKED, now)
         return self._say(session, f"{reason}; the answer goes on when a device comes back")
+
+    def _leave(self, session: Session, now: float) -> None:
+        """Its devices do not work on it any more; some of them may be to blame for that."""
+        blamed = {peer for peer in session.pipeline.peers if self.placer.conduct.why_left_out(peer, now)}
+        session.doubt(frozenset(blamed - {self.me}))
+        session.run_on(None)
 
     # --- opening
 
@@ -162,6 +168,7 @@ class Sessions:
         session.takes_guesses = session.ask.guess
         session.heard = dict.fromkeys(session.pipeline.peers, now)
         source = self.sessions.get(session.ask.source) if session.ask.source is not None else None
+        source = None if session.doubts else source
         session.loan = source.lend(session) if source is not None else None
         session.enter(Phase.OPENING, now)
         return self._send_opens(session, now)
@@ -175,7 +182,8 @@ class Sessions:
     def _opening(self, session: Session, peer: PeerId) -> SessionOpen:
         assert session.placement is not None
         since = session.acked.get(peer)
-        keep = min(len(session.ids) - 1, session.true_prefix[since]) if since is not None else 0
+        last = min(len(session.ids), session.doubted_from) - 1
+        keep = min(last, session.true_prefix[since]) if since is not None else 0
         loan = session.loan
         keep = loan.n if loan is not None else keep
         session.keeps[peer] = keep
@@ -242,7 +250,7 @@ class Sessions:
         session.reused = session.reused if session.begun else start
         session.begun = True
         session.sent = session.passed = start
-        session.goal = len(session.ids)
+        session.goal = min(len(session.ids), session.doubted_from)
         session.moved_at = session.probed_at = now
         session.begin_pace(now)
         session.is_slow = False
@@ -276,20 +284,44 @@ class Sessions:
     def token(self, sender: PeerId, message: Token, now: float) -> list[Effect]:
         """The next token, if it is the next one, and those that came after it because guesses were right."""
         session = self._from_last_stage(sender, message.session, message.epoch)
-        if session is None or message.position < len(session.ids):
+        if session is None or message.position < min(len(session.ids), session.doubted_from):
             return []
         if message.position > len(session.ids):
             return self._reopen(session, "a token was lost", {sender}, now)
-        if not all(self._is_token(session, token) for token in (message.token, *message.more)):
+        tokens = (message.token, *message.more)
+        if not all(self._is_token(session, token) for token in tokens):
             return self.placer.failed({sender}, "sent a token that the model does not have", now)
-        first = Emit(session.id, message.position, message.token, message.told, n_guesses=message.n_guesses)
-        effects = self._append(session, first, now)
-        more_told = message.more_told or ((),) * len(message.more)
-        for token, told in zip(message.more, more_told, strict=False):
+        effects = self._compare(session, message.position, tokens, now) if session.doubts else []
+        told = (message.told, *(message.more_told or ((),) * len(message.more)))
+        for i, (token, chances) in enumerate(zip(tokens, told, strict=False)):
             if session.phase is not Phase.RUNNING:
                 break
-            effects += self._append(session, Emit(session.id, len(session.ids), token, told, guessed=True), now)
+            if message.position + i == len(session.ids):
+                n_guesses = 0 if i else message.n_guesses
+                emit = Emit(session.id, len(session.ids), token, chances, guessed=i > 0, n_guesses=n_guesses)
+                effects += self._append(session, emit, now)
         return effects
+
+    def _compare(self, session: Session, first: int, tokens: tuple[int, ...], now: float) -> list[Effect]:
+        """Tokens that are there, now from other devices than before: the bits are the same everywhere."""
+        session.passed = first
+        session.moved(now)
+        session.wait_from(now)
+        known = session.ids[first : first + len(tokens)]
+        wrong = common_prefix(known, tokens)
+        if wrong == len(known):
+            if first + len(tokens) >= len(session.ids):
+                session.believe()
+            return []
+        names = " and ".join(sorted(self._name(peer) for peer in session.doubts))
+        why = "computed something else than the model says"
+        if len(session.doubts) == 1 and set(session.pipeline.peers) == {self.me}:  # it is known which one
+            self.placer.conduct.lied(*session.doubts, why=why, now=now)
+        session.cut(first + wrong)
+        session.believe()
+        log = Log("falsified", (("name", names), ("position", str(first + wrong))))
+        unsay = Unsay(session.id, first + wrong, names)
+        return [log, unsay, *self._say(session, f"{names} {why}; going on without it", NoticeKind.CHANGED)]
 
     def _append(self, session: Session, emit: Emit, now: float) -> list[Effect]:
         """A token more: give it to the reader, and see whether it was the last one."""

@@ -11,11 +11,12 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import msgspec
 
 from swarm.answers import EndReason, Meter, Piece, Stats
-from swarm.cluster.effects import Effect, Emit, Ended, Notice, NoticeKind
+from swarm.cluster.effects import Effect, Emit, Ended, Notice, NoticeKind, Unsay
 from swarm.cluster.session import AnswerRequest
 from swarm.engine.sampling import SamplingParams
 from swarm.errors import DoesNotFit, SwarmError, SwarmNetworkError, TooBusy
@@ -116,7 +117,9 @@ class Answer:
         self._sampling = msgspec.structs.replace(
             sampling_of(question.params.seeded()), grammar=prompt.grammar, answer_at=len(prompt.ids)
         )
-        self._reader = model.text.reader(prompt, question.stop)
+        self._reader_of = partial(model.text.reader, prompt, question.stop)
+        self._reader = self._reader_of()
+        self._n_shown = 0  # characters of pieces
         self._form = model.tokenizer.grammars.start(prompt.grammar) if prompt.grammar else None
         self._inbox: asyncio.Queue[Effect | Reading | Pulse] = asyncio.Queue()
         self._meter = Meter(len(prompt.ids))
@@ -166,7 +169,10 @@ class Answer:
                 event = await self._inbox.get()
                 if isinstance(event, Emit):
                     for piece in self._on_token(event):
+                        self._n_shown += len(piece.text)
                         yield piece
+                elif isinstance(event, Unsay):
+                    self._unsay(event)
                 elif isinstance(event, Notice):
                     yield Note(event.text, event.kind)
                 elif isinstance(event, (Reading, Pulse)):
@@ -221,6 +227,19 @@ class Answer:
         yield from self._reader.push(emit.token)
         if self._reader.stopped:
             self.cancel()
+
+    def _unsay(self, event: Unsay) -> None:
+        """Forget tokens that a device has falsified; raise SwarmNetworkError when their text was seen."""
+        kept = self.tokens[: event.position - len(self.prompt)]
+        reader = self._reader_of()
+        if sum(len(piece.text) for token in kept for piece in reader.push(token)) != self._n_shown:
+            self.finish_reason = EndReason.FAILED
+            self._port.cancel(self.session)
+            raise SwarmNetworkError(
+                f"the last words of this answer are not the model's: {event.names} computed something else; ask again, "
+                "it goes on without"
+            )
+        self._reader, self.tokens, self.told = reader, kept, self.told[: len(kept)]
 
     def _on_end(self, ended: Ended) -> Iterator[Piece]:
         if ended.reason is EndReason.FAILED:

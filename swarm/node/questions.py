@@ -10,7 +10,7 @@ from pathlib import Path
 
 from swarm.answers import EndReason
 from swarm.cluster.core import Core
-from swarm.cluster.effects import Emit, Ended, Notice, NoticeKind
+from swarm.cluster.effects import Emit, Ended, Notice, NoticeKind, Unsay
 from swarm.cluster.membership import Health
 from swarm.cluster.pipeline import Pipeline
 from swarm.cluster.placement import State
@@ -86,6 +86,7 @@ class Questions:
         self._told_fetching: dict[SessionId, float] = {}
         self._askers: dict[SessionId, str] = {}  # of answers and of resting conversations; the last used comes last
         driver.carry_out(Emit, self._deliver, on_loop=True)
+        driver.carry_out(Unsay, self._deliver, on_loop=True)
         driver.carry_out(Ended, self._deliver, on_loop=True)
         driver.carry_out(Notice, self._deliver, on_loop=True)
 
@@ -171,7 +172,7 @@ class Questions:
                 self._tell_reading(answer, session)
             await asyncio.sleep(WATCH_S)
 
-    def _deliver(self, effect: Emit | Ended | Notice) -> None:
+    def _deliver(self, effect: Emit | Unsay | Ended | Notice) -> None:
         answer = self.answers.get(effect.session)
         if answer is not None:
             session = self._driver.read(lambda core: _running(core, effect.session))

@@ -237,7 +237,7 @@ class Node:
                 case fx.Send(to, message, frame):
                     if to in self.sim.by_id:  # the transport drops what it has no link for
                         self.send(self.sim.by_id[to], message, frame)
-                case fx.Emit() | fx.Ended() | fx.Notice():
+                case fx.Emit() | fx.Unsay() | fx.Ended() | fx.Notice():
                     self.sim.show(self, effect)
                 case fx.Log(event, fields):
                     self.sim.note(self, f"{event} {dict(fields)}")
@@ -425,6 +425,7 @@ class Sim:
         self.n_copied = 0  # positions of KV that a session began with
         self.load_fails = 0.0
         self.step_fails = 0.0
+        self.n_unsaid = 0  # falsifications that were found out
         self.is_spoilt = False  # somebody computes wrong values on purpose: texts may differ
         self.sent: Counter[str] = Counter()
         self.log: list[str] = []
@@ -581,7 +582,7 @@ class Sim:
             chat.cancelled = True
             node.run(lambda: node.do(node.core.cancel(chat.ask.session, node.now)))
 
-    def show(self, node: Node, effect: fx.Emit | fx.Ended | fx.Notice) -> None:
+    def show(self, node: Node, effect: fx.Emit | fx.Unsay | fx.Ended | fx.Notice) -> None:
         chat = self.open_chats[effect.session]
         self.require(chat.entry == node.id and chat.boot == node.boot, "somebody else answers this chat")
         self.require(chat.ended is None, "an answer goes on after its end")
@@ -593,6 +594,11 @@ class Sim:
                 self.require(self.is_spoilt or token == right, f"token {at} is {token}, not {right}")
                 chat.got.append(token)
                 chat.emitted_at.append(self.now)
+            case fx.Unsay(_, position, names):
+                at = position - len(chat.ask.ids)
+                self.require(self.is_spoilt and 0 <= at < len(chat.got), f"{names} blamed for position {position}")
+                del chat.got[at:], chat.emitted_at[at:]
+                self.n_unsaid += 1
             case fx.Ended(_, reason, error):
                 chat.ended = effect
                 self.note(node, f"ENDED {reason} {error}")

@@ -138,3 +138,7 @@ def test_an_answer_goes_on_and_is_right_beside_a_sick_member(what: str, seed: in
         watch(sim, chat, BEGINS_S[1])
         assert chat.got == chat.expected
         sim.run_until(sim.now + 1.0)
+
+
+def test_falsified_tokens_are_found_out_when_their_author_is_left_out() -> None:
+    assert sum(play_with_liars(seed, 1).n_unsaid for seed in (2, 13, 42, 57)) > 0

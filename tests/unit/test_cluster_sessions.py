@@ -12,7 +12,7 @@ from swarm import limits
 from swarm.answers import PIPELINED_PREFILL_BATCH, EndReason
 from swarm.cluster.core import Core, Identity
 from swarm.cluster.cost import LayerCost, ModelCost
-from swarm.cluster.effects import Compute, Effect, Emit, Ended, Load, Notice, OpenKv, Send, StepOutput
+from swarm.cluster.effects import Compute, Effect, Emit, Ended, Load, Notice, OpenKv, Send, StepOutput, Unsay
 from swarm.cluster.placement import Placer, Placing, State
 from swarm.cluster.session import AnswerRequest, Phase, Session
 from swarm.cluster.sessions import Sessions
@@ -469,3 +469,61 @@ def test_guesses_are_allowed_where_they_are_wanted_and_every_stage_knows_of_them
     effects = remote.start((1, 2), takes_guesses=known, guess=asked)
     (batch,) = remote.sent(effects, Tokens)
     assert batch.guesses == (limits.MAX_GUESSES if asked and known else 0)
+
+
+# --- what came through a device that was left out
+
+
+class Doubted(Remote):
+    """A slow device that could answer alone, and OTHER, which is left out after it gave these tokens."""
+
+    def __init__(self, tokens: list[int]) -> None:
+        super().__init__()
+        self.core = Core(Identity(ME, BootId("1" * 16), "me"), capabilities(100_000, 1e3), Random(1))
+        self.core.model_known(MODEL, COST, 0.0)
+        self.core.holdings(ME, MODEL, frozenset(all_parts(4)), 0.0)
+        self.core.tick(0.0)
+        self.core.peer_up(OTHER, BootId("2" * 16), "other", 0.0)
+        self.hear(Measured(capabilities(100_000, 1e12), (LinkMeasurement(ME, 0.001, 1e8),)), 0.0)
+        self.core.holdings(OTHER, MODEL, frozenset(all_parts(4)), 0.0)
+        self.start((1, 2))
+        for position, token in enumerate(tokens, 2):
+            self.hear(Token(S1, self.epoch, position, token), 0.1)
+
+    def alone(self, tokens: list[int]) -> list[Effect]:
+        """What the user gets when OTHER is left out, and this device computes these tokens."""
+        return run(self.core, self.core.misbehaved(OTHER, "sent garbage", 0.2), tokens, 0.2)
+
+
+def unsaid(effects: list[Effect]) -> list[int]:
+    return [e.position for e in effects if isinstance(e, Unsay)]
+
+
+def test_tokens_of_a_device_that_was_left_out_are_computed_again_and_right_ones_stay() -> None:
+    remote = Doubted([7, 8, 9])
+    out = remote.alone([7, 8, 9, 10, 11])
+    assert unsaid(out) == []
+    assert emitted(out) == [(5, 10), (6, 11)], "what is known is not said again"
+    assert remote.core.placer.conduct.accounts[OTHER].until < 100.0
+
+
+def test_falsified_tokens_are_taken_back_and_who_sent_them_is_left_out_for_long() -> None:
+    remote = Doubted([7, 66, 67])
+    out = remote.alone([7, 8, 9, 10])
+    assert unsaid(out) == [3]
+    assert emitted(out) == [(3, 8), (4, 9), (5, 10)]
+    assert remote.core.sessions.sessions[S1].ids == [1, 2, 7, 8, 9, 10]
+    assert any(isinstance(e, Notice) and "other computed something else than the model says" in e.text for e in out)
+    assert remote.core.placer.conduct.why_left_out(OTHER, limits.EXCLUDE_MAX_S - 1)
+
+
+def test_only_the_last_tokens_are_doubted() -> None:
+    right = list(range(10, 30))
+    remote = Doubted([66, *right])
+    out = remote.alone([*right[-limits.DOUBTED_TOKENS :], 5, 6])
+    assert unsaid(out) == [] and [token for _, token in emitted(out)] == [5, 6]
+
+
+def test_a_true_end_in_place_of_a_falsified_token_ends_the_answer() -> None:
+    out = Doubted([7, 8]).alone([END_ID])
+    assert unsaid(out) == [2] and emitted(out) == [] and ended(out) == [EndReason.STOP]

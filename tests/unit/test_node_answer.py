@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from swarm.answers import EndReason, Piece
-from swarm.cluster.effects import Emit, Ended, Notice
+from swarm.cluster.effects import Emit, Ended, Notice, Unsay
 from swarm.cluster.session import AnswerRequest
 from swarm.engine.sampling import SamplingParams
 from swarm.errors import DoesNotFit, SwarmNetworkError
@@ -198,3 +199,27 @@ def test_an_answer_that_breaks_its_form_is_an_error(choices: str, fine: bool) ->
     with pytest.raises(SwarmNetworkError, match="does not keep the form"):
         heard(made)
     assert made.finish_reason is EndReason.FAILED and core.closed == 1
+
+
+def test_falsified_tokens_that_nobody_has_seen_are_forgotten() -> None:
+    """Half a character has no text yet."""
+    core = FakeCore(length, tokens=0)
+    made = answer(core, max_tokens=2)
+    half = VOCAB.index("Ã")
+    for news in (Emit(SESSION, 10, A), Emit(SESSION, 11, half), Unsay(SESSION, 11, "den"), Emit(SESSION, 11, A + 1)):
+        made.deliver(news)
+    core.ask = lambda ask: made.deliver(Ended(SESSION, EndReason.LENGTH))  # type: ignore[method-assign]
+    made._port = replace(made._port, ask=core.ask)
+    assert heard(made)[0] == "ab"
+    assert made.tokens == [A, A + 1]
+
+
+def test_falsified_text_that_was_seen_ends_the_answer_with_the_name() -> None:
+    core = FakeCore(length, tokens=0)
+    made = answer(core, max_tokens=5)
+    made._port = replace(made._port, ask=lambda ask: None)
+    for news in (Emit(SESSION, 10, A), Emit(SESSION, 11, A), Unsay(SESSION, 11, "den-pi")):
+        made.deliver(news)
+    with pytest.raises(SwarmNetworkError, match=r"the last words .* den-pi computed something else; ask again"):
+        heard(made)
+    assert made.finish_reason == "failed" and core.cancelled == 1
