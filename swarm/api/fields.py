@@ -25,16 +25,30 @@ _KINDS = {"int": "a whole number", "float": "a number", "bool": "true or false",
 
 def converted(body: Mapping[str, Any], kind: type[Kind]) -> Kind:
     """The request that a JSON object is; raise BadRequest naming the field that cannot be used."""
+    values = {name: _whole(value) for name, value in body.items()}
     try:
-        return msgspec.convert({name: _whole(value) for name, value in body.items()}, kind)
+        return msgspec.convert(values, kind)
     except msgspec.ValidationError as error:
         raise _refusal(str(error)) from None
+    except UnicodeEncodeError:  # half of a character, as a program leaves it that cuts texts by length
+        return converted({str(_without_halves(name)): _without_halves(value) for name, value in values.items()}, kind)
 
 
 def _whole(value: object) -> object:
     """40.0 as 40: some clients know only one kind of number."""
     if isinstance(value, float) and value.is_integer() and abs(value) < _EXACT:
         return int(value)
+    return value
+
+
+def _without_halves(value: object) -> object:
+    """The same with replacement characters for lone surrogates; JSON that is not deep."""
+    if isinstance(value, str):
+        return value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    if isinstance(value, list):
+        return [_without_halves(inner) for inner in value]
+    if isinstance(value, dict):
+        return {_without_halves(name): _without_halves(inner) for name, inner in value.items()}
     return value
 
 

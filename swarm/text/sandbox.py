@@ -29,6 +29,7 @@ from swarm.limits import (
     MAX_TEMPLATE_S,
     MAX_TEMPLATE_STEPS,
 )
+from swarm.plain import one_line
 
 _WORKER = Path(__file__).with_name("render_worker.py")
 _PIPE_BYTES = select.PIPE_BUF  # a pipe that is ready takes at least so much without waiting
@@ -64,10 +65,10 @@ class SandboxedTemplate:
             case {"text": text}:
                 return text
             case {"broken": why}:
-                raise TextError(f"the chat template is broken: {why}")
+                raise TextError(f"the chat template is broken: {one_line(str(why))}")
             case {"refused": why}:
-                raise TextError(f"the model's chat template refused the conversation: {why}")
-        raise TextError(f"the model's chat template failed: {reply.get('failed', 'without a reason')}")
+                raise TextError(f"the model's chat template refused the conversation: {one_line(str(why))}")
+        raise TextError(f"the model's chat template failed: {one_line(str(reply.get('failed', 'without a reason')))}")
 
 
 class WorkerEnded(Exception):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from swarm.api.errors import BadRequest
@@ -38,3 +39,12 @@ def test_demands_are_refused_only_where_they_demand_something() -> None:
     refuse({"suffix": "", "other": 1}, {"suffix": "leave it out"})
     with pytest.raises(BadRequest, match="suffix is not supported; leave it out"):
         refuse({"suffix": "x"}, {"suffix": "leave it out"})
+
+
+class Asked(msgspec.Struct):
+    a: list[dict[str, str]]
+
+
+def test_half_a_character_is_taken_as_one_that_is_missing() -> None:
+    """As a program leaves it that cuts texts by length."""
+    assert converted({"a": [{"x\ud83e": "\ud83e\udd99 \ud800"}], "\udfff": 1}, Asked).a == [{"x\ufffd": "🦙 \ufffd"}]
