@@ -24,6 +24,7 @@ DEFAULTS_FILE = Path(__file__).with_name("swarm.toml")
 KV_TYPES = ("f16", "q8_0")
 PACKED_CHOICES = ("auto", "always", "never")
 GUESS_CHOICES = ("auto", "never")
+LAYOUT_CHOICES = ("auto", "pipeline", "slices")
 PAUSE_CHOICES = ("never", "battery", "use", "both")
 _SHARE = re.compile(r"(\d{1,3}(?:\.\d{1,6})?)\s*%", re.ASCII)
 
@@ -40,6 +41,7 @@ class Settings:
     packed: str
     kv: str
     guess: str
+    layout: str
     home: str
     name: str
     memory: str
@@ -51,7 +53,13 @@ class Settings:
     def __post_init__(self) -> None:
         if self.kv not in KV_TYPES:
             raise ConfigError(f"kv is {self.kv!r}; it must be one of {', '.join(KV_TYPES)}")
-        for name, choices in (("packed", PACKED_CHOICES), ("guess", GUESS_CHOICES), ("pause", PAUSE_CHOICES)):
+        choices_of = {
+            "packed": PACKED_CHOICES,
+            "guess": GUESS_CHOICES,
+            "layout": LAYOUT_CHOICES,
+            "pause": PAUSE_CHOICES,
+        }
+        for name, choices in choices_of.items():
             if getattr(self, name) not in choices:
                 raise ConfigError(f"{name} is {getattr(self, name)!r}; it must be one of {', '.join(choices)}")
         for name in ("threads", "context"):

@@ -197,9 +197,10 @@ class House:
         result = await self._background.run_io(plan, Demand(cost, context), devices, link)
         if isinstance(result, Plan):
             holders = {
-                member.device: list(parts_of(stage.first, stage.end, spec.n_layers))
+                # Each part once, also where all of them share every layer: slices they get from each other.
+                member.device: list(parts_of(stage.first, stage.end, spec.n_layers)[i :: len(stage.members)])
                 for stage in result.stages
-                for member in stage.members
+                for i, member in enumerate(stage.members)
             }
             return holders, explain(result)
         if not found.listing.is_named:

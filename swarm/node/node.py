@@ -22,7 +22,7 @@ from swarm import config, kernels, limits
 from swarm.cluster import effects as fx
 from swarm.cluster.core import Core, Identity
 from swarm.cluster.cost import ModelCost
-from swarm.cluster.planner import Demand
+from swarm.cluster.planner import Demand, Layout
 from swarm.errors import ConfigError
 from swarm.net import events as net
 from swarm.net.inbox import Inbox
@@ -102,8 +102,8 @@ class Node:
         me = self.transport.me
         self.peer = me.peer
         identity = Identity(me.peer, me.boot, options.name, first_epoch=int(time.time()))
-        kv = cast(KvFormat, self.settings.kv)  # config.py has checked it
-        core = Core(identity, capabilities, SystemRandom(), kv=kv)
+        kv, self._layout = cast(KvFormat, self.settings.kv), cast(Layout, self.settings.layout)  # config checked them
+        core = Core(identity, capabilities, SystemRandom(), kv=kv, layout=self._layout)
         self._driver = driver = Driver(core, self.background)
         self._routes = routes = Routes(driver)
         self._began_at = driver.now
@@ -309,7 +309,8 @@ class Node:
         """Where a model would run, with made-up devices if wanted."""
         known_model = await self.find(model)
         tokens = context or plan.default_plan_context(known_model.spec.context_length, self.settings.context)
-        demand = Demand(plan.cost_as_kept(known_model.cost, known_model.spec, self.settings.kv), tokens)
+        cost = plan.cost_as_kept(known_model.cost, known_model.spec, self.settings.kv)
+        demand = Demand(cost, tokens, layout=self._layout)
         return await plan.plan_model(self._driver, known_model.id, demand, add, self.background.run_io)
 
     async def plan_unknown(self, cost: ModelCost, add: Sequence[str], context: int) -> Json:
@@ -317,7 +318,8 @@ class Node:
         kept = cost.kept_as(self.settings.kv)
         if kept is None:
             raise ConfigError(f"past tokens of this model cannot be kept as {self.settings.kv}; keep them as f16")
-        demand = Demand(kept, context or plan.default_plan_context(limits.MAX_POSITION, self.settings.context))
+        tokens = context or plan.default_plan_context(limits.MAX_POSITION, self.settings.context)
+        demand = Demand(kept, tokens, layout=self._layout)
         return await plan.plan_model(self._driver, ModelId("0" * 64), demand, add, self.background.run_io)
 
     def doctor(self) -> list[Json]:

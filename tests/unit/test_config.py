@@ -93,6 +93,8 @@ def test_a_wrong_variable_is_named(tmp_path: Path) -> None:
 def test_a_choice_that_there_is_not_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="guess is 'always'; it must be one of auto, never"):
         load(tmp_path, env={"SWARM_GUESS": "always"})
+    with pytest.raises(ConfigError, match="layout is 'cut'; it must be one of auto, pipeline, slices"):
+        load(tmp_path, env={"SWARM_LAYOUT": "cut"})
 
 
 def test_models_are_kept_where_the_setting_says(own_home: Path) -> None:
