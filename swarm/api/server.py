@@ -97,12 +97,15 @@ def _listen(host: str, port: int) -> socket.socket:
 
 
 def _bound(host: str, port: int) -> socket.socket:
-    """A socket that listens; "::" is every address of either kind, where this system has both."""
+    """A socket that listens; "::" is every address of either kind, where this system has both.
+
+    It is said that it speaks TCP, for only then does asyncio send small pieces at once: else each waits for 40 ms.
+    """
     if host == HOST or not socket.has_dualstack_ipv6():
-        listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         host = host if host == HOST else ""
     else:
-        listener = socket.socket(socket.AF_INET6, socket.SOCK_STREAM)
+        listener = socket.socket(socket.AF_INET6, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:

@@ -48,11 +48,11 @@ def has_room(ask: AnswerRequest, sessions: Iterable[Session]) -> bool:
 
 def next_of(sessions: Sequence[Session], now: float) -> Session | None:
     """Of those that wait, in the order in which they came, the one that begins now; None: no place is free."""
-    if sum(session.takes_place(now) for session in sessions) >= limits.MAX_ACTIVE_SESSIONS:
+    waiting = [session for session in sessions if session.phase is Phase.QUEUED]
+    if not waiting or sum(session.takes_place(now) for session in sessions) >= limits.MAX_ACTIVE_SESSIONS:
         return None
     n_active = Counter(session.ask.asker for session in sessions if session.is_active)
-    waiting = [session for session in sessions if session.phase is Phase.QUEUED]
-    return min(waiting, key=lambda session: -1 if session.ask.goes_on else n_active[session.ask.asker], default=None)
+    return min(waiting, key=lambda session: -1 if session.ask.goes_on else n_active[session.ask.asker])
 
 
 def seconds_text(seconds: float) -> str:

@@ -231,8 +231,9 @@ class Questions:
         beginning, a system prompt say, is a conversation of its own with a copy of that.
         """
         best, most = None, MIN_REUSE_TOKENS - 1
-        for other in self._driver.read(lambda core: _conversations(core, model)):
-            common = common_prefix(other.ids, ids) if self._askers.get(other.session) == asker else 0
+        theirs = {key for key, who in self._askers.items() if who == asker}
+        for other in self._driver.read(lambda core: _conversations(core, model, theirs)):
+            common = common_prefix(other.ids, ids)
             if common > most:
                 best, most = other, common
         goes_on = best is not None and best.rests and best.session not in self.answers and best.is_asked_by(most)
@@ -296,15 +297,15 @@ def _reused(core: Core, key: SessionId) -> int | None:
     return session.reused if session is not None and session.begun else None
 
 
-def _conversations(core: Core, model: ModelId) -> list[_Conversation]:
-    """Conversations that are answered, or wait for their next turn; those that rest first."""
-    sessions = [s for s in core.sessions.sessions.values() if s.ask.model == model]
+def _conversations(core: Core, model: ModelId, keys: set[SessionId]) -> list[_Conversation]:
+    """Those of these that are answered, or wait for their next turn; those that rest first."""
+    sessions = (core.sessions.sessions.get(key) for key in keys)
     conversations = (
         _Conversation(s.id, list(s.ids), s.ask.sampling.answer_at, s.phase is Phase.RESTING)
         for s in sessions
-        if s.phase in (Phase.RESTING, Phase.RUNNING)
+        if s is not None and s.ask.model == model and s.phase in (Phase.RESTING, Phase.RUNNING)
     )
-    return sorted(conversations, key=lambda each: not each.rests)
+    return sorted(conversations, key=lambda each: (not each.rests, each.session))
 
 
 def _is_well(core: Core, peer: PeerId) -> bool:

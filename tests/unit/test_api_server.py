@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import socket
 
+import pytest
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
 from swarm.api import server
+from swarm.api.connection import LimitedConnection
 from swarm.api.server import ApiServer
 
 
@@ -37,6 +39,28 @@ def test_it_serves_until_it_is_stopped() -> None:
         await asyncio.wait_for(api.stop(), 10)
         with socket.socket() as probe:
             assert probe.connect_ex(("127.0.0.1", api.port)) != 0, "nobody listens any more"
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::"])
+def test_small_pieces_leave_at_once(host: str) -> None:
+    """Else a reply's body waits for the other side's word on its head, which takes 40 ms."""
+
+    async def story() -> None:
+        seen = []
+
+        class Seen(LimitedConnection):
+            def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+                made = transport.get_extra_info("socket")
+                seen.append(made.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+                super().connection_made(transport)
+
+        api = ApiServer(APP, host=host, connection=Seen)
+        await api.start(0)
+        assert (await get(api.port)).endswith(b"hello")
+        await api.stop()
+        assert len(seen) == 1 and seen[0]
 
     asyncio.run(story())
 

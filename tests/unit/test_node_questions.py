@@ -11,11 +11,13 @@ from unittest.mock import MagicMock
 import pytest
 
 from swarm import config
+from swarm.cluster.session import AnswerRequest, Phase, Session
 from swarm.errors import ModelNotFound
 from swarm.node.answer import Beginning
 from swarm.node.library import Entry
-from swarm.node.questions import MAX_ASKERS, Questions, _Conversation, going_on
-from swarm.wire.ids import ModelId
+from swarm.node.questions import MAX_ASKERS, Questions, going_on
+from swarm.wire.ids import ModelId, SessionId
+from swarm.wire.records import Sampling
 
 GLM = ModelId("9" * 64)
 
@@ -88,20 +90,27 @@ def test_the_quiet_line_names_who_is_gone_and_how_many_go_on() -> None:
     assert going_on(["a", "b", "c"], 1) == "a, b and c are gone; going on with one device"
 
 
-def beginnings() -> tuple[Questions, Any]:
-    """Questions of a node, and the driver that says what conversations there are."""
-    driver: Any = MagicMock()
+def beginnings() -> tuple[Questions, dict[SessionId, Any]]:
+    """Questions of a node, and the sessions that there are."""
+    sessions: dict[SessionId, Any] = {}
+    core = SimpleNamespace(sessions=SimpleNamespace(sessions=sessions))
+    driver: Any = MagicMock(read=lambda look: look(core))
     unused: Any = MagicMock()
-    driver.read.return_value = []
-    return Questions(driver, unused, unused, events=unused, settings=unused, is_settling=lambda: False), driver
+    return Questions(driver, unused, unused, events=unused, settings=unused, is_settling=lambda: False), sessions
+
+
+def conversation(key: SessionId, ids: list[int], n_asked: int, *, rests: bool = True, model: ModelId = GLM) -> Session:
+    """One of which `n_asked` ids were the question."""
+    ask = AnswerRequest(key, model, tuple(ids[:n_asked]), 9, Sampling(answer_at=n_asked))
+    return Session(ask, ids, Phase.RESTING if rests else Phase.RUNNING, 0.0)
 
 
 def test_nobody_learns_from_what_is_reused_what_another_said() -> None:
-    questions, driver = beginnings()
+    questions, sessions = beginnings()
     ids = list(range(100))
     first = questions._session_for(GLM, ids, "one")
     assert first == Beginning(first.session)
-    driver.read.return_value = [_Conversation(first.session, ids, 90, rests=True)]
+    sessions[first.session] = conversation(first.session, ids, 90)
     another = questions._session_for(GLM, ids, "another")
     assert another == Beginning(another.session) and another.session != first.session
     assert questions._session_for(GLM, [*ids, 7], "one") == Beginning(first.session, None, 100)
@@ -111,25 +120,25 @@ def test_nobody_learns_from_what_is_reused_what_another_said() -> None:
 
 
 def test_a_question_goes_on_with_the_conversation_whose_question_it_repeats() -> None:
-    questions, driver = beginnings()
+    questions, sessions = beginnings()
     ids = list(range(100))
     first = questions._session_for(GLM, ids, "one").session
-    driver.read.return_value = [_Conversation(first, ids, 60, rests=True)]
+    sessions[first] = conversation(first, ids, 60)
     assert questions._session_for(GLM, [*ids[:60], 7, 8, 9], "one") == Beginning(first, None, 60)
     assert questions._session_for(GLM, [*ids[:55], 7, 8, 9], "one") == Beginning(first, None, 55)  # said otherwise
     assert questions._session_for(GLM, ids, "one") == Beginning(first, None, 99)  # the last one is computed
 
 
 def test_what_shares_a_beginning_only_is_a_conversation_of_its_own_with_a_copy() -> None:
-    questions, driver = beginnings()
+    questions, sessions = beginnings()
     ids = list(range(100))
     first = questions._session_for(GLM, ids, "one").session
     for rests, common in ((True, 40), (False, 40), (False, 99)):
-        driver.read.return_value = [_Conversation(first, ids, 60, rests=rests)]
+        sessions[first] = conversation(first, ids, 60, rests=rests)
         other = questions._session_for(GLM, [*ids[:common], 7, 8], "one")
         assert other == Beginning(other.session, first, common) and other.session != first
     other = questions._session_for(GLM, [*ids[:15], 7, 8], "one")
     assert other == Beginning(other.session), "so little is not worth it"
-    driver.read.return_value = [_Conversation(first, ids, 60, rests=True)]
+    sessions[first] = conversation(first, ids, 60)
     questions.answers[first] = MagicMock()  # it rests between two reservations
     assert questions._session_for(GLM, ids, "one").source == first
