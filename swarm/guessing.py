@@ -14,12 +14,12 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from statistics import median
 
 from swarm import limits
 
 CHOICES = (1, 3, 7, 15)  # guesses of a step: with the row that is certain, as many rows as kernels are made for
 LENGTHS = (2, 3, 4, 6, 10, 16, 32)  # the classes of matches begin here: so many tokens before were the same, or more
+CLASSES = tuple(max(i for i, least in enumerate(LENGTHS) if n >= least or i == 0) for n in range(LENGTHS[-1] + 1))
 AFTER_EDIT = len(LENGTHS)  # one more class: the text went another way for one token, and may be back
 # Seen and right of each class before anything was seen; the longer it was the same, the longer it stays so.
 PRIOR = ((4.0, 0.8), (4.0, 1.2), (4.0, 1.6), (4.0, 2.0), (4.0, 2.4), (4.0, 2.8), (4.0, 3.2), (4.0, 1.6))
@@ -68,12 +68,11 @@ class Repeats:
             found += found[: n - len(found)]
         return found
 
-    def chances(self, n: int) -> list[float]:
-        """How likely it is that each of the next n comes as expected, when those before did."""
+    def chance(self, i: int) -> float:
+        """How likely the i-th token from here, counted from 0, is the expected one, when those before are."""
         if not self._at:
-            return [0.0] * n
-        first = self.odds.of(self._class)
-        return [first, *(self.odds.of(_class(self._length + i)) for i in range(1, n))]
+            return 0.0
+        return self.odds.of(_class(self._length + i) if i else self._class)
 
     @property
     def _class(self) -> int:
@@ -132,16 +131,16 @@ class StepTimes:
 
     def __init__(self) -> None:
         self._seen: dict[int, deque[float]] = {}
+        self._middle: dict[int, float] = {}  # of those that were seen
         self._taken_at: dict[int, int] = {}  # the last step of a class
         self._n_steps = 0
 
     def took(self, n_rows: int, seconds: float) -> None:
         """A step of so many rows is done."""
-        seconds = max(seconds, 1e-9)  # a coarse clock may say 0
         size = 1 << (n_rows - 1).bit_length()
-        self._seen.setdefault(size, deque(maxlen=limits.GUESS_TIMES_KEPT)).append(
-            max(seconds, 1e-9)
-        )  # a clock may say 0
+        seen = self._seen.setdefault(size, deque(maxlen=limits.GUESS_TIMES_KEPT))
+        seen.append(max(seconds, 1e-9))  # a coarse clock may say 0
+        self._middle[size] = sorted(seen)[len(seen) // 2]
         self._n_steps += 1
         self._taken_at[size] = self._n_steps
 
@@ -163,7 +162,7 @@ class StepTimes:
         """Seconds of a step of so many rows: as seen, or else as fewer rows let suppose. One row must be known."""
         size = 1 << (n_rows - 1).bit_length()
         if size == 1 or self.knows(size):
-            return median(self._seen[size])
+            return self._middle[size]
         half = self.of(size // 2)
         return SUPPOSED_COST * half if size == 2 else half + 2 * max(half - self.of(size // 4), 0.0)
 
@@ -177,26 +176,25 @@ class Guesser:
 
     def guess(self, most: int) -> list[int]:
         """The tokens to compute after the one that is certain: as many as make the answer fastest, at most `most`."""
-        if not self.times.knows_one_row:
+        if most < 1 or self.text.chance(0) < limits.GUESS_MIN_CHANCE or not self.times.knows_one_row:
             return []
         best, best_gain = 0, limits.GUESS_MIN_GAIN / self.times.of(1)
-        chances = self.text.chances(min(most, CHOICES[-1])) if most > 0 else []
         together, tokens, n = 1.0, 1.0, 0
         for choice in CHOICES:
-            if choice > len(chances):
+            if choice > most:
                 break
-            for chance in chances[n:choice]:
-                together *= chance
+            for i in range(n, choice):
+                together *= self.text.chance(i)
                 tokens += together
             n = choice
             gain = tokens / self.times.of(1 + choice)
             if gain > best_gain:
                 best, best_gain = choice, gain
-            if not self.times.knows(1 + choice):
+            if together < limits.GUESS_MIN_CHANCE or not self.times.knows(1 + choice):
                 break  # more rows are tried when these are known not to be dear
         return self.text.expected(best) if best else []
 
 
 def _class(length: int) -> int:
     """Of a match of so many tokens."""
-    return max(i for i, least in enumerate(LENGTHS) if length >= least or i == 0)
+    return CLASSES[min(length, LENGTHS[-1])]

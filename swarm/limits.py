@@ -240,6 +240,7 @@ ROW_COSTS_NEEDED = 3  # steps of so many sessions, before they are compared
 ROW_COSTS_KEPT = 16  # of which the fastest counts
 ROW_COST_STAGES = 8  # ranges of layers whose costs are remembered
 MAX_GUESSES = 15  # tokens of one step that are guessed: with the certain one, as many rows as kernels are made for
+GUESS_MIN_CHANCE = 0.04  # of a guess: the cheapest row costs that much of a step
 GUESS_MIN_GAIN = 1.03  # times as many tokens a second must be expected of guesses: less is noise
 GUESS_MEMORY = 0.97  # what was right 32 tokens ago counts a third: an answer goes from prose to code and back
 GUESS_TIMES_NEEDED = 2  # steps of so many rows, before their time is believed

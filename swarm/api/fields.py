@@ -90,6 +90,7 @@ class SamplingRequest(msgspec.Struct, kw_only=True):
     repeat_last_n: int | None = None
     seed: int | None = None
     logit_bias: dict[str, float] | None = None
+    guesses: int | None = msgspec.field(name="speculative.n_max", default=None)  # at most, in a step; only 0 counts
 
 
 _NAMES = {"repeat_penalty": "repetition_penalty"}
@@ -100,7 +101,7 @@ def params_of(request: SamplingRequest) -> SamplingParams:
     fields: SamplingFields = {}
     for name in SamplingRequest.__struct_fields__:
         value = getattr(request, name)
-        if value is None or name == "logit_bias":
+        if value is None or name in ("logit_bias", "guesses"):
             continue
         fields[_NAMES.get(name, name)] = value  # type: ignore[literal-required]
     if fields.get("top_k", 0) < 0:

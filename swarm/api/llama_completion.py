@@ -51,6 +51,7 @@ def parse_llama_completion(body: Json) -> Wanted:
         max_tokens=length_of("n_predict", request.n_predict, 0),
         stop=stops_of(request.stop),
         form=form_of(body),
+        guess=request.guesses != 0,
     )
     reply = LlamaCompletionReply(request.model or "", wants_progress=bool(request.return_progress))
     return Wanted([question], bool(request.stream), reply)

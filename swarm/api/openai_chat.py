@@ -75,6 +75,7 @@ def parse_chat(body: Json, *, for_us: bool = False) -> Wanted:
         tools=(request.tools or None) if offered else None,
         tool_choice=_choice(request),
         form=form_of(body, request.response_format),
+        guess=request.guesses != 0,
     )
     options = request.stream_options or {}
     reply = ChatReply(

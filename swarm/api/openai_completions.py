@@ -58,6 +58,7 @@ def parse_completion(body: Json, *, for_us: bool = False) -> Wanted:
         max_tokens=max_tokens,
         stop=stops_of(request.stop),
         form=form_of(body, request.response_format),
+        guess=request.guesses != 0,
     )
     questions = [each for prompt in prompts for each in choices_of(replace(question, prompt=prompt), request.n)]
     if len(questions) > MAX_CHOICES:

@@ -118,7 +118,7 @@ def open_model(args: argparse.Namespace, settings: config.Settings) -> tuple[Mod
         return load_model(path, settings), str(path)
     from swarm.cli.remote import RemoteModel
 
-    model = RemoteModel(node, pulling.ensure(node, args.model, settings), Quiet())
+    model = RemoteModel(node, pulling.ensure(node, args.model, settings), Quiet(), guess=settings.guess != "never")
     return model, model.name
 
 

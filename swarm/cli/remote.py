@@ -27,14 +27,17 @@ ROUTINE = ("loading", "goes_on")  # kinds of notes that are of interest only whi
 class RemoteModel:
     """Asks the node; `say` shows its quiet lines: the text, and whether an answer is being written already."""
 
-    def __init__(self, node: LocalNode, model: str | None, say: Callable[[str, bool], None]) -> None:
-        """Raise SwarmError when the node cannot have that model."""
+    def __init__(
+        self, node: LocalNode, model: str | None, say: Callable[[str, bool], None], *, guess: bool = True
+    ) -> None:
+        """Raise SwarmError when the node cannot have that model. `guess`: as in `swarm.load`."""
         info = node.post("/swarm/model", {"model": name_of_model(node, model)}, IMPORT_S)
         self.name = str(info["name"])
         self.context = int(str(info["context"]))
         self._node = node
         self._id = str(info["id"])
         self._say = say
+        self._guess = guess
 
     def chat(
         self,
@@ -61,6 +64,7 @@ class RemoteModel:
     def _body(self, max_tokens: int | None, params: SamplingParams) -> dict[str, object]:
         body = {field.name: getattr(params, field.name) for field in fields(params) if field.name not in FOR_PROGRAMS}
         body |= {"model": self._id, "max_tokens": max_tokens, "stream": True}
+        body |= {} if self._guess else {"speculative.n_max": 0}
         return {name: value for name, value in body.items() if value is not None}
 
 

@@ -28,4 +28,8 @@ def test_a_question_means_to_the_api_what_it_meant_here(
     body = model._body(20, PARAMS) | {"messages": [{"role": "user", "content": "hi"}], "prompt": "hi"}
     request = msgspec.convert(body, kind)
     assert params_of(request) == PARAMS
+    assert request.guesses is None
+    model._guess = False
+    assert msgspec.convert(model._body(20, PARAMS) | body, kind).guesses == 0
+    model._guess = True
     assert not set(model._body(20, PARAMS)) - set(kind.__struct_fields__), "what the API does not know it would ignore"

@@ -1,0 +1,120 @@
+"""Guesses change no text: real weights, alone and in a pipeline of three, however tokens are chosen, over a death."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import swarm
+from swarm.engine.sampling import SamplingParams
+from swarm.text.forms import json_form
+from tests.helpers.guesses import FixedTimes
+from tests.helpers.nodes import Heard, Swarm, cost_of, memories_for
+from tests.helpers.schemas import listed, record, text
+
+CONTEXT = 512
+MOST = 90
+CODE = "def area(width, height):\n    result = width * height\n    print('area is', result)\n    return result\n"
+TEXTS = {
+    "code": f"Write this again with total in place of result:\n```python\n{CODE}```",
+    "list": "Say ten times: The sea is deep and the sky is high.",
+    "prose": "Why is the sky blue?",
+}
+WAYS: dict[str, dict[str, Any]] = {
+    "greedy": {"temperature": 0.0},
+    "usual": {"temperature": 0.8, "top_p": 0.95, "seed": 1},
+    "lively": {"temperature": 1.2, "top_p": 0.9, "seed": 2},
+    "penalties": {"temperature": 0.6, "presence_penalty": 0.4, "frequency_penalty": 0.2, "seed": 3},
+}
+FORM = record(title=text(20), lines=listed(text(12), 4, 4))
+
+
+def asked(name: str) -> list[dict[str, str]]:
+    return [{"role": "user", "content": TEXTS[name]}]
+
+
+@pytest.fixture(scope="module")
+def plain(real_model: Path) -> swarm.Model:
+    return swarm.load(real_model, threads=1, context=CONTEXT, guess="never")
+
+
+@pytest.fixture(scope="module")
+def three(real_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Swarm]:
+    memories = memories_for(cost_of(real_model), (10, 10, 10), CONTEXT)
+    with Swarm(tmp_path_factory.mktemp("three"), memories, model=real_model, context=CONTEXT) as nodes:
+        yield nodes
+
+
+def expected(plain: swarm.Model, name: str, way: dict[str, Any], **more: Any) -> list[int]:
+    """The ids without guesses."""
+    answer = plain.chat(asked(name), max_tokens=MOST, params=SamplingParams(**way), **more)
+    assert answer.text and answer.stats.guesses == 0
+    return answer.tokens
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_one_device_says_the_same(real_model: Path, plain: swarm.Model, way: str) -> None:
+    guessing = swarm.load(real_model, threads=1, context=CONTEXT)
+    session = guessing._sessions.take([1])
+    session.guesser.times = FixedTimes()  # as many guesses as are worth anything
+    guessing._sessions.give_back(session)
+    n_guessed = 0
+    for name in TEXTS:
+        answer = guessing.chat(asked(name), max_tokens=MOST, params=SamplingParams(**WAYS[way]))
+        assert answer.text is not None and answer.tokens == expected(plain, name, WAYS[way])
+        n_guessed += answer.stats.guessed_tokens
+    assert n_guessed
+
+
+def test_three_devices_say_the_same_in_fewer_rounds(three: Swarm, plain: swarm.Model) -> None:
+    n_guessed = 0.0
+    for way in WAYS.values():
+        for name in TEXTS:
+            heard = three.nodes[0].ask({"model": three.model, "messages": asked(name), "max_tokens": MOST, **way})
+            assert (heard.error, heard.tokens) == ("", expected(plain, name, way)), (way, name)
+            n_guessed += heard.timings.get("draft_n_accepted", 0)
+    assert n_guessed > 20
+
+
+def test_a_form_and_what_is_told_of_each_token_are_the_same(three: Swarm, plain: swarm.Model) -> None:
+    form = {"type": "json_schema", "json_schema": {"name": "poem", "schema": FORM, "strict": True}}
+    body = {"model": three.model, "messages": asked("list"), "max_tokens": MOST, **WAYS["usual"]}
+    heard = three.nodes[0].ask({**body, "response_format": form})
+    assert heard.tokens == expected(plain, "list", WAYS["usual"], form=json_form(FORM))
+    json.loads(heard.text)
+    told = []
+    for node in three.nodes[:2]:  # the second time the prompt's keys and values may be there, and other steps follow
+        reply: Any = node.post("/v1/chat/completions", {**body, "logprobs": True, "top_logprobs": 2})
+        told.append([(each["token"], each["logprob"]) for each in reply["choices"][0]["logprobs"]["content"]])
+        assert len(told[-1]) == reply["usage"]["completion_tokens"]
+    assert told[0] == told[1]
+
+
+def test_a_stop_string_within_guesses_ends_the_answer_there(three: Swarm) -> None:
+    body = {"model": three.model, "messages": asked("list"), "max_tokens": MOST, "temperature": 0.0}
+    whole = three.nodes[0].ask(dict(body))
+    word = whole.text[len(whole.text) // 2 :][:8]
+    stopped = three.nodes[0].ask({**body, "stop": [word]})
+    assert stopped.text == whole.text[: whole.text.index(word)] and stopped.finish == "stop"
+
+
+def test_an_answer_with_guesses_goes_on_when_a_device_dies(
+    tmp_path: Path, real_model: Path, plain: swarm.Model
+) -> None:
+    first, second = memories_for(cost_of(real_model), (12, 18), CONTEXT)
+    with Swarm(tmp_path, [first, second, second], model=real_model, context=CONTEXT) as nodes:
+
+        def kill_the_last_stage(heard: Heard) -> None:
+            if len(heard.at) == 12:
+                devices: Any = nodes.nodes[0].status()["devices"]
+                holders = {device["name"] for device in devices if device["shards"]}
+                next(node for node in nodes.nodes[1:] if node.name in holders).kill()
+
+        body = {"model": nodes.model, "messages": asked("code"), "max_tokens": MOST, **WAYS["greedy"]}
+        heard = nodes.nodes[0].ask(body, on_piece=kill_the_last_stage)
+        assert sum(node.is_running for node in nodes.nodes) == 2
+    assert (heard.error, heard.tokens) == ("", expected(plain, "code", WAYS["greedy"]))

@@ -1,0 +1,167 @@
+#!/usr/bin/env python3
+"""What guessing brings: three kinds of text with real weights, with and without, in turns; the texts must be equal.
+
+    python tools/bench/guess.py [MODEL] [--threads 1] [--rounds 3]            one device
+    python tools/bench/guess.py [MODEL] --nodes 3 [--lan 100mbit:2]           a pipeline on this machine
+
+`--lan` puts the devices into network namespaces (needs root): rate and delay of each cable. Each row has tokens a
+second (of CPU time, where one thread computes) without and with guesses (medians), the gain, the share of guesses that
+came, and of tokens that were guessed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
+
+import swarm  # noqa: E402
+from swarm.engine.sampling import SamplingParams  # noqa: E402
+from swarm.store.naming import resolve  # noqa: E402
+
+CONTEXT = 1024
+CODE = """\
+def area(width, height):
+    if width < 0 or height < 0:
+        raise ValueError("a negative size")
+    result = width * height
+    print("the area is", result)
+    return result
+
+
+def volume(width, height, depth):
+    if depth < 0:
+        raise ValueError("a negative size")
+    result = area(width, height) * depth
+    print("the volume is", result)
+    return result
+"""
+DAY = "the shop opens at 9 in the morning and closes at 5 in the evening."
+TEXTS = {
+    "prose": "Write a story about an old sailor who finds a strange map.",
+    "code that is edited": f"```python\n{CODE}```\n\nWrite all of it again with total in place of result.",
+    "a list that repeats": f"Write a line for each day of the week, as in: Monday: {DAY} Tuesday: {DAY}",
+}
+WAYS = {"greedy": SamplingParams(temperature=0.0), "usual": SamplingParams(seed=1)}
+
+
+class Answered(NamedTuple):
+    """An answer: its ids, tokens a second after the first, guesses that were computed and that came."""
+
+    ids: list[int]
+    tokens_per_s: float
+    guesses: int
+    guessed: int
+
+
+Ask = Callable[[str, SamplingParams, int, bool], Answered]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("model", nargs="?")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--tokens", type=int, default=160)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--nodes", type=int, default=1)
+    parser.add_argument("--lan", metavar="RATE:MS", help="hosts in a LAN in a box instead of loopback: 1gbit:0.15")
+    args = parser.parse_args()
+    path = resolve(args.model)
+    with ExitStack() as stack:
+        ask = in_a_swarm(path, args, stack) if args.nodes > 1 else on_one_device(path, args.threads)
+        compare(ask, args.tokens, args.rounds)
+
+
+def compare(ask: Ask, n_tokens: int, rounds: int) -> None:
+    """Every text in every way of choosing, without and with guesses in turns."""
+    for guess in (False, True):
+        ask(TEXTS["prose"], WAYS["greedy"], 32, guess)
+    print("| text | chosen | tok/s | with guesses | gain | guesses that came | tokens guessed |")
+    print("|---|---|---|---|---|---|---|")
+    for name, text in TEXTS.items():
+        for chosen, params in WAYS.items():
+            heard: dict[bool, list[Answered]] = {False: [], True: []}
+            for i in range(rounds):
+                for guess in (False, True) if i % 2 else (True, False):
+                    heard[guess].append(ask(text, params, n_tokens, guess))
+            print(row(name, chosen, heard[False], heard[True]), flush=True)
+
+
+def row(name: str, chosen: str, plain: list[Answered], quick: list[Answered]) -> str:
+    if any(answer.ids != plain[0].ids for answer in (*plain, *quick)):
+        raise SystemExit(f"{name}, {chosen}: the texts differ")
+    without, with_guesses = (statistics.median(each.tokens_per_s for each in answers) for answers in (plain, quick))
+    guesses, guessed = sum(each.guesses for each in quick), sum(each.guessed for each in quick)
+    came = f"{guessed / guesses:.0%} of {guesses // len(quick)}" if guesses else "none"
+    share = guessed / sum(len(each.ids) for each in quick)
+    gain = with_guesses / without
+    return f"| {name} | {chosen} | {without:.1f} | {with_guesses:.1f} | {gain:.2f} | {came} | {share:.0%} |"
+
+
+def asked(text: str) -> list[dict[str, str]]:
+    return [{"role": "user", "content": text}]
+
+
+def on_one_device(path: Path, threads: int) -> Ask:
+    model = swarm.load(path, threads=threads, context=CONTEXT)
+
+    def ask(text: str, params: SamplingParams, n_tokens: int, guess: bool) -> Answered:
+        model.guess = guess
+        answer = model.chat(asked(text), max_tokens=n_tokens, params=params)
+        next(answer)
+        n_first, started = answer.stats.generated_tokens, time.process_time()
+        for _ in answer:
+            pass
+        stats, cpu_s = answer.stats, time.process_time() - started
+        per_s = (stats.generated_tokens - n_first) / cpu_s if threads == 1 else stats.decode_tokens_per_s
+        return Answered(answer.tokens, per_s, stats.guesses, stats.guessed_tokens)
+
+    return ask
+
+
+def in_a_swarm(path: Path, args: argparse.Namespace, stack: ExitStack) -> Ask:
+    """A swarm of its own, whose devices can just hold the model together."""
+    from swarm import kernels
+    from swarm.node import measure
+    from swarm.node.home import Home
+    from tests.helpers import nodes
+    from tests.helpers.lan import Lan
+
+    cost, folder = nodes.cost_of(path), Path(stack.enter_context(tempfile.TemporaryDirectory()))
+    layers = [cost.n_layers // args.nodes] * args.nodes
+    layers[-1] += cost.n_layers - sum(layers)
+    nodes.SPEED = measure.measure(Home(folder), kernels.isa(), nodes.THREADS)
+    lan = None
+    if args.lan:
+        rate, _, delay = args.lan.partition(":")
+        lan = stack.enter_context(Lan(args.nodes, rate=rate, delay_ms=float(delay or 0)))
+    made = nodes.Swarm(
+        folder / "swarm", nodes.memories_for(cost, layers, CONTEXT), model=path, context=CONTEXT, lan=lan
+    )
+    entered = stack.enter_context(made)
+
+    def ask(text: str, params: SamplingParams, n_tokens: int, guess: bool) -> Answered:
+        how = {"temperature": params.temperature, "seed": params.seed or 0}
+        body = {"model": entered.model, "messages": asked(text), "max_tokens": n_tokens, **how}
+        body |= {} if guess else {"speculative.n_max": 0}
+        heard = entered.nodes[0].ask(body)
+        if heard.error:
+            raise SystemExit(heard.error)
+        times = heard.timings
+        per_s, guesses = times["predicted_per_second"], times.get("draft_n", 0)
+        return Answered(heard.tokens, per_s, int(guesses), int(times.get("draft_n_accepted", 0)))
+
+    return ask
+
+
+if __name__ == "__main__":
+    main()
