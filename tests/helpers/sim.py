@@ -32,7 +32,7 @@ from swarm.wire.messages import Goodbye, Heartbeat, Message
 from swarm.wire.records import Capabilities, Sampling, TensorInfo
 from tests.helpers import toy
 from tests.helpers.guesses import Clairvoyant
-from tests.helpers.sim_stages import Stages
+from tests.helpers.sim_stages import FAILED, Stages
 
 MODEL = ModelId("ab" * 32)
 POLL_S = 0.1  # of the transport, and of a node that ticks more often than its core asks for
@@ -321,7 +321,7 @@ class Node:
         """Our part of a step is done but for what the other members of the stage bring."""
         if self.sim.rng.random() < max(self.sim.step_fails, self.step_fails):
             assert job.together is not None
-            self.sim.stages.abort(self, fx.AbortStage(*_together(job), "the step failed"))
+            self.sim.stages.abort(self, fx.AbortStage(*_together(job), FAILED))
         self.check_job(job)
         self.sim.stages.join(self, job)
 
@@ -619,6 +619,7 @@ class Sim:
         if node.malice is not None:
             return
         core = node.core
+        self.stages.check(node)
         self.require(core.ledger.used_bytes <= core.ledger.total_bytes, f"{node.name} promised more memory than it has")
         self._grows(node, "placer", core.placer.epoch)
         for key, session in core.sessions.sessions.items():

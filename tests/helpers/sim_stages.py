@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 CHECK_S = 0.02  # a meeting whose links are cut looks again
 CEILING_S = 10.0  # no wait is longer
 NOTICED_S = 0.004  # until a closed connection is seen
+FAILED = "the step failed"  # what a member says whose own part cannot be computed
 SPREAD_S = 0.002  # between the first and the last member that has the last sum
 
 
@@ -51,6 +52,7 @@ class Stages:
     def __init__(self, sim: Sim) -> None:
         self.sim = sim
         self.stages: dict[fx.StageId, StageWorld] = {}
+        self.opened: dict[PeerId, set[fx.StageId]] = {}  # by node
         self.n_steps = 0  # that members met in
         self.n_void = 0  # rows that were computed for others only
         self.n_ended = 0  # steps that did not happen
@@ -65,15 +67,24 @@ class Stages:
         self.sim.require(node.id not in world.opened, f"{node.name} opens a stage twice")
         self.sim.require(all(effect.ports), "a member is called where nobody listens")
         world.opened[node.id] = node
+        self.opened.setdefault(node.id, set()).add(effect.stage)
+
+    def check(self, node: Node) -> None:
+        """What a node has open are the stages that it is a member of."""
+        served = node.core.shards.stages()
+        open_there = self.opened.get(node.id, set())
+        self.sim.require(open_there == served, f"{node.name} has other stages open than it takes part in")
 
     def close(self, node: Node, stage: fx.StageId) -> None:
         world = self.stages.get(stage)
         self.sim.require(world is not None and node.id in world.opened, f"{node.name} closes what is not open")
         if world is not None:
+            self.opened[node.id].discard(stage)
             self._left(world, node)
 
     def gone(self, node: Node) -> None:
         """A device died: its connections are closed, where that can be seen."""
+        self.opened.pop(node.id, None)
         for world in self.stages.values():
             if world.opened.get(node.id) is node:
                 self._left(world, node)
@@ -88,6 +99,9 @@ class Stages:
         if world is None or node.id not in world.opened:
             return
         meeting = world.meetings.setdefault(effect.sequence, Meeting(self.sim.now))
+        fails = effect.why == FAILED
+        is_late = node.id in meeting.here and effect.lost is None
+        self.sim.require(fails or not is_late, f"{node.name} refuses a step that it takes part in")
         self._end(world, meeting, effect.lost or node.id, effect.why)
 
     # --- steps
@@ -153,6 +167,10 @@ class Stages:
             self.n_void += other.is_void
             kv = node.engine.caches[other.session][0] if not other.is_void else None
             self.sim.require(kv is None or kv.length == other.position, f"{node.name} computes on other positions")
+            session = node.core.stage_sessions.sessions.get(other.session)
+            if session is not None and session.epoch == node.check_job(job)[other.session] and not other.is_void:
+                counts = f"{session.done} positions, and not {other.position}"
+                self.sim.require(session.done == other.position, f"{node.name} has computed {counts}")
             parts.append([-1] if other.is_void else node.run_layers(job, other, node.check_job(job)[other.session]))
         if all(part == parts[0] for part in parts):
             return parts[0]

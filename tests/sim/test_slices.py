@@ -1,0 +1,122 @@
+"""Devices that compute each layer together: whatever happens to one of them in a step, every chat gets its text.
+
+Many more: `python -m tests.helpers.sim_strikes 0 399`, and `python -m tests.helpers.sim 0 399 --slices`.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+import pytest
+
+from swarm.cluster.joint_steps import JointSteps
+from swarm.cluster.pipeline import Pipeline
+from swarm.cluster.sessions import Sessions
+from swarm.cluster.shards import Shards
+from swarm.cluster.stage_sessions import StageSessions
+from tests.helpers.sabotage import Sabotage, shown_by
+from tests.helpers.sim import play
+from tests.helpers.sim_strikes import KINDS, strike
+
+STORIES = 24
+BLOCK = 12
+
+
+@pytest.mark.parametrize("first", range(0, STORIES, BLOCK))
+def test_every_chat_gets_its_text_from_devices_that_share_layers(first: int) -> None:
+    stories = [play(seed, layout="slices") for seed in range(first, first + BLOCK)]
+    assert sum(story.stages.n_steps for story in stories) > 100
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_in_storms_too(seed: int) -> None:
+    play(seed, layout="slices", storm=True)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_core_that_is_ticked_all_the_time_does_nothing_before_its_timers(seed: int) -> None:
+    play(seed, layout="slices", polls=True)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_devices_choose_for_themselves(seed: int) -> None:
+    play(seed, layout="auto")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_fault_in_the_middle_of_a_step_costs_no_token(kind: str) -> None:
+    struck = [strike(seed, kind) for seed in range(5)]
+    assert sum(one.sim.stages.n_steps for one in struck) > 100
+
+
+def test_several_readers_share_the_steps_of_several_devices() -> None:
+    one = strike(5, "none", n_chats=6)
+    assert one.sim.n_shared > 20 and not one.blamed
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_without_a_fault_nobody_is_blamed(seed: int) -> None:
+    assert not strike(seed, "none").blamed
+
+
+def test_who_dies_is_left_out_and_not_who_waited_for_it() -> None:
+    blamed = []
+    for seed in range(12):
+        one = strike(seed, "kill")
+        dead = next((line.split()[1] for line in one.sim.log if "KILLED" in line), "")
+        blamed += [dead in line for line in one.blamed]
+    assert blamed and all(blamed)
+
+
+def honest(seed: int, **more: int) -> None:
+    """No fault: nobody may be blamed, and no step may end without having happened."""
+    one = strike(seed, "none", n_chats=4)
+    assert not one.blamed and one.sim.stages.n_ended == 0, f"{one.blamed}, {one.sim.stages.n_ended} steps ended"
+
+
+slices = partial(play, layout="slices")
+SABOTAGE = {
+    "a member computes rows of an old epoch": (
+        Sabotage(StageSessions, "_as_it_is_now", "session is None or session.epoch != row.epoch", "session is None", 4),
+        slices,
+    ),
+    "a member forgets that it has computed": (
+        Sabotage(StageSessions, "_computed", "session.done = rows.step.certain_end", "pass", 0),
+        slices,
+    ),
+    "a member does not count what it was told": (
+        Sabotage(StageSessions, "_join", "session.expected = row.step.end", "pass", 0),
+        honest,
+    ),
+    "a member takes a step as often as it is told": (
+        Sabotage(JointSteps, "is_new", "message.sequence <= self._sequences.get(stage, 0)", "False", 13),
+        slices,
+    ),
+    "a leader never tells again": (Sabotage(JointSteps, "tick", "now < telling.again_at", "True", 5), slices),
+    "a leader does not count its steps": (
+        Sabotage(JointSteps, "tell", "self._sequences.get(stage, 0) + 1", "1", 0),
+        slices,
+    ),
+    "a stage opens with its old members": (
+        Sabotage(Shards, "commit", "closed = self._close_stage(live)", "closed = []", 0),
+        slices,
+    ),
+    "an entry node blames who tells it": (
+        Sabotage(Sessions, "error", "message.guilty in self._beside_in_stage(session, sender)", "False", 0),
+        lambda seed: test_who_dies_is_left_out_and_not_who_waited_for_it(),
+    ),
+}
+
+
+@pytest.mark.parametrize("what", SABOTAGE)
+def test_some_seed_shows_that(what: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    sabotage, story = SABOTAGE[what]
+    found = shown_by(sabotage, story, range(24), monkeypatch)
+    with capsys.disabled():
+        print(f"\n  {what}: {found}", end="")
+
+
+def test_the_stages_of_a_placement_are_as_they_were_planned() -> None:
+    one = strike(0, "none")
+    placements = [p.placement for n in one.sim.nodes for p in n.core.placer.placings.values() if p.placement]
+    assert placements and all(Pipeline.of(p).is_cut_well(one.sim.model.cuts) for p in placements)
