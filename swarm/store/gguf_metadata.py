@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from swarm.kernels import _native
 from swarm.limits import MAX_GGUF_ARRAY_ITEMS, MAX_GGUF_STRING_BYTES
-from swarm.store.gguf_cursor import U64, Cursor, FileBytes, decode_text
+from swarm.store.gguf_cursor import Cursor, FileBytes, decode_text, no_text
 
 Value = bool | int | float | str | list[str] | npt.NDArray[Any]
 
@@ -119,10 +120,7 @@ def _numbers(raw: bytes, value_type: int) -> npt.NDArray[Any]:
 
 def _strings(raw: bytes, count: int, where: str) -> list[str]:
     """The texts of an array whose lengths were checked when the header was read."""
-    texts: list[str] = []
-    position = 0
-    for _ in range(count):
-        start = position + 8
-        position = start + U64.unpack_from(raw, position)[0]
-        texts.append(decode_text(raw[start:position], where))
-    return texts
+    try:
+        return _native.texts(raw, count)
+    except UnicodeDecodeError as error:
+        raise no_text(where, error) from None

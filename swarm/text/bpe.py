@@ -48,7 +48,10 @@ class BytePairEncoder:
 
 def _backend(vocabulary: Vocabulary, merges: list[tuple[str, str]]) -> Backend:
     # Control tokens stay out: with ignore_merges a word of plain text could otherwise become one.
-    words = {token: i for token, i in vocabulary.ids.items() if vocabulary.types[i] not in (CONTROL, UNKNOWN)}
+    words = dict(vocabulary.ids)
+    for token in (*vocabulary.control, ""):
+        if token in words and vocabulary.types[words[token]] in (CONTROL, UNKNOWN):  # of two alike the first counts
+            del words[token]
     try:
         model = BPE(vocab=words, merges=merges, ignore_merges=vocabulary.pre.ignore_merges)
     except Exception as error:  # the package raises bare Exception for a merge that makes no known token

@@ -10,8 +10,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from llguidance import grammar_from
-
 from swarm.errors import TextError
 from swarm.text.call_formats import CallFormat
 from swarm.text.call_grammars import calls_rule, closed
@@ -81,6 +79,8 @@ def _compiled(form: Form) -> list[Any]:
     if form.kind == "json_schema":
         return [{"name": "form", "json_schema": {**json.loads(form.text), "x-guidance": JSON_OPTIONS}}]
     try:
+        from llguidance import grammar_from  # slow to import, and few answers have a form
+
         made = grammar_from(form.kind, form.text)
     except ValueError as error:
         raise TextError(f"the form of the answer is no {form.kind}: {str(error)[:200]}") from None

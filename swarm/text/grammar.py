@@ -6,14 +6,16 @@ A grammar is llguidance's own JSON in ASCII; forms.py makes them.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import numpy.typing as npt
-from llguidance import LLMatcher, LLParserLimits, LLTokenizer, TokenizerWrapper
 
 from swarm.errors import TextError
 from swarm.limits import MAX_GRAMMAR_BYTES
+
+if TYPE_CHECKING:
+    from llguidance import LLMatcher  # slow to import, and few answers have a form
 
 Bits = npt.NDArray[np.bool_]
 SILENT = 0  # llguidance's log level
@@ -38,6 +40,8 @@ class Grammars:
         """TextError when nothing ends an answer."""
         if not spelling.end_tokens:
             raise TextError("the model has no token that ends an answer, so it cannot be held to a form")
+        from llguidance import LLTokenizer, TokenizerWrapper
+
         # It holds the interpreter: 0.17 s for 100,000 tokens on a laptop, and twice that with the package's slices.
         vocabulary = TokenizerWrapper(_Vocabulary(spelling))
         self._tokenizer = LLTokenizer(vocabulary, eos_token=sorted(spelling.end_tokens), slices=[])
@@ -50,6 +54,8 @@ class Grammars:
 
     def start(self, grammar: str) -> GrammarState:
         """The state before the first token; TextError for a grammar that cannot be followed."""
+        from llguidance import LLMatcher, LLParserLimits
+
         limits = LLParserLimits(max_lexer_states=MAX_LEXER_STATES, verbose_errors=False)
         matcher = LLMatcher(self._tokenizer, grammar, log_level=SILENT, limits=limits)
         if matcher.is_error():

@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import numpy as np
 
 from swarm.errors import BadModelFile, UnsupportedModel
+from swarm.kernels import _native
 from swarm.limits import MAX_TOKEN_CHARS, MAX_VOCABULARY
 from swarm.text.pretokenizers import PreTokenizer, pretokenizer_named
 
@@ -21,17 +22,19 @@ from swarm.text.pretokenizers import PreTokenizer, pretokenizer_named
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
 
 # Tokens that end an answer, known by name because files often list only one of them by id.
-END_NAMES = (
-    "<|endoftext|>",
-    "<|user|>",
-    "<|observation|>",
-    "<|im_end|>",
-    "<|eot_id|>",
-    "<|end_of_text|>",
-    "<|eom_id|>",
-    "<|return|>",
-    "<|call|>",
-    "<｜end▁of▁sentence｜>",
+END_NAMES = frozenset(
+    (
+        "<|endoftext|>",
+        "<|user|>",
+        "<|observation|>",
+        "<|im_end|>",
+        "<|eot_id|>",
+        "<|end_of_text|>",
+        "<|eom_id|>",
+        "<|return|>",
+        "<|call|>",
+        "<｜end▁of▁sentence｜>",
+    )
 )
 _END_KEYS = ("eos_token_id", "eot_token_id", "eom_token_id")
 
@@ -101,19 +104,18 @@ class Vocabulary:
         return self.types[token] in (CONTROL, UNKNOWN) and self.tokens[token] not in PRINTED_NAMES
 
     def _of_type(self, *types: int) -> dict[str, int]:
-        return {token: i for i, token in enumerate(self.tokens) if self.types[i] in types and token}
+        numbers = np.flatnonzero(np.isin(np.frombuffer(self.types, np.uint8), types)).tolist()
+        return {self.tokens[i]: i for i in numbers if self.tokens[i]}
 
 
 def merges_from_metadata(metadata: Mapping[str, object]) -> list[tuple[str, str]]:
     """The merges of byte-level BPE, best first."""
     merges = _text_list(metadata, "merges", limit=4 * MAX_VOCABULARY)
-    pairs = []
-    for i, merge in enumerate(merges):
-        left, _, right = merge.partition(" ")
-        if not left or not right:
-            raise BadModelFile(f"{_key('merges')}[{i}] is {merge[:40]!r}: must be two tokens with a space between")
-        pairs.append((left, right))
-    return pairs
+    pairs = _native.split_at_space(list(merges))
+    if None in pairs:
+        i = pairs.index(None)
+        raise BadModelFile(f"{_key('merges')}[{i}] is {merges[i][:40]!r}: must be two tokens with a space between")
+    return cast(list[tuple[str, str]], pairs)
 
 
 def _model(metadata: Mapping[str, object]) -> str:
@@ -145,8 +147,8 @@ def _types(metadata: Mapping[str, object], tokens: Sequence[str]) -> bytes:
         if not bool(np.all((numbers >= NORMAL) & (numbers <= BYTE))):
             raise BadModelFile(f"{_key('token_type')} holds numbers outside {NORMAL} to {BYTE}")
         types = bytearray(numbers.astype(np.uint8).tobytes())
-    for i, token in enumerate(tokens):
-        if token.startswith("<") and types[i] in (NORMAL, USER_DEFINED) and _is_mark(token):
+    for i in [i for i, token in enumerate(tokens) if token[:1] == "<"]:
+        if types[i] in (NORMAL, USER_DEFINED) and _is_mark(tokens[i]):
             types[i] = CONTROL
     return bytes(types)
 
@@ -167,8 +169,8 @@ def _scores(metadata: Mapping[str, object], n_tokens: int) -> Sequence[float]:
 
 
 def _end_tokens(listed: Sequence[int | None], tokens: Sequence[str]) -> frozenset[int]:
-    named = {i for i, token in enumerate(tokens) if token in END_NAMES}
-    return frozenset(named.union(i for i in listed if i is not None))
+    named = [i for i, token in enumerate(tokens) if token in END_NAMES]
+    return frozenset((*named, *(i for i in listed if i is not None)))
 
 
 def _token_id(metadata: Mapping[str, object], name: str, n_tokens: int) -> int | None:

@@ -64,6 +64,24 @@ def test_help_imports_nothing_heavy() -> None:
         assert f"'{heavy}'" not in done.stderr
 
 
+def test_an_answer_on_this_device_waits_for_no_import_that_it_does_not_need() -> None:
+    code = "import sys, swarm.cli.run, swarm.local.model; print(sorted(sys.modules), file=sys.stderr)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    for heavy in (
+        "http.client",
+        "ssl",
+        "email",
+        "zipfile",
+        "llguidance",
+        "psutil",
+        "asyncio",
+        "zmq",
+        "zeroconf",
+        "rich",
+    ):
+        assert f"'{heavy}'" not in done.stderr, heavy
+
+
 @pytest.mark.parametrize("name", cli.COMMANDS)
 def test_every_command_has_help_with_examples_and_a_line_for_each_option(
     name: str, capsys: pytest.CaptureFixture[str]

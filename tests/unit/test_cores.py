@@ -88,3 +88,9 @@ def test_affinity_narrows_the_cores() -> None:
         assert cores.default_threads() == 1
     finally:
         os.sched_setaffinity(0, allowed)
+
+
+def test_free_memory_is_what_the_system_says(tmp_path: Path) -> None:
+    write(tmp_path / "meminfo", "MemTotal:       8000 kB\nMemFree:         100 kB\nMemAvailable:   5000 kB")
+    assert cores.machine_free_bytes(tmp_path / "meminfo") == 5000 * 1024
+    assert 0 < cores.machine_free_bytes(tmp_path / "missing") < 2**50
