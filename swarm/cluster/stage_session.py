@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass, field
 
+import msgspec
+
 from swarm.cluster.cost import ModelCost
 from swarm.cluster.cuts import Bounds
 from swarm.cluster.effects import Buffer, SessionRows, StageId, Together
@@ -37,6 +39,21 @@ class Step(Value):
     def certain_end(self) -> int:
         """Positions before this one are no guesses."""
         return self.position + len(self.ids) - self.n_guesses
+
+    @property
+    def is_decode(self) -> bool:
+        """Whether a reader waits for the token that comes of it."""
+        return self.sample and len(self.ids) == 1 + self.n_guesses
+
+    def cut(self, n: int) -> tuple[Step, Step]:
+        """Its first n positions, and the others: what a batch is divided into does not show in any result."""
+        frame = memoryview(self.frame).cast("B") if self.frame is not None else None
+        at = len(frame) // len(self.ids) * n if frame is not None else 0
+        first = msgspec.structs.replace(
+            self, ids=self.ids[:n], sample=False, frame=frame[:at] if frame is not None else None
+        )
+        rest = frame[at:] if frame is not None else None
+        return first, msgspec.structs.replace(self, position=self.position + n, ids=self.ids[n:], frame=rest)
 
 
 class RunningRows(Value):
@@ -71,6 +88,7 @@ class StageSession:
     steps: deque[Step] = field(default_factory=deque)
     answered: SessionReply | None = None
     closed: bool = False  # no data until it is opened again: over, its entry node out of sight, or a step failed
+    decodes: bool = False  # the last step that came in was for a reader's next token
     n_guesses: int = 0  # so many of the positions that have come in last may prove wrong
     guesses: StageGuesses | None = None  # of the first stage, where it may guess
 

@@ -384,13 +384,15 @@ class StageSessions:
         n_guesses = (0, len(step.ids) - 1) if session.place.stage is None else (0,)
         if max(step.ids) >= session.model.vocabulary or step.n_guesses not in n_guesses:
             return self._drop("malformed")
-        if len(session.steps) >= limits.MAX_SESSION_JOBS:
+        n_waiting = end - session.done
+        if len(session.steps) >= limits.MAX_SESSION_JOBS or n_waiting > limits.MAX_SESSION_WAITING_TOKENS:
             return self._drop("full")
         self.ledger.wake(session.open.session, now)
         session.expected = end
         del session.ids[step.position :]  # guesses that did not come
         session.ids += step.ids
         session.n_guesses = step.n_guesses
+        session.decodes = step.is_decode
         session.steps.append(step)
         if session.open.session not in self._queue:
             self._queue.append(session.open.session)
@@ -458,10 +460,21 @@ class StageSessions:
     def _take_first(self, session: StageSession) -> Step:
         """Take a session's first step out; one that has more goes to the end of the queue."""
         key, step = session.open.session, session.steps.popleft()
+        if len(step.ids) > limits.MIN_PIECE_TOKENS and not step.is_decode and self._others_decode(session):
+            most = self.turns.most_tokens(session.place.layers)
+            if len(step.ids) > most:
+                step, rest = step.cut(most)
+                session.steps.appendleft(rest)
         self._queue.remove(key)
         if session.steps:
             self._queue.append(key)
         return step
+
+    def _others_decode(self, session: StageSession) -> bool:
+        """Whether readers of other sessions get tokens from this device now, and would wait for a long step."""
+        entries = self.ledger.kv
+        others = (s for key, s in self.sessions.items() if s.decodes and not s.closed and key in entries)
+        return any(other is not session for other in others)
 
     def computed(self, job: int, outputs: Sequence[StepOutput], now: float) -> list[Effect]:
         """The worker is done with a step: pass on what each of its sessions got."""
@@ -477,6 +490,9 @@ class StageSessions:
             effects += self._computed(rows, output)
         if is_decode:
             self.turns.took(running.layers, len(running.rows), now - running.since)
+        elif not any(output.error for output in outputs):
+            n_tokens = sum(len(rows.step.ids) for rows in running.rows)
+            self.turns.took_batch(running.layers, n_tokens, now - running.since)
         return effects
 
     def _computed(self, rows: RunningRows, output: StepOutput) -> list[Effect]:

@@ -6,7 +6,7 @@ weights are then read once for all of them, and the bits of each are the same. W
 on the machine, the model and the number of rows, so it is measured as it happens (`RowCosts`).
 
 A batch of a prompt takes the decode steps that wait along: a few rows more cost it little, and those chats do not stand
-still while it is computed.
+still while it is computed. While others decode, a batch is cut into pieces that take no longer than a reader may wait.
 """
 
 from __future__ import annotations
@@ -75,6 +75,7 @@ class Turns:
 
     def __init__(self) -> None:
         self._costs: dict[Layers, RowCosts] = {}
+        self._most: dict[Layers, int] = {}  # tokens of a prompt at once, as the last ones went
 
     def took(self, layers: Layers, n_rows: int, seconds: float) -> None:
         """A step of decode steps alone is done."""
@@ -83,6 +84,22 @@ class Turns:
                 del self._costs[next(iter(self._costs))]
             self._costs[layers] = RowCosts()
         self._costs[layers].took(n_rows, seconds)
+
+    def took_batch(self, layers: Layers, n_tokens: int, seconds: float) -> None:
+        """A step with a batch of a prompt is done.
+
+        What a token of it takes depends on how many there are, so the next size is found from the last one in steps.
+        """
+        scale = min(max(limits.PAUSE_S / max(seconds, 1e-9), 0.5), 2.0)
+        self._most.pop(layers, None)
+        while len(self._most) >= limits.ROW_COST_STAGES:
+            del self._most[next(iter(self._most))]
+        self._most[layers] = min(max(int(n_tokens * scale), limits.MIN_PIECE_TOKENS), limits.MAX_BATCH_TOKENS)
+
+    def most_tokens(self, layers: Layers) -> int:
+        """Tokens of a prompt that are computed at once while others decode: about as many as take PAUSE_S."""
+        n_tokens = self._most.get(layers, 2 * limits.MIN_PIECE_TOKENS)
+        return n_tokens // limits.MIN_PIECE_TOKENS * limits.MIN_PIECE_TOKENS
 
     def next(self, waiting: Sequence[Waiting], now: float) -> list[SessionId]:
         """Of what waits, first come first, the sessions that share the next step."""

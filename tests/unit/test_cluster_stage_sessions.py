@@ -31,6 +31,7 @@ from swarm.cluster.effects import (
 from swarm.cluster.guesses import StageGuesses
 from swarm.cluster.memory import Ledger
 from swarm.cluster.shards import Shards
+from swarm.cluster.stage_session import Step
 from swarm.cluster.stage_sessions import StageSessions
 from swarm.wire.ids import ModelId, PeerId, SessionId
 from swarm.wire.messages import (
@@ -837,3 +838,51 @@ def test_penalties_and_forms_begin_with_what_is_certain() -> None:
     give(stage, job.job, StepOutput(), 0.0)
     (job,) = computes(stage.activation(MIDDLE, guessed(2, 3, 6, 7, n_guesses=2, layer=4), frame(3), 0.0))
     assert (rows_of(job).recent, rows_of(job).answer) == ((5, 4, 3), (4, 3))
+
+
+def decoding_beside(stage: StageSessions, now: float = 0.0) -> None:
+    """A second session gets its tokens here; its step is not out."""
+    stage.open(ENTRY, opening(2, S2), now)
+    ids(stage, 0, 5, session=S2, now=now)
+    assert stage.running is not None
+    give(stage, stage.running.job, StepOutput(b"", TensorInfo("f32", (1, 8))), now)
+
+
+def prompt(stage: StageSessions, now: float) -> list[tuple[int, int, bool]]:
+    """Position, length and whether a token is wanted, of the steps that a prompt of 100 tokens becomes."""
+    effects = ids(stage, 0, *([5] * 100), now=now)
+    steps: list[tuple[int, int, bool]] = []
+    while pieces := computes(effects):
+        (row,) = [row for row in pieces[0].rows if row.session == S1]
+        steps.append((row.position, len(row.ids), stage.running.rows[0].step.sample))  # type: ignore[union-attr]
+        now += 0.1
+        effects = give(stage, pieces[0].job, StepOutput(b"", TensorInfo("f32", (len(row.ids), 8))), now)
+    return steps
+
+
+def test_a_prompt_is_cut_while_another_reader_waits_for_tokens() -> None:
+    assert prompt(opened(FIRST), 0.0) == [(0, 100, True)]
+    stage = opened(FIRST)
+    decoding_beside(stage)
+    assert prompt(stage, 0.0) == [(0, 32, False), (32, 64, False), (96, 4, True)]
+    assert stage.sessions[S1].done == 100
+    stage = opened(FIRST)
+    decoding_beside(stage)
+    stage.close(ENTRY, SessionClose(S2, 2, True), 0.0)
+    assert prompt(stage, 0.0) == [(0, 100, True)], "the other one has ended"
+
+
+def test_a_step_is_cut_with_its_frame() -> None:
+    step = Step(7, (1, 2, 3), True, bytes(range(24)), 0.5)
+    first, rest = step.cut(1)
+    assert (first.position, first.ids, first.sample, bytes(first.frame or b"")) == (7, (1,), False, bytes(range(8)))
+    assert (rest.position, rest.ids, rest.sample, bytes(rest.frame or b"")) == (8, (2, 3), True, bytes(range(8, 24)))
+    assert Step(7, (1, 2), False, None, 0.5).cut(1)[1].frame is None
+
+
+def test_no_more_waits_of_a_session_than_a_stage_before_may_have_on_its_way() -> None:
+    stage = stage_of(FIRST, memory=100_000)
+    assert answer(stage.open(ENTRY, opening(context=20_000), 0.0)).accepted
+    for i in range(14):
+        ids(stage, 512 * i, *([5] * 512))
+    assert stage.sessions[S1].expected == limits.MAX_SESSION_WAITING_TOKENS and stage.dropped["full"] == 1

@@ -107,3 +107,20 @@ def test_costs_are_of_a_range_of_layers_and_their_number_is_bounded() -> None:
     for i in range(limits.ROW_COST_STAGES):
         turns.took((HERE[0], 4, 8 + i), 1, 1.0)
     assert turns.next(heads, 0.0) == SESSIONS[:2], "forgotten, so tried"
+
+
+def test_pieces_of_a_prompt_come_to_take_as_long_as_a_reader_may_wait() -> None:
+    turns, size = Turns(), 0
+    for _ in range(12):
+        size = turns.most_tokens(HERE)
+        turns.took_batch(HERE, size, 0.02 + 0.001 * size)
+    assert 0.02 + 0.001 * size <= limits.PAUSE_S and size == 176, "176 tokens take 0.196 s"
+    for _ in range(12):  # another program takes most of the processor
+        turns.took_batch(HERE, turns.most_tokens(HERE), 4.0)
+    assert turns.most_tokens(HERE) == limits.MIN_PIECE_TOKENS
+    for _ in range(40):
+        turns.took_batch(HERE, turns.most_tokens(HERE), 0.0)
+    assert turns.most_tokens(HERE) == limits.MAX_BATCH_TOKENS
+    for i in range(2 * limits.ROW_COST_STAGES):
+        turns.took_batch((HERE[0], i, i + 1), 64, 0.1)
+    assert len(turns._most) == limits.ROW_COST_STAGES
