@@ -13,7 +13,8 @@ Pure: seconds come from whoever makes the steps.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 from swarm import limits
 
@@ -24,6 +25,8 @@ AFTER_EDIT = len(LENGTHS)  # one more class: the text went another way for one t
 # Seen and right of each class before anything was seen; the longer it was the same, the longer it stays so.
 PRIOR = ((4.0, 0.8), (4.0, 1.2), (4.0, 1.6), (4.0, 2.0), (4.0, 2.4), (4.0, 2.8), (4.0, 3.2), (4.0, 1.6))
 LONG = 6  # a match of so many tokens that ends may have met an edit
+DRAFT_PRIOR = ((4.0, 2.8), (4.0, 2.8), (4.0, 2.8), (4.0, 2.8))  # the same for a draft, by place in the row
+MAX_DRAFTED = 7
 SUPPOSED_COST = 1.1  # of a step of two rows beside one row, before any was seen: little, so that it is tried
 
 
@@ -110,11 +113,11 @@ class Repeats:
 
 
 class Odds:
-    """How often what was expected came, by the length of what was the same before; what is long past counts less."""
+    """How often what was expected came, in classes; what is long past counts less."""
 
-    def __init__(self) -> None:
-        self._seen = [seen for seen, _ in PRIOR]
-        self._right = [right for _, right in PRIOR]
+    def __init__(self, prior: Sequence[tuple[float, float]] = PRIOR) -> None:
+        self._seen = [seen for seen, _ in prior]
+        self._right = [right for _, right in prior]
 
     def saw(self, kind: int, *, right: bool) -> None:
         """Something was expected, and that came, or something else."""
@@ -167,32 +170,89 @@ class StepTimes:
         return SUPPOSED_COST * half if size == 2 else half + 2 * max(half - self.of(size // 4), 0.0)
 
 
+class Worth(NamedTuple):
+    """How many tokens to guess, and how many a second are then expected to come."""
+
+    n: int
+    tokens_per_s: float
+
+
 class Guesser:
     """Guesses for one session."""
 
     def __init__(self, times: StepTimes | None = None) -> None:
         self.text = Repeats()
+        self.draft = DraftLuck()
         self.times = times or StepTimes()
 
     def guess(self, most: int) -> list[int]:
         """The tokens to compute after the one that is certain: as many as make the answer fastest, at most `most`."""
+        return self.text.expected(self.plan(most).n)
+
+    def plan(self, most: int) -> Worth:
+        """How many tokens of the text's own pay."""
         if most < 1 or self.text.chance(0) < limits.GUESS_MIN_CHANCE or not self.times.knows_one_row:
-            return []
-        best, best_gain = 0, limits.GUESS_MIN_GAIN / self.times.of(1)
+            return Worth(0, 0.0)
+        return self._best(self.text.chance, most, 0.0)
+
+    def plan_draft(self, most: int) -> Worth:
+        """How many tokens of a draft model pay."""
+        if most < 1 or not self.times.knows_one_row:
+            return Worth(0, 0.0)
+        if self.draft.is_due():
+            return Worth(1, float("inf"))
+        return self._best(self.draft.chance, min(most, MAX_DRAFTED), self.draft.token_s)
+
+    def _best(self, chance: Callable[[int], float], most: int, guess_s: float) -> Worth:
+        """The number of guesses, each of which takes `guess_s` to make, that brings most tokens a second."""
+        best = Worth(0, limits.GUESS_MIN_GAIN / self.times.of(1))
         together, tokens, n = 1.0, 1.0, 0
         for choice in CHOICES:
             if choice > most:
                 break
             for i in range(n, choice):
-                together *= self.text.chance(i)
+                together *= chance(i)
                 tokens += together
             n = choice
-            gain = tokens / self.times.of(1 + choice)
-            if gain > best_gain:
-                best, best_gain = choice, gain
+            tokens_per_s = tokens / (self.times.of(1 + choice) + choice * guess_s)
+            if tokens_per_s > best.tokens_per_s:
+                best = Worth(choice, tokens_per_s)
             if together < limits.GUESS_MIN_CHANCE or not self.times.knows(1 + choice):
                 break  # more rows are tried when these are known not to be dear
-        return self.text.expected(best) if best else []
+        return best if best.n else Worth(0, 0.0)
+
+
+class DraftLuck:
+    """How often the tokens of a draft model come, by their place in the row, and what making one takes.
+
+    It is not seen where nothing was drafted; so a draft that does not pay is tried again now and then.
+    """
+
+    def __init__(self) -> None:
+        self._odds = Odds(DRAFT_PRIOR)
+        self._times: deque[float] = deque(maxlen=limits.GUESS_TIMES_KEPT)
+        self.token_s = 0.0
+        self._n_waited = 0  # tokens since it was tried last
+
+    def chance(self, i: int) -> float:
+        """That the i-th token comes, counted from 0, when those before did."""
+        return self._odds.of(min(i, len(DRAFT_PRIOR) - 1))
+
+    def is_due(self) -> bool:
+        """Whether it has not been tried for long."""
+        self._n_waited += 1
+        return self._n_waited > limits.GUESS_DRAFT_RETRY
+
+    def took(self, seconds: float) -> None:
+        """A token was made."""
+        self._times.append(seconds)
+        self.token_s = sorted(self._times)[len(self._times) // 2]
+
+    def saw(self, n_drafted: int, n_right: int) -> None:
+        """Of so many tokens, so many came."""
+        self._n_waited = 0
+        for i in range(min(n_right + 1, n_drafted)):
+            self._odds.saw(min(i, len(DRAFT_PRIOR) - 1), right=i < n_right)
 
 
 def _class(length: int) -> int:

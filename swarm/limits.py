@@ -249,6 +249,7 @@ GUESS_MEMORY = 0.97  # what was right 32 tokens ago counts a third: an answer go
 GUESS_TIMES_NEEDED = 2  # steps of so many rows, before their time is believed
 GUESS_TIMES_KEPT = 9  # of which the median counts
 GUESS_STEPS = 64  # steps after which one is made without guesses: what it takes grows with the context
+GUESS_DRAFT_RETRY = 128  # tokens after which a draft that did not pay is tried again
 GUESS_RETRY_STEPS = 512  # steps after which a number of rows that was too slow may be tried again
 
 # --- chunks (swarm/store)

@@ -15,7 +15,7 @@ from swarm import config
 from swarm.cli import local, pulling
 from swarm.cli.progress import ProgressBar
 from swarm.cli.terminal import DIM, LINE, note, paint
-from swarm.errors import ModelNotFound
+from swarm.errors import ConfigError, ModelNotFound
 from swarm.store.hub_names import HubName, WebAddress
 from swarm.store.keeping import file_at, is_path
 from swarm.store.model_table import NamedModel
@@ -115,7 +115,10 @@ def open_model(args: argparse.Namespace, settings: config.Settings) -> tuple[Mod
     node = None if args.alone else local.find(settings)
     if node is None:
         path = find_model(args.model, settings)
-        return load_model(path, settings), str(path)
+        draft = find_model(args.draft, settings) if args.draft else None
+        return load_model(path, settings, draft), str(path)
+    if args.draft:
+        raise ConfigError("--draft is for a model on this device alone: add --alone")
     from swarm.cli.remote import RemoteModel
 
     model = RemoteModel(node, pulling.ensure(node, args.model, settings), Quiet(), guess=settings.guess != "never")
@@ -141,7 +144,7 @@ class Quiet:
             sys.stdout.flush()
 
 
-def load_model(path: Path, settings: config.Settings) -> Model:
+def load_model(path: Path, settings: config.Settings, draft: Path | None = None) -> Model:
     """The model, ready to answer on this device; a progress bar shows when that takes more than a second."""
     import swarm
 
@@ -159,5 +162,6 @@ def load_model(path: Path, settings: config.Settings) -> Model:
             kv=settings.kv,
             guess=settings.guess,
             memory=settings.memory or None,
+            draft=draft,
             progress=progress,
         )

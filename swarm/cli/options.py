@@ -40,6 +40,11 @@ def add_engine(parser: argparse.ArgumentParser) -> None:
         "--memory", metavar="SIZE", help="the most to use, as in 6GiB: a mixture that is larger runs from disk"
     )
     add_guess(group)
+    group.add_argument(
+        "--draft",
+        metavar="MODEL",
+        help="a small model of the same vocabulary, whose guesses MODEL checks",
+    )
 
 
 def add_guess(group: argparse._ActionsContainer) -> None:

@@ -25,6 +25,7 @@ from swarm.errors import ConfigError, SwarmError
 from swarm.files import stamps
 from swarm.limits import MIN_PACKED_FREE_BYTES
 from swarm.local.answer import LocalAnswer, SessionLoan
+from swarm.local.draft import DraftModel, check_vocabulary
 from swarm.local.session import Allowed, LocalSession, Order, Progress, Steps
 from swarm.text.forms import Form
 from swarm.text.messages import Message
@@ -63,8 +64,12 @@ class Model:
         *,
         threads: int,
         guess: bool = True,
+        draft: Steps | None = None,
     ) -> None:
-        """`guess`: compute tokens that are likely to come along with those that are certain, where that is faster."""
+        """`guess`: compute tokens that are likely to come along with those that are certain, where that is faster.
+
+        draft: a small model of the same vocabulary that says which may come.
+        """
         self.path = path
         self.spec = spec
         self.tokenizer = tokenizer
@@ -73,7 +78,7 @@ class Model:
         self.guess = guess
         self._text = ModelText(path.name, tokenizer, template, spec.vocab)
         self._decoder = _InTurn(decoder)
-        self._sessions = _Sessions(self._decoder)
+        self._sessions = _Sessions(self._decoder, _InTurn(draft) if draft is not None else None, spec.vocab)
 
     @property
     def template(self) -> ChatTemplate | None:
@@ -167,6 +172,7 @@ def load(
     kv: str | None = None,
     guess: str | None = None,
     memory: str | None = None,
+    draft: str | os.PathLike[str] | None = None,
     progress: LoadProgress | None = None,
 ) -> Model:
     """Load a GGUF file. What is not given comes from the settings (swarm.toml, SWARM_THREADS and so on).
@@ -174,14 +180,17 @@ def load(
     threads: that compute; default one for each physical core that this process may use. context: tokens that a
     conversation may hold; default what the model was made for, at most 8192. kv: 'f16' or 'q8_0', how past tokens are
     kept. guess: 'auto' or 'never', whether tokens of a text that repeats are computed ahead. memory: the most that this
-    process is to use, as in '6GiB'; a larger mixture keeps its experts on disk. Raise ModelError for a file that cannot
-    be run, OutOfMemory when it does not fit.
+    process is to use, as in '6GiB'; a larger mixture keeps its experts on disk. draft: the file of a small model of the
+    same vocabulary, which guesses. Raise ModelError for a file that cannot be run, OutOfMemory when it does not fit,
+    ConfigError for a draft that speaks of other tokens.
     """
     from swarm import config
     from swarm.models.registry import spec_from_gguf
     from swarm.store.gguf import open_gguf
 
     settings = config.load({"threads": threads, "context": context, "kv": kv, "guess": guess, "memory": memory})
+    if draft is not None and settings.guess == "never":
+        raise ConfigError("a draft guesses, and guesses are off (guess, --no-guess): leave one of the two out")
     with open_gguf(path) as gguf, _two_at_work(), ThreadPoolExecutor(1) as beside:
         spec = spec_from_gguf(gguf.metadata, gguf.tensors)
         text = beside.submit(_text_of, gguf.metadata)
@@ -193,8 +202,21 @@ def load(
                 progress(done, total)
 
         decoder = load_decoder(gguf, spec, settings, tell)
-        guesses = settings.guess != "never"
-        return Model(gguf.path, spec, *text.result(), decoder, threads=decoder.threads, guess=guesses)
+    tokenizer, template = text.result()
+    small = load_draft(draft, tokenizer, settings, decoder.context) if draft is not None else None
+    guesses = settings.guess != "never"
+    return Model(gguf.path, spec, tokenizer, template, decoder, threads=decoder.threads, guess=guesses, draft=small)
+
+
+def load_draft(path: str | os.PathLike[str], tokenizer: Tokenizer, settings: Settings, context: int) -> Decoder:
+    """The small model of a file, for as much context as the model has or less; raise as `load` does."""
+    from swarm.models.registry import spec_from_gguf
+    from swarm.store.gguf import open_gguf
+
+    with open_gguf(path) as gguf:
+        spec = spec_from_gguf(gguf.metadata, gguf.tensors)
+        check_vocabulary(tokenizer, Tokenizer.from_metadata(gguf.metadata), gguf.path.name)
+        return load_decoder(gguf, spec, replace(settings, context=min(context, spec.context_length)))
 
 
 def _text_of(metadata: Mapping[str, object]) -> tuple[Tokenizer, ChatTemplate | None]:
@@ -354,8 +376,8 @@ class _InTurn:
 class _Sessions:
     """Sessions at rest, each with a KV cache that the next turn of the same conversation can use."""
 
-    def __init__(self, decoder: _InTurn) -> None:
-        self._decoder = decoder
+    def __init__(self, decoder: _InTurn, draft: _InTurn | None, vocab: int) -> None:
+        self._decoder, self._draft, self._vocab = decoder, draft, vocab
         self._idle: list[LocalSession] = []
         self._lock = threading.Lock()
 
@@ -363,7 +385,8 @@ class _Sessions:
         """The idle session that has computed most of `prompt`; a new one when all are busy."""
         with self._lock:
             if not self._idle:
-                return LocalSession(self._decoder)
+                draft = DraftModel(self._draft, self._vocab) if self._draft is not None else None
+                return LocalSession(self._decoder, draft=draft)
             best = max(self._idle, key=lambda session: session.reusable(prompt))
             self._idle.remove(best)
             return best

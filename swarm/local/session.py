@@ -18,7 +18,11 @@ from swarm.text.model_text import check_fits, common_prefix
 F32 = npt.NDArray[np.float32]
 I32 = npt.NDArray[np.int32]
 Allowed = Callable[[Sequence[int], int], npt.NDArray[np.bool_]]  # (ids of the answer, vocab) -> bool (vocab,)
+Choose = Callable[[F32, Sequence[int]], int]  # (logits (vocab,), ids so far) -> the token that comes next
 Progress = Callable[[int, int], None]  # prompt tokens computed, of how many
+
+
+MAX_BEHIND = 16  # ids that a draft had not seen: then what it took is no measure of a token
 
 
 class Steps(Protocol):
@@ -37,6 +41,14 @@ class Steps(Protocol):
 
     def logits(self, ids: I32, /) -> F32:
         """The logits float32 (len(ids), vocab) after each, as a fresh sequence."""
+        ...
+
+
+class Drafts(Protocol):
+    """Who says what may come next, at a cost."""
+
+    def propose(self, ids: Sequence[int], n: int, choose: Choose, /) -> list[int]:
+        """At most n tokens that may come after `ids`."""
         ...
 
 
@@ -59,8 +71,9 @@ class Order:
 class LocalSession:
     """Token ids and the KV cache that belongs to them; the cache is reused as far as the next prompt agrees with it."""
 
-    def __init__(self, decoder: Steps, batch_tokens: int = PREFILL_BATCH) -> None:
+    def __init__(self, decoder: Steps, batch_tokens: int = PREFILL_BATCH, draft: Drafts | None = None) -> None:
         self.decoder = decoder
+        self.draft = draft
         self.ids: list[int] = []  # in the cache; nothing that is not
         self.guesser = Guesser()
         self._batch_tokens = batch_tokens
@@ -122,6 +135,8 @@ class TokenRun:
         self.n_guesses = 0  # that were computed
         self.n_guessed = 0  # tokens given out that were computed as guesses
         self._ids = [*order.prompt]  # and of the answer, as far as it is given out
+        self._n_drafted = 0  # of the guesses of the last step, those of the draft
+        self._drafted_at = 0  # how many ids there were when the draft was asked last
         self._cancelled = False
 
     def cancel(self) -> None:
@@ -150,14 +165,16 @@ class TokenRun:
                     return
                 if guesses[i : i + 1] != [token]:
                     break
+            if self._n_drafted:
+                self.session.guesser.draft.saw(self._n_drafted, i)
             guesses = self._guess()
             rows = self._step([token, *guesses])
 
-    def _sampled(self, logits: F32) -> int:
-        """The token after those that are given out."""
-        order = self.order
-        allowed = order.allowed(self._ids[len(order.prompt) :], len(logits)) if order.allowed is not None else None
-        return sample(logits, order.params, len(self._ids), self._ids, allowed)
+    def _sampled(self, logits: F32, ids: Sequence[int] | None = None) -> int:
+        """The token after those that are given out, or after `ids`."""
+        order, ids = self.order, self._ids if ids is None else ids
+        allowed = order.allowed(ids[len(order.prompt) :], len(logits)) if order.allowed is not None else None
+        return sample(logits, order.params, len(ids), ids, allowed)
 
     def _take(self, token: int, *, guessed: bool) -> None:
         self._ids.append(token)
@@ -167,10 +184,27 @@ class TokenRun:
 
     def _guess(self) -> list[int]:
         """What may come after the tokens that are given out; nothing where that does not pay."""
+        self._n_drafted = 0
         if not self.order.guess:
             return []
-        room = self.session.decoder.context - len(self._ids)
-        return self.session.guesser.guess(min(room, self._left if self._left is not None else room) - 1)
+        session, room = self.session, self.session.decoder.context - len(self._ids)
+        most = min(room, self._left if self._left is not None else room) - 1
+        plan = session.guesser.plan(most)
+        if session.draft is not None:
+            drafted = session.guesser.plan_draft(most)
+            if drafted.tokens_per_s > plan.tokens_per_s:
+                return self._draft(session.draft, drafted.n)
+        return session.guesser.text.expected(plan.n)
+
+    def _draft(self, draft: Drafts, n: int) -> list[int]:
+        """What the draft model would say: it chooses as the model does, with the same random numbers."""
+        n_new, self._drafted_at = len(self._ids) - self._drafted_at, len(self._ids)
+        started = time.perf_counter()
+        found = draft.propose(self._ids, n, self._sampled)
+        if n_new <= MAX_BEHIND:
+            self.session.guesser.draft.took((time.perf_counter() - started) / max(len(found), 1))
+        self._n_drafted = len(found)
+        return found
 
     def _step(self, ids: list[int]) -> F32:
         """Compute the last token and guesses after it; the logits float32 (len(ids), vocab) after each."""

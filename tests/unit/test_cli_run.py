@@ -125,6 +125,20 @@ def test_the_figures_say_how_many_tokens_were_guessed() -> None:
     assert figures(Answered("", "stop", stats)) == "42 tokens, 12 guessed, 5.1 tok/s, first after 3.20 s"
 
 
+def test_a_draft_changes_no_word_and_must_fit_the_model(
+    tiny: Path, tmp_path: Path, own_home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ask = (str(tiny), "hello", "--max-tokens", "40", "--seed", "3")
+    small = str(make_tiny(tmp_path / "small.gguf", "llama", seed=2))
+    assert answer(capsys, *ask) == answer(capsys, *ask, "--draft", small) == answer(capsys, *ask, "--draft", str(tiny))
+    other = tmp_path / "other.gguf"
+    other.write_bytes(Path(small).read_bytes().replace(b"<|user|>", b"<|uber|>"))
+    refused = ((("--draft", str(other)), "another vocabulary"), (("--draft", small, "--no-guess"), "leave one"))
+    for words, says in refused:
+        assert cli.main(["run", *ask, *words]) == 2
+        assert says in capsys.readouterr().err
+
+
 def test_raw_leaves_the_chat_template_out(tiny: Path, own_home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     ask = (str(tiny), "hello", "--max-tokens", "1", "--json")
     raw, chat = (json.loads(answer(capsys, *ask, *more))["prompt_tokens"] for more in (["--raw"], []))

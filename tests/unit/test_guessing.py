@@ -156,3 +156,37 @@ def test_the_middle_of_the_last_times_counts() -> None:
     times.took(2, 50.0)  # another program was at it
     assert times.of(2) == CHEAP[2]
     assert times.of(3) == CHEAP[4]
+
+
+def drafting(token_s: float, costs: dict[int, float] = FREE) -> Guesser:
+    guesser = Guesser(times_of(costs))
+    guesser.draft.took(token_s)
+    return guesser
+
+
+def test_a_draft_is_asked_for_as_much_as_it_pays() -> None:
+    assert drafting(1.0, CHEAP).plan_draft(15).n == 0, "it takes as long as the model"
+    guesser = drafting(0.1, CHEAP)
+    assert guesser.plan_draft(15).n > 0
+    for _ in range(60):
+        guesser.draft.saw(7, 7)
+    assert guesser.plan_draft(15).n == 7
+    assert guesser.plan_draft(2).n == 1
+    for _ in range(60):
+        guesser.draft.saw(1, 0)
+    assert guesser.plan_draft(15).n == 0
+
+
+def test_a_draft_that_did_not_pay_is_tried_again_after_a_while() -> None:
+    guesser = drafting(1.0, CHEAP)
+    tried = [i for i in range(400) if guesser.plan_draft(15).n and guesser.draft.saw(1, 0) is None]
+    assert len(tried) == 3
+
+
+def test_places_behind_a_wrong_guess_say_nothing_about_the_draft() -> None:
+    guesser = drafting(0.1)
+    last = guesser.draft.chance(3)
+    for _ in range(9):
+        guesser.draft.saw(7, 1)
+    assert guesser.draft.chance(0) > 0.8 and guesser.draft.chance(1) < 0.4
+    assert guesser.draft.chance(3) == last

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from swarm.answers import EndReason
 from swarm.engine.sampling import GREEDY, SamplingParams
 from swarm.errors import ContextFull, TextError
+from swarm.local.draft import DraftModel
 from swarm.local.session import LocalSession, Order, TokenRun
 from tests.helpers.fake_decoder import FakeDecoder
 from tests.helpers.guesses import FixedTimes
@@ -214,11 +215,20 @@ ways_to_choose = st.builds(
     limits=st.tuples(st.integers(1, 70), st.integers(8, 64)),
     is_formed=st.booleans(),
     ends=st.sampled_from(((), (2,))),
+    draft_memory=st.sampled_from((None, 1, 2)),
 )
-def test_guesses_never_change_an_answer(
-    prompt: list[int], params: SamplingParams, limits: tuple[int, int], is_formed: bool, ends: tuple[int, ...]
+def test_guesses_never_change_an_answer(  # noqa: PLR0917  # each is a choice of its own
+    prompt: list[int],
+    params: SamplingParams,
+    limits: tuple[int, int],
+    is_formed: bool,
+    ends: tuple[int, ...],
+    draft_memory: int | None,
 ) -> None:
-    """Whatever chooses its tokens, and wherever it ends: at an end token, after so many, where the context is full."""
+    """Whatever chooses its tokens, and wherever it ends: at an end token, after so many, where the context is full.
+
+    draft_memory: of a draft, how many ids it looks at; 2 is what the model does. None: no draft.
+    """
     max_tokens, context = limits
     prompt = prompt[: context - 2]
 
@@ -233,11 +243,31 @@ def test_guesses_never_change_an_answer(
     }
     plain, quick = (FakeDecoder(vocab=3, context=context, memory=2) for _ in range(2))
     session = guessing(quick)
+    if draft_memory is not None:
+        session.draft = DraftModel(FakeDecoder(vocab=3, context=30, memory=draft_memory), vocab=3)
     for turn in ([], [1, 0]):  # the second turn goes on in the same cache
         ids = [*prompt, *turn][: context - 2]
         want = generated(LocalSession(plain), ids, guess=False, **options)
         assert generated(session, ids, **options) == want
         assert quick.kvs[0].ids == session.ids
+
+
+def test_a_draft_that_chooses_as_the_model_does_is_right_whatever_the_temperature() -> None:
+    """It draws the same random numbers."""
+    decoder = FakeDecoder(context=200)
+    session = guessing(decoder)
+    session.draft = DraftModel(FakeDecoder(context=200), vocab=50)
+    run = TokenRun(session, Order([1, 2], SamplingParams(temperature=1.5, seed=3), max_tokens=60))
+    tokens = list(run)
+    assert run.n_guessed == run.n_guesses > 40 and len(decoder.steps) < 20
+    want, _ = generated(
+        LocalSession(FakeDecoder(context=200)),
+        [1, 2],
+        params=SamplingParams(temperature=1.5, seed=3),
+        max_tokens=60,
+        guess=False,
+    )
+    assert tokens == want
 
 
 def test_guessing_is_given_up_where_the_reader_stops() -> None:
