@@ -36,12 +36,10 @@ $(BIN)/python:
 	@tools/prerequisites $(PY)
 	@echo "Setting up $(VENV), once: a minute or two on a PC, five on a Raspberry Pi 5"
 	@tools/waiting "Making the environment" $(PY) -m venv $(VENV)
-	@tools/waiting "Updating pip" $(BIN)/python -m pip install -q --disable-pip-version-check --upgrade pip
 
-$(STAMP): $(BIN)/python pyproject.toml setup.py $(SOURCES)
+$(STAMP): $(BIN)/python pyproject.toml constraints.txt setup.py $(SOURCES)
 	@tools/prerequisites $(BIN)/python
-	@PYTHONWARNINGS=ignore tools/waiting "Fetching libraries and compiling kernels" \
-	    $(BIN)/python -m pip install -q --disable-pip-version-check --editable '.[test]'
+	@tools/install $(BIN)/python
 	@touch $(STAMP)
 
 clean:

@@ -16,6 +16,7 @@ ARM = platform.machine().lower() in ("aarch64", "arm64") or "aarch64" in os.envi
 # No contraction, so that every instruction set computes the same bits; no -march, so that one build runs everywhere.
 FLAGS = ["-O3", "-std=gnu11", "-fopenmp", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"]
 FLAGS += ["-fvisibility=hidden", "-Wall", "-Wno-unused-function"]
+FLAGS += os.environ.get("SWARM_C_FLAGS", "").split()  # of a sanitizer, for tools/sanitize.py
 
 # One wheel for Python 3.11 and all newer ones, as tools/wheels.py builds it. What is built for one Python alone calls
 # Python's functions more directly; LOG.md says how little that makes.

@@ -18,6 +18,7 @@ from swarm.local.model import Model
 from swarm.models.sizes import fitting_context
 from tests.helpers.fake_decoder import FakeDecoder
 from tests.helpers.local_models import HI, TOKENIZER, model_of, model_saying
+from tests.helpers.tiny import make_tiny
 from tests.helpers.tiny_text import VOCAB
 
 
@@ -133,3 +134,27 @@ def test_importing_swarm_is_quick_and_its_names_are_there() -> None:
     assert set(swarm.__all__) <= {*dir(swarm), *swarm._WHERE}
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = swarm.nothing
+
+
+WITHOUT_NETWORK = """
+import sys
+
+def hook(event, arguments):
+    is_far = event == "socket.connect" and not isinstance(arguments[1], (str, bytes))
+    if is_far or event in ("socket.getaddrinfo", "socket.gethostbyname", "urllib.Request"):
+        sys.exit(f"{event} {arguments}")
+
+sys.addaudithook(hook)
+import swarm, swarm.api.app, swarm.convert, swarm.node.node, swarm.cli.main
+model = swarm.load(sys.argv[1], threads=1)
+assert str(model.generate([5, 6], max_tokens=2).text) is not None
+sys.exit(swarm.cli.main.main(["run", "--alone", sys.argv[1], "hi", "--max-tokens", "2"]))
+"""
+
+
+def test_importing_and_answering_ask_nothing_of_the_network(own_home: Path, tmp_path: Path) -> None:
+    path = make_tiny(tmp_path / "tiny.gguf", "glm4")
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_NETWORK, str(path)], capture_output=True, text=True, check=False, timeout=120
+    )
+    assert done.returncode == 0, done.stderr[-500:]
