@@ -161,6 +161,7 @@ ROUTES = [
     _post("/api/embed", ollama_models.embed),
     _post("/api/embeddings", ollama_models.embed),
     _post("/completion", answers(llama_completion.parse_llama_completion)),
+    _post("/infill", answers(llama_completion.parse_infill)),
     _get("/props", llama_server.props),
     _get("/slots", llama_server.slots),
     _get("/metrics", llama_server.metrics),

@@ -19,7 +19,7 @@ MAX_CHOICES = 16  # answers to one request, which come one after the other
 _EXACT = 2**53  # a float below is the whole number that it spells
 _PLACE = re.compile(r"(?P<text>.*?)(?: - at `\$\.?(?P<path>.*)`)?$", re.DOTALL)
 _TOKEN_ID = re.compile(r"[0-9]{1,9}")
-_MISSING = re.compile(r"Object missing required field `(.*)`")
+_MISSING = re.compile(r"Object missing required field `([^`]*)`(?: - at `\$\.([^`]*)`)?$")
 _KINDS = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "a text", "array": "a list"}
 
 
@@ -55,7 +55,8 @@ def _without_halves(value: object) -> object:
 def _refusal(text: str) -> BadRequest:
     missing = _MISSING.match(text)
     if missing:
-        return BadRequest(f"{missing[1]} is missing", missing[1])
+        inside = f"{missing[2]}." if missing[2] else ""
+        return BadRequest(f"{inside}{missing[1]} is missing", re.split(r"[.\[]", inside + missing[1])[0])
     match = _PLACE.match(text)
     assert match is not None
     path = match["path"] or ""

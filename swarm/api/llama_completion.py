@@ -1,9 +1,11 @@
-"""llama-server's own completions: POST /completion, which Continue and others speak."""
+"""llama-server's own completions: POST /completion and /infill, which Continue and editors speak."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
+
+import msgspec
 
 from swarm.answers import EndReason, Piece
 from swarm.api.dialect import EVENT_STREAM, STILL_AT_IT, Gathered, Json, Wanted, sse
@@ -15,12 +17,13 @@ from swarm.api.openai_completions import prompts_of
 from swarm.api.openai_reply import timings
 from swarm.errors import SwarmError
 from swarm.node.answer import Answer, Note, Question, Reading
+from swarm.text.infill import Infill
 
 DEMANDS = {
     "n_probs": "ask /v1/completions for logprobs",
     "image_data": "this model reads text only",
-    "input_prefix": "ask with a prompt that ends where the text is to go on",
-    "input_suffix": "ask with a prompt that ends where the text is to go on",
+    "input_prefix": "ask /infill",
+    "input_suffix": "ask /infill",
     "ignore_eos": "say in the prompt how long the text should be",
     "lora": "adapters are not supported",
 }
@@ -35,6 +38,40 @@ class LlamaCompletionRequest(SamplingRequest, kw_only=True):
     stream: bool | None = None
     stop: str | list[str] | None = None
     return_progress: bool | None = None
+
+
+class InfillRequest(LlamaCompletionRequest, kw_only=True):
+    """What is to be written between two texts; `prompt` is the beginning of the line that is being written."""
+
+    input_prefix: str
+    input_suffix: str
+    prompt: str = ""
+    input_extra: list[InfillFile] | None = None
+
+
+class InfillFile(msgspec.Struct, kw_only=True):
+    """Another file of the project."""
+
+    text: str
+    filename: str = ""
+
+
+def parse_infill(body: Json) -> Wanted:
+    """A request of /infill; raise BadRequest naming the field that cannot be used."""
+    refuse(body, {field: why for field, why in DEMANDS.items() if not field.startswith("input_")})
+    request = converted(body, InfillRequest)
+    files = tuple((each.filename or "file", each.text) for each in request.input_extra or ())
+    question = Question(
+        model=plain_name(request.model),
+        infill=Infill(request.input_prefix + request.prompt, request.input_suffix, files),
+        params=params_of(request),
+        max_tokens=length_of("n_predict", request.n_predict, 0),
+        stop=stops_of(request.stop),
+    )
+    if form_of(body) is not None:
+        raise BadRequest("what is filled in cannot be held to a form; leave the grammar out", "grammar")
+    reply = LlamaCompletionReply(request.model or "", wants_progress=bool(request.return_progress))
+    return Wanted([question], bool(request.stream), reply)
 
 
 def parse_llama_completion(body: Json) -> Wanted:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -18,13 +19,14 @@ from swarm.api.models import plain_name
 from swarm.errors import SwarmError
 from swarm.node.answer import Answer, Note, Question, Reading
 from swarm.text.bounded_json import parse_json
+from swarm.text.infill import Infill
 
 DEMANDS = {
     "images": "this model reads text only",
-    "suffix": "say in the prompt what comes after",
     "template": "the model's own template is used; `raw` takes a prompt as it is",
     "context": "send the conversation to /api/chat",
 }
+CHAT_DEMANDS = {**DEMANDS, "suffix": "ask /api/generate for what is before it"}
 
 
 class OllamaOptions(SamplingRequest, kw_only=True):
@@ -58,11 +60,12 @@ class OllamaGenerate(OllamaRequest, kw_only=True):
     prompt: str = ""
     system: str | None = None
     raw: bool | None = None
+    suffix: str | None = None
 
 
 def parse_chat(body: Json) -> Wanted:
     """A request of /api/chat; raise BadRequest naming the field that cannot be used."""
-    refuse(body, DEMANDS)
+    refuse(body, CHAT_DEMANDS)
     request = converted(body, OllamaChat)
     messages = [_message(i, message) for i, message in enumerate(request.messages)]
     return _wanted(request, "message", messages=messages, tools=request.tools or None)
@@ -72,6 +75,12 @@ def parse_generate(body: Json) -> Wanted:
     """A request of /api/generate."""
     refuse(body, DEMANDS)
     request = converted(body, OllamaGenerate)
+    if request.suffix:
+        if request.system or request.format:
+            raise BadRequest("what is before a suffix takes neither system nor format", "suffix")
+        wanted = _wanted(request, "response", prompt=request.prompt)
+        infill = Infill(request.prompt, request.suffix)
+        return replace(wanted, questions=[replace(each, prompt=None, infill=infill) for each in wanted.questions])
     if request.raw:
         return _wanted(request, "response", prompt=request.prompt)
     system = [{"role": "system", "content": request.system}] if request.system else []

@@ -16,10 +16,10 @@ from swarm.api.openai_chat import choices_of, top_of
 from swarm.api.openai_logprobs import TokenTexts, Told, for_completion
 from swarm.api.openai_reply import OpenAiReply
 from swarm.node.answer import Answer, Question
+from swarm.text.infill import Infill
 
 DEFAULT_TOKENS = 16  # OpenAI's
 DEMANDS = {
-    "suffix": "give a prompt that ends where the text is to go on",
     "min_tokens": "say in the prompt how long the text should be",
     "use_beam_search": "answers are sampled",
     "ignore_eos": "say in the prompt how long the text should be",
@@ -37,6 +37,7 @@ class CompletionRequest(SamplingRequest, kw_only=True):
     max_tokens: int | None = None
     stop: str | list[str] | None = None
     n: int | None = None
+    suffix: str | None = None
     best_of: int | None = None
     echo: bool | None = None
     response_format: str | dict[str, Any] | None = None
@@ -60,7 +61,8 @@ def parse_completion(body: Json, *, for_us: bool = False) -> Wanted:
         form=form_of(body, request.response_format),
         guess=request.guesses != 0,
     )
-    questions = [each for prompt in prompts for each in choices_of(replace(question, prompt=prompt), request.n)]
+    asked = [_asked(question, prompt, request) for prompt in prompts]
+    questions = [each for one in asked for each in choices_of(one, request.n)]
     if len(questions) > MAX_CHOICES:
         raise BadRequest(f"{len(questions)} texts are asked for; the most is {MAX_CHOICES}", "prompt")
     reply = CompletionReply(
@@ -73,6 +75,17 @@ def parse_completion(body: Json, *, for_us: bool = False) -> Wanted:
     reply.echoes = bool(request.echo)
     reply.tells = _n_told(request) > 0
     return Wanted(questions, bool(request.stream), reply)
+
+
+def _asked(question: Question, prompt: str | list[int], request: CompletionRequest) -> Question:
+    """The question with its prompt; with a suffix, the gap between the two is what is asked for."""
+    if not request.suffix:
+        return replace(question, prompt=prompt)
+    if not isinstance(prompt, str):
+        raise BadRequest("suffix goes with a prompt that is a text", "suffix")
+    if question.form is not None or request.echo:
+        raise BadRequest("what is before a suffix cannot be held to a form, nor repeat the prompt", "suffix")
+    return replace(question, infill=Infill(prompt, request.suffix))
 
 
 def _n_told(request: CompletionRequest) -> int:

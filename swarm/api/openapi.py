@@ -11,7 +11,7 @@ from starlette.responses import JSONResponse
 
 import swarm
 from swarm.api.anthropic import MessagesRequest
-from swarm.api.llama_completion import LlamaCompletionRequest
+from swarm.api.llama_completion import InfillRequest, LlamaCompletionRequest
 from swarm.api.ollama import OllamaChat, OllamaGenerate
 from swarm.api.openai_chat import ChatRequest
 from swarm.api.openai_completions import CompletionRequest
@@ -25,6 +25,7 @@ BODIES: dict[str, type[msgspec.Struct]] = {
     "/v1/messages": MessagesRequest,
     "/v1/messages/count_tokens": MessagesRequest,
     "/completion": LlamaCompletionRequest,
+    "/infill": InfillRequest,
     "/api/chat": OllamaChat,
     "/api/generate": OllamaGenerate,
 }

@@ -23,6 +23,7 @@ from swarm.errors import DoesNotFit, SwarmError, SwarmNetworkError, TooBusy
 from swarm.node.compute import sampling_of
 from swarm.node.library import KnownModel
 from swarm.text.forms import Form
+from swarm.text.infill import Infill
 from swarm.text.messages import Message
 from swarm.text.model_text import Prompt
 from swarm.text.tools import AUTO, ToolChoice
@@ -48,6 +49,7 @@ class Question:
     tools: Sequence[Mapping[str, object]] | None = None
     tool_choice: ToolChoice = AUTO
     form: Form | None = None  # that the answer must have
+    infill: Infill | None = None  # the texts around a gap that is to be filled in, in place of all that
     guess: bool = True  # compute tokens that may come along with those that are certain, where that is faster
     asker: str = ""  # only the same one's conversations are gone on with: what is reused tells what was said
 
@@ -109,6 +111,7 @@ class Answer:
         self.session = beginning.session
         self.question = question
         self.prompt = prompt.ids
+        self._ends = prompt.ends
         self.tokens: list[int] = []
         self.told: list[tuple[TokenChance, ...]] = []  # of each token, where the parameters ask for it
         self.finish_reason: EndReason | None = None
@@ -195,7 +198,7 @@ class Answer:
         if self.question.max_tokens is not None:
             most = min(most, self.question.max_tokens - len(self.tokens))
         room = min(most, next_reservation(len(ids)) - len(ids))
-        ends = tuple(sorted(self.model.tokenizer.end_tokens))
+        ends = tuple(sorted(self.model.tokenizer.end_tokens | self._ends))
         request = AnswerRequest(
             session=self.session,
             model=self.model.id,

@@ -315,6 +315,8 @@ def _is_well(core: Core, peer: PeerId) -> bool:
 
 def prompt_of(model: KnownModel, question: Question, context: int) -> Prompt:
     """What the model is given; slow when a model is new."""
+    if question.infill is not None:
+        return model.text.infill(question.infill, context=context)
     if question.prompt is not None:
         return model.text.continuation(question.prompt, form=question.form, context=context)
     return model.text.chat(

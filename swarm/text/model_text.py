@@ -11,6 +11,7 @@ from swarm.text.call_formats import CallFormat, call_format
 from swarm.text.calls import call_reader
 from swarm.text.forms import Form, Speaker, grammar_of
 from swarm.text.harmony import MARKS, HarmonySplitter, is_harmony
+from swarm.text.infill import Infill, can_infill, infill_ids
 from swarm.text.messages import Message
 from swarm.text.template import ChatTemplate, Rendered
 from swarm.text.thinking import StopStrings, ThinkingSplitter
@@ -30,6 +31,7 @@ class Prompt(NamedTuple):
     tools: Tools = NO_TOOLS
     one_call: bool = False
     grammar: str = ""  # that the answer must follow; "": none
+    ends: frozenset[int] = frozenset()  # tokens that end the answer, beside those that end any
 
 
 class ModelText:
@@ -89,6 +91,14 @@ class ModelText:
         plain = Speaker(None, inside_thought=False, may_think=False)
         return Prompt(list(prompt), grammar=self._grammar(grammar_of(form, NO_TOOLS, AUTO, plain)))
 
+    def infill(self, wanted: Infill, *, context: int) -> Prompt:
+        """The prompt for what is between two texts; TextError where the model cannot, ContextFull as for `chat`."""
+        texts = (wanted.prefix, wanted.suffix, *(text for _, text in wanted.files))
+        check_length(sum(map(self.tokenizer.least_tokens, texts)), context)
+        ids, ends = infill_ids(self.name, self.tokenizer, wanted)
+        self.check(ids)
+        return Prompt(ids, ends=ends)
+
     def reader(self, prompt: Prompt, stop: Sequence[str]) -> AnswerText:
         """What makes text of the answer to `prompt`."""
         if prompt.is_chat and self.template is not None and self.template.is_harmony:
@@ -100,8 +110,9 @@ class ModelText:
 
     @property
     def capabilities(self) -> tuple[str, ...]:
-        """What it can do, in the words of Ollama: completion, tools, thinking."""
-        return capabilities_of(self.template.source if self.template is not None else "")
+        """What it can do, in the words of Ollama: completion, tools, thinking, insert."""
+        more = ("insert",) if can_infill(self.tokenizer) else ()
+        return capabilities_of(self.template.source if self.template is not None else "") + more
 
     def _grammar(self, grammar: str) -> str:
         """The same, when it can be followed; TextError when not."""

@@ -6,9 +6,12 @@ import pytest
 
 from swarm.answers import EndReason, Piece
 from swarm.api.errors import BadRequest
-from swarm.api.llama_completion import parse_llama_completion
+from swarm.api.llama_completion import parse_infill, parse_llama_completion
+from swarm.api.ollama import parse_generate
+from swarm.api.openai_completions import parse_completion
 from swarm.node.answer import Reading
 from swarm.text.forms import Form
+from swarm.text.infill import Infill
 from tests.helpers.played_answer import PlayedAnswer, events_in, streamed, whole
 
 ASKED = {"prompt": "Once"}
@@ -48,3 +51,44 @@ def test_a_whole_reply_says_how_it_ended(reason: EndReason, word: str | None, to
     answer.stop_string = word
     reply = whole(parse_llama_completion(ASKED).dialect, answer)
     assert (reply["content"], reply["stop_type"], reply["stopping_word"]) == ("a", told, word or "")
+
+
+def test_a_gap_is_filled_in_with_what_stands_around_it() -> None:
+    body = {
+        "input_prefix": "a = ",
+        "input_suffix": "\n",
+        "prompt": "1 +",
+        "n_predict": 5,
+        "stop": ["x"],
+        "stream": True,
+    }
+    extra = [{"filename": "one.py", "text": "x = 1"}, {"text": "y"}]
+    wanted = parse_infill({**body, "input_extra": extra})
+    (question,) = wanted.questions
+    assert question.infill == Infill("a = 1 +", "\n", (("one.py", "x = 1"), ("file", "y")))
+    assert (question.max_tokens, question.stop, wanted.stream) == (5, ["x"], True)
+    for wrong in (
+        {"input_suffix": None},
+        {"input_extra": [{"filename": "a"}]},
+        {"grammar": 'root ::= "a"'},
+        {"lora": [1]},
+    ):
+        with pytest.raises(BadRequest) as caught:
+            parse_infill({**body, **wrong})
+        assert caught.value.param == next(iter(wrong)), wrong
+
+
+def test_other_dialects_fill_in_too() -> None:
+    (question,) = parse_completion({"prompt": "a", "suffix": "b"}).questions
+    assert question.infill == Infill("a", "b")
+    (question,) = parse_generate({"model": "m", "prompt": "a", "suffix": "b"}).questions
+    assert question.infill == Infill("a", "b")
+    assert parse_completion({"prompt": "a", "suffix": ""}).questions[0].infill is None
+    for parse, body in (
+        (parse_completion, {"prompt": [1, 2], "suffix": "b"}),
+        (parse_completion, {"prompt": "a", "suffix": "b", "echo": True}),
+        (parse_generate, {"prompt": "a", "suffix": "b", "system": "c"}),
+    ):
+        with pytest.raises(BadRequest) as caught:
+            parse(body)
+        assert caught.value.param == "suffix"

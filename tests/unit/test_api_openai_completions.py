@@ -29,7 +29,7 @@ def test_the_length_is_openais_unless_another_is_asked_for() -> None:
 
 
 @pytest.mark.parametrize(
-    ("field", "value"), [("best_of", 3), ("suffix", "x"), ("min_tokens", 2), ("n", 17), ("echo", "yes")]
+    ("field", "value"), [("best_of", 3), ("suffix", 5), ("min_tokens", 2), ("n", 17), ("echo", "yes")]
 )
 def test_a_field_that_cannot_be_used_is_named(field: str, value: object) -> None:
     with pytest.raises(BadRequest) as caught:
