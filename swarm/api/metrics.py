@@ -16,6 +16,7 @@ def exposition(node: Node) -> str:
         ("swarm_prompt_tokens_total", "counter", "Tokens of prompts, as asked here.", totals.prompt_tokens),
         ("swarm_cached_tokens_total", "counter", "Of those, reused from a turn before.", totals.cached_tokens),
         ("swarm_generated_tokens_total", "counter", "Tokens of answers, as given here.", totals.generated_tokens),
+        ("swarm_guessed_tokens_total", "counter", "Of those, guessed.", totals.guessed_tokens),
         ("swarm_requests_total", "counter", "Answers that have ended here.", totals.answers),
         ("swarm_failed_total", "counter", "Answers that have failed here.", totals.failed),
         ("swarm_prefill_seconds_total", "counter", "Time to the first token, of all answers.", totals.prefill_s),

@@ -38,6 +38,7 @@ class Totals:
     prompt_tokens: int = 0
     cached_tokens: int = 0
     generated_tokens: int = 0
+    guessed_tokens: int = 0
     prefill_s: float = 0.0
     decode_s: float = 0.0
 
@@ -48,5 +49,6 @@ class Totals:
         self.prompt_tokens += stats.prompt_tokens
         self.cached_tokens += stats.cached_tokens
         self.generated_tokens += stats.generated_tokens
+        self.guessed_tokens += stats.guessed_tokens
         self.prefill_s += stats.prefill_s
         self.decode_s += stats.decode_s

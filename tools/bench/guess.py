@@ -3,6 +3,7 @@
 
     python tools/bench/guess.py [MODEL] [--threads 1] [--rounds 3]            one device
     python tools/bench/guess.py [MODEL] --nodes 3 [--lan 100mbit:2]           a pipeline on this machine
+    python tools/bench/guess.py [MODEL] --draft SMALL | --draft-layers 10     with a draft, or one of the first layers
 
 `--lan` puts the devices into network namespaces (needs root): rate and delay of each cable. Each row has tokens a
 second (of CPU time, where one thread computes) without and with guesses (medians), the gain, the share of guesses that
@@ -73,11 +74,17 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=160)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--nodes", type=int, default=1)
+    parser.add_argument("--draft", help="the file of a small model of the same vocabulary")
+    parser.add_argument("--draft-layers", type=int, default=0, help="a draft of so many first layers of the model")
     parser.add_argument("--lan", metavar="RATE:MS", help="hosts in a LAN in a box instead of loopback: 1gbit:0.15")
     args = parser.parse_args()
     path = resolve(args.model)
     with ExitStack() as stack:
-        ask = in_a_swarm(path, args, stack) if args.nodes > 1 else on_one_device(path, args.threads)
+        draft = Path(args.draft) if args.draft else None
+        if args.draft_layers:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            draft = first_layers(path, args.draft_layers, folder / "draft.gguf")
+        ask = in_a_swarm(path, args, stack) if args.nodes > 1 else on_one_device(path, args.threads, draft)
         compare(ask, args.tokens, args.rounds)
 
 
@@ -111,8 +118,35 @@ def asked(text: str) -> list[dict[str, str]]:
     return [{"role": "user", "content": text}]
 
 
-def on_one_device(path: Path, threads: int) -> Ask:
-    model = swarm.load(path, threads=threads, context=CONTEXT)
+def first_layers(path: Path, n_layers: int, out: Path) -> Path:
+    """A model of the first layers of another: its head reads what they leave."""
+    import gguf
+    import numpy as np
+
+    from swarm.store.gguf import open_gguf
+    from tests.helpers.gguf_writer import _add_value
+
+    with open_gguf(path) as model:
+        arch = str(model.metadata["general.architecture"])
+        writer = gguf.GGUFWriter(out, arch="")
+        writer.kv_data = [{}]
+        for key, value in {**model.metadata, f"{arch}.block_count": n_layers}.items():
+            if not key.startswith("GGUF."):
+                _add_value(writer, key, value)
+        for name, entry in model.tensors.items():
+            layer = int(name.split(".")[1]) if name.startswith("blk.") else -1
+            if layer < n_layers:
+                raw = np.array(model.raw(name)).reshape((*entry.shape[:-1], -1))
+                writer.add_tensor(name, raw, raw_dtype=gguf.GGMLQuantizationType(entry.quant.id))
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_tensors_to_file()
+        writer.close()
+    return out
+
+
+def on_one_device(path: Path, threads: int, draft: Path | None) -> Ask:
+    model = swarm.load(path, threads=threads, context=CONTEXT, draft=draft)
 
     def ask(text: str, params: SamplingParams, n_tokens: int, guess: bool) -> Answered:
         model.guess = guess

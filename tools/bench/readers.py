@@ -15,6 +15,7 @@ import argparse
 import contextlib
 import http.client
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -34,6 +35,8 @@ from swarm.node.home import Home
 from swarm.store.naming import resolve
 from tests.helpers import nodes
 from tests.helpers.nodes import Heard, Swarm, cost_of, memories_for
+
+os.environ.setdefault("SWARM_GUESS", "never")  # what steps cost is measured, not what the text repeats
 
 Ask = Callable[[int], Heard]
 CONTEXT = 512

@@ -95,7 +95,7 @@ function readers(chat, answer) {
       turn.finish = finish;
       turn.stats = {
         prompt: usage.prompt_tokens, generated: usage.completion_tokens, cached: usage.prompt_tokens_details?.cached_tokens ?? 0,
-        first_s: timings.first_token_s ?? 0, decode_s: timings.decode_s ?? 0,
+        guessed: timings.draft_n_accepted ?? 0, first_s: timings.first_token_s ?? 0, decode_s: timings.decode_s ?? 0,
       };
     },
   };

@@ -110,9 +110,9 @@ function ending(turn, act) {
 }
 
 function figures({ stats, model }) {
-  const { generated, decode_s, first_s, prompt, cached } = stats;
+  const { generated, guessed, decode_s, first_s, prompt, cached } = stats;
   const rate = generated > 1 && decode_s > 0 ? speed((generated - 1) / decode_s) : "";
-  const parts = [`${count(generated)} tokens`, rate, first_s ? `first word after ${seconds(first_s)}` : "", model];
+  const parts = [`${count(generated)} tokens`, guessed ? `${count(guessed)} guessed` : "", rate, first_s ? `first word after ${seconds(first_s)}` : "", model];
   const title = `${count(prompt)} tokens of prompt${cached ? `, ${count(cached)} of them known from before` : ""}`;
   return h("p", { class: "figures", title }, parts.filter(Boolean).join(" · "));
 }
