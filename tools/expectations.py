@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""What `swarm plan` expects of typical devices with large models: the tables in docs/glm-4.md and docs/intellect-3.md.
+"""What `swarm plan` expects of typical devices with large models: tables in docs/glm-4.md, intellect-3.md, slices.md.
 
     python tools/expectations.py            print them
     python tools/expectations.py --write    put them into the pages
@@ -22,8 +22,9 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from swarm.cluster.cost import LayerCost, ModelCost  # noqa: E402
+from swarm.cluster.cuts import Cuts  # noqa: E402
 from swarm.cluster.devices import WIFI, WIRED, with_added  # noqa: E402
-from swarm.cluster.planner import Demand, NoPlan, plan  # noqa: E402
+from swarm.cluster.planner import Demand, NoPlan, Plan, plan  # noqa: E402
 from swarm.units import size_text, time_text  # noqa: E402
 from tools.bench.shapes import SHAPES, Shape, matrices, quant_for  # noqa: E402
 
@@ -57,13 +58,24 @@ TABLES: dict[str, tuple[str, str, tuple[tuple[str, tuple[str, ...]], ...]]] = {
         ),
     ),
 }
+PAGES = (*TABLES, "slices.md")
 LINKS = {"cable": WIRED, "Wi-Fi": WIFI}
+SHARED = "slices.md"  # the page whose table is of devices that share every layer
+KINDS = {
+    "Raspberry Pi 5, 16 GB": "pi5:16GiB",
+    "mini PC with an N100, 16 GB": "n100:16GiB",
+    "laptop with DDR4, 32 GB": "laptop:32GiB",
+    "mini PC or laptop with DDR5, 32 GB": "minipc:32GiB",
+}
+COUNTS = (1, 2, 4, 8)
+LARGE = {"GLM-4-9B, Q4_0": ("glm4-9b", "Q4_0"), "INTELLECT-3, Q4_K_M": ("glm4.5-air", "Q4_K_M")}
+AXIS_OF = {"attn_q": "query", "attn_output": "query", "attn_k": "key", "attn_v": "key"}
 
 
 def cost_of(shape: Shape, mix: str) -> ModelCost:
     """A model of this shape with all its layers, as the planner sees it."""
     shape = replace(shape, n_layers=shape.real_layers)
-    dense, routed, macs = ([0] * shape.n_layers for _ in range(3))
+    dense, routed, macs, query, key, ffn, shared = ([0] * shape.n_layers for _ in range(7))
     ends = {}
     share = shape.top_k / shape.n_experts if shape.n_experts else 0.0
     for name, layer, dims in matrices(shape):
@@ -78,13 +90,42 @@ def cost_of(shape: Shape, mix: str) -> ModelCost:
         else:
             dense[layer] += n_bytes
             macs[layer] += count
+            kind = AXIS_OF.get(name) or ("shared" if name.endswith("_shexp") else "ffn")
+            {"query": query, "key": key, "shared": shared, "ffn": ffn}[kind][layer] += n_bytes
     kv = 2 * 2 * shape.n_kv_heads * shape.head_dim
     layers = tuple(
-        LayerCost(dense[i], macs[i], kv, routed[i], share if routed[i] else 0.0, 2 * shape.n_heads * shape.head_dim)
+        LayerCost(
+            dense[i],
+            macs[i],
+            kv,
+            routed[i],
+            share if routed[i] else 0.0,
+            2 * shape.n_heads * shape.head_dim,
+            query_bytes=query[i],
+            key_bytes=key[i],
+            ffn_bytes=ffn[i],
+            shared_bytes=shared[i],
+        )
         for i in range(shape.n_layers)
     )
     head = shape.vocab * shape.hidden
-    return ModelCost(shape.arch, layers, ends["token_embd"], ends["output"], shape.hidden, head)
+    return ModelCost(
+        shape.arch, layers, ends["token_embd"], ends["output"], shape.hidden, head, cuts=cuts_of(shape, mix)
+    )
+
+
+def cuts_of(shape: Shape, mix: str) -> Cuts:
+    """Where such a model may be cut: between blocks of its columns."""
+    blocks = {
+        name: quant_for(shape, mix, name, layer, dims[-1]).block_cols
+        for name, layer, dims in matrices(shape)
+        if name in ("attn_output", "ffn_down", "ffn_down_exps")
+    }
+    heads = max(blocks["attn_output"] // shape.head_dim, 1)
+    ffn, expert = (math.lcm(64, blocks.get(name, 64)) for name in ("ffn_down", "ffn_down_exps"))
+    expert_ffn = shape.expert_ffn if shape.n_experts else 0
+    sizes = (shape.n_heads, shape.ffn, expert_ffn, expert_ffn * shape.shared, shape.vocab)
+    return Cuts(sizes, (heads, ffn, expert, expert, 16), shape.n_kv_heads)
 
 
 def row(model: ModelCost, text: str, added: Sequence[str]) -> str:
@@ -97,13 +138,43 @@ def row(model: ModelCost, text: str, added: Sequence[str]) -> str:
         if isinstance(result, NoPlan):
             return f"| {text} | no: {size_text(result.missing_bytes)} too little | | | |"
         cells.append(f"{result.prediction.tokens_per_s:.1f}")
-        first_s, n = result.prediction.first_token_s, len(result.stages)
+        if link is WIRED:
+            first_s, n = result.prediction.first_token_s, sum(len(stage.members) for stage in result.stages)
     by_wifi = cells[1] if n > 1 else cells[0]
     return f"| {text} | {n} device{'s' * (n != 1)} | {cells[0]} | {by_wifi} | {time_text(first_s)} |"
 
 
+def shared_table() -> str:
+    """What one, two, four and eight equal devices would do by cable, and what they would do as a pipeline."""
+    lines = []
+    for name, (shape, mix) in LARGE.items():
+        model = cost_of(SHAPES[shape], mix)
+        head = " | ".join(f"{n}" for n in COUNTS)
+        lines += [f"| {name}, tok/s | {head} |", "|---" * (1 + len(COUNTS)) + "|"]
+        lines += [f"| {text} | {' | '.join(_cell(model, added, n) for n in COUNTS)} |" for text, added in KINDS.items()]
+        lines.append("")
+    return "\n".join(lines[:-1])
+
+
+def _cell(model: ModelCost, kind: str, n: int) -> str:
+    devices = [replace(d, disk_bytes=AMPLE_DISK) for d in with_added([], [f"{kind}x{n}"])]
+    found = plan(Demand(model, CONTEXT), devices, lambda a, b: WIRED)
+    if isinstance(found, NoPlan):
+        return "no room"
+    in_a_row = plan(Demand(model, CONTEXT, layout="pipeline"), devices, lambda a, b: WIRED)
+    beside = f" ({_rate(in_a_row)})" if not isinstance(in_a_row, NoPlan) and n > 1 else ""
+    return f"{_rate(found)}{beside}"
+
+
+def _rate(found: Plan) -> str:
+    rate = found.prediction.tokens_per_s
+    return f"{rate:.1f}" if rate >= 0.1 else f"{rate:.2f}"
+
+
 def table(page: str) -> str:
     """The table of one page."""
+    if page == SHARED:
+        return shared_table()
     shape, mix, rows = TABLES[page]
     model = cost_of(SHAPES[shape], mix)
     kv = size_text(model.stage_kv_bytes(0, model.n_layers, CONTEXT))
@@ -129,7 +200,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--write", action="store_true", help="put the tables into the pages")
     args = parser.parse_args()
-    for page in TABLES:
+    for page in PAGES:
         path = ROOT / "docs" / page
         if args.write:
             path.write_text(with_table(page, path.read_text(encoding="utf-8")), encoding="utf-8")

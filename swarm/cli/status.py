@@ -163,7 +163,9 @@ def _layers(shard: dict[str, Any], names: dict[str, str]) -> str:
     """What is held of a model; `names` are empty where there is only one."""
     model = shard.get("model", "")
     whose = f"{names.get(model, model[:8])}: " if names and model else ""
-    return f"{whose}{'embed ' * shard['embed']}{shard['first']}-{shard['end'] - 1}{' head' * shard['head']}"
+    share = shard.get("share", 1.0)  # of each layer; an older node shares none
+    part = ", a part of each" if share is None else f", {100 * share:.0f} % of each" if share < 1.0 else ""
+    return f"{whose}{'embed ' * shard['embed']}{shard['first']}-{shard['end'] - 1}{' head' * shard['head']}{part}"
 
 
 def event_lines(view: dict[str, Any], n: int) -> list[Text]:

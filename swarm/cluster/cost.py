@@ -182,6 +182,11 @@ class ModelCost:
             lm_head_macs=int(self.lm_head_macs * head),
         )
 
+    def share_of_layers(self, first: int, end: int, bounds: Bounds) -> float:
+        """What part of the weights of layers [first, end) a slice is."""
+        whole = sum(layer.weight_bytes for layer in self.layers[first:end])
+        return sum(layer.weight_bytes for layer in self.sliced(bounds).layers[first:end]) / max(whole, 1)
+
     def layer(self, part: Part) -> LayerCost:
         """What a layer, or a slice of it, takes."""
         layer = self.layers[part.layer]

@@ -33,6 +33,11 @@ class Cuts:
         units = [-(-size // step) for size, step in zip(self.sizes, self.steps, strict=True) if size]
         return min(*units, limits.MAX_STAGE_MEMBERS)
 
+    def has(self, bounds: Bounds) -> bool:
+        """True for a slice of this model, whatever others have of it."""
+        pairs = zip(bounds[::2], bounds[1::2], self.sizes, strict=False)
+        return len(bounds) == 2 * len(AXES) and all(0 <= start <= end <= size for start, end, size in pairs)
+
     def share(self, bounds: Bounds, axis: int) -> float:
         """What part of all along an axis is in a slice."""
         start, end = bounds[2 * axis : 2 * axis + 2]

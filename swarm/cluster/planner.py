@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from swarm.answers import PIPELINED_PREFILL_BATCH
-from swarm.cluster.cost import Device, LayerCost, LinkOf, ModelCost, Prediction, predict
+from swarm.cluster.cost import GUESSED_LINK, Device, LinkOf, LinkSpeed, ModelCost, Prediction, predict
 from swarm.cluster.cuts import WHOLE, Bounds
 from swarm.cluster.pipeline import Stage, is_cut
 from swarm.cluster.reasons import NOT_NEEDED, Obstacle, obstacle, why_left_out
@@ -29,6 +29,9 @@ MIN_CONTEXT = 512  # tokens; a smaller context than this is not worth offering
 # Of the experts in memory, tried from the largest down where all of them do not fit. Below the last one a home's disk
 # takes tens of seconds a token.
 RESIDENT_SHARES = (0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.25, 0.2, 0.16, 0.13, 0.1, 0.08, 0.06, 0.04, 0.03)
+MORE_SHARES = 2  # of the experts in memory that are tried after the first that fits
+WORTH_ADDING = 1.02  # a device that brings less than this is said to bring nothing
+NEW_DEVICE = PeerId("f" * 32)
 MAX_EXPLAINED = 16  # devices left out whose effect on the speed is computed; the rest are only named
 
 
@@ -103,14 +106,25 @@ def plan(demand: Demand, devices: Sequence[Device], link: LinkOf) -> Plan | NoPl
     if missing:
         return _no_source(demand, devices, missing)
     memory_bytes = sum(device.memory_bytes for device in usable)
+    found: list[tuple[float, Search, tuple[Stage[Device], ...]]] = []
     for model in _models(demand.model):
         if model.stage_weight_bytes(0, model.n_layers) > memory_bytes:
             continue  # no need to search
         search = Search(model, usable, link, demand.context, demand.sessions)
         stages = _best(demand, search, usable, link)
         if stages is not None:
-            return _plan(replace(demand, model=model), devices, search, stages, link)
-    return _does_not_fit(demand, devices, usable, link)
+            found.append((search.score(stages, link), search, stages))
+        # With less of its experts in memory devices may share layers, and then they read from all disks at once.
+        if found and (len(found) > MORE_SHARES or not _may_share(demand, usable)):
+            break
+    if not found:
+        return _does_not_fit(demand, devices, usable, link)
+    _, search, stages = min(found, key=lambda each: each[0])
+    return _plan(replace(demand, model=search.model), devices, search, stages, link)
+
+
+def _may_share(demand: Demand, usable: Sequence[Device]) -> bool:
+    return demand.layout != "pipeline" and demand.model.cuts is not None and sum(d.slices for d in usable) > 1
 
 
 def _best(demand: Demand, search: Search, usable: Sequence[Device], link: LinkOf) -> tuple[Stage[Device], ...] | None:
@@ -152,6 +166,26 @@ def _plan(
     )
 
 
+def one_more(demand: Demand, devices: Sequence[Device], link: LinkOf, found: Plan) -> str:
+    """What another device like the fastest of those that take part would bring, in words."""
+    members = {shard.device for stage in found.stages for shard in stage.members}
+    like = max((d for d in devices if d.id in members), key=lambda device: (device.read_bytes_per_s, device.id))
+    new = replace(like, id=NEW_DEVICE, name=f"another {like.name}", held=frozenset())
+    beside = next((device.id for device in devices if device.id != like.id and device.id in members), None)
+
+    def also(a: PeerId, b: PeerId) -> LinkSpeed | None:
+        ends = [like.id if each == NEW_DEVICE else each for each in (a, b)]
+        if ends[0] != ends[1]:
+            return link(ends[0], ends[1])
+        return link(like.id, beside) if beside is not None else GUESSED_LINK
+
+    result = plan(demand, [*devices, new], also)
+    before, after = found.prediction.tokens_per_s, result.prediction.tokens_per_s if isinstance(result, Plan) else 0.0
+    if after <= before * WORTH_ADDING:
+        return f"another device like {like.name} would not make it faster"
+    return f"another device like {like.name} would make it {after:.1f} tok/s"
+
+
 def missing_parts(demand: Demand, devices: Sequence[Device]) -> tuple[Part, ...]:
     """Parts that would have to come from a disk, and are on none."""
     held = frozenset[Part]().union(*(d.held for d in devices))
@@ -161,7 +195,6 @@ def missing_parts(demand: Demand, devices: Sequence[Device]) -> tuple[Part, ...]
 
 def _planned(demand: Demand, search: Search, stage: Stage[Device], link: LinkOf) -> Stage[ShardPlan]:
     first, end = stage.first, stage.end
-    layers = demand.model.layers[first:end]
 
     def shard(device: Device) -> ShardPlan:
         fetch = search.fetch_bytes(first, end, device)
@@ -172,14 +205,10 @@ def _planned(demand: Demand, search: Search, stage: Stage[Device], link: LinkOf)
             fetch_bytes=fetch,
             fetch_s=fetch / _fetch_rate(device, search, link) if fetch else 0.0,
             slice=device.slice,
-            share=_share(demand.model.sliced(device.slice).layers[first:end], layers),
+            share=demand.model.share_of_layers(first, end, device.slice),
         )
 
     return stage.of(shard)
-
-
-def _share(some: Sequence[LayerCost], whole: Sequence[LayerCost]) -> float:
-    return sum(layer.weight_bytes for layer in some) / max(sum(layer.weight_bytes for layer in whole), 1)
 
 
 def _fetch_rate(device: Device, search: Search, link: LinkOf) -> float:

@@ -9,7 +9,7 @@ from swarm.cluster.core import Core
 from swarm.cluster.cost import Device, LinkSpeed, ModelCost
 from swarm.cluster.devices import WIRED, with_added
 from swarm.cluster.explain import explain
-from swarm.cluster.planner import Demand, NoPlan, Plan, plan
+from swarm.cluster.planner import Demand, NoPlan, Plan, one_more, plan
 from swarm.models.sizes import kv_bytes_per_token
 from swarm.models.spec import ModelSpec
 from swarm.node.driver import Driver
@@ -32,7 +32,9 @@ async def plan_model(driver: Driver, model: ModelId, demand: Demand, add: Sequen
     result = await run_io(plan, demand, [replace(d, excluded=d.excluded or rests.get(d.id, "")) for d in devices], link)
     if isinstance(result, NoPlan) and any(rests.values()):
         result = await run_io(plan, demand, devices, link)
-    return plan_json(result)
+    if isinstance(result, NoPlan):
+        return plan_json(result)
+    return plan_json(result, [await run_io(one_more, demand, devices, link, result)])
 
 
 def _devices(core: Core, model: ModelId, now: float) -> tuple[list[Device], dict[PeerId, str]]:
@@ -54,9 +56,9 @@ def default_plan_context(context_length: int, wanted: int) -> int:
     return wanted or min(context_length, PLANNED_CONTEXT)
 
 
-def plan_json(result: Plan | NoPlan) -> Json:
-    """A plan for people (`lines`) and for scripts."""
-    lines = explain(result)
+def plan_json(result: Plan | NoPlan, more: Sequence[str] = ()) -> Json:
+    """A plan for people (`lines`, then `more`) and for scripts."""
+    lines = [*explain(result), *more]
     left_out = [{"name": out.name, "reason": out.reason} for out in result.left_out]
     if isinstance(result, NoPlan):
         missing = {"fits": False, "missing_bytes": result.missing_bytes, "context_that_fits": result.context_that_fits}

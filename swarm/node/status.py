@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from itertools import zip_longest
 
@@ -15,6 +15,7 @@ import swarm
 from swarm import limits
 from swarm.cluster.copies import lost_with
 from swarm.cluster.core import Core
+from swarm.cluster.cost import ModelCost
 from swarm.net.links import PeerInfo
 from swarm.net.transport import Transport
 from swarm.node.compute import ComputeWorker
@@ -106,7 +107,7 @@ class StatusReports:
         replies = await self._ask_all(patience_s)
         links = {info.peer: info for info in self._transport.peers()}
         now, worker = self._driver.now, self._worker
-        ours = _row(self._transport.me.peer, "here", self.reply(0))
+        ours = _row(self._transport.me.peer, "here", self.reply(0), self._driver.read(lambda core: core.shards.models))
         others, chats, dropped = self._driver.read(
             lambda core: (_others(core, replies, links, now), _chats(core), dict(core.stage_sessions.dropped))
         )
@@ -197,7 +198,7 @@ def _others(core: Core, replies: dict[PeerId, StatusReply], links: dict[PeerId, 
     rows = []
     for peer in core.members.peers.values():
         reply, info = replies.get(peer.id), links.get(peer.id)
-        row = _row(peer.id, str(peer.health), reply)
+        row = _row(peer.id, str(peer.health), reply, core.shards.models)
         if reply is None:
             row |= {"state": msgspec.structs.asdict(peer.state), "shards": [], "capabilities": None}
         row |= {
@@ -213,7 +214,7 @@ def _others(core: Core, replies: dict[PeerId, StatusReply], links: dict[PeerId, 
     return rows
 
 
-def _row(peer: PeerId, health: str, reply: StatusReply | None) -> Json:
+def _row(peer: PeerId, health: str, reply: StatusReply | None, models: Mapping[ModelId, ModelCost]) -> Json:
     """A device, by what it says of itself."""
     row: Json = {"peer": peer, "health": health, "rtt_s": 0.0, "lost_why": ""}
     if reply is None:
@@ -227,7 +228,8 @@ def _row(peer: PeerId, health: str, reply: StatusReply | None) -> Json:
         "capabilities": msgspec.structs.asdict(reply.capabilities) if reply.capabilities is not None else None,
         # An older node does not say of which models.
         "shards": [
-            _shard(shard, model) for shard, model in zip_longest(reply.shards, reply.shard_models[: len(reply.shards)])
+            _shard(shard, model, models.get(model) if model else None)
+            for shard, model in zip_longest(reply.shards, reply.shard_models[: len(reply.shards)])
         ],
         "models": [msgspec.structs.asdict(holding) for holding in reply.models],
         "sessions": [msgspec.structs.asdict(session) for session in reply.sessions],
@@ -235,7 +237,12 @@ def _row(peer: PeerId, health: str, reply: StatusReply | None) -> Json:
     }
 
 
-def _shard(shard: Shard, model: ModelId | None) -> Json:
+def _shard(shard: Shard, model: ModelId | None, cost: ModelCost | None) -> Json:
+    """`share`: of each layer; null for a slice of a model that is not known here."""
+    bounds = shard.slice.bounds
+    share = None if bounds else 1.0
+    if bounds and cost is not None and cost.cuts is not None and cost.cuts.has(bounds):
+        share = cost.share_of_layers(shard.layer_start, shard.layer_end, bounds)
     return {
         "model": model or "",
         "first": shard.layer_start,
@@ -243,6 +250,7 @@ def _shard(shard: Shard, model: ModelId | None) -> Json:
         "embed": shard.embed,
         "head": shard.head,
         "memory_bytes": shard.memory_bytes,
+        "share": share,
     }
 
 

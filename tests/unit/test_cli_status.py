@@ -6,7 +6,7 @@ import io
 
 from rich.console import Console
 
-from swarm.cli.status import expert_line, show, survival
+from swarm.cli.status import _layers, expert_line, show, survival
 
 WIDTH = 80
 
@@ -41,6 +41,13 @@ def test_a_device_takes_one_line_of_a_common_terminal() -> None:
     assert len(lines) == 2 + len(devices), out.getvalue()
     assert "embed 0-19" in lines[2] and "here" in lines[2] and "33-45 head" in lines[4]
     assert all("10.8/11.7 GiB" in line for line in lines[2:])
+
+
+def test_a_part_of_every_layer_is_shown_as_one() -> None:
+    assert _layers({"first": 0, "end": 46, "embed": True, "head": True, "share": 0.377}, {}) == (
+        "embed 0-45 head, 38 % of each"
+    )
+    assert _layers({"first": 0, "end": 46, "embed": False, "head": False, "share": None}, {}) == "0-45, a part of each"
 
 
 def test_it_is_said_whether_a_model_survives_the_loss_of_a_device() -> None:

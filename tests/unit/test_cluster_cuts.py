@@ -80,6 +80,12 @@ def test_no_more_devices_than_steps_and_than_a_stage_may_have() -> None:
     assert Cuts((4, 128, 0, 0, 32), (1, 64, 64, 64, 16), 2).most_members == 2
 
 
+def test_a_slice_of_another_model_is_seen() -> None:
+    (left, right) = GLM.cut([1, 1])
+    assert GLM.has(left) and GLM.has(right) and not GLM.has(left[:9])
+    assert not GLM.has((0, 2**31 - 1, *left[2:])) and not GLM.has((3, 2, *left[2:]))
+
+
 def test_a_slice_has_the_counts_of_the_models_package_in_their_order() -> None:
     assert [name for name in SliceBounds._fields] == [
         f"{axis}_{edge}" for axis in ("head", "ffn", "expert", "shared", "vocab") for edge in ("start", "end")

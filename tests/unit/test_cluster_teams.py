@@ -9,8 +9,9 @@ import pytest
 
 from swarm.cluster.cost import Device, LayerCost, LinkOf, LinkSpeed, ModelCost, decode_s, exchange_s, joint_s
 from swarm.cluster.cuts import FFN, HEADS, Cuts
+from swarm.cluster.explain import explain
 from swarm.cluster.pipeline import Stage, is_cut
-from swarm.cluster.planner import Demand, NoPlan, Plan, plan
+from swarm.cluster.planner import Demand, NoPlan, Plan, one_more, plan
 from swarm.cluster.teams import Terms, best_teams, cut_stage, water_fill
 from swarm.units import GIB
 from swarm.wire.ids import PeerId
@@ -115,6 +116,31 @@ def test_devices_of_two_rooms_make_teams_with_a_pipeline_between() -> None:
     found = planned([device(i, memory=1.2) for i in range(6)], link)
     assert [len(stage.members) for stage in found.stages] == [3, 3]
     assert {len({rooms[shard.device] for shard in stage.members}) for stage in found.stages} == {1}
+
+
+def test_a_plan_says_which_share_of_each_layer_a_device_has_and_what_another_one_would_bring() -> None:
+    devices = [device(0), device(1, 10e9)]
+    found = planned(devices)
+    text = "\n".join(explain(found))
+    assert "d0  layers 0-39 + embedding + head, 69 % of each:" in text and "d1  layers 0-39" in text
+    assert "of a token is read by 2 devices, 30 GB/s together" in text
+    more = one_more(found.demand, devices, wired, found)
+    assert more.startswith("another device like d0 would make it ") and more.endswith(" tok/s")
+    many = [device(i, 60e9) for i in range(8)]
+    assert one_more(found.demand, many, wired, planned(many)) == "another device like d3 would not make it faster"
+
+
+def test_with_experts_on_disk_devices_that_share_layers_read_from_all_disks_at_once() -> None:
+    expert = 20 * len(GLM.layers) * MB
+    layer = replace(LAYER, ffn_bytes=0, dense_bytes=21 * MB, expert_bytes=expert, expert_share=1 / 16)
+    cuts = Cuts((32, 0, 1408, 0, 151552), (1, 64, 64, 64, 16), 2)
+    mixture = replace(GLM, layers=(layer,) * 40, cuts=cuts)
+    devices = [device(i, memory=6.5) for i in range(4)]
+    found = plan(Demand(mixture, 2048), devices, wired)
+    in_a_row = plan(Demand(mixture, 2048, layout="pipeline"), devices, wired)
+    assert isinstance(found, Plan) and isinstance(in_a_row, Plan)
+    assert found.demand.model.resident_share < 1 and any(map(is_cut, found.stages))
+    assert found.prediction.tokens_per_s > 1.5 * in_a_row.prediction.tokens_per_s
 
 
 def test_more_devices_than_help_are_left_out_and_it_is_said_what_they_would_cost() -> None:

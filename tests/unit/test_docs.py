@@ -153,7 +153,7 @@ def test_words_that_nobody_says_are_noticed() -> None:
     assert not is_said("the flux capacitor of ... is cold")
 
 
-@pytest.mark.parametrize("page", expectations.TABLES)
+@pytest.mark.parametrize("page", expectations.PAGES)
 def test_what_is_expected_of_devices_is_what_the_planner_expects(page: str) -> None:
     text = text_of(ROOT / "docs" / page)
     assert "<!-- expectations -->" in text

@@ -26,5 +26,11 @@ export function memoryOf(device) {
 }
 
 export function layersOf(shard) {
-  return `${shard.embed ? "embedding + " : ""}layers ${shard.first}–${shard.end - 1}${shard.head ? " + head" : ""}`;
+  return `${shard.embed ? "embedding + " : ""}layers ${shard.first}–${shard.end - 1}${shard.head ? " + head" : ""}${partOf(shard)}`;
+}
+
+/** How much of each layer, where a device shares them with others. */
+export function partOf(shard) {
+  const share = shard.share === undefined ? 1 : shard.share; // an older node shares none
+  return share === null ? ", a part of each" : share < 1 ? `, ${Math.round(100 * share)} % of each` : "";
 }

@@ -1,5 +1,6 @@
 // The view of plans: where a model would run, as it is and with devices that nobody owns yet, side by side.
 
+import { partOf } from "./device_words.js";
 import { h, iconButton, say } from "./dom.js";
 import { strip } from "./layers.js";
 import { locked, refusal } from "./locked.js";
@@ -109,6 +110,6 @@ function titleOf(add) {
 function stages(list) {
   const names = [...new Set(list.map((stage) => stage.name))];
   const rows = list.map((stage) => h("li", null, h("span", { class: "swatch", vars: { "--c": `var(--c${names.indexOf(stage.name) % 8})` } }), h("span", null, stage.name),
-    h("small", null, `${stage.first}–${stage.end - 1} · ${size(stage.memory_bytes)}${stage.fetch_bytes ? ` · ${size(stage.fetch_bytes)} to fetch` : ""}`)));
-  return [strip(list.map((stage) => ({ name: stage.name, colour: names.indexOf(stage.name) % 8, first: stage.first, end: stage.end }))), h("ul", { class: "stage-list" }, rows)];
+    h("small", null, `${stage.first}–${stage.end - 1}${partOf(stage)} · ${size(stage.memory_bytes)}${stage.fetch_bytes ? ` · ${size(stage.fetch_bytes)} to fetch` : ""}`)));
+  return [strip(list.map((stage) => ({ name: stage.name, colour: names.indexOf(stage.name) % 8, first: stage.first, end: stage.end, share: stage.share }))), h("ul", { class: "stage-list" }, rows)];
 }
