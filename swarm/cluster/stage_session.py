@@ -155,10 +155,10 @@ class RingPlace(Value):
         return self.leads and self.before is None
 
 
-def void_rows(row: RunningRows) -> SessionRows:
-    """Rows that are computed for the others of their step only."""
+def void_rows(row: RunningRows, is_last: bool) -> SessionRows:
+    """Rows that are computed for the others of their step only, of the shape that these have."""
     step = row.step
-    return SessionRows(row.session, step.position, step.ids, False, step.frame, is_void=True)
+    return SessionRows(row.session, step.position, step.ids, step.sample and is_last, step.frame, is_void=True)
 
 
 def step_rows(session: StageSession, step: Step) -> SessionRows:

@@ -413,10 +413,14 @@ class StageSessions:
         if place is None:
             return []
         rows = tuple(self._as_it_is_now(row) for row in step.rows)
-        gone = next((row for row in rows if not row.is_void and row.session not in self.ledger.kv), None)
+        gone = next((row for row in rows if not row.is_void and not self._is_ready(row)), None)
         if gone is not None:
             return self._abstain(step.together, gone)
         return self._compute(place, rows, now, step.together)
+
+    def _is_ready(self, row: RunningRows) -> bool:
+        """Whether all that comes before these rows is in the KV cache: an earlier step may have failed since."""
+        return row.session in self.ledger.kv and self.sessions[row.session].done == row.step.position
 
     def _as_it_is_now(self, row: RunningRows) -> RunningRows:
         session = self.sessions.get(row.session)
@@ -427,7 +431,8 @@ class StageSessions:
     ) -> list[Effect]:
         job, self._next_job = self._next_job, self._next_job + 1
         self.running = RunningStep(job, place.layers, rows, now, together)
-        computing = [void_rows(r) if r.is_void else step_rows(self.sessions[r.session], r.step) for r in rows]
+        is_last = place.after is None
+        computing = [void_rows(r, is_last) if r.is_void else step_rows(self.sessions[r.session], r.step) for r in rows]
         return [Compute(job, place.model, place.first, place.end, tuple(computing), place.slice, together)]
 
     def _next_own_step(self, now: float) -> list[Effect]:
@@ -502,6 +507,8 @@ class StageSessions:
         if output.error:  # the entry node decides what happens
             session.steps.clear()
             session.closed = True  # what follows would build on positions that are not in the KV cache
+            session.expected, session.n_guesses = session.done, 0
+            del session.ids[session.done :]
             text = output.error[: limits.MAX_TEXT_BYTES]
             error = SessionError(rows.session, rows.epoch, "failed", text, guilty=output.lost)
             return [Send(session.open.entry, error)]

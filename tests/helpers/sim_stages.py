@@ -162,7 +162,8 @@ class Stages:
         for peer in world.members:
             node, job = self.sim.by_id[peer], meeting.here[peer]
             other = job.rows[at]
-            same = (other.session, other.position, other.ids) == (rows.session, rows.position, rows.ids)
+            seen = (other.session, other.position, other.ids, other.sample)
+            same = seen == (rows.session, rows.position, rows.ids, rows.sample)
             self.sim.require(same and len(job.rows) == len(meeting.here[world.members[0]].rows), "members disagree")
             self.n_void += other.is_void
             kv = node.engine.caches[other.session][0] if not other.is_void else None

@@ -37,5 +37,7 @@ def test_members_share_a_stage_and_the_first_leads() -> None:
 
 
 def test_rows_for_the_others_ask_for_nothing() -> None:
-    rows = void_rows(RunningRows(SessionId("d" * 32), 3, Step(5, (1, 2), True, b"12345678", 0.0), is_void=True))
+    running = RunningRows(SessionId("d" * 32), 3, Step(5, (1, 2), True, b"12345678", 0.0), is_void=True)
+    rows = void_rows(running, is_last=False)
     assert rows.is_void and not rows.sample and rows.ids == (1, 2) and rows.frame == b"12345678"
+    assert void_rows(running, is_last=True).sample, "all members tell as many candidates"

@@ -614,6 +614,16 @@ def test_the_entry_node_hears_who_was_missing_from_every_member() -> None:
         assert stage.sessions[S1].done == 0 and stage.sessions[S1].closed
 
 
+def test_what_follows_a_step_that_failed_here_is_refused() -> None:
+    member = opened_in_group(MIDDLE)
+    (job,) = computes(join(member, told()))
+    join(member, told(row(2, 3), sequence=2))
+    effects = give(member, job.job, StepOutput(error="its connection was closed", lost=FIRST), 0.0)
+    assert not computes(effects) and [a.sequence for a in aborts(effects)] == [2]
+    assert member.sessions[S1].expected == member.sessions[S1].done == len(member.sessions[S1].ids) == 0
+    assert [a.sequence for a in aborts(join(member, told(row(3, 4), sequence=3)))] == [3]
+
+
 def test_nobody_waits_for_a_member_that_is_lost() -> None:
     leader = opened_in_group(FIRST)
     assert leader.peer_lost(MIDDLE) == []
