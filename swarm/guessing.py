@@ -27,6 +27,7 @@ PRIOR = ((4.0, 0.8), (4.0, 1.2), (4.0, 1.6), (4.0, 2.0), (4.0, 2.4), (4.0, 2.8),
 LONG = 6  # a match of so many tokens that ends may have met an edit
 DRAFT_PRIOR = ((4.0, 2.8), (4.0, 2.8), (4.0, 2.8), (4.0, 2.8))  # the same for a draft, by place in the row
 MAX_DRAFTED = 7
+FORCED_CHANCE = 0.97  # of a token that a form asks for: it may be spelled in another way
 SUPPOSED_COST = 1.1  # of a step of two rows beside one row, before any was seen: little, so that it is tried
 
 
@@ -185,9 +186,19 @@ class Guesser:
         self.draft = DraftLuck()
         self.times = times or StepTimes()
 
-    def guess(self, most: int) -> list[int]:
-        """The tokens to compute after the one that is certain: as many as make the answer fastest, at most `most`."""
-        return self.text.expected(self.plan(most).n)
+    def guess(self, most: int, forced: Sequence[int] = ()) -> list[int]:
+        """The tokens to compute after the one that is certain: as many as make the answer fastest, at most `most`.
+
+        `forced`: what a form asks for next.
+        """
+        most = min(most, CHOICES[-1])
+        if not forced or most < 1 or not self.times.knows_one_row:
+            return self.text.expected(self.plan(most).n)
+        coming = self.text.expected(most)
+        if coming[: len(forced)] != list(forced[:most]):
+            coming = list(forced[:most])  # what the text would say is refused there
+        n = self._best(lambda i: FORCED_CHANCE if i < len(forced) else self.text.chance(i), len(coming), 0.0).n
+        return coming[:n]
 
     def plan(self, most: int) -> Worth:
         """How many tokens of the text's own pay."""
@@ -207,8 +218,8 @@ class Guesser:
         """The number of guesses, each of which takes `guess_s` to make, that brings most tokens a second."""
         best = Worth(0, limits.GUESS_MIN_GAIN / self.times.of(1))
         together, tokens, n = 1.0, 1.0, 0
-        for choice in CHOICES:
-            if choice > most:
+        for choice in CHOICES if most in CHOICES else sorted((*CHOICES, most)):
+            if choice > min(most, CHOICES[-1]):
                 break
             for i in range(n, choice):
                 together *= chance(i)

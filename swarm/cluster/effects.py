@@ -186,6 +186,7 @@ class StepOutput(Value):
     told: tuple[TokenChance, ...] = ()  # how likely it was, and others, where that was asked for
     more: tuple[int, ...] = ()  # the tokens after it, where guesses came
     more_told: tuple[tuple[TokenChance, ...], ...] = ()
+    forced: tuple[int, ...] = ()  # what a form asks for after those
     error: str = ""
     lost: PeerId | None = None  # the member of the stage that was missing, where that is why it failed
 

@@ -37,9 +37,9 @@ class StageGuesses:
         for token in tokens:
             self._guesser.text.take(token)
 
-    def next(self, most: int, end_ids: Sequence[int], now: float) -> tuple[int, ...]:
-        """What goes along with the next step, at most so many; it begins now."""
-        guesses = self._guesser.guess(min(most, limits.MAX_GUESSES))
+    def next(self, most: int, forced: Sequence[int], end_ids: Sequence[int], now: float) -> tuple[int, ...]:
+        """What goes along with the next step, at most so many; it begins now. `forced`: what a form asks for."""
+        guesses = self._guesser.guess(min(most, limits.MAX_GUESSES), forced)
         first_end = next((i for i, token in enumerate(guesses) if token in end_ids), len(guesses))
         self._asked_at, self._n_rows = now, 1 + first_end
         return tuple(guesses[:first_end])

@@ -303,16 +303,20 @@ class StageSessions:
             return self._drop("malformed")
         if last in session.open.end_ids or position + 1 >= session.open.context:
             return []
-        guesses = self._guess(session, (*guessed, last), session.open.context - position - 2, now)
+        guesses = self._guess(session, (*guessed, last), message.forced, now)
         return self._take(session, Step(position, (last, *guesses), True, None, now, len(guesses)), now)
 
-    def _guess(self, session: StageSession, tokens: tuple[int, ...], most: int, now: float) -> tuple[int, ...]:
-        """What goes along with the step after these tokens."""
+    def _guess(
+        self, session: StageSession, tokens: tuple[int, ...], forced: tuple[int, ...], now: float
+    ) -> tuple[int, ...]:
+        """What goes along with the step after these tokens; `forced` is what a form asks for then."""
         if session.guesses is None:
             return ()
+        most = session.open.context - (session.certain + len(tokens) - 1) - 2
+        forced = forced if max(forced, default=0) < session.model.vocabulary else ()
         is_alone = sum(entry.running for entry in self.ledger.kv.values()) == 1
         session.guesses.came(tokens, now, alone=is_alone)
-        return session.guesses.next(most if is_alone else 0, session.open.end_ids, now)
+        return session.guesses.next(most if is_alone else 0, forced, session.open.end_ids, now)
 
     def stage_step(self, sender: PeerId, message: Message, frame: Buffer | None, now: float) -> list[Effect]:
         """The leader of our stage begins a step."""
@@ -532,8 +536,17 @@ class StageSessions:
             return [Send(place.after, onward, output.frame)]
         if output.token is None:
             return [Send(session.open.entry, Prefilled(key, epoch, step.end))]
-        more = output.more
-        sampled = Token(key, epoch, step.certain_end, output.token, output.told, more, output.more_told, step.n_guesses)
+        sampled = Token(
+            session=key,
+            epoch=epoch,
+            position=step.certain_end,
+            token=output.token,
+            told=output.told,
+            more=output.more,
+            more_told=output.more_told,
+            n_guesses=step.n_guesses,
+            forced=output.forced,
+        )
         return [Send(peer, sampled) for peer in dict.fromkeys((place.ring_first, session.open.entry))]
 
     # --- within

@@ -26,7 +26,7 @@ from swarm.files import stamps
 from swarm.limits import MIN_PACKED_FREE_BYTES
 from swarm.local.answer import LocalAnswer, SessionLoan
 from swarm.local.draft import DraftModel, check_vocabulary
-from swarm.local.session import Allowed, LocalSession, Order, Progress, Steps
+from swarm.local.session import LocalSession, Order, Progress, Steps
 from swarm.text.forms import Form
 from swarm.text.messages import Message
 from swarm.text.model_text import ModelText, Prompt, check_fits
@@ -146,6 +146,7 @@ class Model:
         check_fits(prompt.ids, self.context)
         if max_tokens is not None and max_tokens < 0:
             raise ConfigError(f"max_tokens is {max_tokens}; it must be 0 or more")
+        form = self.tokenizer.grammars.start(prompt.grammar) if prompt.grammar else None
         return LocalAnswer(
             SessionLoan(self._sessions.take, self._sessions.give_back, self._decoder.expert_use),
             Order(
@@ -153,15 +154,13 @@ class Model:
                 params.seeded(),
                 self.tokenizer.end_tokens,
                 max_tokens,
-                allowed=self._allowed(prompt),
+                allowed=form.allowed if form is not None else None,
+                forced=form.forced if form is not None else None,
                 guess=self.guess,
             ),
             self._text.reader(prompt, [stop] if isinstance(stop, str) else stop),
             progress=progress,
         )
-
-    def _allowed(self, prompt: Prompt) -> Allowed | None:
-        return self.tokenizer.grammars.start(prompt.grammar).allowed if prompt.grammar else None
 
 
 def load(

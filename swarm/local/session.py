@@ -17,6 +17,7 @@ from swarm.text.model_text import check_fits, common_prefix
 
 F32 = npt.NDArray[np.float32]
 I32 = npt.NDArray[np.int32]
+Forced = Callable[[Sequence[int]], Sequence[int]]  # ids of the answer -> those that must come next
 Allowed = Callable[[Sequence[int], int], npt.NDArray[np.bool_]]  # (ids of the answer, vocab) -> bool (vocab,)
 Choose = Callable[[F32, Sequence[int]], int]  # (logits (vocab,), ids so far) -> the token that comes next
 Progress = Callable[[int, int], None]  # prompt tokens computed, of how many
@@ -56,8 +57,8 @@ class Drafts(Protocol):
 class Order:
     """One answer to be generated. `params` needs a seed unless it is greedy; max_tokens None: up to the context.
 
-    allowed: which tokens may come after the answer so far; None: all. guess: compute tokens that may come along with
-    those that are certain, where that is faster.
+    allowed: which tokens may come after the answer so far; None: all. forced: those that must. guess: compute tokens
+    that may come along with those that are certain, where that is faster.
     """
 
     prompt: Sequence[int]
@@ -65,6 +66,7 @@ class Order:
     end_tokens: Collection[int] = ()
     max_tokens: int | None = None
     allowed: Allowed | None = None
+    forced: Forced | None = None
     guess: bool = True
 
 
@@ -189,12 +191,12 @@ class TokenRun:
             return []
         session, room = self.session, self.session.decoder.context - len(self._ids)
         most = min(room, self._left if self._left is not None else room) - 1
-        plan = session.guesser.plan(most)
-        if session.draft is not None:
+        forced = self.order.forced(self._ids[len(self.order.prompt) :]) if self.order.forced is not None else ()
+        if session.draft is not None and not forced:
             drafted = session.guesser.plan_draft(most)
-            if drafted.tokens_per_s > plan.tokens_per_s:
+            if drafted.tokens_per_s > session.guesser.plan(most).tokens_per_s:
                 return self._draft(session.draft, drafted.n)
-        return session.guesser.text.expected(plan.n)
+        return session.guesser.guess(most, forced)
 
     def _draft(self, draft: Drafts, n: int) -> list[int]:
         """What the draft model would say: it chooses as the model does, with the same random numbers."""

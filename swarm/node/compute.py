@@ -18,6 +18,7 @@ from typing import TypeVarTuple
 
 import numpy as np
 import numpy.typing as npt
+from msgspec.structs import replace
 
 from swarm.answers import ExpertUse
 from swarm.cluster.effects import Compute, DropKv, Effect, OpenKv, SessionRows, StepOutput, Unload
@@ -279,8 +280,19 @@ class ComputeWorker:
         except Exception as error:  # of one session: the others of the step have their tokens
             if not tokens:
                 return StepOutput(error=_line(error))
-        more_told = tuple(chances[1:]) if any(chances) else ()
-        return StepOutput(token=tokens[0], told=chances[0], more=tuple(tokens[1:]), more_told=more_told)
+        return StepOutput(
+            token=tokens[0],
+            told=chances[0],
+            more=tuple(tokens[1:]),
+            more_told=tuple(chances[1:]) if any(chances) else (),
+            forced=self._forced(model, rows, tokens),
+        )
+
+    def _forced(self, model: ModelId, rows: SessionRows, tokens: list[int]) -> tuple[int, ...]:
+        """What a form asks for after these tokens."""
+        if not rows.sampling.grammar or self._constraints is None:
+            return ()
+        return self._constraints.forced(model, _after(rows, tokens))
 
     def _token(
         self, logits: F32, model: ModelId, rows: SessionRows, guessed: list[int]
@@ -288,7 +300,7 @@ class ComputeWorker:
         """The token after those that are certain and these guesses that were right, and how likely it was."""
         params, allowed = self._kv[rows.session].params_of(rows.sampling), None
         if rows.sampling.grammar and self._constraints is not None:
-            allowed = self._constraints.allowed(model, rows, (*rows.answer, *guessed), len(logits))
+            allowed = self._constraints.allowed(model, _after(rows, guessed), len(logits))
         position = rows.position + len(rows.ids) - rows.n_guesses + len(guessed)
         token = sample(logits, params, position, (*rows.recent, *guessed) if rows.recent else (), allowed)
         chances = told(logits, token, params.n_told) if params.n_told else ()
@@ -338,6 +350,11 @@ class ComputeWorker:
             sum(cache.n_bytes for cache in caches),
             use,
         )
+
+
+def _after(rows: SessionRows, tokens: list[int]) -> SessionRows:
+    """The same with these tokens at the end of the answer."""
+    return replace(rows, answer=(*rows.answer, *tokens)) if tokens else rows
 
 
 def params_of(sampling: Sampling) -> SamplingParams:

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from swarm.cluster.effects import SessionRows
-from swarm.limits import MAX_GRAMMAR_STATES
+from swarm.limits import MAX_GRAMMAR_STATES, MAX_GUESSES
 from swarm.text.grammar import GrammarState
 from swarm.text.tokenizer import Tokenizer
 from swarm.wire.ids import ModelId, SessionId
@@ -28,8 +28,15 @@ class Constraints:
         self._tokenizer_of = tokenizer_of
         self._states: dict[SessionId, tuple[str, GrammarState]] = {}
 
-    def allowed(self, model: ModelId, rows: SessionRows, answer: tuple[int, ...], n_vocab: int) -> Bits:
-        """bool (n_vocab,): the tokens that may follow an answer so far; TextError for ids that break the grammar."""
+    def allowed(self, model: ModelId, rows: SessionRows, n_vocab: int) -> Bits:
+        """bool (n_vocab,): the tokens that may follow the answer so far; TextError for ids that break the grammar."""
+        return self._state(model, rows).allowed(rows.answer, n_vocab)
+
+    def forced(self, model: ModelId, rows: SessionRows) -> tuple[int, ...]:
+        """The tokens that must follow the answer so far, at most MAX_GUESSES; none where there is a choice."""
+        return tuple(self._state(model, rows).forced(rows.answer)[:MAX_GUESSES])
+
+    def _state(self, model: ModelId, rows: SessionRows) -> GrammarState:
         grammar = rows.sampling.grammar
         before, state = self._states.pop(rows.session, ("", None))
         if state is None or before != grammar:
@@ -37,4 +44,4 @@ class Constraints:
         self._states[rows.session] = (grammar, state)  # the one that was used last comes last
         while len(self._states) > MAX_GRAMMAR_STATES:
             del self._states[next(iter(self._states))]
-        return state.allowed(answer, n_vocab)
+        return state

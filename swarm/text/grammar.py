@@ -82,6 +82,13 @@ class GrammarState:
             raise TextError(f"the form of the answer cannot be kept: {_line(self._matcher.get_error())}")
         return np.pad(bits, (0, n_vocab - len(bits)))
 
+    def forced(self, ids: Sequence[int]) -> list[int]:
+        """The tokens that must come after `ids`, the whole answer so far; none where there is a choice.
+
+        They are spelled as the tokenizer would, and another spelling may be allowed, too.
+        """
+        return self._matcher.compute_ff_tokens() if self.takes(ids) else []
+
     def takes(self, ids: Sequence[int]) -> bool:
         """Whether `ids`, an answer so far, keep to the grammar; quick, for one that has made no step to go back."""
         try:

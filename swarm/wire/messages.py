@@ -377,6 +377,7 @@ class Token(Message, tag=44):
     more: Annotated[tuple[TokenId, ...], Meta(max_length=limits.MAX_GUESSES)] = ()
     more_told: Annotated[tuple[Told, ...], Meta(max_length=limits.MAX_GUESSES)] = ()  # of each
     n_guesses: GuessCount = 0  # that were computed
+    forced: Annotated[tuple[TokenId, ...], Meta(max_length=limits.MAX_GUESSES)] = ()  # what the form asks for next
 
 
 class SessionClose(Message, tag=45):

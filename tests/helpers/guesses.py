@@ -54,7 +54,7 @@ class Clairvoyant(StageGuesses):
         super().came(tokens, now, alone=alone)
         self._ids += tokens
 
-    def next(self, most: int, end_ids: Sequence[int], now: float) -> tuple[int, ...]:
+    def next(self, most: int, forced: Sequence[int], end_ids: Sequence[int], now: float) -> tuple[int, ...]:
         n = max(min(most, self._rng.choice((0, 1, 3, 7, 15))), 0)
         coming = self._future(self._ids)[:n]
         return tuple(token if self._rng.random() < self._chance else token // 2 for token in coming)

@@ -86,6 +86,7 @@ def test_a_form_and_what_is_told_of_each_token_are_the_same(three: Swarm, plain:
     heard = three.nodes[0].ask({**body, "response_format": form})
     assert heard.tokens == expected(plain, "list", WAYS["usual"], form=json_form(FORM))
     json.loads(heard.text)
+    assert heard.timings["draft_n_accepted"] > 0, "what the form asks for next goes along"
     told = []
     for node in three.nodes[:2]:  # the second time the prompt's keys and values may be there, and other steps follow
         reply: Any = node.post("/v1/chat/completions", {**body, "logprobs": True, "top_logprobs": 2})

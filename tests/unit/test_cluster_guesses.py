@@ -20,17 +20,23 @@ def guesses(*, times: StepTimes | None = None) -> StageGuesses:
 
 
 def test_what_came_before_goes_along_up_to_an_end_token() -> None:
-    assert guesses().next(15, (), 0.0)[:4] == (3, 4, 5, 6)
-    assert guesses().next(15, (END_ID,), 0.0) == (3, 4)
-    assert guesses().next(1, (), 0.0) == (3,)
-    assert guesses().next(-1, (), 0.0) == ()
+    assert guesses().next(15, (), (), 0.0)[:4] == (3, 4, 5, 6)
+    assert guesses().next(15, (), (END_ID,), 0.0) == (3, 4)
+    assert guesses().next(1, (), (), 0.0) == (3,)
+    assert guesses().next(-1, (), (), 0.0) == ()
+
+
+def test_what_a_form_asks_for_goes_before_what_came_before() -> None:
+    assert guesses().next(15, (9, 8, 7), (), 0.0) == (9, 8, 7)
+    assert len(guesses().next(15, (3, 4), (), 0.0)) == 15, "where both agree, the text goes on"
+    assert guesses().next(15, (3, 5), (), 0.0) == (3, 5)
 
 
 def test_the_time_from_a_step_to_its_token_counts_where_nobody_else_had_a_part_in_it() -> None:
     times = StepTimes()
     made = guesses(times=times)
     for i in range(4):
-        assert made.next(15, (), float(i)) == () or i >= 2
+        assert made.next(15, (), (), float(i)) == () or i >= 2
         made.came((ROUND[(2 + i) % 6],), i + 0.25, alone=i != 1)
         assert times.knows_one_row == (i >= 2)
     assert times.of(1) == 0.25
@@ -39,7 +45,7 @@ def test_the_time_from_a_step_to_its_token_counts_where_nobody_else_had_a_part_i
 def test_a_session_that_is_opened_again_waits_for_no_token() -> None:
     times = StepTimes()
     made = guesses(times=times)
-    made.next(15, (), 0.0)
+    made.next(15, (), (), 0.0)
     made.read(ROUND * 5, times)
     made.came((1,), 9.0, alone=True)
     assert not times.knows(1)

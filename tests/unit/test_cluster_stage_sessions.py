@@ -716,8 +716,8 @@ class Told(StageGuesses):
     def came(self, tokens: Sequence[int], now: float, *, alone: bool) -> None:
         self.came_with.append(tuple(tokens))
 
-    def next(self, most: int, end_ids: Sequence[int], now: float) -> tuple[int, ...]:
-        return self.coming[: max(most, 0)]
+    def next(self, most: int, forced: Sequence[int], end_ids: Sequence[int], now: float) -> tuple[int, ...]:
+        return (*forced, *self.coming)[: max(most, 0)]
 
 
 def guessing(*coming: int, context: int = 100) -> StageSessions:
@@ -747,6 +747,16 @@ def test_a_step_takes_guesses_along_and_the_next_one_begins_behind_those_that_ca
     assert (rows_of(step).position, rows_of(step).ids) == (3, (3, 6, 7, 4))
     assert stage.sessions[S1].ids == [5, 8, 6, 3, 6, 7, 4]
     assert stage.sessions[S1].guesses.came_with == [(8,), (6, 3)]  # type: ignore[union-attr]
+
+
+def test_what_a_form_asks_for_next_goes_along_where_the_model_has_such_tokens() -> None:
+    stage = guessing(context=6)
+    (step,) = computes(stage.token(LAST, Token(S1, 2, 1, 8, forced=(3, 2, 1, 1)), 0.0))
+    assert rows_of(step).ids == (8, 3, 2, 1), "as far as the context goes"
+    stage = guessing()
+    stage.sessions[S1].model = replace(stage.sessions[S1].model, vocabulary=100)
+    (step,) = computes(stage.token(LAST, Token(S1, 2, 1, 8, forced=(3, 100)), 0.0))
+    assert rows_of(step).ids == (8,)
 
 
 def test_without_leave_of_the_entry_node_nothing_is_guessed() -> None:
@@ -835,8 +845,8 @@ def test_the_last_stage_tells_all_tokens_that_came_of_a_step() -> None:
     stage = opened(LAST)
     (job,) = computes(stage.activation(MIDDLE, guessed(0, 5, 6, 7, n_guesses=2, layer=4), frame(3), 0.0))
     assert rows_of(job).sample and rows_of(job).n_guesses == 2
-    messages = sent(give(stage, job.job, StepOutput(token=6, more=(8,)), 0.0))
-    said = Token(S1, 2, 1, 6, (), (8,), (), 2)
+    messages = sent(give(stage, job.job, StepOutput(token=6, more=(8,), forced=(4,)), 0.0))
+    said = Token(S1, 2, 1, 6, (), (8,), (), 2, (4,))
     assert messages == [(FIRST, said), (ENTRY, said)]
 
 

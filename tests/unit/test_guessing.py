@@ -138,7 +138,7 @@ def test_no_more_is_guessed_than_there_is_room_for() -> None:
     for _ in range(40):
         for token in PATTERN:
             guesser.text.take(token)
-    assert [len(guesser.guess(most)) for most in (-1, 0, 1, 2, 3, 14, 15, 99)] == [0, 0, 1, 1, 3, 7, 15, CHOICES[-1]]
+    assert [len(guesser.guess(most)) for most in (-1, 0, 1, 2, 3, 14, 15, 99)] == [0, 0, 1, 2, 3, 14, 15, CHOICES[-1]]
 
 
 def test_one_step_in_a_while_is_made_without_guesses() -> None:
@@ -171,7 +171,7 @@ def test_a_draft_is_asked_for_as_much_as_it_pays() -> None:
     for _ in range(60):
         guesser.draft.saw(7, 7)
     assert guesser.plan_draft(15).n == 7
-    assert guesser.plan_draft(2).n == 1
+    assert guesser.plan_draft(2).n == 2
     for _ in range(60):
         guesser.draft.saw(1, 0)
     assert guesser.plan_draft(15).n == 0
@@ -190,3 +190,12 @@ def test_places_behind_a_wrong_guess_say_nothing_about_the_draft() -> None:
         guesser.draft.saw(7, 1)
     assert guesser.draft.chance(0) > 0.8 and guesser.draft.chance(1) < 0.4
     assert guesser.draft.chance(3) == last
+
+
+def test_what_a_form_asks_for_is_taken_as_far_as_it_pays() -> None:
+    guesser = Guesser(times_of(CHEAP))
+    for n, taken in ((1, 1), (2, 2), (3, 3), (5, 5), (7, 7), (11, 7), (15, 15), (20, 15)):
+        assert guesser.guess(99, range(n)) == list(range(taken)), "twelve rows cost as much as sixteen"
+    assert guesser.guess(2, range(5)) == [0, 1]
+    assert Guesser(times_of(DEAR)).guess(99, range(5)) == []
+    assert Guesser(StepTimes()).guess(99, range(5)) == [], "nobody knows yet"

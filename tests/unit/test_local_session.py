@@ -252,6 +252,19 @@ def test_guesses_never_change_an_answer(  # noqa: PLR0917  # each is a choice of
         assert quick.kvs[0].ids == session.ids
 
 
+def test_what_a_form_asks_for_goes_along_and_is_checked() -> None:
+    script = {n: n for n in range(60)}  # a text that never repeats
+    decoder = FakeDecoder(vocab=60, script=script)
+
+    def forced(ids: list[int]) -> list[int]:
+        n = 2 + len(ids)
+        return [n, n + 1, 0] if n % 5 == 0 else []  # two are right
+
+    run = TokenRun(guessing(decoder), Order([0, 1], GREEDY, max_tokens=40, forced=forced))
+    assert list(run) == list(range(2, 42))
+    assert (run.n_guesses, run.n_guessed) == (22, 15)  # the last time there is room for one
+
+
 def test_a_draft_that_chooses_as_the_model_does_is_right_whatever_the_temperature() -> None:
     """It draws the same random numbers."""
     decoder = FakeDecoder(context=200)

@@ -226,6 +226,27 @@ def test_a_step_with_guesses_brings_the_tokens_that_steps_without_would(
         assert output.token == ids[at + 1]
 
 
+def test_a_form_tells_what_it_asks_for_next(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
+    n_layers = worker.spec.n_layers
+    worker.open(0, n_layers)
+    asked: list[tuple[int, ...]] = []
+
+    class Form:
+        def allowed(self, model: ModelId, rows: SessionRows, n_vocab: int) -> np.ndarray:
+            return np.arange(n_vocab) == 17 + len(rows.answer)
+
+        def forced(self, model: ModelId, rows: SessionRows) -> tuple[int, ...]:
+            asked.append(rows.answer)
+            return (18 + len(rows.answer),)
+
+    monkeypatch.setattr(worker.worker, "_constraints", Form())
+    step = SessionRows(SESSIONS[0], 0, (5, 17), True, None, Sampling(grammar="g"), n_guesses=1)
+    (output,) = worker.compute(0, n_layers, step)
+    assert (output.token, output.more, output.forced) == (17, (18,), (20,)) and asked == [(17, 18)]
+    (output,) = worker.compute(0, n_layers, SessionRows(SESSIONS[1], 0, (5,), True, None, SAMPLING))
+    assert output.forced == ()
+
+
 def test_guesses_of_one_session_share_a_step_with_tokens_of_others(worker: Worker) -> None:
     n_layers = worker.spec.n_layers
     want = [worker.tokens_alone(i, 3) for i in range(3)]

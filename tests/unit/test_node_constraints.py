@@ -51,6 +51,12 @@ def test_a_session_s_next_turn_may_have_another_grammar() -> None:
     )
 
 
+def test_what_the_grammar_asks_for_next_is_told() -> None:
+    held, _ = constraints()
+    assert TOKENIZER.decode(held.forced(MODEL, rows("y"))) == "es"
+    assert held.forced(MODEL, rows("")) == ()
+
+
 def test_only_so_many_states_are_kept() -> None:
     held, asked = constraints()
     for session in range(MAX_GRAMMAR_STATES + 1):

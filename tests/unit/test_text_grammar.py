@@ -40,6 +40,18 @@ def test_only_what_the_grammar_spells_may_come() -> None:
     assert state.allowed(y, N_VOCAB).shape == (N_VOCAB,)
 
 
+def test_what_must_come_is_told_as_the_tokenizer_spells_it() -> None:
+    state = GRAMMARS.start(POINT)
+    text = '{"x": '
+    ids: list[int] = []
+    while forced := state.forced(ids):
+        ids += forced
+    assert TOKENIZER.decode(ids) == text and ids == TOKENIZER.encode(text)
+    assert GRAMMARS.start(YES_OR_NO).forced([]) == []
+    assert TOKENIZER.decode(GRAMMARS.start(YES_OR_NO).forced(TOKENIZER.encode("y"))) == "es"
+    assert state.forced(TOKENIZER.encode("maybe")) == [], "what breaks the form is no answer of it"
+
+
 def test_an_answer_that_is_whole_can_only_end() -> None:
     ended = GRAMMARS.start(YES_OR_NO).allowed(TOKENIZER.encode("no"), N_VOCAB)
     assert set(np.flatnonzero(ended)) == set(TOKENIZER.end_tokens)

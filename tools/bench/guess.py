@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""What guessing brings: three kinds of text with real weights, with and without, in turns; the texts must be equal.
+"""What guessing brings: four kinds of text with real weights, with and without, in turns; the texts must be equal.
 
     python tools/bench/guess.py [MODEL] [--threads 1] [--rounds 3]            one device
     python tools/bench/guess.py [MODEL] --nodes 3 [--lan 100mbit:2]           a pipeline on this machine
@@ -28,6 +28,7 @@ sys.path.insert(0, str(ROOT))
 import swarm  # noqa: E402
 from swarm.engine.sampling import SamplingParams  # noqa: E402
 from swarm.store.naming import resolve  # noqa: E402
+from swarm.text.forms import json_form  # noqa: E402
 
 CONTEXT = 1024
 CODE = """\
@@ -52,6 +53,15 @@ TEXTS = {
     "code that is edited": f"```python\n{CODE}```\n\nWrite all of it again with total in place of result.",
     "a list that repeats": f"Write a line for each day of the week, as in: Monday: {DAY} Tuesday: {DAY}",
 }
+JSON = "a form of JSON"
+PRODUCT = {"name_of_the_product": {"type": "string", "maxLength": 20}, "price_in_euros": {"type": "integer"}}
+SCHEMA: dict[str, object] = {
+    "type": "array",
+    "items": {"type": "object", "properties": PRODUCT, "required": list(PRODUCT), "additionalProperties": False},
+    "minItems": 6,
+    "maxItems": 6,
+}
+TEXTS[JSON] = "A price list as JSON."
 WAYS = {"greedy": SamplingParams(temperature=0.0), "usual": SamplingParams(seed=1)}
 
 
@@ -150,7 +160,8 @@ def on_one_device(path: Path, threads: int, draft: Path | None) -> Ask:
 
     def ask(text: str, params: SamplingParams, n_tokens: int, guess: bool) -> Answered:
         model.guess = guess
-        answer = model.chat(asked(text), max_tokens=n_tokens, params=params)
+        form = json_form(SCHEMA) if text == TEXTS[JSON] else None
+        answer = model.chat(asked(text), max_tokens=n_tokens, params=params, form=form)
         next(answer)
         n_first, started = answer.stats.generated_tokens, time.process_time()
         for _ in answer:
@@ -187,6 +198,8 @@ def in_a_swarm(path: Path, args: argparse.Namespace, stack: ExitStack) -> Ask:
         how = {"temperature": params.temperature, "seed": params.seed or 0}
         body = {"model": entered.model, "messages": asked(text), "max_tokens": n_tokens, **how}
         body |= {} if guess else {"speculative.n_max": 0}
+        if text == TEXTS[JSON]:
+            body["response_format"] = {"type": "json_schema", "json_schema": {"name": "list", "schema": SCHEMA}}
         heard = entered.nodes[0].ask(body)
         if heard.error:
             raise SystemExit(heard.error)
