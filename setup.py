@@ -16,12 +16,15 @@ ARM = platform.machine().lower() in ("aarch64", "arm64") or "aarch64" in os.envi
 # No contraction, so that every instruction set computes the same bits; no -march, so that one build runs everywhere.
 FLAGS = ["-O3", "-std=gnu11", "-fopenmp", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"]
 FLAGS += ["-fvisibility=hidden", "-Wall", "-Wno-unused-function"]
-FLAGS += os.environ.get("SWARM_C_FLAGS", "").split()  # of a sanitizer, for tools/sanitize.py
+# Of a sanitizer, for tools/sanitize.py; the kernels of instruction sets would take an hour to compile with it.
+SANITIZER = os.environ.get("SWARM_C_FLAGS", "").split()
 
 # One wheel for Python 3.11 and all newer ones, as tools/wheels.py builds it. What is built for one Python alone calls
 # Python's functions more directly; LOG.md says how little that makes.
 ABI3 = bool(os.environ.get("SWARM_ABI3"))
 LIMITED = [("Py_LIMITED_API", "0x030B0000")] if ABI3 else []
+
+FOR_ONE_SET = re.compile(r"_(x86|arm)\.c$")
 
 HINT = """
 swarm: the compiled kernels could not be built; the compiler's own message is above.
@@ -57,7 +60,7 @@ class Build(build_ext):
                 [c_file],
                 output_dir=self.build_temp,
                 include_dirs=ext.include_dirs,
-                extra_postargs=ext.extra_compile_args,
+                extra_postargs=[*ext.extra_compile_args, *([] if FOR_ONE_SET.search(c_file) else SANITIZER)],
             )
         return target
 
@@ -89,7 +92,7 @@ setup(
             include_dirs=["csrc"],
             depends=["setup.py", *headers()],
             extra_compile_args=FLAGS,
-            extra_link_args=["-fopenmp", "-lm"],
+            extra_link_args=["-fopenmp", "-lm", *SANITIZER],
             define_macros=LIMITED,
             py_limited_api=ABI3,
         ),
