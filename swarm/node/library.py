@@ -108,6 +108,7 @@ class Entry:
     origin: Origin | None = None  # where it was fetched, where this device knows that
     is_ours: bool = False  # this device offers it from a file of its own
     base_name: str = ""  # without what tells it from others of that name
+    files: tuple[str, ...] = ()  # what it is called on the devices that have it as a file
 
 
 def _told_apart(entries: Iterable[Entry]) -> Iterator[Entry]:
@@ -152,7 +153,9 @@ class Library:
                 origin = found[model].origin if model in found else self._store.origin_of(model)
                 chunks = self._store.model(model)
                 is_ours = chunks is not None and chunks.source is not None
-                found[model] = Entry(model, slug(holding.name), holding.total_bytes, whole, origin, is_ours)
+                files = (*(found[model].files if model in found else ()), *([holding.file] if holding.file else ()))
+                name = slug(holding.name)
+                found[model] = Entry(model, name, holding.total_bytes, whole, origin, is_ours, files=files)
         return sorted(_told_apart(found.values()), key=lambda entry: (entry.name, entry.id))
 
     def find(self, text: str) -> ModelId | None:

@@ -11,7 +11,8 @@ A text means, the first that applies:
    user must say which;
 5. a model of the swarm, then a kept file, by the beginning of its name, when that is the beginning of one only;
 6. a model of the table (model_table.py), a repository of the hub or an address of the web (hub_names.py), which can be
-   fetched; what was fetched from there before is found in the directory of models, whatever its file is called.
+   fetched; what was fetched from there before is found in the directory of models, whatever its file is called;
+7. a model that another device has in a file that is called so. That is their word, too, as in 4.
 """
 
 from __future__ import annotations
@@ -52,6 +53,10 @@ class OfferedModel(Protocol):
     @property
     def is_ours(self) -> bool:
         """This device offers it from a file of its own."""
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """What it is called on devices that have it as a file."""
 
     @property
     def n_whole(self) -> int:
@@ -125,6 +130,7 @@ def meaning_of(
         or _offered_by_beginning(text, theirs)
         or _kept(text, mine, _begins)
         or remote
+        or _theirs_by_file(text, offered, chosen)
     )
     if found is None and trouble is not None:
         raise trouble
@@ -149,7 +155,8 @@ def remote_of(text: str) -> Remote | None:
 
 def offered_model(text: str, offered: Sequence[OfferedModel]) -> ModelId | None:
     """The model of the swarm that a name means: by its name, a beginning of it, or its id; None when several."""
-    return _offered_by_name(text, offered) or _offered_by_beginning(text, offered)
+    named = _offered_by_name(text, offered) or _offered_by_beginning(text, offered)
+    return named or _only(model for model in offered if _is_file(text, model))
 
 
 def slug(name: str) -> str:
@@ -179,6 +186,20 @@ def _theirs_by_name(text: str, offered: Sequence[OfferedModel], chosen: str) -> 
     found = exact or [model for model in offered if _is_same(text, model.base_name)]
     if told_apart or not found:
         return told_apart[0] if told_apart else None
+    return _one_of_theirs(text, found, chosen)
+
+
+def _theirs_by_file(text: str, offered: Sequence[OfferedModel], chosen: str) -> ModelId | None:
+    """The only model of which other devices have a file that is called so; ModelNotFound as for names."""
+    found = [model for model in offered if _is_file(text, model)]
+    return _one_of_theirs(text, found, chosen) if found else None
+
+
+def _is_file(text: str, model: OfferedModel) -> bool:
+    return any(_is_same(text.lower().removesuffix(".gguf"), file) for file in model.files)
+
+
+def _one_of_theirs(text: str, found: Sequence[OfferedModel], chosen: str) -> ModelId:
     if len(found) > 1:
         names = ", ".join(model.name for model in found)
         raise ModelNotFound(f"{text} is what several models of other devices are called: say which one, {names}")

@@ -260,6 +260,7 @@ class ModelHolding(Record):
     n_chunks: Count
     n_have: Count
     total_bytes: ByteCount
+    file: Name = ""  # what the sender's file of it is called, as a word (store/naming.py); empty where it has none
 
 
 class SessionState(Record):

@@ -13,6 +13,7 @@ from swarm import config
 from swarm.errors import ModelNotFound
 from swarm.store import naming
 from swarm.store.fetching import SMOLLM2
+from swarm.store.model_table import NamedModel
 from swarm.store.naming import meaning_of, slug
 from swarm.store.origins import Origin, record
 from swarm.wire.ids import ModelId
@@ -83,6 +84,7 @@ class Offer:
     n_whole: int = 1
     origin: Origin | None = None
     is_ours: bool = False
+    files: tuple[str, ...] = ()
 
     @property
     def base_name(self) -> str:
@@ -119,6 +121,26 @@ def test_of_two_names_the_one_that_was_written_exactly_is_meant(tmp_path: Path) 
     folder = keep(tmp_path, "GLM-4.gguf", "glm-4.gguf", "GLM-4-9B.gguf")
     assert meaning_of("GLM-4", folder) == folder / "GLM-4.gguf"
     assert meaning_of("glm-45", tmp_path, [offer("glm-4.5", "a"), offer("glm-45", "b")]) == "b" * 64
+
+
+def test_a_model_is_meant_by_what_its_file_is_called_elsewhere(tmp_path: Path) -> None:
+    there = [Offer("some-general-name", ModelId("a" * 64), files=("kitchen", "kitchen")), offer("other", "b")]
+    for text in ("kitchen", "Kitchen.gguf"):
+        assert meaning_of(text, tmp_path, there) == "a" * 64, text
+    assert meaning_of("kit", tmp_path, there) is None
+    folder = keep(tmp_path, "Kitchen.gguf")
+    assert meaning_of("kitchen", folder, there) == folder / "Kitchen.gguf"
+    assert naming.offered_model("kitchen", there) == "a" * 64
+
+
+def test_a_file_name_of_others_never_stands_for_a_name_that_means_something(tmp_path: Path) -> None:
+    hijack = Offer("x", ModelId("a" * 64), files=("glm-4-9b", "other"))
+    assert isinstance(meaning_of("glm-4-9b", tmp_path, [hijack]), NamedModel)
+    assert meaning_of("other", tmp_path, [hijack, offer("other", "b")]) == "b" * 64
+    with pytest.raises(ModelNotFound, match="several models of other devices"):
+        meaning_of("kitchen", tmp_path, [Offer(n, ModelId(n * 64), files=("kitchen",)) for n in "ab"])
+    with pytest.raises(ModelNotFound, match="another one that is called so is there"):
+        meaning_of("kitchen", tmp_path, [Offer("x", ModelId("a" * 64), files=("kitchen",))], chosen="c" * 64)
 
 
 def test_what_this_device_has_is_meant_before_what_others_call_so(tmp_path: Path) -> None:
