@@ -67,13 +67,8 @@ async def show(request: Request) -> JSONResponse:
 
 
 async def elsewhere(request: Request) -> JSONResponse:
-    """POST /api/pull and the like: what the command line of the device does."""
-    command = {"pull": "swarm pull NAME", "delete": "swarm rm NAME"}.get(request.url.path.rpartition("/")[2])
-    if command is None:
-        raise BadRequest(f"{request.url.path} is not supported", status=501, code="not_supported")
-    raise BadRequest(
-        f"models come and go by `{command}` on this device, not by this API", status=501, code="not_supported"
-    )
+    """POST /api/create and the like: what is not done here."""
+    raise BadRequest(f"{request.url.path} is not supported", status=501, code="not_supported")
 
 
 async def embed(request: Request) -> JSONResponse:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from random import SystemRandom
@@ -23,14 +23,16 @@ from swarm.cluster import effects as fx
 from swarm.cluster.core import Core, Identity
 from swarm.cluster.cost import ModelCost
 from swarm.cluster.planner import Demand, Layout
+from swarm.config import HubSettings
 from swarm.errors import ConfigError
 from swarm.net import events as net
 from swarm.net.inbox import Inbox
 from swarm.net.transport import Transport
-from swarm.node import doctor, measure, plan, removing
+from swarm.node import bringing, doctor, measure, plan, removing
 from swarm.node.answer import Answer, Question
 from swarm.node.answerable import Answerable, AnswerableModels
 from swarm.node.background import Background
+from swarm.node.bringing import Step
 from swarm.node.compute import ComputeWorker, Done
 from swarm.node.constraints import Constraints
 from swarm.node.driver import Driver, is_serving
@@ -293,6 +295,28 @@ class Node:
         """Delete a model, of which the name or the file here is given, from this device or from all."""
         model = removing.model_to_remove(self.holdings, self.store, text, path)
         return await removing.remove(self._driver, self.holdings, self.store, model, everywhere=everywhere)
+
+    def bring(self, text: str, hub: HubSettings) -> AsyncGenerator[Step, None]:
+        """Fetch a model, with word of how far it is."""
+        memory = self._driver.read(lambda core: core.capabilities.memory_bytes)
+        return bringing.bring(
+            text,
+            hub,
+            memory,
+            house=self.house,
+            holdings=self.holdings,
+            background=self.background,
+            settings=self.settings,
+        )
+
+    async def remove_with_file(self, text: str) -> None:
+        """Delete a model from this device, and the file that Swarm has fetched for it."""
+        listed = next((model for model in await self.answerable() if text.lower() == model.name), None)
+        if listed is not None and not listed.id:  # a file that nobody has asked yet
+            await self.background.run_io(removing.take_off_shelf, text, self.settings.models_path)
+            return
+        name = listed.id if listed is not None else text
+        await self.holdings.remove(removing.model_to_remove(self.holdings, self.store, name, ""), with_file=True)
 
     async def verify(self) -> Json:
         """Compare every chunk of this device with its hash."""

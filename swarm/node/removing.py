@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import time
+from pathlib import Path
 
 from swarm.cluster.core import Core
 from swarm.errors import ModelNotFound
 from swarm.limits import REMOVE_PATIENCE_S
 from swarm.node.driver import Driver
 from swarm.node.holdings import Holdings
+from swarm.store import shelf
 from swarm.store.chunks import ChunkStore
+from swarm.store.origins import origin_of
 from swarm.wire.ids import ModelId, PeerId
 
 Json = dict[str, object]
@@ -24,6 +27,14 @@ def model_to_remove(holdings: Holdings, store: ChunkStore, text: str, path: str)
     if found is None:
         raise library.not_found(text)
     return found
+
+
+def take_off_shelf(text: str, folder: Path) -> None:
+    """Delete the file of a model that the swarm does not know yet, where Swarm has fetched it. Raise ModelNotFound."""
+    file = shelf.find(text, shelf.kept(folder))
+    if file is None or origin_of(file.path) is None:
+        raise shelf.not_on_it(text, folder)
+    shelf.take_off(file.files)
 
 
 async def remove(driver: Driver, holdings: Holdings, store: ChunkStore, model: ModelId, *, everywhere: bool) -> Json:

@@ -79,6 +79,4 @@ def test_ollama_s_clients_may_ask_nothing() -> None:
 def test_what_nobody_here_can_do_is_said_by_name() -> None:
     api = api_of()
     assert api.post("/v1/embeddings", json={}).status_code == 501
-    assert "swarm pull" in api.post("/api/pull", json={"model": "x"}).json()["error"]
-    assert "swarm rm" in api.delete("/api/delete").json()["error"]
     assert "embeddings" in api.post("/api/embed", json={}).json()["error"]
