@@ -66,9 +66,15 @@ async def model(node: Node, body: Json) -> Json:
 
 
 async def invite(node: Node, body: Json) -> Json:
-    """Open an invitation."""
+    """Open an invitation; `qr` asks for the command of the new device as a QR code: rows of 0 and 1 (dark)."""
     invited = await node.peers.invite()
-    return {"code": invited.code, "port": invited.port, "seconds": invited.seconds}
+    told: Json = {"code": invited.code, "port": invited.port, "seconds": invited.seconds}
+    if body.get("qr") is True:
+        import segno
+
+        code = segno.make(f"swarm join {invited.code}", micro=False)
+        told["qr"] = ["".join(map(str, row)) for row in code.matrix]
+    return told
 
 
 async def leave(node: Node, body: Json) -> Json:

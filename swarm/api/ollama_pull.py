@@ -21,7 +21,7 @@ from swarm.api.fields import converted, refuse
 from swarm.api.guard import may_change
 from swarm.api.models import TAG
 from swarm.errors import SwarmError
-from swarm.node.bringing import Step
+from swarm.node.bringing import PullStep
 from swarm.node.node import Node
 
 DEMANDS = {"insecure": "models come by https only"}
@@ -75,7 +75,7 @@ async def _asked(request: Request) -> tuple[Node, PullRequest]:
     return request.app.state.node, await parsed_body(request, parse)
 
 
-async def _lines(steps: AsyncGenerator[Step, None], name: str) -> AsyncGenerator[bytes, None]:
+async def _lines(steps: AsyncGenerator[PullStep, None], name: str) -> AsyncGenerator[bytes, None]:
     """What Ollama's clients make a bar of."""
     digest = f"sha256:{hashlib.sha256(name.encode()).hexdigest()}"  # by it they tell bars apart
     yield _line({"status": "pulling manifest"})

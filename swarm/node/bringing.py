@@ -26,7 +26,7 @@ from swarm.store.web_file import Web
 LOOK_S = 0.3  # between two looks at what the devices bring
 
 
-class Step(NamedTuple):
+class PullStep(NamedTuple):
     """What is being done, and how far: bytes done of all; 0 of 0 where that is not known."""
 
     what: str
@@ -43,7 +43,7 @@ async def bring(
     holdings: Holdings,
     background: Background,
     settings: Settings,
-) -> AsyncGenerator[Step, None]:
+) -> AsyncGenerator[PullStep, None]:
     """Have the model that a name means, and offer it to the swarm. Raise SwarmError.
 
     Whoever stops iterating stops a pull of this device alone; what has come is kept, and the next one goes on there.
@@ -58,13 +58,13 @@ async def bring(
             return
     judge = partial(beside_weights, kv=settings.kv, context=settings.context, overhead=0)
     room = Room(memory_bytes, "this device", judge)
-    steps: asyncio.Queue[Step | None] = asyncio.Queue()
+    steps: asyncio.Queue[PullStep | None] = asyncio.Queue()
     loop, stopped = asyncio.get_running_loop(), False
 
     def progress(what: str, done: int, total: int) -> None:
         if stopped:
             raise DownloadError("whoever asked for the model went away; what has come is kept")
-        loop.call_soon_threadsafe(steps.put_nowait, Step(what, done, total))
+        loop.call_soon_threadsafe(steps.put_nowait, PullStep(what, done, total))
 
     task = asyncio.ensure_future(background.run_io(_here, text, hub, room, settings.models_path, progress))
     task.add_done_callback(lambda _: steps.put_nowait(None))
@@ -78,14 +78,14 @@ async def bring(
             await task
 
 
-async def _together(house: House, pull: str) -> AsyncGenerator[Step, None]:
+async def _together(house: House, pull: str) -> AsyncGenerator[PullStep, None]:
     while True:
         state = house.progress(pull)
         if state["error"]:
             raise DownloadError(str(state["error"]))
         if state["phase"] == "done":
             return
-        yield Step(str(state["waits"] or state["phase"]), int(str(state["done"])), int(str(state["total"])))
+        yield PullStep(str(state["waits"] or state["phase"]), int(str(state["done"])), int(str(state["total"])))
         await asyncio.sleep(LOOK_S)
 
 

@@ -32,7 +32,7 @@ from swarm.node import bringing, doctor, measure, plan, removing
 from swarm.node.answer import Answer, Question
 from swarm.node.answerable import Answerable, AnswerableModels
 from swarm.node.background import Background
-from swarm.node.bringing import Step
+from swarm.node.bringing import PullStep
 from swarm.node.compute import ComputeWorker, Done
 from swarm.node.constraints import Constraints
 from swarm.node.driver import Driver, is_serving
@@ -296,7 +296,7 @@ class Node:
         model = removing.model_to_remove(self.holdings, self.store, text, path)
         return await removing.remove(self._driver, self.holdings, self.store, model, everywhere=everywhere)
 
-    def bring(self, text: str, hub: HubSettings) -> AsyncGenerator[Step, None]:
+    def bring(self, text: str, hub: HubSettings) -> AsyncGenerator[PullStep, None]:
         """Fetch a model, with word of how far it is."""
         memory = self._driver.read(lambda core: core.capabilities.memory_bytes)
         return bringing.bring(

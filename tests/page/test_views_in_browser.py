@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import time
 from collections.abc import Iterator
@@ -65,7 +66,12 @@ def test_a_code_lets_a_browser_in_once_and_leaves_the_address(opened: Opened, no
     first.click("#tab-invite")
     first.click("text=Show a code")
     first.wait_for_selector(".code-big")
-    assert f"swarm join {first.locator('.code-big').inner_text()}" in first.locator(".invitation").inner_text()
+    command = f"swarm join {first.locator('.code-big').inner_text()}"
+    assert command in first.locator(".invitation").inner_text()
+    assert command in str(first.locator(".qr").get_attribute("aria-label"))
+    reader, image = pytest.importorskip("zxingcpp"), pytest.importorskip("PIL.Image")
+    picture = image.open(io.BytesIO(first.locator(".qr").screenshot()))
+    assert [found.text for found in reader.read_barcodes(picture)] == [command]
 
 
 def test_plans_are_compared_with_devices_that_nobody_owns(opened: Opened, node: NodeProcess) -> None:

@@ -67,6 +67,9 @@ def test_an_invitation_is_opened() -> None:
     api = api_of(peers=SimpleNamespace(invite=returns(Invited("7-482-915", 7419, 600.0))))
     reply = api.post("/swarm/invite", headers=CHANGES)
     assert reply.json() == {"code": "7-482-915", "port": 7419, "seconds": 600.0}
+    rows = api.post("/swarm/invite", json={"qr": True}, headers=CHANGES).json()["qr"]
+    assert len(rows) >= 21 and all(len(row) == len(rows) and set(row) <= {"0", "1"} for row in rows)
+    assert rows[0].startswith("11111110") and rows[-1].startswith("11111110"), "what cameras look for"
 
 
 def test_leaving_ends_the_node() -> None:

@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 
 from swarm.errors import DownloadError, ModelNotFound, SwarmError
-from swarm.node.bringing import Step
+from swarm.node.bringing import PullStep
 from tests.helpers.api_client import CHANGES, api_of, returns
 
 
-def brings(*steps: Step, error: SwarmError | None = None) -> Any:
+def brings(*steps: PullStep, error: SwarmError | None = None) -> Any:
     """A node's `bring`, and what it was asked for."""
 
-    async def bring(text: str, hub: object) -> AsyncGenerator[Step, None]:
+    async def bring(text: str, hub: object) -> AsyncGenerator[PullStep, None]:
         asked.append(text)
         for step in steps:
             yield step
@@ -29,7 +29,7 @@ def brings(*steps: Step, error: SwarmError | None = None) -> Any:
 
 
 def test_lines_say_how_far_it_is() -> None:
-    bring = brings(Step("Looking what there is"), Step("Downloading", 5, 10), Step("Verifying", 10, 10))
+    bring = brings(PullStep("Looking what there is"), PullStep("Downloading", 5, 10), PullStep("Verifying", 10, 10))
     reply = api_of(bring=bring).post("/api/pull", json={"model": "glm-4-9b:latest"}, headers=CHANGES)
     lines = [json.loads(line) for line in reply.text.splitlines()]
     assert reply.headers["content-type"] == "application/x-ndjson" and bring.asked == ["glm-4-9b"]
@@ -45,7 +45,7 @@ def test_lines_say_how_far_it_is() -> None:
 
 
 def test_what_goes_wrong_is_the_last_line_or_the_status() -> None:
-    api = api_of(bring=brings(Step("Downloading", 1, 2), error=DownloadError("the hub is away")))
+    api = api_of(bring=brings(PullStep("Downloading", 1, 2), error=DownloadError("the hub is away")))
     reply = api.post("/api/pull", json={"name": "m"}, headers=CHANGES)
     assert json.loads(reply.text.splitlines()[-1]) == {"error": "the hub is away"}
     reply = api.post("/api/pull", json={"model": "m", "stream": False}, headers=CHANGES)

@@ -4,6 +4,7 @@ import { codeBlock } from "./markdown.js";
 import { h, say } from "./dom.js";
 import { locked, refusal } from "./locked.js";
 import { key, post } from "./node.js";
+import { qrCode } from "./qr.js";
 
 export const LABEL = "Invite";
 let view = null;
@@ -47,7 +48,7 @@ function finish(text) {
 async function invite() {
   const began = Date.now() / 1000;
   try {
-    const { code, seconds } = await post("/swarm/invite", {});
+    const { code, seconds, qr } = await post("/swarm/invite", { qr: true });
     if (!view) return;
     Object.assign(view, { began });
     const left = h("p", { class: "soft", role: "timer" });
@@ -59,7 +60,8 @@ async function invite() {
     clearInterval(view.timer);
     view.timer = setInterval(tick, 1000);
     tick();
-    view.box.replaceChildren(h("p", { class: "code-big" }, code), left, codeBlock("bash", `swarm join ${code}`));
+    view.box.replaceChildren(h("p", { class: "code-big" }, code), left, codeBlock("bash", `swarm join ${code}`),
+      qrCode(qr, `A QR code of the command: swarm join ${code}`));
     say(`The code is ${code}`);
   } catch (error) {
     if (view) view.box.replaceChildren(refusal(error));
