@@ -228,6 +228,7 @@ CLOSE_AGAIN_S = (1.0, 4.0, 16.0)  # after its end, an answer's closing is told a
 IDLE_KV_S = 60.0  # an open session that stands still for so long counts as over: its closing may be lost
 MAX_STAGE_MEMBERS = 16  # devices that compute each layer together: with more, a token waits longer than it gains
 STAGE_STEP_AGAIN_S = 0.5  # a step of a stage that is not done is told its members again, then after twice as long
+NAMED_S = 120.0  # in which a device that names a second one to have been missing in a step counts, too
 LED_BELIEVED_S = 30.0  # that a device computes with others which somebody else leads; then it is asked again
 MAX_STAGE_STEPS = 4  # of one leader, waiting at a member: it tells the next one when the last is done
 MAX_STAGE_SESSIONS = 256  # with KV on one device, from all entry nodes; memory runs out first

@@ -40,6 +40,8 @@ class Account:
     slowness: float = 1.0  # how much slower its answers were than its figures said
     planned_slowness: float = 1.0  # the same when it was last planned with
     slow_at: float = 0.0
+    named: PeerId | None = None  # whom it said last to have been missing in a step, and when
+    named_at: float = 0.0
 
 
 class Conduct:
@@ -80,6 +82,16 @@ class Conduct:
             account.memory_bytes, account.memory_until = memory_bytes, now + limits.SHORT_MEMORY_S
             return 0.0
         return self.failed(peer, why, now)
+
+    def names(self, accuser: PeerId, guilty: PeerId, now: float) -> set[PeerId]:
+        """A member says that another one was missing in a step: who counts for that.
+
+        Nobody else has seen it. Who names one device after the other may itself be the reason, and counts, too.
+        """
+        account = self._account(accuser)
+        before = account.named if now < account.named_at + limits.NAMED_S else None
+        account.named, account.named_at = guilty, now
+        return {guilty} if before in (None, guilty) or accuser == self.me else {guilty, accuser}
 
     def did_well(self, peers: Iterable[PeerId], n_tokens: int) -> None:
         """Tokens of an answer came through these devices."""

@@ -267,7 +267,12 @@ class Core:
             if type(effect) is Send and effect.to == self.me:
                 effects = self._run_all(deque(effects), now)
                 break
-        return effects + self.stage_sessions.next_step(now)
+        begun = self.stage_sessions.next_step(now)
+        while any(type(effect) is Send and effect.to == self.me for effect in begun):
+            # A step of several devices that this one cannot join: the entry node hears of it, which may be this one.
+            effects = effects + self._run_all(deque(begun), now)
+            begun = self.stage_sessions.next_step(now)
+        return effects + begun
 
     def _follow(self, now: float) -> list[Effect]:
         """After anything that changed a placement the sessions follow."""

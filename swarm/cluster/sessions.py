@@ -365,12 +365,13 @@ class Sessions:
             return []
         if message.fault == "unknown":
             return self._reopen(session, "a stage forgot the session", {sender}, now)
-        session.failures += 1
         text = one_line(message.text)
+        if message.guilty is not None and message.guilty in self._beside_in_stage(session, sender):
+            suspects = self.placer.conduct.names(sender, message.guilty, now)
+            return self.placer.failed(suspects, f"was missing in a step: {text}", now)
+        session.failures += 1
         if session.failures > limits.MAX_STEP_FAILURES:
             return self._fail(session, f"{text} (on {self._name(sender)})", now)
-        if message.guilty is not None and message.guilty in self._beside_in_stage(session, sender):
-            return self.placer.failed({message.guilty}, f"was missing in a step: {text}", now)
         if not message.by_input:
             return self.placer.failed({sender}, f"could not compute its step: {text}", now)
         # One of the two does not tell the truth, and which one cannot be seen from here; this device does.

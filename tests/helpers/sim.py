@@ -117,6 +117,7 @@ class Node:
         self.patience_s = limits.PEER_SILENCE_S + sim.rng.uniform(-0.1, 0.3)  # of its transport; the core has its own
         self.sluggish = 1.0  # how many times longer its steps take than they should
         self.load_fails = self.step_fails = 0.0  # beside those of the whole world
+        self.lies = False  # says of every step with others that one of them was missing
         self.malice: Malice | None = None
         self.boots = 0
         self.alive = False
@@ -328,6 +329,9 @@ class Node:
     def done(self, job: fx.Compute, outputs: list[fx.StepOutput]) -> None:
         """A step is over, for us."""
         self.engine.busy = False
+        if self.lies and job.together is not None:
+            others = [peer for peer in self.sim.stages.members(job.together.stage) if peer != self.id]
+            outputs = [fx.StepOutput(error="it was not there", lost=others[0])] * len(job.rows)
         self.sim.n_shared += len(job.rows) > 1
         self.do(self.core.computed(job.job, outputs, self.now))
         self.work()

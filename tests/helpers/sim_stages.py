@@ -104,6 +104,10 @@ class Stages:
         self.sim.require(fails or not is_late, f"{node.name} refuses a step that it takes part in")
         self._end(world, meeting, effect.lost or node.id, effect.why)
 
+    def members(self, stage: fx.StageId) -> tuple[PeerId, ...]:
+        """Those of a stage, the leader first."""
+        return self.stages[stage].members
+
     # --- steps
 
     def join(self, node: Node, job: fx.Compute) -> None:

@@ -15,7 +15,7 @@ from swarm.cluster.sessions import Sessions
 from swarm.cluster.shards import Shards
 from swarm.cluster.stage_sessions import StageSessions
 from tests.helpers.sabotage import Sabotage, shown_by
-from tests.helpers.sim import play
+from tests.helpers.sim import Sim, play
 from tests.helpers.sim_strikes import KINDS, strike
 
 STORIES = 24
@@ -57,6 +57,21 @@ def test_several_readers_share_the_steps_of_several_devices() -> None:
 @pytest.mark.parametrize("seed", range(12))
 def test_without_a_fault_nobody_is_blamed(seed: int) -> None:
     assert not strike(seed, "none").blamed
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_member_that_names_others_without_a_reason_does_not_stop_those_who_can_do_without_it(seed: int) -> None:
+    sim = Sim(seed, 4, kv_bytes=4, layout="slices")
+    for _ in range(4):
+        sim.add_node(2 * sim.model.weight_bytes, speed=2e6, holds=True)
+    sim.run_until(2.0)
+    entry, liar = (sim.nodes[2], sim.nodes[seed % 2])
+    liar.lies = True
+    chat = sim.ask(entry, (1, 2, 3), 40)
+    assert chat is not None
+    sim.run_until(sim.now + 60, done=lambda: chat.ended is not None)
+    assert chat.ended is not None and chat.got == chat.expected
+    assert chat.emitted_at[-1] < 15.0
 
 
 def test_who_dies_is_left_out_and_not_who_waited_for_it() -> None:

@@ -8,6 +8,7 @@ from swarm.cluster.cost import Device
 from swarm.wire.ids import PeerId
 
 ME, A = PeerId("0" * 32), PeerId("a" * 32)
+B, C = PeerId("b" * 32), PeerId("c" * 32)
 
 
 def failing(n_times: int) -> tuple[Conduct, list[float]]:
@@ -92,3 +93,11 @@ def test_the_number_of_accounts_is_bounded_and_those_left_out_longest_stay() -> 
 
 def device(memory: int = 10**9) -> Device:
     return Device(A, "a", memory, 10**9, 1e10, 1e10)
+
+
+def test_who_names_one_device_after_the_other_counts_too() -> None:
+    conduct = Conduct(ME)
+    assert conduct.names(A, B, 1.0) == {B} and conduct.names(A, B, 2.0) == {B}
+    assert conduct.names(A, C, 3.0) == {A, C}
+    assert conduct.names(A, B, 4.0 + limits.NAMED_S) == {B}, "that was long ago"
+    assert conduct.names(ME, B, 1.0) == {B} and conduct.names(ME, C, 2.0) == {C}, "this device does not lie"
