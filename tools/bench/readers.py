@@ -25,6 +25,8 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psutil
+
 sys.path.insert(
     0, sys.argv[sys.argv.index("--tree") + 1] if "--tree" in sys.argv else str(Path(__file__).resolve().parents[2])
 )
@@ -89,8 +91,8 @@ class LlamaServer(contextlib.AbstractContextManager["LlamaServer"]):
         return False
 
 
-def together(ask_one: Ask, n_readers: int) -> tuple[float, float, list[str]]:
-    """Tokens a second of all, median seconds to the first token, and what each got."""
+def together(ask_one: Ask, n_readers: int) -> tuple[float, float, int, list[str]]:
+    """Tokens a second of all, median seconds to the first token, all tokens, and what each got."""
     heard: list[Heard | None] = [None] * n_readers
 
     def ask(reader: int) -> None:
@@ -106,7 +108,8 @@ def together(ask_one: Ask, n_readers: int) -> tuple[float, float, list[str]]:
     assert len(answers) == n_readers, [h and h.error for h in heard]
     last = max(h.at[-1] for h in answers)
     first = statistics.median(h.at[0] - started for h in answers)
-    return sum(len(h.tokens) for h in answers) / (last - started), first, [h.text for h in answers]
+    n_tokens = sum(len(h.tokens) for h in answers)
+    return n_tokens / (last - started), first, n_tokens, [h.text for h in answers]
 
 
 def main() -> None:
@@ -130,32 +133,48 @@ def main() -> None:
         memories = memories_for(cost, layers, KV_TOKENS)
         swarm = stack.enter_context(Swarm(folder / "swarm", memories, model=path, context=CONTEXT))
         servers: dict[str, Ask] = {"swarm": lambda i: swarm.nodes[0].ask(body(swarm.model, i, args.tokens))}
+        processes = {"swarm": [node.process.pid for node in swarm.nodes if node.process is not None]}
         if args.llama:
             llama = stack.enter_context(LlamaServer(path))
             servers["llama-cpp-python"] = lambda i: llama.ask(body("m", i, args.tokens))
-        rows = list(measured(servers, args.readers, args.repeat, quiet=args.json))
+            processes["llama-cpp-python"] = [llama.process.pid]
+        spent = {name: (lambda pids=pids: sum(map(cpu_s, pids))) for name, pids in processes.items()}  # type: ignore[misc]
+        rows = list(measured(servers, spent, args.readers, args.repeat, quiet=args.json))
     if args.json:
         print(json.dumps(rows))
 
 
-def measured(servers: dict[str, Ask], readers: list[int], repeat: int, *, quiet: bool) -> Iterator[dict[str, object]]:
+def cpu_s(pid: int) -> float:
+    """Processor time of a process, of all its threads."""
+    times = psutil.Process(pid).cpu_times()
+    return float(times.user + times.system)
+
+
+def measured(
+    servers: dict[str, Ask], spent: dict[str, Callable[[], float]], readers: list[int], repeat: int, *, quiet: bool
+) -> Iterator[dict[str, object]]:
     """A row for each server and number of readers; the servers take turns."""
     alone = {name: [ask(i).text for i in range(max(readers))] for name, ask in servers.items()}
     for n_readers in readers:
-        runs: dict[str, list[tuple[float, float, list[str]]]] = {name: [] for name in servers}
+        runs: dict[str, list[tuple[float, float, int, list[str]]]] = {name: [] for name in servers}
+        cpu = dict.fromkeys(servers, 0.0)
         for _ in range(repeat):
             for name, ask in servers.items():
+                before = spent[name]()
                 runs[name].append(together(ask, n_readers))
+                cpu[name] += spent[name]() - before
         for name, made in runs.items():
-            same = all(texts == alone[name][:n_readers] for _, _, texts in made)
+            same = all(texts == alone[name][:n_readers] for *_, texts in made)
             rate, first = (statistics.median(run[i] for run in made) for i in (0, 1))
+            cpu_ms = (
+                1000 * cpu[name] / sum(run[2] for run in made)
+            )  # of a token, which other programs do not change much
             row = {"server": name, "readers": n_readers, "tokens_per_s": rate, "first_s": first, "same_texts": same}
+            row["cpu_ms"] = cpu_ms
             if not quiet:
                 texts = "the same texts as alone" if same else "OTHER TEXTS than alone"
-                print(
-                    f"{name:17} {n_readers:3} readers {rate:8.1f} tok/s, first token {first:6.2f} s, {texts}",
-                    flush=True,
-                )
+                figures = f"{rate:8.1f} tok/s, {cpu_ms:6.2f} ms CPU a token, first token {first:6.2f} s"
+                print(f"{name:17} {n_readers:3} readers {figures}, {texts}", flush=True)
             yield row
 
 
