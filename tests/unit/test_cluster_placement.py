@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from random import Random
 from typing import TypeVar
 
@@ -10,12 +10,13 @@ import pytest
 
 from swarm import limits
 from swarm.cluster.cost import Device, LayerCost, LinkSpeed, ModelCost
+from swarm.cluster.cuts import Cuts
 from swarm.cluster.effects import Effect, LookUp, Send
 from swarm.cluster.placement import Placer, State
 from swarm.parts import all_parts
 from swarm.wire.ids import ModelId, PeerId
 from swarm.wire.messages import Message, PlacementCommit, PlacementOffer, PlacementReply, ShardReady
-from swarm.wire.records import Placement, Shard
+from swarm.wire.records import Placement, Shard, Slice
 
 ME, A, B, C = (PeerId(c * 32) for c in "0abc")
 M = TypeVar("M", bound=Message)
@@ -280,3 +281,88 @@ def test_a_device_that_has_rested_is_used_again_from_the_next_answer_on(placer: 
     world.resting.clear()
     assert not sent(placer.devices_changed(1.0), PlacementOffer), "not in the middle of an answer"
     assert C in sent(placer.refresh(MODEL, 2.0), PlacementOffer)
+
+
+# --- devices that share layers
+
+
+CUTS = Cuts((12, 384, 0, 0, 48), (1, 64, 64, 64, 16), 4)
+SLICED = replace(COST, layers=(LayerCost(10_000_000, 1, 1, query_bytes=4_000_000, ffn_bytes=6_000_000),) * 8, cuts=CUTS)
+
+
+@pytest.fixture
+def sharing() -> tuple[Placer, FakeWorld]:
+    world = FakeWorld({peer: replace(device(peer, speed=1e9), slices=True) for peer in (ME, A, B)})
+    placer = Placer(ME, world, Random(1), first_epoch=1)
+    placer.model_known(MODEL, SLICED, 0.0)
+    return placer, world
+
+
+def take_slices(placer: Placer) -> list[Effect]:
+    placing = placer.placings[MODEL]
+    assert placing.placement is not None
+    effects = []
+    for i, peer in enumerate(placing.peers):
+        effects += placer.reply(
+            peer, PlacementReply(MODEL, placing.placement.epoch, True, "", slice_port=7000 + i), 0.0
+        )
+    return effects
+
+
+def test_members_get_ports_and_a_secret_and_nobody_else_does(sharing: tuple[Placer, FakeWorld]) -> None:
+    placer, world = sharing
+    world.present[B] = replace(world.present[B], slices=False)
+    placer.need(MODEL, 10, 0.0)
+    assert placer.placings[MODEL].pipeline.is_cut_well(CUTS) and set(placer.placings[MODEL].peers) == {ME, A}
+    told = sent(take_slices(placer), PlacementCommit)
+    assert told[ME] == told[A] and told[ME].ports == (7000, 7001) and len(told[ME].secret) == 32
+    assert told[B].secret == b"" and told[B].ports == () and told[B].placement == told[A].placement
+    (again,) = {m.secret for m in sent(placer.tick(100.0), PlacementCommit).values()} or {told[A].secret}
+    assert again == told[A].secret
+
+
+def test_every_placement_has_a_secret_of_its_own(sharing: tuple[Placer, FakeWorld]) -> None:
+    secrets = set()
+    for _ in range(3):
+        sharing[0].need(MODEL, 10, 0.0)
+        secrets.add(sent(take_slices(sharing[0]), PlacementCommit)[A].secret)
+        sharing[0].renew(MODEL, 0.0)
+    assert len(secrets) == 3
+
+
+def test_a_layout_with_slices_of_another_author_is_adopted(sharing: tuple[Placer, FakeWorld]) -> None:
+    placer, _ = sharing
+    placer.need(MODEL, 10, 0.0)
+    mine = placer.placings[MODEL].placement
+    assert mine is not None
+    left, right, *_ = CUTS.cut([0.55, 0.45])
+    shards = tuple(
+        Shard(peer, 0, 8, True, True, 50_000_000, Slice(*bounds)) for peer, bounds in ((A, left), (B, right))
+    )
+    theirs = Placement(MODEL, 5, B, 10, "f16", shards)
+    placer.commit_seen(PlacementCommit(theirs))
+    placer.renew(MODEL, 0.0)
+    placer.placings[MODEL].attempts = 0
+    placer.need(MODEL, 11, 0.0)
+    adopted = placer.placings[MODEL].placement
+    assert adopted is not None and all(
+        stage.leader.peer == A for stage in placer.placings[MODEL].pipeline.stages if len(stage.members) > 1
+    ), "B follows A already"
+
+
+def test_who_is_led_by_another_one_is_no_failure_and_the_next_plan_knows(sharing: tuple[Placer, FakeWorld]) -> None:
+    placer, _ = sharing
+    placer.need(MODEL, 10, 0.0)
+    placing = placer.placings[MODEL]
+    assert placing.placement is not None and len(placing.peers) == 3
+    no = PlacementReply(MODEL, placing.placement.epoch, False, "it follows another one", led_by=PeerId("f" * 32))
+    placer.reply(B, no, 0.0)
+    assert placing.failures == 0 and B not in placing.peers and set(placing.peers) == {ME, A}
+
+
+def test_a_pipeline_is_what_is_asked_for_where_the_setting_says_so() -> None:
+    world = FakeWorld({peer: replace(device(peer, speed=1e9), slices=True) for peer in (ME, A, B)})
+    placer = Placer(ME, world, Random(1), first_epoch=1, layout="pipeline")
+    placer.model_known(MODEL, SLICED, 0.0)
+    placer.need(MODEL, 10, 0.0)
+    assert not any(len(stage.members) > 1 for stage in placer.placings[MODEL].pipeline.stages)

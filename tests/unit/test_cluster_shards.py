@@ -8,13 +8,14 @@ import pytest
 
 from swarm import limits
 from swarm.cluster.cost import LayerCost, ModelCost
-from swarm.cluster.effects import DropKv, Effect, Load, LookUp, Send, Unload
+from swarm.cluster.cuts import Cuts
+from swarm.cluster.effects import CloseStage, DropKv, Effect, Load, LookUp, OpenStage, Send, StageId, Unload
 from swarm.cluster.memory import KvEntry, Ledger
 from swarm.cluster.shards import Shards
 from swarm.parts import Part, parts_of
 from swarm.wire.ids import ModelId, PeerId, SessionId
 from swarm.wire.messages import PlacementCommit, PlacementOffer, PlacementReply, ShardReady
-from swarm.wire.records import KvFormat, Placement, Shard
+from swarm.wire.records import KvFormat, Placement, Shard, Slice
 
 ME, LOW, HIGH = (PeerId(c * 32) for c in "5ab")
 MODEL, OTHER = ModelId("1" * 64), ModelId("2" * 64)
@@ -251,3 +252,125 @@ def test_an_answer_of_another_that_stands_still_makes_way_and_one_that_runs_does
     own = PlacementOffer(placement(1, 0, 8, author=ME))
     assert not answer(s.offer(own, limits.CONTENDED_KV_S - 0.1)).accepted
     assert answer(s.offer(own, limits.CONTENDED_KV_S + 0.1)).accepted
+
+
+# --- slices
+
+CUTS = Cuts((4, 128, 0, 0, 32), (1, 64, 64, 64, 16), 2)
+LEFT, RIGHT = Slice(0, 2, 0, 64, vocab_end=16), Slice(2, 4, 64, 128, vocab_start=16, vocab_end=32)
+SLICED = replace(COST, layers=(LayerCost(100, 1, 1, query_bytes=40, key_bytes=20, ffn_bytes=40),) * 8, cuts=CUTS)
+SECRET = bytes(range(32))
+
+
+def sliced(memory: int = 1000, port: int = 7000) -> Shards:
+    s = Shards(ME, Ledger(memory), port)
+    for model in (MODEL, OTHER):
+        s.model_known(model, SLICED, 0.0)
+    return s
+
+
+def shared(
+    epoch: int = 1,
+    *,
+    author: PeerId = LOW,
+    others: tuple[PeerId, ...] = (HIGH,),
+    mine: Slice = LEFT,
+    its: Slice = RIGHT,
+    model: ModelId = MODEL,
+) -> Placement:
+    """The whole model on this device and others; the first of these leads."""
+    members = [Shard(peer, 0, 8, True, True, slice=its) for peer in others]
+    members.insert(1, Shard(ME, 0, 8, True, True, slice=mine))
+    return Placement(model, epoch, author, 10, "f16", tuple(members))
+
+
+def commit(s: Shards, p: Placement, now: float = 0.0) -> list[Effect]:
+    assert answer(s.offer(PlacementOffer(p), now)).accepted
+    effects = s.commit(PlacementCommit(p, SECRET, (7001, 7000)), now)
+    for effect in effects:
+        if isinstance(effect, Load):
+            effects = effects + s.parts_loaded(effect.ticket, now)
+    return effects
+
+
+def test_a_slice_is_taken_with_its_share_of_every_layer() -> None:
+    s = sliced()
+    reply = answer(s.offer(PlacementOffer(shared()), 0.0))
+    assert reply.accepted and reply.slice_port == 7000
+    opened, loading = s.commit(PlacementCommit(shared(), SECRET, (7001, 7000)), 0.0)
+    assert opened == OpenStage(StageId(LOW, 1, 0), (HIGH, ME), (7001, 7000), 1, SECRET)
+    assert isinstance(loading, Load) and loading.parts == frozenset(parts_of(0, 8, 8, LEFT.bounds))
+    assert s.ledger.used_bytes == 8 * 50 + 50 + 25, "the embedding is whole"
+    s.parts_loaded(loading.ticket, 0.0)
+    claim = s.ready(LOW, MODEL, 1)
+    assert claim is not None and s.stages() == {StageId(LOW, 1, 0)} and s.staged(StageId(LOW, 1, 0)) == claim
+
+
+def test_a_stage_is_closed_when_its_placement_ends_or_is_replaced_and_opened_once() -> None:
+    s = sliced()
+    commit(s, shared())
+    again = s.commit(PlacementCommit(shared(), SECRET, (7001, 7000)), 0.0)
+    assert [type(e) for e in again] == [Send], "told twice, opened once"
+    effects = commit(s, shared(2))
+    assert effects[0] == CloseStage(StageId(LOW, 1, 0)) and isinstance(effects[1], OpenStage)
+    assert CloseStage(StageId(LOW, 2, 0)) in s.author_gone(LOW, restarted=False) and not s.stages()
+
+
+BAD = {
+    "a gap": (LEFT, Slice(3, 4, 64, 128, vocab_start=16, vocab_end=32)),
+    "an overlap": (LEFT, Slice(1, 4, 64, 128, vocab_start=16, vocab_end=32)),
+    "too much": (LEFT, Slice(2, 5, 64, 128, vocab_start=16, vocab_end=32)),
+    "very much": (LEFT, Slice(2, 2**31 - 1, 64, 128, vocab_start=16, vocab_end=32)),
+    "within a step": (Slice(0, 2, 0, 60, vocab_end=16), Slice(2, 4, 60, 128, vocab_start=16, vocab_end=32)),
+    "one of them whole": (LEFT, Slice()),
+    "the other whole": (Slice(), RIGHT),
+    "the same twice": (LEFT, LEFT),
+}
+
+
+@pytest.mark.parametrize("what", BAD)
+def test_slices_that_are_not_the_model_are_refused(what: str) -> None:
+    mine, its = BAD[what]
+    reply = answer(sliced().offer(PlacementOffer(shared(mine=mine, its=its)), 0.0))
+    assert not reply.accepted and "no shard that this device can hold" in reply.text
+
+
+def test_a_device_twice_or_a_slice_alone_or_of_what_cannot_be_cut_is_refused() -> None:
+    twice = replace_placement(
+        shared(), (Shard(ME, 0, 8, True, True, slice=LEFT), Shard(ME, 0, 8, True, True, slice=RIGHT))
+    )
+    alone = replace_placement(shared(), (Shard(ME, 0, 8, True, True, slice=LEFT),))
+    for bad in (twice, alone):
+        assert not answer(sliced().offer(PlacementOffer(bad), 0.0)).accepted
+    assert not answer(shards(1000).offer(PlacementOffer(shared()), 0.0)).accepted
+    assert not answer(sliced(port=0).offer(PlacementOffer(shared()), 0.0)).accepted, "nobody listens here"
+
+
+def replace_placement(p: Placement, held: tuple[Shard, ...]) -> Placement:
+    return Placement(p.model, p.epoch, p.author, p.context, p.kv, held)
+
+
+@pytest.mark.parametrize(
+    ("secret", "ports"), [(b"", (7001, 7000)), (SECRET, ()), (SECRET, (7001,)), (b"x", (7001, 7000))]
+)
+def test_without_ports_and_a_secret_no_stage_is_opened(secret: bytes, ports: tuple[int, ...]) -> None:
+    s = sliced()
+    s.offer(PlacementOffer(shared()), 0.0)
+    assert not answer(s.commit(PlacementCommit(shared(), secret, ports), 0.0)).accepted and not s.stages()
+
+
+def test_a_device_follows_one_leader_only_and_says_who_that_is() -> None:
+    s = sliced(4000)
+    commit(s, shared())
+    other = shared(author=HIGH, others=(LOW,), model=OTHER)
+    reply = answer(s.offer(PlacementOffer(other), 0.0))
+    assert not reply.accepted and reply.led_by == HIGH and not reply.missing_bytes
+    assert answer(s.offer(PlacementOffer(shared(author=HIGH, model=OTHER)), 0.0)).accepted, "led by the same"
+
+
+def test_a_stage_that_serves_nobody_makes_way_for_another_leader() -> None:
+    s = sliced(4000)
+    commit(s, shared())
+    later = 1.0 + limits.CLAIM_GRACE_S
+    effects = s.offer(PlacementOffer(shared(author=HIGH, others=(LOW,), model=OTHER)), later)
+    assert answer(effects).accepted and CloseStage(StageId(LOW, 1, 0)) in effects
