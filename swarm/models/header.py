@@ -137,6 +137,9 @@ class Header:
 
     def _only(self, name: str, values: Sequence[Any] | npt.NDArray[Any]) -> Any:
         """The one value of a per-layer list that says the same for every layer."""
+        n_layers = self.metadata.get(f"{self.arch}.block_count")
+        if isinstance(n_layers, int) and 0 < len(values) != n_layers:
+            raise BadModelFile(f"{name} has {len(values)} values for {n_layers} layers; fetch the file again")
         if len(values) == 0 or any(value != values[0] for value in values):
             raise UnsupportedModel(f"{name} differs from layer to layer: Swarm runs models whose layers are alike")
         return values[0].item() if isinstance(values, np.ndarray) else values[0]

@@ -194,6 +194,11 @@ def test_list_that_says_the_same_for_every_layer_is_one_value() -> None:
     assert declared(TINY["llama"], attention__head_count=[4, 4, 4]) == declared(TINY["llama"])
 
 
+def test_list_for_another_number_of_layers_is_a_broken_file() -> None:
+    with pytest.raises(BadModelFile, match=r"attention\.head_count has 2 values for 3 layers"):
+        declared(TINY["llama"], attention__head_count=[4, 4])
+
+
 @pytest.mark.parametrize("key", ["block_count", "embedding_length", "attention.head_count", "context_length"])
 def test_missing_key_is_named(key: str) -> None:
     with pytest.raises(BadModelFile, match=f"qwen3.{key} is missing"):
