@@ -270,6 +270,7 @@ class ComputeWorker:
         n_certain = len(rows.ids) - rows.n_guesses
         tokens: list[int] = []
         chances: list[tuple[TokenChance, ...]] = []
+        forced: tuple[int, ...] = ()
         try:
             for each in list(logits):
                 if tokens and tokens != list(rows.ids[n_certain : n_certain + len(tokens)]):
@@ -277,6 +278,7 @@ class ComputeWorker:
                 token, told_of = self._token(each, model, rows, tokens)
                 tokens.append(token)
                 chances.append(told_of)
+            forced = self._forced(model, rows, tokens)
         except Exception as error:  # of one session: the others of the step have their tokens
             if not tokens:
                 return StepOutput(error=_line(error))
@@ -285,7 +287,7 @@ class ComputeWorker:
             told=chances[0],
             more=tuple(tokens[1:]),
             more_told=tuple(chances[1:]) if any(chances) else (),
-            forced=self._forced(model, rows, tokens),
+            forced=forced,
         )
 
     def _forced(self, model: ModelId, rows: SessionRows, tokens: list[int]) -> tuple[int, ...]:

@@ -237,6 +237,8 @@ def test_a_form_tells_what_it_asks_for_next(worker: Worker, monkeypatch: pytest.
 
         def forced(self, model: ModelId, rows: SessionRows) -> tuple[int, ...]:
             asked.append(rows.answer)
+            if rows.session == SESSIONS[2]:
+                raise ValueError("no idea")
             return (18 + len(rows.answer),)
 
     monkeypatch.setattr(worker.worker, "_constraints", Form())
@@ -245,6 +247,8 @@ def test_a_form_tells_what_it_asks_for_next(worker: Worker, monkeypatch: pytest.
     assert (output.token, output.more, output.forced) == (17, (18,), (20,)) and asked == [(17, 18)]
     (output,) = worker.compute(0, n_layers, SessionRows(SESSIONS[1], 0, (5,), True, None, SAMPLING))
     assert output.forced == ()
+    (output,) = worker.compute(0, n_layers, SessionRows(SESSIONS[2], 0, (5,), True, None, Sampling(grammar="g")))
+    assert (output.token, output.forced, output.error) == (17, (), ""), "the token was there already"
 
 
 def test_guesses_of_one_session_share_a_step_with_tokens_of_others(worker: Worker) -> None:
