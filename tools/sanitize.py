@@ -23,15 +23,13 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 COPIED = ("csrc", "swarm", "tests", "tools", "setup.py", "pyproject.toml", "README.md")
-UNIT = [
-    "tests/unit/test_engine_decoder.py",
-    "tests/unit/test_engine_decoder_rows.py",
+TESTS = [
+    "tests/unit/test_quants.py",
     "tests/unit/test_engine_weights.py",
     "tests/unit/test_engine_packed.py",
     "tests/unit/test_engine_expert_file.py",
-    "tests/unit/test_engine_expert_cache.py",
-    "tests/unit/test_quants.py",
 ]
+THREADED = ["tests/unit/test_engine_decoder_rows.py", "tests/unit/test_engine_expert_cache.py"]
 # What is no finding: interpreter and libraries are not compiled for the sanitizer, and free less than they take.
 RACES_OF_OTHERS = "called_from_lib:libopenblas\ncalled_from_lib:libzmq\nrace:^_Py\nrace:^Py\ndeadlock:^Py\n"
 MAIN = "#include <Python.h>\nint main(int n, char **words) { return Py_BytesMain(n, words); }\n"
@@ -50,9 +48,9 @@ KINDS = {
     "address": Kind(
         "gcc",
         "-g -O0 -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=undefined",
-        UNIT,
+        [*TESTS, *THREADED],
     ),
-    "thread": Kind("clang-14", "-g -O1 -fsanitize=thread", [f for f in UNIT if "engine" in f]),
+    "thread": Kind("clang-14", "-g -O1 -fsanitize=thread", THREADED),
 }
 
 
@@ -68,9 +66,8 @@ def main() -> int:
         return 2
     build(kind, tree)
     python, environment = runner(args.kind, tree)
-    found = run(
-        python, ["-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *(tests or kind.tests)], tree, environment
-    )
+    options = ["-q", "-x", "-p", "no:cacheprovider", "-o", "timeout=0"]
+    found = run(python, ["-m", "pytest", *options, *(tests or kind.tests)], tree, environment)
     if args.kind == "address" and not tests:
         found |= run(python, ["-c", LOADS, str(args.loads)], tree, environment)
     return int(found)

@@ -40,6 +40,7 @@ class PackedFile:
         self._path, self._file, self.is_filled, self._n_bytes = path, file, is_filled, n_bytes
         access = mmap.ACCESS_READ if is_filled else mmap.ACCESS_WRITE
         self._map = mmap.mmap(file, n_bytes + table_bytes(n_bytes), access=access)
+        self._inode = os.fstat(file).st_ino
         if is_filled:
             os.close(file)  # of one to be filled it holds the lock
         self._all: U8 = np.frombuffer(self._map, np.uint8)
@@ -109,7 +110,8 @@ class PackedFile:
         if piece_digest(self._all[: self._n_bytes], at * DIGEST_PIECE_BYTES) != right:
             self._damage = f"{self._path} was damaged on the disk while it was used; start again: it is packed anew"
             log.warning("%s", self._damage)
-            self._path.unlink(missing_ok=True)
+            if self._path.stat().st_ino == self._inode:  # else somebody has packed it anew already
+                self._path.unlink()
 
     @property
     def is_damaged(self) -> bool:

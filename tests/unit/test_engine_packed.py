@@ -15,7 +15,7 @@ import pytest
 from blake3 import blake3
 
 from swarm import kernels
-from swarm.digests import table_bytes
+from swarm.digests import bytes_before_table, table_bytes
 from swarm.engine import packed
 from swarm.engine.decoder import Decoder
 from swarm.engine.packed import PackedFile, is_right, is_worth_it, prune
@@ -43,7 +43,8 @@ def model(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def here(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keep files in the foreground, so that a test sees them."""
+    """Keep files in the foreground, so that a test sees them, and let nobody look at them in between."""
+    monkeypatch.setattr(PackedFile, "_watch", lambda self: None)
     monkeypatch.setattr(PackedFile, "finish", lambda self: None if self.is_filled else self._keep())
 
 
@@ -228,6 +229,20 @@ def test_damage_of_what_is_in_use_is_found_and_ends_the_next_step(model: Path, t
     with pytest.raises(BadModelFile, match="was damaged on the disk while it was used; start again"):
         decoder.logits(IDS)
     assert not (tmp_path / "key-all.packed").exists()
+
+
+def test_a_file_that_was_packed_anew_meanwhile_stays(model: Path, tmp_path: Path, here: None) -> None:
+    load(model, keeper(tmp_path))
+    path = tmp_path / "key-all.packed"
+    size = path.stat().st_size
+    old = PackedFile.open(tmp_path, "key", bytes_before_table(size) or 0, "all")
+    assert old is not None
+    flip(path, 5000)
+    other = path.with_name("new")
+    other.write_bytes(path.read_bytes())
+    other.replace(path)
+    old.scrub(0)
+    assert old.is_damaged and path.exists()
 
 
 def test_a_file_that_is_none_of_ours_is_not_judged(tmp_path: Path) -> None:
