@@ -186,6 +186,21 @@ def one_more(demand: Demand, devices: Sequence[Device], link: LinkOf, found: Pla
     return f"another device like {like.name} would make it {after:.1f} tok/s"
 
 
+def instead(demand: Demand, devices: Sequence[Device], link: LinkOf, found: Plan) -> list[str]:
+    """What the other way to use the devices would bring, in words: whole layers in a row, or a part of each."""
+    if any(map(is_cut, found.stages)):
+        in_a_row = plan(replace(demand, layout="pipeline"), devices, link)
+        if isinstance(in_a_row, NoPlan):
+            return ["with whole layers one after the other it would not fit"]
+        return [f"with whole layers one after the other: {in_a_row.prediction.tokens_per_s:.1f} tok/s"]
+    shared = plan(replace(demand, layout="slices"), devices, link) if demand.layout == "auto" else None
+    if not isinstance(shared, Plan) or not any(map(is_cut, shared.stages)):
+        return []
+    share = shared.prediction.exchange_s / shared.prediction.token_s
+    rate = f"{shared.prediction.tokens_per_s:.1f} tok/s"
+    return [f"with a part of every layer on each: {rate}, for {100 * share:.0f}% of a token would pass in exchanges"]
+
+
 def missing_parts(demand: Demand, devices: Sequence[Device]) -> tuple[Part, ...]:
     """Parts that would have to come from a disk, and are on none."""
     held = frozenset[Part]().union(*(d.held for d in devices))

@@ -9,7 +9,7 @@ from swarm.cluster.core import Core
 from swarm.cluster.cost import Device, LinkSpeed, ModelCost
 from swarm.cluster.devices import WIRED, with_added
 from swarm.cluster.explain import explain
-from swarm.cluster.planner import Demand, NoPlan, Plan, one_more, plan
+from swarm.cluster.planner import Demand, NoPlan, Plan, instead, one_more, plan
 from swarm.models.sizes import kv_bytes_per_token
 from swarm.models.spec import ModelSpec
 from swarm.node.driver import Driver
@@ -34,7 +34,8 @@ async def plan_model(driver: Driver, model: ModelId, demand: Demand, add: Sequen
         result = await run_io(plan, demand, devices, link)
     if isinstance(result, NoPlan):
         return plan_json(result)
-    return plan_json(result, [await run_io(one_more, demand, devices, link, result)])
+    others = await run_io(instead, demand, devices, link, result)
+    return plan_json(result, [*others, await run_io(one_more, demand, devices, link, result)])
 
 
 def _devices(core: Core, model: ModelId, now: float) -> tuple[list[Device], dict[PeerId, str]]:

@@ -11,7 +11,7 @@ from swarm.cluster.cost import Device, LayerCost, LinkOf, LinkSpeed, ModelCost, 
 from swarm.cluster.cuts import FFN, HEADS, Cuts
 from swarm.cluster.explain import explain
 from swarm.cluster.pipeline import Stage, is_cut
-from swarm.cluster.planner import Demand, NoPlan, Plan, one_more, plan
+from swarm.cluster.planner import Demand, NoPlan, Plan, instead, one_more, plan
 from swarm.cluster.teams import Terms, best_teams, cut_stage, water_fill
 from swarm.units import GIB
 from swarm.wire.ids import PeerId
@@ -128,6 +128,18 @@ def test_a_plan_says_which_share_of_each_layer_a_device_has_and_what_another_one
     assert more.startswith("another device like d0 would make it ") and more.endswith(" tok/s")
     many = [device(i, 60e9) for i in range(8)]
     assert one_more(found.demand, many, wired, planned(many)) == "another device like d3 would not make it faster"
+
+
+def test_a_plan_says_what_the_other_way_would_bring() -> None:
+    devices = [device(0), device(1)]
+    found = planned(devices)
+    (text,) = instead(found.demand, devices, wired, found)
+    assert text.startswith("with whole layers one after the other: ") and text.endswith(" tok/s")
+    over_wifi = planned(devices, lambda a, b: WIFI)
+    (text,) = instead(over_wifi.demand, devices, lambda a, b: WIFI, over_wifi)
+    assert text.startswith("with a part of every layer on each: ") and "would pass in exchanges" in text
+    only = planned([device(0)])
+    assert instead(only.demand, [device(0)], wired, only) == []
 
 
 def test_with_experts_on_disk_devices_that_share_layers_read_from_all_disks_at_once() -> None:
