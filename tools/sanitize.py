@@ -66,7 +66,8 @@ def main() -> int:
         return 2
     build(kind, tree)
     python, environment = runner(args.kind, tree)
-    options = ["-q", "-x", "-p", "no:cacheprovider", "-o", "timeout=0"]
+    # -s: a report is written while a test runs, and would be lost with what pytest keeps of it
+    options = ["-q", "-x", "-s", "-p", "no:cacheprovider", "-o", "timeout=0"]
     found = run(python, ["-m", "pytest", *options, *(tests or kind.tests)], tree, environment)
     if args.kind == "address" and not tests:
         found |= run(python, ["-c", LOADS, str(args.loads)], tree, environment)
