@@ -10,7 +10,7 @@ from contextlib import suppress
 
 import numpy as np
 
-from swarm.errors import ExpertAbsent, ExpertUnreadable
+from swarm.errors import ExpertAbsent, ExpertUnreadable, ModelError
 
 from cython.parallel cimport parallel, threadid
 from libc.stdint cimport int8_t, int16_t, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t, uintptr_t

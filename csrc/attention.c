@@ -18,19 +18,19 @@ static void add_biases(sw_step *s, int token, sw_residual residual, float *d) {
   }
 }
 
-/* x += residual_scale * delta, where there is one; normed = rmsnorm(x); quantise it. */
-void sw_add_norm(sw_step *s, const float *norm, sw_residual residual) {
+void sw_add_norm(sw_step *s, const float *norm, sw_residual residual, int grid) {
   const int h = s->dims->hidden;
   sw_ws *ws = s->ws;
   SW_SHARE(s, t, s->n_tokens) {
     float *x = ws->x + (size_t)t * h, *d = ws->delta + (size_t)t * h, *n = ws->normed + (size_t)t * h;
     if (residual.has_delta) {
+      if (ws->shared) sw_settle(s, t);
       add_biases(s, t, residual, d);
       if (residual.post_norm) s->ops->rmsnorm(d, residual.post_norm, s->dims->eps, h, d);
       s->ops->axpy(s->dims->residual_scale, d, x, h);
     }
     if (norm) {
-      s->ops->rmsnorm(x, norm, s->dims->eps, h, n);
+      sw_set_step(ws, t, s->ops->rmsnorm(x, norm, s->dims->eps, h, n), grid);
       sw_quantize_row(s, &ws->act_hidden, t, n, 0, h);
     }
   }
@@ -273,11 +273,20 @@ void sw_attend(sw_step *s, const sw_attn *w, int layer) {
   sw_join(s);
 }
 
-/* delta = W_o of what heads give */
-static void project_out(sw_step *s, const sw_attn *w, const sw_act *x) {
+/* delta = W_o of what heads give, `width` columns each: exact over heads */
+static void project_out(sw_step *s, const sw_attn *w, const sw_act *x, int width) {
   const sw_split p = sw_split_panels(s, s->n_tokens, &w->o);
-  SW_SHARE(s, i, p.n) matmul_item(s, &w->o, x, &p, i, s->ws->delta, s->dims->hidden);
+  SW_SHARE(s, i, p.n) {
+    const sw_range r = sw_item_panels(&p, i, &w->o);
+    const int row0 = r.from * SW_PANEL, row1 = sw_min(r.to * SW_PANEL, w->o.rows);
+    int32_t wide = 0;
+    const sw_sums to = sw_sums_of(s, w->o.type, width, w->post_norm, &wide);
+    sw_clear_sums(s, to.grid, row0, row1);
+    s->kernels->sums[w->o.type](&w->o, x, 0, s->n_tokens, r.from, r.to, &to);
+    sw_end_sums(s, to.grid, row0, row1, wide);
+  }
   sw_join(s);
+  sw_exchange(s);
 }
 
 size_t sw_scratch_bytes(const sw_dims *d, int max_cols, int max_segments) {
@@ -286,29 +295,26 @@ size_t sw_scratch_bytes(const sw_dims *d, int max_cols, int max_segments) {
   const size_t cols = (max_cols + 63) / 64 * 64;
   const size_t ffn = 3 * SW_FFN_TOKENS * SW_FFN_COLS + SW_FFN_TOKENS * cols +
                      SW_FFN_TOKENS * (cols / 4 + cols / 32 + cols / 32 + 64);
-  const size_t batch = (size_t)SW_FFN_TOKENS * SW_BATCH_UNITS * SW_UNIT_PANELS * SW_PANEL,
-               one = (d->hidden + 63) / 64 * 64;
-  const size_t down = batch > one ? batch : one;
-  size_t floats = attend > ffn + down ? attend : ffn + down;
+  const size_t floats = attend > ffn ? attend : ffn;
   return (floats * sizeof(float) + 4095) / 4096 * 4096;
 }
 
 void sw_attention(sw_step *s, const sw_attn *w, int layer, sw_residual residual) {
-  sw_add_norm(s, w->norm, residual);
+  sw_add_norm(s, w->norm, residual, sw_grid_of(w->post_norm));
   if (s->dims->latent) {
     sw_latent_attention(s, w, layer);
-    project_out(s, w, &s->ws->act_head_out);
+    project_out(s, w, &s->ws->act_head_out, w->v_b.rows);
     return;
   }
   project_qkv(s, w, QUERIES);
   rotate_and_store(s, w, layer, QUERIES);
   sw_attend(s, w, layer);
   if (s->dims->head_dim % SW_BLOCK) quantize_attn_out(s);
-  project_out(s, w, &s->ws->act_attn_out);
+  project_out(s, w, &s->ws->act_attn_out, s->dims->value_dim);
 }
 
 void sw_keys(sw_step *s, const sw_attn *w, int layer, sw_residual residual) {
-  sw_add_norm(s, w->norm, residual);
+  sw_add_norm(s, w->norm, residual, sw_grid_of(w->post_norm));
   if (s->dims->latent) {
     sw_latent_keys(s, w, layer);
     return;

@@ -13,11 +13,21 @@ cdef extern from "layer.h" nogil:
         int32_t token
     ctypedef struct sw_lone:
         int32_t token
+    ctypedef struct sw_stage:
+        int rc
     ctypedef struct sw_ws:
         int max_tokens, max_segments, max_partials
         float *x
         float *delta
         float *normed
+        int32_t *near
+        int64_t *far
+        int32_t *wide
+        float *unit
+        float *factor
+        int32_t broken
+        int shared
+        sw_stage *stage
         float *q
         float *k
         float *v
@@ -71,6 +81,7 @@ cdef extern from "layer.h" nogil:
     void sw_ffn_experts(sw_step *, const sw_ffn *) noexcept
     void sw_lm_head(sw_step *, const float *, const sw_mat *, sw_residual, float *) noexcept
     void sw_finish(sw_step *, sw_residual) noexcept
+    void sw_forget_sums(sw_ws *, int) noexcept
     void sw_embed(sw_step *, const sw_mat *, const int32_t *) noexcept
 
 
@@ -94,6 +105,12 @@ cdef class Workspace:
         w.x = <float *>self._buffer("x", n * h * 4)
         w.delta = <float *>self._buffer("delta", n * h * 4)
         w.normed = <float *>self._buffer("normed", n * h * 4)
+        w.near = <int32_t *>self._buffer("near", n * h * 8)
+        w.far = <int64_t *>self._buffer("far", n * h * 8)
+        w.wide = <int32_t *>self._buffer("wide", n * 4)
+        w.unit = <float *>self._buffer("unit", n * 4)
+        w.factor = <float *>self._buffer("factor", n * 4)
+        w.broken, w.shared, w.stage = 0, 0, NULL
         w.q = <float *>self._buffer("q", n * qw * 4)
         w.k = <float *>self._buffer("k", n * kw * 4)
         w.v = <float *>self._buffer("v", n * kw * 4)
@@ -133,8 +150,8 @@ cdef class Workspace:
         w.act_head_out = self._act("head_out", w.head_out, n, out)
 
     cdef void *_buffer(self, str name, size_t n_bytes) except NULL:
-        """A buffer that starts on a cache line and is not read past its end by any kernel."""
-        cdef uint8_t[::1] b = np.empty(n_bytes + 128, np.uint8)
+        """A buffer of zeros that starts on a cache line and is not read past its end by any kernel."""
+        cdef uint8_t[::1] b = np.zeros(n_bytes + 128, np.uint8)
         self.buffers[name] = b
         return <void *>((<uintptr_t>&b[0] + 63) // 64 * 64)
 
@@ -250,6 +267,7 @@ cdef class Engine:
     def abandon(self):
         """Forget a step that is under way; nothing of it counts."""
         self.runs, self.next, self.ws.absent = (), BEGIN, NULL
+        sw_forget_sums(self.ws, self.dims.d.hidden)
 
     cdef _check_kv(self, KvCache kv, int n_tokens, int n_layers):
         cdef const sw_kv *k = kv.layers
@@ -317,6 +335,7 @@ cdef class Engine:
         cdef sw_step s = self._step()
         with nogil, parallel(num_threads=self.threads):
             run_attention(s, threadid(), &layer.w, self.layer, self.residual)
+        self._check_sums()
         self.residual, self.next = after_attention(&layer.w), FFN
 
     def ffn(self, Ffn layer not None):
@@ -330,6 +349,7 @@ cdef class Engine:
         if self.ws.absent != NULL:
             self._raise_absent(layer)
         self._check_cache(layer.cache)
+        self._check_sums()
         self.residual, self.next = after_ffn(&layer.w), ATTENTION
         self.layer += 1
 
@@ -356,11 +376,43 @@ cdef class Engine:
         cos, sin, temper = (None if table is None else np.asarray(table)[list(wanted)] for table in self.tables)
         self._place(n, cos, sin, temper)
 
-    def delta(self):
-        """A view of the last half's output (tokens, hidden), not yet added to x: what devices add up between halves."""
+    def share(self):
+        """From now on halves are those of several devices: the `sums` of each can be had, and set."""
+        self.ws.shared = 1
+
+    def sums(self):
+        """The last half's output int64 (tokens, hidden), not yet added to x, which devices add up; in `units`."""
+        self._expect_sums("sums")
+        near = np.asarray(<int32_t[:self.n_tokens, :self.dims.d.hidden]>self.ws.near)
+        return near + np.asarray(<int64_t[:self.n_tokens, :self.dims.d.hidden]>self.ws.far)
+
+    def set_sums(self, const int64_t[:, ::1] total not None):
+        """Go on with these sums."""
+        self._expect_sums("set_sums")
+        cdef int i
+        np.asarray(<int32_t[:self.n_tokens, :self.dims.d.hidden]>self.ws.near)[...] = 0
+        np.asarray(<int64_t[:self.n_tokens, :self.dims.d.hidden]>self.ws.far)[...] = total
+        for i in range(self.n_tokens):
+            self.ws.wide[i] = 1
+
+    def units(self):
+        """What `sums` count: a copy, float32 (tokens,), of powers of two that are the same on all devices."""
+        self._expect_sums("units")
+        return np.array(<float[:self.n_tokens]>self.ws.unit)
+
+    cdef int _expect_sums(self, str call) except -1:
+        if not self.ws.shared:
+            raise RuntimeError(f"{call} only after share()")
         if not self.residual.has_delta or self.next < ATTENTION:
-            raise RuntimeError(f"delta out of order: {ORDER}")
-        return np.asarray(<float[:self.n_tokens, :self.dims.d.hidden]>self.ws.delta)
+            raise RuntimeError(f"{call} out of order: {ORDER}")
+        return 0
+
+    cdef int _check_sums(self) except -1:
+        """ModelError when the halves that just ran computed what is no number."""
+        if self.ws.broken:
+            self.abandon()
+            raise ModelError("the model computed values that are no numbers: its file may be damaged, or not supported")
+        return 0
 
     cdef _check_dims(self, Dims dims):
         if dims is not self.dims:
@@ -411,6 +463,7 @@ cdef class Engine:
         if self.ws.absent != NULL:
             self._raise_absent(stack.ffn_of(self.ws.absent))
         self._check_cache(stack.cache)
+        self._check_sums()
         if lm_head is not None:
             self._commit()
             return logits
@@ -514,12 +567,16 @@ cdef void run_step(sw_step s, int thread, const run *r, sw_residual residual) no
         sw_embed(&s, r.table, r.ids)
     for i in range(r.n):
         sw_attention(&s, r.attn[i], i, residual)
+        if s.ws.stage != NULL and s.ws.stage.rc:      # this stays, until the step is over
+            return
         residual = after_attention(r.attn[i])
         sw_ffn_route(&s, r.ffn[i], residual)
         if s.ws.absent != NULL:      # once set it stays, so a thread that was put aside ends as well, only earlier
             return
         sw_ffn_experts(&s, r.ffn[i])
         if r.ffn[i].cache != NULL and r.ffn[i].cache.failed:      # this stays as well, until the step is over
+            return
+        if s.ws.stage != NULL and s.ws.stage.rc:
             return
         residual = after_ffn(r.ffn[i])
     if r.lm_head != NULL:

@@ -6,7 +6,7 @@ void sw_choose_experts(const sw_ffn *w, const sw_ops *ops, float *logits, int32_
 void sw_group_pairs(const sw_ffn *w, sw_ws *ws, int n_tokens);
 
 typedef struct {
-  float *gate, *up, *out, *down;
+  float *gate, *up, *out;
   sw_act rows;
 } ffn_scratch;
 
@@ -25,7 +25,6 @@ static ffn_scratch split_scratch(sw_step *s) {
   f.rows.q = (int8_t *)(f.rows.f + SW_FFN_TOKENS * cols);
   f.rows.scale = (float *)(f.rows.q + SW_FFN_TOKENS * cols);
   f.rows.sum = (int16_t *)(f.rows.scale + SW_FFN_TOKENS * f.rows.s_stride);
-  f.down = (float *)(f.rows.sum + 2 * SW_FFN_TOKENS * f.rows.s_stride);
   return f;
 }
 
@@ -94,27 +93,55 @@ static void gate_up_expert(sw_step *s, ffn_scratch *f, const sw_ffn *w, int a, i
   }
 }
 
-/* Rows of panels [p0, p1) of delta: the dense or shared down projection, then each expert in ascending order. */
-static void down_dense(sw_step *s, const sw_ffn *w, const sw_act *ffn_mid, int row, int p0, int p1) {
-  const ptrdiff_t h = s->dims->hidden;
-  s->kernels->matmul[w->down.type](&w->down, ffn_mid, row, row + s->n_tokens, p0, p1, s->ws->delta - row * h, h);
+/* Panels [p0, p1) of the exact sums: the dense or shared down projection, whose rows begin at `row`; an expert. */
+static void down_dense(sw_step *s, const sw_ffn *w, const sw_act *ffn_mid, int row, int p0, int p1, sw_sums to) {
+  to.factor -= row;
+  if (to.grid == SW_GRID_X) to.near = (int32_t *)to.near - row * to.stride;
+  else to.near = (double *)to.near - row * to.stride;
+  to.far -= row * to.stride;
+  s->kernels->sums[w->down.type](&w->down, ffn_mid, row, row + s->n_tokens, p0, p1, &to);
 }
 
-static void down_experts(sw_step *s, const ffn_scratch *f, const sw_ffn *w, const sw_act *ffn_mid, sw_range places,
-                         int p0, int p1) {
+static void down_expert(sw_step *s, const sw_ffn *w, const sw_act *ffn_mid, int a, int p0, int p1, sw_sums to) {
   const sw_ws *ws = s->ws;
-  const int h = s->dims->hidden, r0 = p0 * SW_PANEL, n = sw_min(p1 * SW_PANEL, h) - r0;
   sw_mat down = w->expert_down;
-  for (int a = places.from; a < places.to; a++) {
-    down.data = w->down_data[ws->active[a]];
-    for (int p = ws->start[a]; p < ws->start[a + 1]; p += SW_FFN_TOKENS) {
-      const int end = sw_min(p + SW_FFN_TOKENS, ws->start[a + 1]);
-      s->kernels->matmul[down.type](&down, ffn_mid, p, end, p0, p1, f->down - (ptrdiff_t)p * n - r0, n);
-      for (int i = p; i < end; i++)
-        s->ops->axpy(ws->pair_weight[i], f->down + (ptrdiff_t)(i - p) * n,
-                     ws->delta + (size_t)ws->pair_token[i] * h + r0, n);
+  down.data = w->down_data[ws->active[a]];
+  to.factor = ws->pair_weight;
+  to.row = ws->pair_token;
+  s->kernels->sums[down.type](&down, ffn_mid, ws->start[a], ws->start[a + 1], p0, p1, &to);
+}
+
+static int n_groups(const sw_mat *m, const sw_sums *to) { return (m->cols + to->group_cols - 1) / to->group_cols; }
+
+/* Experts at these places, after `groups` of something else. */
+static void down_experts(sw_step *s, const sw_ffn *w, const sw_act *ffn_mid, sw_range places, sw_range panels,
+                         int groups, sw_sums to) {
+  const int each = n_groups(&w->expert_down, &to), all = groups + w->top_k * each;
+  for (int a = places.from; a < places.to; a++, groups += each) {
+    if (all > SW_NEAR_GROUPS && groups + each > SW_NEAR_GROUPS) {
+      sw_put_near(s, to.grid, panels.from * SW_PANEL, sw_min(panels.to * SW_PANEL, s->dims->hidden));
+      *to.wide = 1, groups = 0;
     }
+    down_expert(s, w, ffn_mid, a, panels.from, panels.to, to);
   }
+}
+
+/* Where experts run in waves, the sums of each are put down in far ones. */
+enum { FIRST = 1, LAST = 2 };
+
+/* Exact sums of what the feed-forward networks that this layer has add up to, over all columns. */
+static void down(sw_step *s, const sw_ffn *w, const sw_act *ffn_mid, sw_range places, sw_range panels, int wave) {
+  const int row0 = panels.from * SW_PANEL, row1 = sw_min(panels.to * SW_PANEL, s->dims->hidden);
+  const int unit = w->post_norm ? SW_OWN_COLS : SW_FFN_COLS, shared = wave & FIRST && w->down.rows;
+  int32_t wide = wave != (FIRST | LAST);
+  const sw_sums dense = sw_sums_of(s, w->down.type, unit, w->post_norm, &wide);
+  if (wave & FIRST) sw_clear_sums(s, dense.grid, row0, row1);
+  if (shared) down_dense(s, w, ffn_mid, s->n_tokens * w->top_k, panels.from, panels.to, dense);
+  if (w->n_experts)
+    down_experts(s, w, ffn_mid, places, panels, shared ? n_groups(&w->down, &dense) : 0,
+                 sw_sums_of(s, w->expert_down.type, unit, w->post_norm, &wide));
+  if (wave & LAST) sw_end_sums(s, dense.grid, row0, row1, wide);
+  else sw_put_near(s, dense.grid, row0, row1);
 }
 
 /* The buffer between the two products, shaped for this layer's widest FFN. */
@@ -142,11 +169,8 @@ static void ffn_dense(sw_step *s, const sw_ffn *w) {
     for (int c = r.from; c < r.to; c++) gate_up_dense(s, &f, w, c, &ffn_mid, 0);
   }
   sw_join(s);
-  const sw_split down = sw_split_panels(s, s->n_tokens, &w->down);
-  SW_SHARE(s, i, down.n) {
-    const sw_range r = sw_item_panels(&down, i, &w->down);
-    down_dense(s, w, &ffn_mid, 0, r.from, r.to);
-  }
+  const sw_split split = sw_split_panels(s, s->n_tokens, &w->down);
+  SW_SHARE(s, i, split.n) down(s, w, &ffn_mid, (sw_range){0, 0}, sw_item_panels(&split, i, &w->down), FIRST | LAST);
   sw_join(s);
 }
 
@@ -224,9 +248,10 @@ static void gate_up_wave(sw_step *s, ffn_scratch *f, const sw_ffn *w, sw_range p
   }
 }
 
-static void run_wave(sw_step *s, ffn_scratch *f, const sw_ffn *w, int wave, int wave_size, sw_act *ffn_mid) {
+static void run_wave(sw_step *s, ffn_scratch *f, const sw_ffn *w, int wave, int n_waves, int wave_size,
+                     sw_act *ffn_mid) {
   const sw_range places = places_of(s->ws, wave, wave_size);
-  const int h = s->dims->hidden, units = (places.to - places.from) * col_spans(&w->expert_gate);
+  const int units = (places.to - places.from) * col_spans(&w->expert_gate);
   const int32_t *order = w->cache ? w->cache->order[wave & 1] : NULL;
   const int waits = w->cache &&
                     w->cache->n_waiting[wave & 1]; /* then items are short: nobody takes what is late alone */
@@ -236,15 +261,9 @@ static void run_wave(sw_step *s, ffn_scratch *f, const sw_ffn *w, int wave, int 
     gate_up_wave(s, f, w, places, order, (sw_range){r.from, sw_min(r.to, units)}, ffn_mid);
   }
   sw_join(s);
-  sw_split split = sw_split_panels(s, s->n_tokens, &w->expert_down);
-  SW_SHARE(s, i, split.n) {
-    const sw_range r = sw_item_panels(&split, i, &w->expert_down);
-    const int p0 = r.from, p1 = r.to, n = sw_min(p1 * SW_PANEL, h) - p0 * SW_PANEL;
-    if (wave == 0 && w->down.rows) down_dense(s, w, ffn_mid, s->n_tokens * w->top_k, p0, p1);
-    else if (wave == 0)
-      for (int t = 0; t < s->n_tokens; t++) memset(s->ws->delta + (size_t)t * h + p0 * SW_PANEL, 0, n * sizeof(float));
-    down_experts(s, f, w, ffn_mid, places, p0, p1);
-  }
+  const sw_split split = sw_split_panels(s, s->n_tokens, &w->expert_down);
+  const int which = (wave == 0 ? FIRST : 0) | (wave + 1 == n_waves ? LAST : 0);
+  SW_SHARE(s, i, split.n) down(s, w, ffn_mid, places, sw_item_panels(&split, i, &w->expert_down), which);
   sw_join(s);
 }
 
@@ -260,25 +279,26 @@ static void run_experts(sw_step *s, const sw_ffn *w) {
       SW_SHARE(s, once, 1) ask_wave(s, w, wave + 1, wave_size);
       sw_join(s);
     }
-    run_wave(s, &f, w, wave, wave_size, &ffn_mid);
+    run_wave(s, &f, w, wave, n_waves, wave_size, &ffn_mid);
   }
 }
 
 void sw_ffn_route(sw_step *s, const sw_ffn *w, sw_residual residual) {
-  sw_add_norm(s, w->norm, residual);
+  sw_add_norm(s, w->norm, residual, sw_grid_of(w->post_norm));
   if (w->n_experts) route_experts(s, w);
 }
 
 void sw_ffn_experts(sw_step *s, const sw_ffn *w) {
   if (w->n_experts) run_experts(s, w);
   else ffn_dense(s, w);
+  sw_exchange(s);
 }
 
-void sw_finish(sw_step *s, sw_residual residual) { sw_add_norm(s, NULL, residual); }
+void sw_finish(sw_step *s, sw_residual residual) { sw_add_norm(s, NULL, residual, SW_GRID_X); }
 
 void sw_lm_head(sw_step *s, const float *norm, const sw_mat *table, sw_residual residual, float *logits) {
   const sw_split p = sw_split_panels(s, s->n_tokens, table);
-  sw_add_norm(s, norm, residual);
+  sw_add_norm(s, norm, residual, SW_GRID_X);
   SW_SHARE(s, i, p.n) {
     const sw_range r = sw_item_panels(&p, i, table);
     s->kernels->matmul[table->type](table, &s->ws->act_hidden, 0, s->n_tokens, r.from, r.to, logits, table->rows);

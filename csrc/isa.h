@@ -4,6 +4,9 @@
 #include "sw.h"
 
 extern const sw_kernels sw_kernels_scalar;
+/* The exact sums of one panel for one token over blocks [b0, b1) of the type, where a group begins: for the others to
+ * fall back on when integers do not fit what is fast. */
+void sw_sum_panel(const sw_mat *w, const sw_act *x, int t, int panel, int b0, int b1, const sw_sums *to);
 #ifdef __x86_64__
 extern const sw_kernels sw_kernels_avx2;
 extern const sw_kernels sw_kernels_avxvnni;

@@ -32,7 +32,7 @@ cdef extern from "sw.h" nogil:
 
 cdef extern from "ops.h" nogil:
     ctypedef struct sw_ops:
-        void (*rmsnorm)(const float *, const float *, float, int, float *) noexcept nogil
+        float (*rmsnorm)(const float *, const float *, float, int, float *) noexcept nogil
         void (*silu_mul)(const float *, const float *, int, float *) noexcept nogil
         void (*swiglu)(const float *, const float *, float, float, int, float *) noexcept nogil
         void (*softmax)(float *, int) noexcept nogil

@@ -6,6 +6,7 @@
  *   tile       query rows that pass over the same keys and values together
  *   segment    1024 positions, whose partial result is independent; block: 64 positions, a step of the online softmax
  *   x, delta   the residual stream: see sw_residual
+ *   sums       delta before it is one: integers, which devices that share a layer add up (csrc/README.md)
  *   attn_out   what the heads give, before W_o
  *   ffn_mid    silu(gate x) * (up x), what the down projection reads
  *   topk_ids   the experts that the router chose for a token; active: those that any token of the step needs
@@ -17,7 +18,8 @@
 #include "experts.h"
 #include "ops.h"
 
-#define SW_FFN_COLS 64   /* columns of gate and up in an item */
+#define SW_FFN_COLS 64   /* columns of gate and up in an item, and of a group of a down projection's exact sums */
+#define SW_OWN_COLS 256  /* of a group where delta is normed: a step of its own costs more than one of x's */
 #define SW_FFN_TOKENS 64 /* tokens that pass through an item at once */
 #define SW_UNIT_PANELS 4 /* panels that are shared out together: whole groups of streams */
 #define SW_BATCH_UNITS 4 /* at most so many units in an item of a batch */
@@ -53,7 +55,7 @@ typedef struct {
   const uint8_t **k_b_data, **v_b_data;  /* (n_heads,) */
   const float *q_bias, *k_bias, *v_bias; /* each may be NULL */
   const float *q_norm, *k_norm;          /* (head_dim,) or NULL */
-  const float *out_bias;                 /* (hidden,) or NULL; added to the sum over devices, by each of them */
+  const float *out_bias;                 /* (hidden,) or NULL; added when the sums of all devices are one, by each */
   const float *sinks;                    /* (n_heads,) scores of a position without a value, or NULL */
   int rotated;                           /* 0: a layer that does not know positions */
   int window;                            /* positions that a token sees, itself included; 0: all before it */
@@ -97,18 +99,30 @@ typedef struct {
   int32_t token, partial;
 } sw_lone;
 
+typedef struct sw_stage sw_stage;
+typedef struct sw_step sw_step;
+
 /* Buffers for max_tokens tokens; made by the caller. Strides are exact widths. */
 typedef struct {
   int max_tokens, max_segments, max_partials;
   float *x, *delta, *normed; /* (tokens, hidden) */
-  float *q, *k, *v;          /* (tokens, heads * head_dim), (tokens, kv_heads * head_dim) twice */
-  float *attn_out;           /* (tokens, heads * value_dim) attention output */
-  float *q_low, *q_wide;     /* of latent attention: (tokens, rows of q_a), and the query as it comes from its matrix */
-  float *head_out;           /* (tokens, heads * rows of v_b) */
-  float *ffn_mid;            /* (pairs, widest ffn), kept for float weights */
-  float *router;             /* (tokens, n_experts) */
-  const float *cos, *sin;    /* (tokens, rope_half) of this step */
-  const float *temper;       /* (tokens,) what queries are multiplied with besides q_scale, or NULL */
+  /* The exact sums of the half that runs or just ran: near + far, counted in `unit`. While it runs and its delta will
+   * be normed, near is twice as large and holds doubles. */
+  int32_t *near;          /* (tokens, hidden), and room for doubles */
+  int64_t *far;           /* (tokens, hidden) what does not fit near, else 0 */
+  int32_t *wide;          /* (tokens,) with `shared`: something of this token is in far */
+  float *unit, *factor;   /* (tokens,): see sw_sums */
+  int32_t broken;         /* a sum was NaN, infinite or too large: the step is worth nothing, but goes on */
+  int shared;             /* devices share layers: halves leave sums, and what follows makes delta of them */
+  sw_stage *stage;        /* who adds them up after each half; NULL: the caller, between halves */
+  float *q, *k, *v;       /* (tokens, heads * head_dim), (tokens, kv_heads * head_dim) twice */
+  float *attn_out;        /* (tokens, heads * value_dim) attention output */
+  float *q_low, *q_wide;  /* of latent attention: (tokens, rows of q_a), and the query as it comes from its matrix */
+  float *head_out;        /* (tokens, heads * rows of v_b) */
+  float *ffn_mid;         /* (pairs, widest ffn), kept for float weights */
+  float *router;          /* (tokens, n_experts) */
+  const float *cos, *sin; /* (tokens, rope_half) of this step */
+  const float *temper;    /* (tokens,) what queries are multiplied with besides q_scale, or NULL */
   sw_act act_hidden, act_attn_out, act_ffn_mid;
   sw_act act_q_low, act_nope, act_head_out; /* of latent attention */
   sw_row *rows;                             /* (tokens,) */
@@ -119,7 +133,7 @@ typedef struct {
   int32_t *topk_ids;                          /* (tokens, top_k) chosen experts, ascending */
   float *topk_weights;
   int32_t *active, *start, *pair_token; /* experts in use; their first pair; the token of each pair */
-  float *pair_weight;
+  float *pair_weight;                   /* the expert's weight times the token's factor */
   int n_active;
   _Atomic(const sw_ffn *) absent; /* the mixture that needed experts which were absent; NULL: none */
   uint8_t *scratch;               /* (threads, scratch_bytes) */
@@ -128,7 +142,7 @@ typedef struct {
 
 /* The residual stream is x and what the half before left in delta: nothing, or what the next one adds to x first
  * (with the biases of that half, and through its post-norm, when it has such). Between halves, devices that share a
- * layer add up deltas; biases come after that sum, so that they count once. */
+ * layer add up sums; biases come after that, in floats, so that they count once and no share shows. */
 typedef struct {
   int has_delta;
   const float *post_norm, *bias;
@@ -136,7 +150,7 @@ typedef struct {
 } sw_residual;
 
 /* What one thread knows of a step; each has its own copy. */
-typedef struct {
+struct sw_step {
   const sw_kernels *kernels;
   const sw_ops *ops;
   sw_team *team;
@@ -145,7 +159,16 @@ typedef struct {
   int n_tokens;
   int thread;
   uint32_t phase; /* the phase this thread is in */
-} sw_step;
+};
+
+/* Devices that share layers. After each half, when all of its sums are there, every thread of the team calls
+ * `exchange`: so many phases (sw_take, sw_join), the same for all threads, also where it fails. Afterwards near + far
+ * of every token of the step are the sums over all devices, counted in the same unit: what does not fit near goes to
+ * far, and wide is set; all may go there. ws->broken is then the same on all devices. Whatever follows is alike. */
+struct sw_stage {
+  void (*exchange)(sw_stage *, sw_step *);
+  atomic_int rc; /* not 0: an exchange failed, and every thread leaves the step; it stays until that is over */
+};
 
 void sw_team_init(sw_team *team, int n_threads);
 size_t sw_scratch_bytes(const sw_dims *d, int max_cols, int max_segments);
@@ -164,5 +187,7 @@ void sw_ffn_experts(sw_step *s, const sw_ffn *w); /* or the dense feed-forward *
 /* logits (n_tokens, vocab) */
 void sw_lm_head(sw_step *s, const float *norm, const sw_mat *table, sw_residual residual, float *logits);
 void sw_finish(sw_step *s, sw_residual residual); /* only x += delta */
+/* One thread, before a step: whatever the last one left. */
+void sw_forget_sums(sw_ws *ws, int hidden);
 void sw_embed(sw_step *s, const sw_mat *embed, const int32_t *ids);
 #endif

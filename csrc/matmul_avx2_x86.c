@@ -64,5 +64,5 @@ INLINE vf dot_end(dot *d, dot_format fmt, vs s) {
 
 #include "kernel.inc"
 
-const sw_kernels sw_kernels_avx2 = {.name = "avx2", .matmul = MATMULS, .quantize = quantize};
+const sw_kernels sw_kernels_avx2 = {.name = "avx2", .matmul = MATMULS, .sums = SUMS, .quantize = quantize};
 SW_TARGET_END

@@ -26,6 +26,7 @@ INLINE vi vi_keep(vi v) {
 INLINE void vi_store(void *p, vi v) { _mm512_storeu_si512(p, v); }
 INLINE vi vi_zero(void) { return _mm512_setzero_si512(); }
 INLINE vi vi_set32(int x) { return _mm512_set1_epi32(x); }
+INLINE int vi_any(vi v) { return _mm512_test_epi32_mask(v, v) != 0; }
 INLINE vi vi_or(vi a, vi b) { return _mm512_or_si512(a, b); }
 INLINE vi vi_low4(vi v) { return _mm512_and_si512(v, _mm512_set1_epi8(15)); }
 INLINE vi vi_high4(vi v) { return _mm512_and_si512(_mm512_srli_epi16(v, 4), _mm512_set1_epi8(15)); }
@@ -42,6 +43,8 @@ INLINE vi vi_lookup(const int8_t *table, vi v) {
 INLINE vf vf_load(const float *p) { return _mm512_loadu_ps(p); }
 INLINE void vf_store(float *p, vf v) { _mm512_storeu_ps(p, v); }
 INLINE vf vf_set(float x) { return _mm512_set1_ps(x); }
+INLINE vf vf_add(vf a, vf b) { return _mm512_add_ps(a, b); }
+INLINE vf vf_sub(vf a, vf b) { return _mm512_sub_ps(a, b); }
 INLINE vf vf_mul(vf a, vf b) { return _mm512_mul_ps(a, b); }
 INLINE vf vf_fma(vf a, vf b, vf c) { return _mm512_fmadd_ps(a, b, c); }
 INLINE vf vf_fnma(vf a, vf b, vf c) { return _mm512_fnmadd_ps(a, b, c); }
@@ -74,12 +77,61 @@ INLINE vi act_group(const act *a, int g) {
   return _mm512_set1_epi32(four);
 }
 
-/* The bits of the largest |f| of 32. */
-INLINE uint32_t top_magnitude(const vf *v) {
+INLINE uint32_t top_magnitude(const vf *v, int n) {
   const vi mask = _mm512_set1_epi32(0x7fffffff);
-  const vi a = _mm512_and_si512(_mm512_castps_si512(v[0]), mask), b = _mm512_and_si512(_mm512_castps_si512(v[1]), mask);
-  return (uint32_t)_mm512_reduce_max_epi32(_mm512_max_epi32(a, b));
+  vi top = _mm512_and_si512(_mm512_castps_si512(v[0]), mask);
+  for (int i = 1; i < n; i++) top = _mm512_max_epi32(top, _mm512_and_si512(_mm512_castps_si512(v[i]), mask));
+  return (uint32_t)_mm512_reduce_max_epi32(top);
 }
+
+#ifdef SW_EMULATED
+INLINE void add_doubles(double *to, vf v) {
+  float f[LANES];
+  vf_store(f, v);
+  for (int i = 0; i < LANES; i++) to[i] += f[i];
+}
+
+INLINE int place_of_top(int n, int i) { return (void)n, i; }
+INLINE void top_magnitudes(int n, vf (*v)[1], uint32_t *top) {
+  for (int i = 0; i < n; i++) top[i] = top_magnitude(v[i], 1);
+}
+#else
+INLINE void add_doubles(double *to, vf v) {
+  const __m256 low = _mm512_castps512_ps256(v), high = _mm512_extractf32x8_ps(v, 1);
+  _mm512_storeu_pd(to, _mm512_add_pd(_mm512_loadu_pd(to), _mm512_cvtps_pd(low)));
+  _mm512_storeu_pd(to + 8, _mm512_add_pd(_mm512_loadu_pd(to + 8), _mm512_cvtps_pd(high)));
+}
+
+/* The largest of each of 16 vectors, in the order of place_of_top: halves of two vectors are
+ * put side by side, and the larger taken of each half and the other, until 16 vectors are one. */
+INLINE vi tops_of_16(vi *v) {
+#pragma GCC unroll 8
+  for (int i = 0; i < 8; i++)
+    v[i] = _mm512_max_epi32(_mm512_shuffle_i64x2(v[i], v[i + 8], 0x44), _mm512_shuffle_i64x2(v[i], v[i + 8], 0xee));
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; i++)
+    v[i] = _mm512_max_epi32(_mm512_shuffle_i64x2(v[i], v[i + 4], 0x88), _mm512_shuffle_i64x2(v[i], v[i + 4], 0xdd));
+#pragma GCC unroll 2
+  for (int i = 0; i < 2; i++)
+    v[i] = _mm512_max_epi32(_mm512_unpacklo_epi64(v[i], v[i + 2]), _mm512_unpackhi_epi64(v[i], v[i + 2]));
+  const vf a = _mm512_castsi512_ps(v[0]), b = _mm512_castsi512_ps(v[1]);
+  return _mm512_max_epi32(_mm512_castps_si512(_mm512_shuffle_ps(a, b, 0x88)),
+                          _mm512_castps_si512(_mm512_shuffle_ps(a, b, 0xdd)));
+}
+
+/* top_magnitude of n panels; place_of_top: where panel i's is. */
+INLINE int place_of_top(int n, int i) { return n < 16 ? i : (i & 4) << 1 | (i & 8) >> 1 | (i & 1) << 1 | (i & 2) >> 1; }
+INLINE void top_magnitudes(int n, vf (*v)[1], uint32_t *top) {
+  if (n < 16) {
+    for (int i = 0; i < n; i++) top[i] = top_magnitude(v[i], 1);
+    return;
+  }
+  vi bits[16];
+#pragma GCC unroll 16
+  for (int i = 0; i < 16; i++) bits[i] = _mm512_and_si512(_mm512_castps_si512(v[i][0]), _mm512_set1_epi32(0x7fffffff));
+  vi_store(top, tops_of_16(bits));
+}
+#endif
 
 /* 32 floats to int8, ties to even, and the sums of both halves. */
 INLINE void store_rounded(int8_t *q, int16_t *sum, const vf *v) {
@@ -97,5 +149,5 @@ INLINE vd vd_dot(vd acc, vi w, const act *a, int g) { return _mm512_dpbusd_epi32
 #include "dot32.inc"
 #include "kernel.inc"
 
-const sw_kernels sw_kernels_avx512vnni = {.name = "avx512vnni", .matmul = MATMULS, .quantize = quantize};
+const sw_kernels sw_kernels_avx512vnni = {.name = "avx512vnni", .matmul = MATMULS, .sums = SUMS, .quantize = quantize};
 SW_TARGET_END

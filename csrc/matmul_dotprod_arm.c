@@ -11,5 +11,5 @@ SW_TARGET("arch=armv8.2-a+dotprod")
 #include "dot32.inc"
 #include "kernel.inc"
 
-const sw_kernels sw_kernels_dotprod = {.name = "dotprod", .matmul = MATMULS, .quantize = quantize};
+const sw_kernels sw_kernels_dotprod = {.name = "dotprod", .matmul = MATMULS, .sums = SUMS, .quantize = quantize};
 SW_TARGET_END

@@ -65,5 +65,5 @@ INLINE vf mma_end(const mma *d, dot_format fmt, vs s, int which) {
 
 #include "kernel.inc"
 
-const sw_kernels sw_kernels_i8mm = {.name = "i8mm", .matmul = MATMULS, .quantize = quantize};
+const sw_kernels sw_kernels_i8mm = {.name = "i8mm", .matmul = MATMULS, .sums = SUMS, .quantize = quantize};
 SW_TARGET_END

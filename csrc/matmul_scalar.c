@@ -33,21 +33,25 @@ static inline float block_row(const sw_quant *quant, const sw_clear *c, int r, c
   return !sw_has_min(quant) ? acc : fmaf(-c->m[r], s->min, acc);
 }
 
-static void quant_panel(const sw_mat *w, const sw_quant *quant, const sw_act *x, const sw_tile *tile, int panel, int t,
-                        float *y) {
+static int panel_rows(const sw_mat *w, int panel) {
+  const int left = w->rows - panel * SW_PANEL;
+  return left < SW_PANEL ? left : SW_PANEL;
+}
+
+/* Add blocks [b0, b1), of one tile, to the rows `out` of a panel. */
+static void quant_panel(const sw_mat *w, const sw_quant *quant, const sw_act *x, const sw_tile *tile, int b0, int b1,
+                        int panel, int t, float *out) {
   const uint8_t *p = tile->data + panel * tile->panel_bytes;
-  const int n_rows = w->rows - panel * SW_PANEL < SW_PANEL ? w->rows - panel * SW_PANEL : SW_PANEL;
   const int n_sub = quant->cols / SW_BLOCK;
   partial_sums s[SW_PANEL];
   sw_clear clear;
-  for (int b = 0; b < tile->n_blocks * n_sub; b++) {
-    const ptrdiff_t at = (ptrdiff_t)tile->block0 * n_sub + b, sum = t * x->s_stride + at;
-    const int8_t *a = x->q + t * x->q_stride + at * SW_BLOCK;
-    sw_clear_block(w->type, p + (size_t)(b / n_sub) * SW_PANEL * quant->bytes, b % n_sub, &clear);
-    for (int r = 0; r < n_rows; r++) {
-      float *out = y + panel * SW_PANEL + r;
-      *out = block_row(quant, &clear, r, a, x->scale[sum], x->sum + 2 * sum, b % n_sub == 0, b % n_sub == n_sub - 1,
-                       &s[r], at / n_sub ? *out : 0);
+  for (int at = b0 * n_sub; at < b1 * n_sub; at++) {
+    const ptrdiff_t sum = t * x->s_stride + at;
+    const int8_t *a = x->q + t * x->q_stride + (ptrdiff_t)at * SW_BLOCK;
+    const int j = at % n_sub;
+    sw_clear_block(w->type, p + (size_t)(at / n_sub - tile->block0) * SW_PANEL * quant->bytes, j, &clear);
+    for (int r = 0; r < panel_rows(w, panel); r++) {
+      out[r] = block_row(quant, &clear, r, a, x->scale[sum], x->sum + 2 * sum, j == 0, j == n_sub - 1, &s[r], out[r]);
     }
   }
 }
@@ -63,32 +67,82 @@ static inline float float_at(int type, const uint8_t *p) {
   return type == SW_F16 ? sw_half_to_float(h) : sw_bf16_to_f32(h);
 }
 
-static void float_panel(const sw_mat *w, const sw_quant *quant, const sw_act *x, const sw_tile *tile, int panel, int t,
-                        float *y) {
+static void float_panel(const sw_mat *w, const sw_quant *quant, const sw_act *x, const sw_tile *tile, int b0, int b1,
+                        int panel, int t, float *out) {
   const uint8_t *p = tile->data + panel * tile->panel_bytes;
-  const int n_rows = w->rows - panel * SW_PANEL < SW_PANEL ? w->rows - panel * SW_PANEL : SW_PANEL;
-  const float *f = x->f + t * x->f_stride + tile->block0;
-  float *out = y + panel * SW_PANEL;
-  for (int r = 0; r < n_rows; r++) {
-    float acc = tile->block0 ? out[r] : 0;
-    for (int k = 0; k < tile->n_blocks; k++) {
-      acc = fmaf(float_at(w->type, p + ((size_t)k * SW_PANEL + r) * quant->bytes), f[k], acc);
+  const float *f = x->f + t * x->f_stride;
+  for (int r = 0; r < panel_rows(w, panel); r++) {
+    for (int k = b0; k < b1; k++) {
+      const uint8_t *at = p + ((size_t)(k - tile->block0) * SW_PANEL + r) * quant->bytes;
+      out[r] = fmaf(float_at(w->type, at), f[k], out[r]);
     }
-    out[r] = acc;
+  }
+}
+
+/* Add blocks [b0, b1) of the type, of any tiles, to the rows `out` of a panel. */
+static void add_blocks(const sw_mat *w, const sw_act *x, int t, int panel, int b0, int b1, float *out) {
+  const sw_quant *quant = sw_quant_of(w->type);
+  for (int end; b0 < b1; b0 = end) {
+    const sw_tile tile = sw_tile_at(w, quant, b0 / sw_tile_blocks(w, quant));
+    end = tile.block0 + tile.n_blocks < b1 ? tile.block0 + tile.n_blocks : b1;
+    if (quant->formula == SW_FORMULA_FLOAT) float_panel(w, quant, x, &tile, b0, end, panel, t, out);
+    else quant_panel(w, quant, x, &tile, b0, end, panel, t, out);
   }
 }
 
 static void matmul(const sw_mat *w, const sw_act *x, int t0, int t1, int p0, int p1, float *y, ptrdiff_t y_stride) {
-  const sw_quant *quant = sw_quant_of(w->type);
-  const int n_tiles = sw_n_tiles(w, quant);
-  for (int i = 0; i < n_tiles; i++) {
-    const sw_tile tile = sw_tile_at(w, quant, i);
-    for (int p = p0; p < p1; p++) {
-      for (int t = t0; t < t1; t++) {
-        if (quant->formula == SW_FORMULA_FLOAT) float_panel(w, quant, x, &tile, p, t, y + t * y_stride);
-        else quant_panel(w, quant, x, &tile, p, t, y + t * y_stride);
-      }
+  const int n_blocks = w->cols / sw_quant_of(w->type)->cols;
+  for (int p = p0; p < p1; p++) {
+    for (int t = t0; t < t1; t++) {
+      float *out = y + t * y_stride + p * SW_PANEL;
+      memset(out, 0, (size_t)panel_rows(w, p) * sizeof *out);
+      add_blocks(w, x, t, p, 0, n_blocks, out);
     }
+  }
+}
+
+/* --- exact sums --------------------------------------------------------------------------------------------------- */
+
+/* The integer nearest to v, ties to even. */
+static int64_t nearest(double v, int32_t *broken) {
+  if (fabs(v) < SW_MAX_PARTIAL) return llrint(v);
+  __atomic_store_n(broken, 1, __ATOMIC_RELAXED); /* NaN, too */
+  return 0;
+}
+
+/* The step of a group's own grid: SW_OWN_BITS below its largest value, but not below what is counted. */
+static double own_step(const float *value, int n) {
+  float top = 0;
+  for (int r = 0; r < n; r++) top = fabsf(value[r]) > top ? fabsf(value[r]) : top;
+  const int fine = -SW_OWN_UNIT, own = top > 0 ? ilogbf(top) - SW_OWN_BITS : fine;
+  return ldexp(1, own > fine ? own : fine);
+}
+
+static void add_rounded(const float *partial, int n, float factor, const sw_sums *to, int64_t *sums) {
+  float value[SW_PANEL];
+  for (int r = 0; r < n; r++) value[r] = partial[r] * factor;
+  const double step = to->grid == SW_GRID_OWN ? own_step(value, n) : 1;
+  for (int r = 0; r < n; r++) {
+    if (to->grid == SW_GRID_X) sums[r] += nearest((double)partial[r] * factor, to->broken);
+    else sums[r] += nearest(rint(value[r] / step) * step * (1 << SW_OWN_UNIT), to->broken);
+  }
+}
+
+void sw_sum_panel(const sw_mat *w, const sw_act *x, int t, int panel, int b0, int b1, const sw_sums *to) {
+  const int group = to->group_cols / sw_quant_of(w->type)->cols, row = to->row ? to->row[t] : t;
+  for (int end; b0 < b1; b0 = end) {
+    float partial[SW_PANEL] = {0};
+    end = b0 + group < b1 ? b0 + group : b1;
+    add_blocks(w, x, t, panel, b0, end, partial);
+    add_rounded(partial, panel_rows(w, panel), to->factor[t], to, to->far + row * to->stride + panel * SW_PANEL);
+  }
+  *to->wide = 1;
+}
+
+static void sums(const sw_mat *w, const sw_act *x, int t0, int t1, int p0, int p1, const sw_sums *to) {
+  const int n_blocks = w->cols / sw_quant_of(w->type)->cols;
+  for (int p = p0; p < p1; p++) {
+    for (int t = t0; t < t1; t++) sw_sum_panel(w, x, t, p, 0, n_blocks, to);
   }
 }
 
@@ -113,5 +167,11 @@ static void quantize(const float *f, int cols, int8_t *q, float *scale, int16_t 
   }
 }
 
-#define SW_ENTRY(name, number, ...) [number] = matmul,
-const sw_kernels sw_kernels_scalar = {.name = "scalar", .matmul = {SW_QUANTS(SW_ENTRY)}, .quantize = quantize};
+#define SW_MATMUL_ENTRY(name, number, ...) [number] = matmul,
+#define SW_SUMS_ENTRY(name, number, ...) [number] = sums,
+const sw_kernels sw_kernels_scalar = {
+  .name = "scalar",
+  .matmul = {SW_QUANTS(SW_MATMUL_ENTRY)},
+  .sums = {SW_QUANTS(SW_SUMS_ENTRY)},
+  .quantize = quantize,
+};

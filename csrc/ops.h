@@ -23,8 +23,8 @@ typedef struct {
 
 typedef struct {
   const char *name;
-  /* out = (x * 1/sqrt(mean(x^2) + eps)) * w */
-  void (*rmsnorm)(const float *x, const float *w, float eps, int n, float *out);
+  /* out = (x * 1/rms) * w; returns rms = sqrt(mean(x^2) + eps) */
+  float (*rmsnorm)(const float *x, const float *w, float eps, int n, float *out);
   /* x += d */
   void (*add)(float *x, const float *d, int n);
   /* y = fma(a, x, y) */

@@ -22,6 +22,15 @@ int sw_type_block(int type) {
   return quant ? quant->cols : 0;
 }
 
+int sw_group_cols(int type, int unit) {
+  const int block = sw_type_block(type) > SW_BLOCK ? sw_type_block(type) : SW_BLOCK;
+  int n = 1; /* blocks in the least common multiple of block and unit */
+  while (n * block % unit) n++;
+  for (int parts = 1;; parts++) {
+    if (n % parts == 0 && n / parts * block <= SW_MAX_GROUP_COLS) return n / parts * block;
+  }
+}
+
 size_t sw_type_bytes(int type) {
   const sw_quant *quant = sw_quant_of(type);
   return quant ? quant->bytes : 0;

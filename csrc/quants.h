@@ -9,6 +9,7 @@
 /* What kernels made for one type fold to constants must be inlined before loops are unrolled: with plain `inline` GCC
  * 12 makes the Arm loops of Q4_0 a fifth slower (tools/bench/mca.py). */
 #define INLINE static inline __attribute__((always_inline))
+#define NOINLINE __attribute__((noinline))
 
 /* How a block of one row becomes y: see "Formulas" in csrc/README.md. */
 enum sw_formula {

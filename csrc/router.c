@@ -87,6 +87,6 @@ void sw_group_pairs(const sw_ffn *w, sw_ws *ws, int n_tokens) {
   for (int i = 0; i < pairs; i++) {
     const int at = count[ws->topk_ids[i]]++;
     ws->pair_token[at] = i / w->top_k;
-    ws->pair_weight[at] = ws->topk_weights[i];
+    ws->pair_weight[at] = ws->topk_weights[i] * ws->factor[i / w->top_k];
   }
 }

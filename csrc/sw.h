@@ -45,6 +45,35 @@ typedef struct {
 typedef void (*sw_matmul_fn)(const sw_mat *w, const sw_act *x, int t0, int t1, int p0, int p1, float *y,
                              ptrdiff_t y_stride);
 
+/* Exact sums (csrc/README.md): where columns may be shared out over devices, each group's partial sum is
+ * rounded to a grid that no device's share changes, and what is added are integers. */
+enum sw_grid {
+  SW_GRID_X,  /* a step for each token, known from x: in `factor` */
+  SW_GRID_OWN /* a step for each group and panel, from its largest partial sum: SW_OWN_BITS below it */
+};
+#define SW_OWN_BITS 12
+#define SW_OWN_UNIT 24            /* SW_GRID_OWN: sums count 2^-24 */
+#define SW_MAX_GROUP_COLS 512     /* what a batch unpacks at once */
+#define SW_MAX_PARTIAL (1L << 50) /* integers at least so large are no sane model's: such a sum is broken */
+#define SW_NEAR_GROUPS 511        /* so many groups fit near sums before these must be put down and begin anew */
+
+/* Where exact sums go. Arrays are by row of the activations. */
+typedef struct {
+  int32_t grid;        /* enum sw_grid */
+  int32_t group_cols;  /* from sw_group_cols */
+  const float *factor; /* what a partial sum is multiplied by before it is rounded: a weight; SW_GRID_X: over step */
+  const int32_t *row;  /* the row of `sums` that it is added to; NULL: its own number */
+  void *near;          /* (rows, stride): the sum of the groups that fit, int32; SW_GRID_OWN: doubles, in units of 1 */
+  int64_t *far;        /* (rows, stride): the sum of the others */
+  ptrdiff_t stride;
+  int32_t *wide;   /* set when something was added to `far` */
+  int32_t *broken; /* set when a partial sum is NaN, infinite or too large; sums are then worth nothing */
+} sw_sums;
+
+/* near[row(t)][r] or far[row(t)][r] += integers of sum_k W[r, k] * x[t, k], for the rows of panels [p0, p1) and the
+ * tokens [t0, t1). Fast where the matrix is one tile and values are not far from the step. */
+typedef void (*sw_sums_fn)(const sw_mat *w, const sw_act *x, int t0, int t1, int p0, int p1, const sw_sums *to);
+
 /* Quantise `cols` floats into q, scale, sum as above (one token's row); writes whole blocks of 32 columns. */
 typedef void (*sw_quantize_fn)(const float *f, int cols, int8_t *q, float *scale, int16_t *sum);
 
@@ -53,6 +82,7 @@ typedef void (*sw_quantize_fn)(const float *f, int cols, int8_t *q, float *scale
 typedef struct {
   const char *name; /* "scalar" "avx2" "avxvnni" "avx512vnni" "neon" "dotprod" "i8mm" */
   sw_matmul_fn matmul[SW_N_TYPES];
+  sw_sums_fn sums[SW_N_TYPES];
   sw_quantize_fn quantize;
 } sw_kernels;
 
@@ -61,6 +91,9 @@ size_t sw_packed_bytes(int type, int rows, int cols, int tile_cols);
 const char *sw_type_name(int type); /* as in GGUF; NULL when not supported */
 int sw_type_block(int type);        /* columns per quantised block, 0 when not supported */
 size_t sw_type_bytes(int type);     /* bytes per quantised block in GGUF */
+/* The columns of a group, where columns may be cut at multiples of `unit`: so many, but whole blocks of the type
+ * and of the activations, and at most SW_MAX_GROUP_COLS. */
+int sw_group_cols(int type, int unit);
 /* Pack rows [row0, row1) (row0 a multiple of 16, row1 a multiple of 16 or rows) of the GGUF matrix `src` (rows x cols,
  * row-major blocks as in the file). */
 void sw_pack(const sw_mat *m, uint8_t *dst, const uint8_t *src, int row0, int row1);

@@ -4,8 +4,23 @@
 
 void sw_next_phase(sw_step *s);
 void sw_join(sw_step *s); /* wait until every item of this phase is done */
-/* x += delta, where there is one; normed = rmsnorm(x), quantised; norm NULL: only the sum. */
-void sw_add_norm(sw_step *s, const float *norm, sw_residual residual);
+/* x += residual_scale * delta, where there is one; normed = rmsnorm(x), quantised; norm NULL: only the sum. `grid`: of
+ * the exact sums of the half that begins. */
+void sw_add_norm(sw_step *s, const float *norm, sw_residual residual, int grid);
+
+int sw_grid_of(const float *post_norm); /* of a half: sums that are normed have their own grid */
+void sw_set_step(sw_ws *ws, int token, float rms, int grid);
+/* Where a product with columns that may be cut at multiples of `unit` goes. */
+sw_sums sw_sums_of(sw_step *s, int type, int unit, const float *post_norm, int32_t *wide);
+/* Of rows [row0, row1) of all tokens: begin; put near sums down in far ones; end, with delta or for others to add to.
+ * wide: something is in far. */
+void sw_clear_sums(sw_step *s, int grid, int row0, int row1);
+void sw_put_near(sw_step *s, int grid, int row0, int row1);
+void sw_end_sums(sw_step *s, int grid, int row0, int row1, int wide);
+/* When all sums of a half are there: those of all devices. Then delta of a token. */
+void sw_exchange(sw_step *s);
+void sw_settle(sw_step *s, int token);
+void sw_widen(sw_step *s, int token); /* for an exchange: put all of a token's sums down in far */
 
 /* The next of n items of this phase, or -1 when all are taken or the others are already past this phase. */
 static inline int sw_take(const sw_step *s, int n) {

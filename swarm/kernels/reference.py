@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -257,17 +256,6 @@ def _as_it_is(x: F32) -> F32:
     return x
 
 
-@dataclass(frozen=True)
-class ExpertBiases:
-    """Of every expert: gate, up (n_experts, ffn), down (n_experts, hidden); alpha and limit of its swiglu."""
-
-    gate: F32
-    up: F32
-    down: F32
-    alpha: float
-    limit: float
-
-
 def ffn(x: F32, gate: F32, up: F32, down: F32, *, seen: Callable[[F32], F32] = _as_it_is) -> F32:
     """down @ (silu(gate @ x) * (up @ x)) for x (tokens, hidden). `seen` is what a product sees of its input."""
     x = seen(x)
@@ -283,17 +271,11 @@ def experts(
     up: F32,
     down: F32,
     seen: Callable[[F32], F32] = _as_it_is,
-    biases: ExpertBiases | None = None,
 ) -> F32:
     """The weighted sum of each token's experts: gate, up (n_experts, ffn, hidden), down (n_experts, hidden, ffn)."""
     y = np.zeros_like(x)
     for expert in np.unique(chosen):
         token, place = np.nonzero(chosen == expert)
-        if biases is None:
-            out = ffn(x[token], gate[expert], up[expert], down[expert], seen=seen)
-        else:
-            g = matmul(seen(x[token]), gate[expert], biases.gate[expert])
-            u = matmul(seen(x[token]), up[expert], biases.up[expert])
-            out = matmul(seen(swiglu(g, u, biases.alpha, biases.limit)), down[expert], biases.down[expert])
+        out = ffn(x[token], gate[expert], up[expert], down[expert], seen=seen)
         y[token] += out * weights[token, place][:, None]
     return y

@@ -6,6 +6,7 @@ It reads GGUF blocks, not packed panels, so it checks the packing too. Formulas:
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import lcm
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +15,8 @@ from swarm.kernels.quants import quant_by_name
 
 F32 = npt.NDArray[np.float32]
 I32 = npt.NDArray[np.int32]
+I64 = npt.NDArray[np.int64]
+F64 = npt.NDArray[np.float64]
 U8 = npt.NDArray[np.uint8]
 
 BLOCK = 32
@@ -86,9 +89,10 @@ def float_matmul(w: F32, x: F32) -> F32:
     return acc
 
 
-def quantized_matmul(w: Clear, x: Quantized) -> F32:
+def quantized_matmul(w: Clear, x: Quantized, blocks: range | None = None) -> F32:
+    """Over all blocks of the type, or these."""
     acc = np.zeros((x.q.shape[0], w.q.shape[0]), np.float32)
-    for b in range(w.d.shape[1]):
+    for b in blocks or range(w.d.shape[1]):
         m = None if w.m is None else w.m[None, :, b]
         if w.s is None:
             acc = fma(w.d[None, :, b] * x.scale[:, b, None], dots(w, x, b), acc)
@@ -102,6 +106,77 @@ def quantized_matmul(w: Clear, x: Quantized) -> F32:
         acc = fma(w.d[None, :, b], dot, acc)
         acc = acc if m is None else fma(-m, low, acc)
     return acc
+
+
+# --- exact sums: csrc/README.md ---------------------------------------------------------------------------------------
+
+PANEL = 16
+X_BITS, OWN_BITS, OWN_UNIT = 12, 12, 2.0**-24
+MAX_GROUP_COLS = 512
+MAX_PARTIAL = 2.0**50
+
+
+def group_cols(qtype: str, unit: int) -> int:
+    """Columns of a group where columns may be cut at multiples of `unit`."""
+    block = max(BLOCK, quant_by_name(qtype).block_cols)
+    n = lcm(block, unit) // block
+    parts = next(p for p in range(1, n + 1) if n % p == 0 and n // p * block <= MAX_GROUP_COLS)
+    return n // parts * block
+
+
+def step_of(x: F32, eps: float) -> F32:
+    """(tokens, 1): the step of each token's sums in a half that sees x (tokens, hidden), where sums are not normed."""
+    rms = np.sqrt(np.mean(np.square(x), axis=1, dtype=np.float64) + eps)
+    step: F32 = np.exp2(np.clip(np.floor(np.log2(rms)), -100, 100) - X_BITS).astype(np.float32)[:, None]
+    return step
+
+
+def sums(qtype: str, blocks: U8, x: F32, *, columns: int, factor: F32, own: bool = False) -> I64:
+    """(tokens, rows): integers of the product, in groups of so many columns; OverflowError where they are none.
+
+    factor (tokens, 1): an expert's weight; without `own` over the step.
+    """
+    total = np.zeros((x.shape[0], len(blocks)), np.int64)
+    for partial in partial_sums(qtype, blocks, x, columns):
+        rounded = rounded_partial(partial, factor, own=own)
+        if not (np.abs(rounded) < MAX_PARTIAL).all():
+            raise OverflowError("a partial sum is no number, or too large")
+        total += rounded.astype(np.int64)
+    return total
+
+
+def partial_sums(qtype: str, blocks: U8, x: F32, columns: int) -> list[F32]:
+    """The product (tokens, rows) over each group of columns."""
+    starts = range(0, x.shape[1], columns)
+    if qtype in FLOATS:
+        w = FLOATS[qtype](blocks)
+        return [float_matmul(w[:, k : k + columns], x[:, k : k + columns]) for k in starts]
+    known, acts, block = clear(qtype, blocks), quantize(x), quant_by_name(qtype).block_cols
+    last = x.shape[1] // block
+    return [quantized_matmul(known, acts, range(k // block, min((k + columns) // block, last))) for k in starts]
+
+
+def rounded_partial(partial: F32, factor: F32, *, own: bool) -> F64:
+    """The integers (tokens, rows) that a group adds, where they are any; factor as for `sums`."""
+    with np.errstate(invalid="ignore", over="ignore"):
+        rounded: F64 = _on_own_grid(partial * factor) if own else np.rint(partial.astype(np.float64) * factor)
+    return rounded
+
+
+def _on_own_grid(values: F32) -> F64:
+    """Rounded to OWN_BITS below the largest of each token and panel of rows, and counted in OWN_UNIT."""
+    tokens, rows = values.shape
+    panels = np.zeros((tokens, -(-rows // PANEL) * PANEL), np.float64)
+    panels[:, :rows] = values
+    by_panel = panels.reshape(tokens, -1, PANEL)
+    top = np.abs(by_panel).max(axis=2, keepdims=True)
+    with np.errstate(divide="ignore"):
+        step = np.maximum(np.exp2(np.floor(np.log2(top)) - OWN_BITS), OWN_UNIT)
+    rounded: F64 = (np.rint(by_panel / step) * step / OWN_UNIT).reshape(tokens, -1)[:, :rows]
+    return rounded
+
+
+# --- parts of both ----------------------------------------------------------------------------------------------------
 
 
 def dots(w: Clear, x: Quantized, b: int) -> F32:

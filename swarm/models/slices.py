@@ -29,7 +29,8 @@ from typing import NamedTuple
 from swarm.models.header import TensorEntry
 from swarm.models.spec import HEAD_ROLES, LayerSpec, ModelSpec, MoeSpec, Role, TensorRef
 
-FFN_STEP = 64  # columns of a feed-forward network that no cut divides: the engine's own step
+# Columns of a feed-forward network that no cut divides: the groups of the engine's exact sums (csrc/README.md).
+FFN_STEP, SANDWICH_FFN_STEP = 64, 256
 VOCAB_STEP = 16  # rows of a packed panel
 ACT_BLOCK = 32  # columns of an activation that are rounded with one scale
 
@@ -149,9 +150,14 @@ def cut_steps(spec: ModelSpec, tensors: Mapping[str, TensorEntry]) -> dict[Axis,
     columns = lcm(*blocks[Axis.HEADS])
     return {
         Axis.HEADS: columns // gcd(columns, _head_columns(spec, Role.O)),
-        **{axis: lcm(FFN_STEP, *blocks[axis]) for axis in (Axis.FFN, Axis.EXPERT, Axis.SHARED)},
+        **{axis: lcm(ffn_step(spec), *blocks[axis]) for axis in (Axis.FFN, Axis.EXPERT, Axis.SHARED)},
         Axis.VOCAB: VOCAB_STEP,
     }
+
+
+def ffn_step(spec: ModelSpec) -> int:
+    """Columns of a feed-forward network that no cut of this model divides, whatever its quants."""
+    return SANDWICH_FFN_STEP if spec.sandwich_norms else FFN_STEP
 
 
 def cut_sizes(spec: ModelSpec) -> dict[Axis, int]:

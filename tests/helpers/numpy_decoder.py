@@ -9,11 +9,13 @@ import numpy as np
 
 from swarm.kernels import reference as ops
 from swarm.kernels.quants import dequantize
-from swarm.kernels.reference_matmul import quantize
+from swarm.kernels.reference_matmul import OWN_UNIT, group_cols, quantize, rounded_partial, step_of
 from swarm.models import LayerSpec, ModelSpec, MoeSpec, Role, TensorRef, spec_from_gguf
-from swarm.models.spec import LatentSpec, Swiglu
+from swarm.models.slices import ffn_step
+from swarm.models.spec import LatentSpec
 from swarm.store.gguf import GGUF, open_gguf
 
+_EXPERT = (Role.EXPERT_GATE, Role.EXPERT_UP, Role.EXPERT_DOWN)
 _SHARED = (Role.SHARED_GATE, Role.SHARED_UP, Role.SHARED_DOWN)
 
 
@@ -28,17 +30,19 @@ class NumpyDecoder:
     """Logits of a GGUF model, all in float32 from dequantised weights.
 
     `rounded` rounds what the engine rounds: keys and values to half floats, what meets quantised weights to int8.
+    `exact` sums attention output and down projections as the engine does, by groups of columns on a grid; the partial
+    sums are only nearly the engine's, so now and then one of them is rounded to the other side.
     """
 
-    def __init__(self, model: GGUF, rounded: bool = False) -> None:
-        self.model, self.rounded = model, rounded
+    def __init__(self, model: GGUF, rounded: bool = False, exact: bool = False) -> None:
+        self.model, self.rounded, self.exact = model, rounded, exact
         self.spec: ModelSpec = spec_from_gguf(model.metadata, model.tensors)
         self.chosen: list[np.ndarray] = []  # (tokens, top_k) experts of each mixture, in the order they ran
         self._values: dict[str, np.ndarray] = {}
 
     @classmethod
-    def open(cls, path: Path | str, rounded: bool = False) -> NumpyDecoder:
-        return cls(open_gguf(path), rounded)
+    def open(cls, path: Path | str, rounded: bool = False, exact: bool = False) -> NumpyDecoder:
+        return cls(open_gguf(path), rounded, exact)
 
     def logits(self, ids: list[int]) -> np.ndarray:
         """Logits (tokens, vocab) of every position of one fresh sequence."""
@@ -57,7 +61,8 @@ class NumpyDecoder:
         spec = self.spec
         a = ops.rmsnorm(x, self._get(layer, Role.ATTN_NORM), spec.norm_eps)
         if spec.latent:
-            return self._latent_attention(layer, spec.latent, a, cos, sin)
+            o = self._latent_heads(layer, spec.latent, a, cos, sin)
+            return self._product(layer, Role.O, o, w=self._get(layer, Role.O), unit=o.shape[1] // spec.n_heads, x=x)
         q = self._project(layer, a, Role.Q, Role.Q_BIAS).reshape(len(x), spec.n_heads, spec.head_dim)
         k = self._project(layer, a, Role.K, Role.K_BIAS).reshape(len(x), spec.n_kv_heads, spec.head_dim)
         v = self._project(layer, a, Role.V, Role.V_BIAS).reshape(len(x), spec.n_kv_heads, spec.head_dim)
@@ -72,12 +77,15 @@ class NumpyDecoder:
         sinks = self._get(layer, Role.SINKS) if Role.SINKS in layer.tensors else None
         o = ops.attention(q, self._kept(k), self._kept(v), spec.attention_scale, window=layer.window, sinks=sinks)
         o = self._seen_by(layer.tensors[Role.O])(o)
-        bias = self._get(layer, Role.O_BIAS) if Role.O_BIAS in layer.tensors else None
-        return self._after(layer, ops.matmul(o, self._get(layer, Role.O), bias), Role.ATTN_POST_NORM)
+        y = self._product(layer, Role.O, o, w=self._get(layer, Role.O), unit=spec.head_dim, x=x)
+        if Role.O_BIAS in layer.tensors:
+            y = y + self._get(layer, Role.O_BIAS)
+        return self._after(layer, y, Role.ATTN_POST_NORM)
 
-    def _latent_attention(
+    def _latent_heads(
         self, layer: LayerSpec, latent: LatentSpec, a: np.ndarray, cos: np.ndarray, sin: np.ndarray
     ) -> np.ndarray:
+        """What heads give, as the output projection sees it."""
         spec, heads = self.spec, self.spec.n_heads
         low = a
         if latent.q_rank:
@@ -92,7 +100,7 @@ class NumpyDecoder:
         q = np.concatenate([np.stack(absorbed, 1), ops.rope_pair(q[..., latent.nope :], cos, sin)], axis=2)
         o = ops.attention(q, k, k[..., : latent.rank], 1.0).reshape(len(a), heads, -1)
         o = np.concatenate([self._through(layer, Role.V_B, o[:, h], h) for h in range(heads)], axis=1)
-        return self._through(layer, Role.O, o)
+        return self._seen_by(layer.tensors[Role.O])(o)
 
     def _through(self, layer: LayerSpec, role: Role, x: np.ndarray, head: int | None = None) -> np.ndarray:
         """A product without a bias: with a matrix, or with that of a head."""
@@ -102,12 +110,12 @@ class NumpyDecoder:
     def _ffn(self, layer: LayerSpec, x: np.ndarray) -> np.ndarray:
         b = ops.rmsnorm(x, self._get(layer, Role.FFN_NORM), self.spec.norm_eps)
         if layer.moe is None:
-            y = self._dense(layer, b, (Role.GATE, Role.UP, Role.DOWN))
+            y = self._dense(layer, b, (Role.GATE, Role.UP, Role.DOWN), x)
         else:
-            y = self._mixture(layer, layer.moe, b)
+            y = self._mixture(layer, layer.moe, b, x)
         return self._after(layer, y, Role.FFN_POST_NORM)
 
-    def _mixture(self, layer: LayerSpec, moe: MoeSpec, b: np.ndarray) -> np.ndarray:
+    def _mixture(self, layer: LayerSpec, moe: MoeSpec, b: np.ndarray, x: np.ndarray) -> np.ndarray:
         logit_bias = self._get(layer, Role.ROUTER_LOGIT_BIAS) if Role.ROUTER_LOGIT_BIAS in layer.tensors else None
         chosen, weights = ops.router(
             ops.matmul(b, self._get(layer, Role.ROUTER), logit_bias),
@@ -120,25 +128,55 @@ class NumpyDecoder:
             top_group=moe.top_group,
         )
         self.chosen.append(chosen)
-        y = ops.experts(
-            b,
-            chosen,
-            weights,
-            gate=self._get(layer, Role.EXPERT_GATE),
-            up=self._get(layer, Role.EXPERT_UP),
-            down=self._get(layer, Role.EXPERT_DOWN),
-            seen=self._seen_by(layer.tensors[Role.EXPERT_DOWN]),
-            biases=self._biases(layer, moe.swiglu) if moe.swiglu else None,
-        )
-        return y + self._dense(layer, b, _SHARED) if moe.shared_ffn else y
+        y = np.zeros_like(b)
+        for expert in np.unique(chosen):
+            t, place = np.nonzero(chosen == expert)
+            w = weights[t, place][:, None]
+            y[t] += self._expert(layer, expert, b[t], x[t], share=w)
+        return y + self._dense(layer, b, _SHARED, x) if moe.shared_ffn else y
 
-    def _biases(self, layer: LayerSpec, swiglu: Swiglu) -> ops.ExpertBiases:
-        roles = (Role.EXPERT_GATE_BIAS, Role.EXPERT_UP_BIAS, Role.EXPERT_DOWN_BIAS)
-        return ops.ExpertBiases(*(self._get(layer, role) for role in roles), swiglu.alpha, swiglu.limit)
+    def _expert(self, layer: LayerSpec, expert: int, b: np.ndarray, x: np.ndarray, *, share: np.ndarray) -> np.ndarray:
+        """`share` (tokens, 1) of an expert, with its biases where it has some."""
+        seen = self._seen_by(layer.tensors[Role.EXPERT_DOWN])
+        gate, up, down = (self._get(layer, role)[expert] for role in _EXPERT)
+        swiglu = layer.moe.swiglu if layer.moe else None
+        if swiglu is None:
+            middle = ops.silu_mul(ops.matmul(seen(b), gate), ops.matmul(seen(b), up))
+        else:
+            gate_bias, up_bias = (self._get(layer, r)[expert] for r in (Role.EXPERT_GATE_BIAS, Role.EXPERT_UP_BIAS))
+            g, u = ops.matmul(seen(b), gate, gate_bias), ops.matmul(seen(b), up, up_bias)
+            middle = ops.swiglu(g, u, swiglu.alpha, swiglu.limit)
+        step = ffn_step(self.spec)
+        y = self._product(layer, Role.EXPERT_DOWN, seen(middle), w=down, unit=step, x=x, share=share)
+        return y if swiglu is None else y + self._get(layer, Role.EXPERT_DOWN_BIAS)[expert] * share
 
-    def _dense(self, layer: LayerSpec, b: np.ndarray, roles: tuple[Role, Role, Role]) -> np.ndarray:
-        weights = (self._get(layer, role) for role in roles)
-        return ops.ffn(b, *weights, seen=self._seen_by(layer.tensors[roles[2]]))
+    def _dense(self, layer: LayerSpec, b: np.ndarray, roles: tuple[Role, Role, Role], x: np.ndarray) -> np.ndarray:
+        gate, up, down = (self._get(layer, role) for role in roles)
+        seen = self._seen_by(layer.tensors[roles[2]])
+        middle = seen(ops.silu_mul(ops.matmul(seen(b), gate), ops.matmul(seen(b), up)))
+        return self._product(layer, roles[2], middle, w=down, unit=ffn_step(self.spec), x=x)
+
+    def _product(
+        self,
+        layer: LayerSpec,
+        role: Role,
+        a: np.ndarray,
+        *,
+        w: np.ndarray,
+        unit: int,
+        x: np.ndarray,
+        share: np.ndarray | None = None,
+    ) -> np.ndarray:
+        """`share` of a @ w.T, which a half that sees x (tokens, hidden) leaves; columns may be cut at each `unit`."""
+        weight = np.ones((len(a), 1), np.float32) if share is None else share
+        if not self.exact:
+            return np.asarray(ops.matmul(a, w) * weight, np.float32)
+        columns = group_cols(self.model.tensors[layer.tensors[role].name].quant.name, unit)
+        own = self.spec.sandwich_norms
+        step = np.float32(1) if own else step_of(x, self.spec.norm_eps)
+        groups = [slice(k, k + columns) for k in range(0, a.shape[1], columns)]
+        sums = sum(rounded_partial(ops.matmul(a[:, g], w[:, g]), weight / step, own=own) for g in groups)
+        return np.asarray(sums * (OWN_UNIT if own else step), np.float32)
 
     def _after(self, layer: LayerSpec, y: np.ndarray, norm: Role) -> np.ndarray:
         return ops.rmsnorm(y, self._get(layer, norm), self.spec.norm_eps) if self.spec.sandwich_norms else y

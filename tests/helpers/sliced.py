@@ -18,6 +18,8 @@ class SlicedModel:
 
     def __init__(self, decoders: Sequence[Decoder]) -> None:
         self.decoders = decoders
+        for decoder in decoders:
+            decoder.engine.share()
         self.caches = [d.new_kv() for d in decoders]
 
     @classmethod
@@ -45,9 +47,9 @@ class SlicedModel:
         return np.concatenate([d.engine.lm_head(d._output_norm, d._output) for d in self.decoders], axis=1)
 
     def _all_reduce(self) -> None:
-        total = sum(d.engine.delta() for d in self.decoders)
+        total = sum(d.engine.sums() for d in self.decoders)
         for d in self.decoders:
-            d.engine.delta()[...] = total
+            d.engine.set_sums(total)
 
 
 def slice_decoder(source: TensorSource, spec: ModelSpec, bounds: SliceBounds, *, kv: str) -> Decoder:

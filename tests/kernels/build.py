@@ -53,15 +53,35 @@ class Act(ctypes.Structure):
     )
 
 
+class Sums(ctypes.Structure):
+    _fields_ = (
+        ("grid", ctypes.c_int32),
+        ("group_cols", ctypes.c_int32),
+        ("factor", ctypes.c_void_p),
+        ("row", ctypes.c_void_p),
+        ("near", ctypes.c_void_p),
+        ("far", ctypes.c_void_p),
+        ("stride", ctypes.c_ssize_t),
+        ("wide", ctypes.c_void_p),
+        ("broken", ctypes.c_void_p),
+    )
+
+
 INT = ctypes.c_int
 MATMUL = ctypes.CFUNCTYPE(
     None, ctypes.POINTER(Mat), ctypes.POINTER(Act), INT, INT, INT, INT, ctypes.c_void_p, ctypes.c_ssize_t
 )
+SUMS = ctypes.CFUNCTYPE(None, ctypes.POINTER(Mat), ctypes.POINTER(Act), INT, INT, INT, INT, ctypes.POINTER(Sums))
 QUANTIZE = ctypes.CFUNCTYPE(None, ctypes.c_void_p, INT, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p)
 
 
 class Kernels(ctypes.Structure):
-    _fields_ = (("name", ctypes.c_char_p), ("matmul", MATMUL * N_TYPES), ("quantize", QUANTIZE))
+    _fields_ = (
+        ("name", ctypes.c_char_p),
+        ("matmul", MATMUL * N_TYPES),
+        ("sums", SUMS * N_TYPES),
+        ("quantize", QUANTIZE),
+    )
 
 
 def guarded(n_bytes: int, fill: int = 0xA5, align: int = 64, guard: int = 64) -> tuple[np.ndarray, np.ndarray]:
@@ -104,6 +124,7 @@ class Library:
         lib.sw_packed_bytes.restype = ctypes.c_size_t
         lib.sw_packed_bytes.argtypes = [INT] * 4
         lib.sw_type_bytes.restype = ctypes.c_size_t
+        lib.sw_group_cols.argtypes = [INT, INT]
         lib.sw_pack.argtypes = [ctypes.POINTER(Mat), *[ctypes.c_void_p] * 2, INT, INT]
         lib.sw_unpack.argtypes = [ctypes.POINTER(Mat), ctypes.c_void_p, INT, INT]
         lib.sw_dequant_row.argtypes = [ctypes.POINTER(Mat), INT, ctypes.c_void_p]
@@ -130,7 +151,8 @@ class Library:
         tile_cols = cols if tile_cols is None else tile_cols
         whole, data = guarded(self.lib.sw_packed_bytes(qtype, rows, cols, tile_cols))
         mat = Mat(data.ctypes.data, qtype, rows, cols, tile_cols)
-        self.lib.sw_pack(mat, data.ctypes.data, np.ascontiguousarray(blocks).ctypes.data, 0, rows)
+        source = np.ascontiguousarray(blocks)  # stays alive during the call
+        self.lib.sw_pack(mat, data.ctypes.data, source.ctypes.data, 0, rows)
         return Packed(whole, data, mat)
 
     def unpack(self, packed: Packed) -> np.ndarray:
@@ -184,6 +206,45 @@ class Library:
         kernels.matmul[packed.mat.type](packed.mat, x.act, t0, t1, p0, p1, y.ctypes.data, rows)
         assert guards_intact(whole, out), "wrote outside y"
         return y
+
+    def sums(
+        self,
+        kernels: Kernels,
+        packed: Packed,
+        x: Activations,
+        *,
+        columns: int,
+        factor: np.ndarray,
+        own: bool = False,
+        tokens: tuple[int, int] | None = None,
+        panels: tuple[int, int] | None = None,
+        rows: np.ndarray | None = None,
+        start: int = 0,
+    ) -> np.ndarray:
+        """int64 (tokens, rows), added to `start`; OverflowError when broken. rows: the token of each activation."""
+        n_rows, n = packed.mat.rows, x.act.n_tokens
+        t0, t1 = tokens or (0, n)
+        p0, p1 = panels or (0, -(-n_rows // 16))
+        n_out = n if rows is None else int(rows.max()) + 1
+        whole, out = guarded(n_out * n_rows * 8)
+        whole_near, near = guarded(n_out * n_rows * (8 if own else 4))
+        far = out.view(np.int64).reshape(n_out, n_rows)
+        far[:] = start
+        near[:] = 0
+        factors, wide, broken = np.ascontiguousarray(factor, np.float32).reshape(n), np.int32([0]), np.int32([0])
+        row = 0 if rows is None else rows.ctypes.data
+        places = (near.ctypes.data, far.ctypes.data, n_rows, wide.ctypes.data, broken.ctypes.data)
+        kernels.sums[packed.mat.type](
+            packed.mat, x.act, t0, t1, p0, p1, Sums(int(own), columns, factors.ctypes.data, row, *places)
+        )
+        assert guards_intact(whole, out), "wrote outside the far sums"
+        assert guards_intact(whole_near, near), "wrote outside the near sums"
+        if broken[0]:
+            raise OverflowError("broken")
+        assert wide[0] or (far == start).all(), "far sums that are not told of"
+        self.far_sums = bool(wide[0])
+        added = near.view(np.float64) * 2.0**24 if own else near.view(np.int32)
+        return far + added.astype(np.int64).reshape(n_out, n_rows)
 
 
 def sources(family: str = "x86" if os.uname().machine == "x86_64" else "arm") -> list[Path]:

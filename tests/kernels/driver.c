@@ -65,6 +65,30 @@ static void fill_floats(float *f, size_t n, int extreme) {
   }
 }
 
+/* Exact sums: with both grids, of groups of one block and of several, small enough for what is fast and too large. */
+static uint64_t hash_sums(uint64_t h, const sw_kernels *k, const sw_mat *m, const sw_act *x) {
+  static const float factors[] = {64, 0.7f, 3e5f, 1 / 4096.0f};
+  const int n = x->n_tokens, panels = (m->rows + 15) / 16;
+  const size_t bytes = (size_t)n * m->rows * 8;
+  uint8_t *y = guarded(bytes), *far = guarded(bytes);
+  float factor[16];
+  for (int i = 0; i < 4; i++) {
+    int32_t broken = 0, wide = 0;
+    int64_t *sums = (int64_t *)far;
+    const sw_sums to = {i / 2,  sw_group_cols(m->type, i % 2 ? 128 : 64), factor, NULL, y, sums, m->rows, &wide,
+                        &broken};
+    for (int t = 0; t < n; t++) factor[t] = factors[(i + t) % 4];
+    memset(y, 0, bytes), memset(far, 0, bytes);
+    k->sums[m->type](m, x, 0, n, 0, panels, &to);
+    for (int j = 0; j < n * m->rows && !broken; j++)
+      sums[j] += to.grid == SW_GRID_X ? ((int32_t *)y)[j] : (int64_t)(((double *)y)[j] * (1 << SW_OWN_UNIT));
+    if (!broken) h = hash(h, far, bytes);
+    h = hash(h, &broken, sizeof broken);
+  }
+  check(y, bytes, "near sums"), check(far, bytes, "far sums");
+  return h;
+}
+
 static void run(const sw_kernels *k, int type, const shape *s, int number) {
   const sw_quant *quant = &sw_quants[type];
   const int block = quant->cols < 32 ? 32 : quant->cols, cols = s->blocks * block, n = s->tokens;
@@ -95,6 +119,7 @@ static void run(const sw_kernels *k, int type, const shape *s, int number) {
     }
     k->matmul[type](&m, &x, 0, n, 0, (s->rows + 15) / 16, (float *)y, s->rows);
     h = hash(h, y, y_bytes);
+    h = hash_sums(h, k, &m, &x);
     check(src, n_blocks * quant->bytes, "blocks"), check(w, packed, "weights"),
         check(f, (size_t)n * cols * 4, "floats");
     check(q, (size_t)n * q_stride, "quants"), check(scale, (size_t)n * q_stride / 8, "scales");

@@ -58,6 +58,8 @@ static sw_ws workspace(const sw_dims *d) {
   const int qw = HEADS * HEAD_DIM, kw = KV_HEADS * HEAD_DIM, pairs = TOKENS * (TOP_K + 1), rope = TOKENS * d->rope_half;
   sw_ws w = {.max_tokens = TOKENS, .max_segments = 1, .max_partials = 1};
   w.x = buffer(TOKENS * HIDDEN * 4); w.delta = buffer(TOKENS * HIDDEN * 4); w.normed = buffer(TOKENS * HIDDEN * 4);
+  w.near = buffer(TOKENS * HIDDEN * 8); w.far = buffer(TOKENS * HIDDEN * 8);
+  w.wide = buffer(TOKENS * 4); w.unit = buffer(TOKENS * 4); w.factor = buffer(TOKENS * 4);
   w.q = buffer((size_t)TOKENS * qw * 4); w.k = buffer((size_t)TOKENS * kw * 4); w.v = buffer((size_t)TOKENS * kw * 4);
   w.attn_out = buffer((size_t)TOKENS * qw * 4); w.ffn_mid = buffer((size_t)pairs * FFN * 4);
   w.router = buffer(TOKENS * EXPERTS * 4);

@@ -180,6 +180,9 @@ def test_one_cache_twice_or_too_many_tokens_are_refused(tmp_path: Path) -> None:
 def test_calls_in_another_order_are_refused(tmp_path: Path) -> None:
     d = decoder(write(tmp_path, "llama", "F32"))
     e, kv, ids = d.engine, d.new_kv(), ids_of(0, 2)
+    with pytest.raises(RuntimeError, match="only after share"):
+        e.sums()
+    e.share()
     attention, ffn = d.layers[0]
     table, norm = d._embedding, d._output_norm
 
@@ -194,14 +197,21 @@ def test_calls_in_another_order_are_refused(tmp_path: Path) -> None:
 
     inputs = (lambda: e.embed(table, ids), lambda: e.set_hidden(np.zeros((2, d.spec.hidden), np.float32)))
     outputs = (e.hidden, e.end, lambda: e.lm_head(norm, table))
-    halves = (lambda: e.attention(attention), lambda: e.ffn(ffn), lambda: e.keys(attention, [1]), e.delta)
+    halves = (
+        lambda: e.attention(attention),
+        lambda: e.ffn(ffn),
+        lambda: e.keys(attention, [1]),
+        e.sums,
+        e.units,
+        lambda: e.set_sums(np.zeros((2, d.spec.hidden), np.int64)),
+    )
     refused(*inputs, *halves, *outputs, lambda: e.step(d._stack, ids=ids, table=table))
     begin()
     refused(*halves, *outputs, lambda: e.step(d._stack))
     e.embed(table, ids)
     refused(*inputs, halves[1], *halves[2:], *outputs)
     e.attention(attention)
-    assert e.delta().shape == (2, d.spec.hidden)
+    assert e.sums().shape == (2, d.spec.hidden)
     refused(*inputs, halves[0], halves[2], *outputs, lambda: e.step(d._stack))
     e.ffn(ffn)
     for attention, ffn in d.layers[1:]:

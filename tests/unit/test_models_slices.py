@@ -17,7 +17,7 @@ from swarm.parts import LM_HEAD, Part
 from tests.helpers.tiny import TINY, Tiny, gguf_metadata, tensor_table, wide
 
 SHARES = (1.0, 3.0, 2.0)
-LARGE = replace(wide(TINY["glm4"], ffn=1408), n_heads=32, n_kv_heads=2)  # 16 queries for each key head
+LARGE = replace(wide(TINY["glm4"], ffn=5632), n_heads=32, n_kv_heads=2)  # 16 queries for each key head
 
 
 def declared(tiny: Tiny, mix: str = "F32") -> tuple[ModelSpec, dict[str, TensorEntry]]:
@@ -52,7 +52,7 @@ def test_every_role_has_one_rule() -> None:
 
 @pytest.mark.parametrize("name", TINY)
 def test_slices_hold_every_row_and_column_that_is_cut_once(name: str) -> None:
-    spec, parts = narrowed(wide(TINY[name]), SHARES)
+    spec, parts = narrowed(wide(TINY[name], ffn=1280), SHARES)
     for layer, block in enumerate(spec.layers):
         for role, whole in block.tensors.items():
             refs = [part.layers[layer].tensors[role] for part in parts]
@@ -73,7 +73,7 @@ def test_slices_hold_every_row_and_column_that_is_cut_once(name: str) -> None:
 
 @pytest.mark.parametrize("name", TINY)
 def test_widths_are_those_of_the_rectangles(name: str) -> None:
-    _, parts = narrowed(wide(TINY[name]), SHARES)
+    _, parts = narrowed(wide(TINY[name], ffn=1280), SHARES)
     for part in parts:
         assert part.vocab == part.tensors[Role.LM_HEAD].n_rows
         for block in part.layers:
@@ -97,7 +97,7 @@ def test_a_slice_of_fused_tensors_has_its_rows_of_each_role() -> None:
     held = middle.layers[0].tensors
     gate, up = held[Role.GATE], held[Role.UP]
     assert gate.name == up.name == "blk.0.ffn_up.weight"
-    assert [row + 1408 for row in rows(gate)] == rows(up)
+    assert [row + 5632 for row in rows(gate)] == rows(up)
 
 
 @pytest.mark.parametrize(
@@ -148,7 +148,7 @@ def test_slices_come_as_near_to_their_shares_as_whole_steps_allow() -> None:
     spec, tensors = declared(LARGE)
     for shares in ((1.0, 1.0), (1.0, 3.0, 2.0), (7.0, 1.0, 1.0, 2.0, 2.0), (1.0,) * 8):
         bounds = cut_model(spec, tensors, shares)
-        for axis, size, step in ((Axis.HEADS, 32, 1), (Axis.FFN, 1408, 64), (Axis.VOCAB, spec.vocab, 16)):
+        for axis, size, step in ((Axis.HEADS, 32, 1), (Axis.FFN, 5632, 256), (Axis.VOCAB, spec.vocab, 16)):
             got = [len(b.along(axis)) for b in bounds]
             assert sum(got) == size
             for share, n in zip(shares, got, strict=True):
@@ -158,7 +158,7 @@ def test_slices_come_as_near_to_their_shares_as_whole_steps_allow() -> None:
 def test_a_slice_with_a_tiny_share_gets_one_step() -> None:
     spec, tensors = declared(LARGE)
     small, _ = cut_model(spec, tensors, (0.001, 1.0))
-    assert (small.along(Axis.HEADS), small.along(Axis.FFN)) == (range(0, 1), range(0, 64))
+    assert (small.along(Axis.HEADS), small.along(Axis.FFN)) == (range(0, 1), range(0, 256))
 
 
 def test_the_last_step_may_be_shorter() -> None:
@@ -184,8 +184,8 @@ def test_more_slices_than_steps_are_refused() -> None:
     [
         ({"head_end": 33}, "a slice has query heads 0 to 33 of 32"),
         ({"head_start": -1}, "a slice has query heads -1"),
-        ({"ffn_start": 704}, "a slice has columns of a dense FFN 704 to 704 of 1408"),
-        ({"ffn_end": 96}, "columns of a dense FFN 0 to 96 of 1408: cuts must fall on multiples of 64"),
+        ({"ffn_start": 2816}, "a slice has columns of a dense FFN 2816 to 2816 of 5632"),
+        ({"ffn_end": 96}, "columns of a dense FFN 0 to 96 of 5632: cuts must fall on multiples of 256"),
         ({"vocab_start": 8}, "vocabulary rows 8 to .*: cuts must fall on multiples of 16"),
         ({"expert_end": 64}, "a slice has columns of an expert 0 to 64 of 0"),
     ],
