@@ -13,8 +13,6 @@ cdef extern from "layer.h" nogil:
         int32_t token
     ctypedef struct sw_lone:
         int32_t token
-    ctypedef struct sw_stage:
-        int rc
     ctypedef struct sw_ws:
         int max_tokens, max_segments, max_partials
         float *x
@@ -216,6 +214,7 @@ cdef class Engine:
     cdef Next next
     cdef int n_tokens, n_layers, layer
     cdef tuple runs, tables
+    cdef Stage stage
     cdef readonly int threads, max_tokens
     cdef readonly str isa
 
@@ -335,6 +334,7 @@ cdef class Engine:
         cdef sw_step s = self._step()
         with nogil, parallel(num_threads=self.threads):
             run_attention(s, threadid(), &layer.w, self.layer, self.residual)
+        self._check_stage()
         self._check_sums()
         self.residual, self.next = after_attention(&layer.w), FFN
 
@@ -349,6 +349,7 @@ cdef class Engine:
         if self.ws.absent != NULL:
             self._raise_absent(layer)
         self._check_cache(layer.cache)
+        self._check_stage()
         self._check_sums()
         self.residual, self.next = after_ffn(&layer.w), ATTENTION
         self.layer += 1
@@ -375,6 +376,25 @@ cdef class Engine:
             memmove(self.ws.x + <size_t>i * h, self.ws.x + <size_t>row * h, h * sizeof(float))
         cos, sin, temper = (None if table is None else np.asarray(table)[list(wanted)] for table in self.tables)
         self._place(n, cos, sin, temper)
+
+    def meet(self, Stage stage):
+        """From the next step on, halves are those of all members of this stage; None: layers are whole here.
+
+        The stage's `begin` tells it of each step.
+        """
+        self.abandon()
+        if stage is not None:
+            stage.reserve(<size_t>self.max_tokens * self.dims.d.hidden, 0)
+        self.stage = stage
+        self.ws.shared = stage is not None
+        self.ws.stage = NULL if stage is None else &stage.exchanger.stage
+
+    cdef int _check_stage(self) except -1:
+        """StageLost when the halves that just ran could not be added up."""
+        if self.stage is not None and self.stage.exchanger.stage.rc:
+            self.abandon()
+            self.stage.raise_end()
+        return 0
 
     def share(self):
         """From now on halves are those of several devices: the `sums` of each can be had, and set."""
@@ -463,6 +483,7 @@ cdef class Engine:
         if self.ws.absent != NULL:
             self._raise_absent(stack.ffn_of(self.ws.absent))
         self._check_cache(stack.cache)
+        self._check_stage()
         self._check_sums()
         if lm_head is not None:
             self._commit()

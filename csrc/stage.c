@@ -118,10 +118,6 @@ static int remember(sw_carrier *s, const sw_refusal *r) {
   return 0;
 }
 
-static void note_sequence(sw_carrier *s, uint64_t sequence) {
-  if (sequence > s->refused_up_to) s->refused_up_to = sequence;
-}
-
 /* What this device itself refuses. */
 static void refuse(sw_carrier *s, const sw_refusal *r) {
   if (r->sequence == SW_ALL_STEPS) {
@@ -135,7 +131,6 @@ static void refuse(sw_carrier *s, const sw_refusal *r) {
       return;
     }
   sw_stage_note(s, r);
-  note_sequence(s, r->sequence);
   if (r->sequence == s->sequence) refuse_step(s, r);
   else if (remember(s, r)) sw_stage_fail(s, SW_STAGE_TOLD, s->me, "it refused too many steps at once");
 }
@@ -166,12 +161,19 @@ static void leave(sw_carrier *s) {
   } while (atomic_load(&s->n_asked) && !pthread_mutex_trylock(&s->lock));
 }
 
-void sw_stage_refuse(sw_carrier *s, const sw_refusal *refusal) {
+/* Who waits in a meeting. After sw_stage_close there is nobody, and the number may be another file's. */
+static void wake(sw_carrier *s) {
   const uint64_t one = 1;
+  pthread_mutex_lock(&s->asking);
+  if (s->event_fd >= 0 && write(s->event_fd, &one, sizeof one) < 0) {
+  } /* it is full: it wakes as well */
+  pthread_mutex_unlock(&s->asking);
+}
+
+void sw_stage_refuse(sw_carrier *s, const sw_refusal *refusal) {
   ask(s, refusal);
   if (!pthread_mutex_trylock(&s->lock)) leave(s);
-  else if (write(s->event_fd, &one, sizeof one) < 0) {
-  } /* it is full: whoever waits wakes */
+  else wake(s);
 }
 
 /* --- what comes */
@@ -181,7 +183,6 @@ static int take_refusal(sw_carrier *s, int j, frame f) {
   const size_t n = f.n_bytes < SW_STAGE_WHY - 1 ? f.n_bytes : SW_STAGE_WHY - 1;
   memcpy(r.why, s->members[j].in + SW_FRAME_HEADER, n);
   if (f.sequence == SW_ALL_STEPS) return sw_stage_fail(s, SW_STAGE_TOLD, r.member, r.why);
-  note_sequence(s, f.sequence);
   if (f.sequence < s->sequence) return 0;
   if (f.sequence == s->sequence) return refuse_step(s, &r);
   return remember(s, &r) ? sw_stage_fail(s, SW_STAGE_FORGED, j, "it refused too many steps at once") : 0;
@@ -189,7 +190,7 @@ static int take_refusal(sw_carrier *s, int j, frame f) {
 
 /* Whether its place in the order is right. */
 static int place_of(const sw_carrier *s, const sw_meeting *m, frame f) {
-  if (f.sequence < s->sequence) return f.sequence <= s->refused_up_to ? SW_DROPPED : SW_OVER;
+  if (f.sequence < s->sequence) return SW_DROPPED;           /* of a step that ended early */
   if (f.sequence > s->sequence || !m->kind) return SW_WAITS; /* this step was refused: we shall hear of it */
   if (f.half != s->half || f.kind != m->kind) return SW_OVER;
   return f.n_tokens == (uint32_t)m->n_tokens ? SW_TAKEN : SW_OVER;
@@ -199,21 +200,47 @@ static size_t first_token(const sw_carrier *s, int n_tokens, int j) {
   return (size_t)n_tokens * (size_t)j / (size_t)s->n;
 }
 
-/* The values that a frame of member j is about. */
-static int64_t *values_of(const sw_carrier *s, const sw_meeting *m, int j, size_t *n) {
-  const int owner = m->kind == TOTAL ? j : s->me;
-  const size_t first = m->kind == SUMS ? 0 : first_token(s, m->n_tokens, owner);
-  const size_t end = m->kind == SUMS ? (size_t)m->n_tokens : first_token(s, m->n_tokens, owner + 1);
-  *n = (end - first) * m->hidden;
-  return m->sums + first * m->hidden;
+typedef struct {
+  size_t first, end;
+} tokens;
+
+/* The tokens that a frame of kind `kind` is about, when member `owner` adds them up. */
+static tokens tokens_of(const sw_carrier *s, int kind, int n_tokens, int owner) {
+  if (kind == SUMS) return (tokens){0, (size_t)n_tokens};
+  return (tokens){first_token(s, n_tokens, owner), first_token(s, n_tokens, owner + 1)};
+}
+
+/* Sums of these tokens are nothing yet. */
+static void clear_tokens(const sw_planes *p, tokens t) {
+  const size_t at = t.first * p->hidden, n = (t.end - t.first) * p->hidden;
+  memset(p->near + at, 0, n * sizeof *p->near);
+  for (size_t i = t.first; i < t.end; i++) {
+    if (p->wide[i]) memset(p->far + i * p->hidden, 0, p->hidden * sizeof *p->far);
+    p->wide[i] = 0;
+  }
+}
+
+static size_t encode_tokens(const sw_planes *p, tokens t, uint8_t *out) {
+  uint8_t *at = out;
+  for (size_t i = t.first; i < t.end; i++)
+    at = sw_encode(p->near + i * p->hidden, p->far + i * p->hidden, p->wide + i, p->hidden, at);
+  return (size_t)(at - out);
+}
+
+/* -1: the body is not of so many values. */
+static int decode_tokens(const sw_planes *p, tokens t, const uint8_t *body, size_t n_bytes) {
+  const uint8_t *const end = body + n_bytes;
+  for (size_t i = t.first; i < t.end && body; i++)
+    body = sw_decode(body, end, p->near + i * p->hidden, p->far + i * p->hidden, p->wide + i, p->hidden);
+  return body == end ? 0 : -1;
 }
 
 static int take_body(sw_carrier *s, sw_meeting *m, int j, frame f) {
-  size_t n;
   if (m->kind == BYTES) return SW_KEPT;
-  int64_t *sums = values_of(s, m, j, &n);
+  const tokens t = tokens_of(s, m->kind, m->n_tokens, m->kind == TOTAL ? j : s->me);
   if (f.flags & BROKEN) *m->broken = 1;
-  if (sw_decode(s->members[j].in + SW_FRAME_HEADER, f.n_bytes, sums, n, m->kind == TOTAL))
+  if (m->kind == TOTAL) clear_tokens(m->sums, t);
+  if (decode_tokens(m->sums, t, s->members[j].in + SW_FRAME_HEADER, f.n_bytes))
     return sw_stage_fail(s, SW_STAGE_FORGED, j, "its sums are not as many as they should be");
   return SW_TAKEN;
 }
@@ -243,19 +270,13 @@ static int take(sw_carrier *s, sw_meeting *m, int j) {
 
 static uint32_t others(const sw_carrier *s) { return ((1u << s->n) - 1) & ~(1u << s->me); }
 
-static sw_meeting meeting_of(const sw_carrier *s, int kind, int64_t *sums, int n_tokens, int hidden, int32_t *broken) {
-  return (sw_meeting){.from = others(s),
-                      .take = take,
-                      .kind = kind,
-                      .sums = sums,
-                      .hidden = (size_t)hidden,
-                      .n_tokens = n_tokens,
-                      .broken = broken};
+static void queue_to_others(sw_carrier *s, const uint8_t *at, size_t n_bytes) {
+  for (int k = 1; k < s->n; k++) sw_queue(s, (s->me + k) % s->n, at, n_bytes);
 }
 
-/* Values as a frame at `at`; its length. */
-static size_t put_values(sw_carrier *s, uint8_t *at, const sw_meeting *m, int to, const int64_t *values, size_t n) {
-  const size_t n_bytes = sw_encode(values, n, at + SW_FRAME_HEADER);
+/* The sums of these tokens as a frame at `at`; its length. */
+static size_t put_tokens(sw_carrier *s, const sw_meeting *m, tokens t, int to, uint8_t *at) {
+  const size_t n_bytes = encode_tokens(m->sums, t, at + SW_FRAME_HEADER);
   return seal(s, at,
               (frame){.n_bytes = (uint32_t)n_bytes,
                       .kind = (uint8_t)m->kind,
@@ -265,34 +286,27 @@ static size_t put_values(sw_carrier *s, uint8_t *at, const sw_meeting *m, int to
                       .n_tokens = (uint32_t)m->n_tokens});
 }
 
-static void queue_to_others(sw_carrier *s, const uint8_t *at, size_t n_bytes) {
-  for (int k = 1; k < s->n; k++) sw_queue(s, (s->me + k) % s->n, at, n_bytes);
-}
-
 /* Everybody to everybody. */
-static int exchange_direct(sw_carrier *s, int64_t *sums, int n_tokens, int hidden, int32_t *broken) {
-  sw_meeting m = meeting_of(s, SUMS, sums, n_tokens, hidden, broken);
-  queue_to_others(s, s->out, put_values(s, s->out, &m, TO_ALL, sums, (size_t)n_tokens * (size_t)hidden));
-  return sw_meet(s, &m);
+static int exchange_direct(sw_carrier *s, sw_meeting *m) {
+  m->kind = SUMS;
+  queue_to_others(s, s->out, put_tokens(s, m, tokens_of(s, SUMS, m->n_tokens, s->me), TO_ALL, s->out));
+  return sw_meet(s, m);
 }
 
 /* Each member adds up a part of the tokens, then tells the others. */
-static int exchange_parts(sw_carrier *s, int64_t *sums, int n_tokens, int hidden, int32_t *broken) {
-  sw_meeting m = meeting_of(s, PART, sums, n_tokens, hidden, broken);
+static int exchange_parts(sw_carrier *s, sw_meeting *m) {
   uint8_t *at = s->out;
+  m->kind = PART;
   for (int k = 1; k < s->n; k++) {
     const int j = (s->me + k) % s->n;
-    const size_t first = first_token(s, n_tokens, j), n = first_token(s, n_tokens, j + 1) - first;
-    const size_t n_bytes = put_values(s, at, &m, j, sums + first * (size_t)hidden, n * (size_t)hidden);
+    const size_t n_bytes = put_tokens(s, m, tokens_of(s, PART, m->n_tokens, j), j, at);
     sw_queue(s, j, at, n_bytes);
     at += n_bytes;
   }
-  if (sw_meet(s, &m)) return -1;
-  size_t n;
-  m.kind = TOTAL, m.taken = m.deaf = 0;
-  const int64_t *own = values_of(s, &m, s->me, &n);
-  queue_to_others(s, s->out, put_values(s, s->out, &m, TO_ALL, own, n));
-  return sw_meet(s, &m);
+  if (sw_meet(s, m)) return -1;
+  m->kind = TOTAL, m->taken = m->deaf = 0;
+  queue_to_others(s, s->out, put_tokens(s, m, tokens_of(s, TOTAL, m->n_tokens, s->me), TO_ALL, s->out));
+  return sw_meet(s, m);
 }
 
 /* Finish what a refused step left half out, and see what was asked for meanwhile. */
@@ -306,13 +320,12 @@ static int clear_way(sw_carrier *s) {
   return 0;
 }
 
-int sw_stage_exchange(void *stage, int64_t *sums, int n_tokens, int hidden, int32_t *broken) {
-  sw_carrier *s = stage;
+int sw_stage_exchange(sw_carrier *s, const sw_planes *sums, int n_tokens, int32_t *broken) {
+  sw_meeting m = {.from = others(s), .take = take, .sums = sums, .n_tokens = n_tokens, .broken = broken};
   pthread_mutex_lock(&s->lock);
   int rc = clear_way(s);
   if (!rc) {
-    rc = n_tokens < SW_STAGE_SCATTER ? exchange_direct(s, sums, n_tokens, hidden, broken)
-                                     : exchange_parts(s, sums, n_tokens, hidden, broken);
+    rc = n_tokens < SW_STAGE_SCATTER ? exchange_direct(s, &m) : exchange_parts(s, &m);
     s->half++, s->counts.exchanges++;
   }
   leave(s);
@@ -391,6 +404,9 @@ void sw_stage_open(sw_carrier *s, const int *fds, const uint8_t *keys, int aes) 
 
 void sw_stage_close(sw_carrier *s) {
   pthread_mutex_lock(&s->lock);
+  pthread_mutex_lock(&s->asking);
+  s->event_fd = -1;
+  pthread_mutex_unlock(&s->asking);
   s->opened = 0;
   for (int j = 0; j < s->n; j++) s->members[j].fd = -1, s->members[j].n_out = 0;
   pthread_mutex_unlock(&s->lock);

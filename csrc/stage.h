@@ -19,7 +19,7 @@
 #define SW_STAGE_REFUSALS 8 /* steps that members refuse before the others come to them */
 #define SW_STAGE_WHY 160    /* bytes of a reason, with a zero at its end */
 #define SW_STAGE_SCATTER 16 /* from so many tokens on, each member adds up a part of them */
-#define SW_CODE_BLOCK 32    /* values that share a width */
+#define SW_CODE_BLOCK 128   /* values that share a width */
 #define SW_CIPHER_STATE 512 /* libsodium's key schedule of AES-256-GCM; of ChaCha20-Poly1305 the key itself */
 #define SW_ALL_STEPS UINT64_MAX
 
@@ -83,7 +83,7 @@ typedef struct {
   uint8_t *out;              /* frames on their way */
   size_t capacity, max_body; /* of `out` and each `in`; the largest body that fits them all */
   pthread_mutex_t lock;      /* held for as long as an exchange takes */
-  uint64_t sequence, counter, refused_up_to;
+  uint64_t sequence, counter;
   uint32_t half;
   int opened;
   sw_refusal refusals[SW_STAGE_REFUSALS]; /* of steps to come */
@@ -100,13 +100,24 @@ typedef struct {
   sw_stage_counts counts;
 } sw_carrier;
 
-/* stage_code.c: integers as bits. Per SW_CODE_BLOCK values (the last block is filled up with zeros) a byte w, with 0x80
- * one more byte z, then 4 * w bytes: of each value v the lowest w bits of zigzag(v >> z). */
+/* Sums of a half as sw_ws has them: near + far of each token, far only where wide is set. */
+typedef struct {
+  int32_t *near; /* (tokens, hidden) */
+  int64_t *far;
+  int32_t *wide; /* (tokens,) */
+  size_t hidden;
+} sw_planes;
+
+/* stage_code.c: integers as bits, token by token. For each SW_CODE_BLOCK values (the last block of a token is filled up
+ * with zeros) a byte w, with 0x80 one more byte z, then the lowest w bits of zigzag(v >> z) of each value v: value
+ * 4 * r + k is number r of lane k, lanes take turns by 32 bits. w = 64: 8 bytes each. */
 size_t sw_coded_max(size_t n); /* bytes that n values may take */
-size_t sw_encode(const int64_t *values, size_t n, uint8_t *out);
-/* sums += the n values of a body, or = with `set`; -1 when it is not such a body. Reads at most SW_FRAME_SLACK bytes
- * past its end; what of `sums` is changed when it fails is worth nothing. */
-int sw_decode(const uint8_t *body, size_t n_bytes, int64_t *sums, size_t n, int set);
+/* The values of a token; returns the end. What is so large that adding others may take more than 32 bits goes to far.
+ */
+uint8_t *sw_encode(int32_t *near, int64_t *far, int32_t *wide, size_t n, uint8_t *out);
+/* near + far += n values at `in`; returns what follows them. NULL when they are no such values: then sums are worth
+ * nothing. Reads at most SW_FRAME_SLACK bytes past `end`. */
+const uint8_t *sw_decode(const uint8_t *in, const uint8_t *end, int32_t *near, int64_t *far, int32_t *wide, size_t n);
 
 /* stage_tcp.c: everything in flight, without waiting longer than the ceiling. */
 typedef struct sw_meeting sw_meeting;
@@ -116,8 +127,7 @@ struct sw_meeting {
   uint32_t deaf;  /* whose socket is not read any more: its next frame waits, or it went */
   int (*take)(sw_carrier *s, sw_meeting *m, int j); /* a whole frame of member j has come: enum sw_taken */
   int kind;
-  int64_t *sums;
-  size_t hidden;
+  const sw_planes *sums;
   int n_tokens;
   int32_t *broken;
 };
@@ -136,8 +146,8 @@ void sw_stage_close(sw_carrier *s); /* after a refusal of all steps: it uses no 
 size_t sw_stage_capacity(size_t n_values, size_t n_bytes);
 void sw_stage_place(sw_carrier *s, uint8_t *const *buffers, size_t n_values, size_t n_bytes);
 void sw_stage_begin(sw_carrier *s, uint64_t sequence);
-/* sums (n_tokens, hidden) become those of all members, `broken` true when it is at any of them. */
-int sw_stage_exchange(void *stage, int64_t *sums, int n_tokens, int hidden, int32_t *broken);
+/* Sums of n_tokens tokens become those of all members, `broken` true when it is at any of them. */
+int sw_stage_exchange(sw_carrier *s, const sw_planes *sums, int n_tokens, int32_t *broken);
 /* The leader gets everybody's bytes: sw_stage_gathered, until the next exchange. */
 int sw_stage_gather(sw_carrier *s, const uint8_t *data, size_t n_bytes);
 sw_bytes sw_stage_gathered(const sw_carrier *s, int member);

@@ -28,19 +28,31 @@ cdef extern from "stage.h":
         char why[SW_STAGE_WHY]
         sw_stage_counts counts
     size_t sw_coded_max(size_t)
-    size_t sw_encode(const int64_t *, size_t, uint8_t *) nogil
-    int sw_decode(const uint8_t *, size_t, int64_t *, size_t, int) nogil
+    ctypedef struct sw_planes:
+        int32_t *near
+        int64_t *far
+        int32_t *wide
+        size_t hidden
+    uint8_t *sw_encode(int32_t *, int64_t *, int32_t *, size_t, uint8_t *) nogil
+    const uint8_t *sw_decode(const uint8_t *, const uint8_t *, int32_t *, int64_t *, int32_t *, size_t) nogil
     void sw_stage_init(sw_carrier *, const sw_sodium *, int, int, int, int)
     void sw_stage_wipe(sw_carrier *) nogil
     void sw_stage_open(sw_carrier *, const int *, const uint8_t *, int) nogil
     void sw_stage_close(sw_carrier *) nogil
     size_t sw_stage_capacity(size_t, size_t)
     void sw_stage_place(sw_carrier *, uint8_t *const *, size_t, size_t) nogil
-    void sw_stage_begin(sw_carrier *, uint64_t) nogil
-    int sw_stage_exchange(void *, int64_t *, int, int, int32_t *) noexcept nogil
+    int sw_stage_exchange(sw_carrier *, const sw_planes *, int, int32_t *) noexcept nogil
     int sw_stage_gather(sw_carrier *, const uint8_t *, size_t) nogil
     sw_bytes sw_stage_gathered(const sw_carrier *, int)
     void sw_stage_refuse(sw_carrier *, const sw_refusal *) nogil
+
+cdef extern from "exchange.h":
+    ctypedef struct sw_stage:
+        int rc
+    ctypedef struct sw_exchanger:
+        sw_stage stage
+    void sw_exchanger_init(sw_exchanger *, sw_carrier *)
+    void sw_exchanger_begin(sw_exchanger *, uint64_t) nogil
 
 SODIUM_FUNCTIONS = [
     "chacha20poly1305_ietf_encrypt", "chacha20poly1305_ietf_decrypt", "aes256gcm_beforenm",
@@ -50,20 +62,31 @@ STAGE_KEY_BYTES = 32
 MAX_STAGE_MEMBERS = SW_STAGE_MEMBERS
 
 
-def encode_sums(const int64_t[::1] values not None):
-    """Integers as they travel between the members of a stage: bytes that say each of them exactly."""
-    cdef size_t n = values.shape[0], n_bytes
+def encode_sums(int32_t[::1] near not None, int64_t[::1] far not None, bint wide):
+    """near + far (one token) as they travel between the members of a stage: bytes that say each sum exactly.
+
+    `far` is not read unless `wide`. What may not be added to within 32 bits moves from near to far: True in the second
+    place when there is something in far now.
+    """
+    cdef size_t n = near.shape[0]
+    cdef int32_t flag = wide
     cdef uint8_t[::1] out = np.empty(sw_coded_max(n) + SW_FRAME_SLACK, np.uint8)
-    n_bytes = sw_encode(&values[0], n, &out[0])
-    return bytes(out[:n_bytes])
+    cdef uint8_t *end = sw_encode(&near[0], &far[0], &flag, n, &out[0])
+    return bytes(out[:end - &out[0]]), flag != 0
 
 
-def add_sums(const uint8_t[::1] body not None, int64_t[::1] sums not None, bint replace=False):
-    """sums += what encode_sums gave, or = with `replace`; ValueError when the bytes are not len(sums) integers."""
+def add_sums(const uint8_t[::1] body not None, int32_t[::1] near not None, int64_t[::1] far not None):
+    """near + far += what encode_sums gave; True when something went to far.
+
+    ValueError when the bytes are not as many integers.
+    """
     cdef uint8_t[::1] padded = np.zeros(body.shape[0] + SW_FRAME_SLACK, np.uint8)
+    cdef int32_t wide = 0
     padded[:body.shape[0]] = body
-    if sw_decode(&padded[0], body.shape[0], &sums[0], sums.shape[0], replace):
-        raise ValueError(f"bytes that are not {sums.shape[0]} integers")
+    cdef const uint8_t *end = &padded[0] + body.shape[0]
+    if sw_decode(&padded[0], end, &near[0], &far[0], &wide, near.shape[0]) != end:
+        raise ValueError(f"bytes that are not {near.shape[0]} integers")
+    return wide != 0
 
 
 cdef class Stage:
@@ -74,6 +97,7 @@ cdef class Stage:
     """
 
     cdef sw_carrier *s
+    cdef sw_exchanger exchanger
     cdef void *memory
     cdef list buffers, connections
     cdef size_t n_values, n_bytes
@@ -96,6 +120,7 @@ cdef class Stage:
             raise MemoryError()
         self.s = <sw_carrier *>((<uintptr_t>self.memory + 63) // 64 * 64)
         sw_stage_init(self.s, &sodium, me, n, event_fd, ceiling_ms)
+        sw_exchanger_init(&self.exchanger, self.s)
         self.s.spin_ns = <int64_t>spin_us * 1000
         self.buffers, self.connections, self.name = [], [], name
         self.reserve(1, 1)
@@ -152,16 +177,24 @@ cdef class Stage:
         if sequence <= self.s.sequence:
             raise ValueError(f"step {sequence} after step {self.s.sequence}")
         with nogil:
-            sw_stage_begin(self.s, sequence)
+            sw_exchanger_begin(&self.exchanger, sequence)
 
-    def exchange(self, int64_t[:, ::1] sums not None, bint broken=False):
-        """sums (tokens, hidden) become those of all members; True when any of them said that its own are broken."""
+    def exchange(self, int32_t[:, ::1] near not None, int64_t[:, ::1] far not None, int32_t[::1] wide not None,
+                 bint broken=False):
+        """near + far (tokens, hidden) become the sums of all members; True when any said that its own are broken.
+
+        `far` of a token counts where `wide`, which is set for what goes there.
+        """
         cdef int32_t flag = broken
-        cdef int rc, n = sums.shape[0], width = sums.shape[1]
-        if <size_t>n * width > self.n_values or n < 1 or width < 1:
-            raise ValueError(f"({n}, {width}) values, where {self.n_values} have room")
+        cdef int rc, n = near.shape[0]
+        cdef sw_planes sums
+        if n < 1 or near.shape[1] < 1 or far.shape[0] != n or far.shape[1] != near.shape[1] or wide.shape[0] != n:
+            raise ValueError("near and far of as many tokens")
+        if <size_t>n * near.shape[1] > self.n_values:
+            raise ValueError(f"({n}, {near.shape[1]}) values, where {self.n_values} have room")
+        sums = sw_planes(&near[0, 0], &far[0, 0], &wide[0], near.shape[1])
         with nogil:
-            rc = sw_stage_exchange(self.s, &sums[0, 0], n, width, &flag)
+            rc = sw_stage_exchange(self.s, &sums, n, &flag)
         if rc:
             self.raise_end()
         return flag != 0

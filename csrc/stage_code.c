@@ -2,111 +2,199 @@
 #include <string.h>
 #include "stage.h"
 
-enum { BLOCK = SW_CODE_BLOCK, WIDEST = 56, WHOLE = 64, SHIFTED = 0x80 };
+enum {
+  BLOCK = SW_CODE_BLOCK,
+  ROWS = BLOCK / 4,
+  WHOLE = 64,     /* bits of values that are sent as they are */
+  WIDEST = 32,    /* of others */
+  SHIFTED = 0x80, /* a byte follows: how many zeros all values end with */
+  NEAR_BITS = 27  /* so many bits from each of SW_STAGE_MEMBERS add up within 32 */
+};
 
-static uint64_t load64(const uint8_t *p) {
-  uint64_t v;
+typedef uint32_t quad __attribute__((vector_size(16)));
+typedef int32_t signed_quad __attribute__((vector_size(16)));
+
+static quad load(const void *p) {
+  quad v;
   memcpy(&v, p, sizeof v);
   return v;
 }
-static void store64(uint8_t *p, uint64_t v) { memcpy(p, &v, sizeof v); }
+static void store(void *p, quad v) { memcpy(p, &v, sizeof v); }
+static uint32_t any_of(quad v) { return v[0] | v[1] | v[2] | v[3]; }
 
-static uint64_t zigzag(int64_t v) { return ((uint64_t)v << 1) ^ (uint64_t)(v >> 63); }
-static int64_t unzigzag(uint64_t z) { return (int64_t)(z >> 1) ^ -(int64_t)(z & 1); }
+static quad zigzag(signed_quad v) { return ((quad)v << 1) ^ (quad)(v >> 31); }
+static signed_quad unzigzag(quad z) { return (signed_quad)((z >> 1) ^ -(z & 1)); }
+static uint64_t zigzag64(int64_t v) { return ((uint64_t)v << 1) ^ (uint64_t)(v >> 63); }
+static int64_t unzigzag64(uint64_t z) { return (int64_t)(z >> 1) ^ -(int64_t)(z & 1); }
 
 size_t sw_coded_max(size_t n) { return (n + BLOCK - 1) / BLOCK * (2 + 8 * BLOCK); }
 
-/* w bits of each value, the first one lowest; writes at most 8 bytes past its 4 * w. */
-static void put_bits(const uint64_t *z, int w, uint8_t *out) {
-  uint64_t bits = 0;
+/* How the values of a block are written. */
+typedef struct {
+  int bits, shift;
+} form;
+
+/* used: the bits of all values, any: of all as zigzag. */
+static form form_of(uint64_t used, uint64_t any) {
+  if (!any) return (form){0, 0};
+  const int shift = __builtin_ctzll(used), bits = 64 - __builtin_clzll(any) - shift;
+  return bits > WIDEST ? (form){WHOLE, 0} : (form){bits, shift};
+}
+
+static uint8_t *put_form(form f, uint8_t *out) {
+  *out++ = (uint8_t)(f.bits | (f.shift ? SHIFTED : 0));
+  if (f.shift) *out++ = (uint8_t)f.shift;
+  return out;
+}
+
+/* --- bits: four lanes, each with 32 values of `bits` bits one after the other ----------------------------------- */
+
+static uint8_t *put_bits(const quad *z, int bits, uint8_t *out) {
+  quad waiting = {0};
   int fill = 0;
-  if (2 * w <= WIDEST) { /* two at a time: half as long a chain */
-    for (int i = 0; i < BLOCK; i += 2) {
-      bits |= (z[i] | z[i + 1] << w) << fill;
-      store64(out, bits);
-      fill += 2 * w, out += fill >> 3, bits >>= fill & ~7, fill &= 7;
-    }
-    return;
+  for (int r = 0; r < ROWS; r++) {
+    waiting |= z[r] << fill;
+    fill += bits;
+    if (fill < 32) continue;
+    store(out, waiting);
+    out += sizeof waiting, fill -= 32;
+    waiting = fill ? z[r] >> (bits - fill) : (quad){0};
   }
-  for (int i = 0; i < BLOCK; i++) {
-    bits |= z[i] << fill;
-    store64(out, bits);
-    fill += w, out += fill >> 3, bits >>= fill & ~7, fill &= 7; /* fill: at most 63 */
+  return out;
+}
+
+static void get_bits(const uint8_t *in, int bits, quad *z) {
+  const uint32_t mask = bits == 32 ? UINT32_MAX : ((uint32_t)1 << bits) - 1;
+  quad now = load(in);
+  int at = 0;
+  for (int r = 0; r < ROWS; r++) {
+    quad v = now >> at;
+    at += bits;
+    if (at >= 32) {
+      at -= 32, in += sizeof now;
+      if (r < ROWS - 1) now = load(in);
+      if (at) v |= now << (bits - at);
+    }
+    z[r] = v & mask;
   }
 }
 
-static uint8_t *put_block(const int64_t *v, uint8_t *out) {
-  uint64_t z[BLOCK], any = 0;
-  uint64_t used = 0;
-  for (int i = 0; i < BLOCK; i++) used |= (uint64_t)v[i], any |= zigzag(v[i]);
-  if (!any) {
-    *out = 0;
-    return out + 1;
-  }
-  const int shift = __builtin_ctzll(used), w = 64 - __builtin_clzll(any) - shift;
-  if (w > WIDEST) {
-    *out++ = WHOLE;
-    for (int i = 0; i < BLOCK; i++) store64(out + 8 * i, zigzag(v[i]));
+/* --- a block of values -------------------------------------------------------------------------------------------- */
+
+static uint8_t *put_wide(const int64_t *v, uint8_t *out) {
+  uint64_t used = 0, any = 0;
+  for (int i = 0; i < BLOCK; i++) used |= (uint64_t)v[i], any |= zigzag64(v[i]);
+  const form f = form_of(used, any);
+  out = put_form(f, out);
+  if (f.bits == WHOLE) {
+    memcpy(out, v, 8 * BLOCK);
     return out + 8 * BLOCK;
   }
-  *out++ = (uint8_t)(w | (shift ? SHIFTED : 0));
-  if (shift) *out++ = (uint8_t)shift;
-  for (int i = 0; i < BLOCK; i++) z[i] = zigzag(v[i] >> shift);
-  put_bits(z, w, out);
-  return out + 4 * w;
+  uint32_t z[BLOCK];
+  for (int i = 0; i < BLOCK; i++) z[i] = (uint32_t)zigzag64(v[i] >> f.shift);
+  quad rows[ROWS];
+  memcpy(rows, z, sizeof rows);
+  return f.bits ? put_bits(rows, f.bits, out) : out;
 }
 
-size_t sw_encode(const int64_t *values, size_t n, uint8_t *out) {
-  uint8_t *const start = out;
-  for (; n >= BLOCK; n -= BLOCK, values += BLOCK) out = put_block(values, out);
-  if (n) {
-    int64_t rest[BLOCK] = {0};
-    memcpy(rest, values, n * sizeof *values);
-    out = put_block(rest, out);
+/* The same of small values; what others may not add to within 32 bits moves to `far` first. */
+static uint8_t *put_near(int32_t *near, int64_t *far, int32_t *wide, uint8_t *out) {
+  quad used = {0}, any = {0}, z[ROWS];
+  for (int r = 0; r < ROWS; r++) {
+    const quad v = load(near + 4 * r);
+    used |= v, any |= zigzag((signed_quad)v);
   }
-  return (size_t)(out - start);
+  const form f = form_of(any_of(used), any_of(any));
+  out = put_form(f, out);
+  if (!f.bits) return out;
+  for (int r = 0; r < ROWS; r++) z[r] = zigzag((signed_quad)load(near + 4 * r) >> f.shift);
+  if (f.bits + f.shift > NEAR_BITS) {
+    for (int i = 0; i < BLOCK; i++) far[i] += near[i], near[i] = 0;
+    *wide = 1;
+  }
+  return put_bits(z, f.bits, out);
 }
 
-/* Eight values of w bits are w bytes. */
-static void add_bits(const uint8_t *in, int w, int shift, int64_t *sums) {
-  const uint64_t mask = ((uint64_t)1 << w) - 1;
-  for (int i = 0; i < BLOCK; i += 8, in += w)
-    for (int k = 0; k < 8; k++) {
-      const uint64_t z = load64(in + (k * w >> 3)) >> (k * w & 7) & mask;
-      sums[i + k] = (int64_t)((uint64_t)sums[i + k] + ((uint64_t)unzigzag(z) << shift));
-    }
+static void add_far(const quad *rows, int shift, int64_t *far) {
+  uint32_t z[BLOCK];
+  memcpy(z, rows, sizeof z);
+  for (int i = 0; i < BLOCK; i++) {
+    const int32_t v = (int32_t)(z[i] >> 1) ^ -(int32_t)(z[i] & 1);
+    far[i] = (int64_t)((uint64_t)far[i] + ((uint64_t)(int64_t)v << shift));
+  }
 }
 
-static void add_whole(const uint8_t *in, int64_t *sums) {
-  for (int i = 0; i < BLOCK; i++) sums[i] = (int64_t)((uint64_t)sums[i] + (uint64_t)unzigzag(load64(in + 8 * i)));
+static void add_whole(const uint8_t *in, int64_t *far) {
+  int64_t v[BLOCK];
+  memcpy(v, in, sizeof v);
+  for (int i = 0; i < BLOCK; i++) far[i] = (int64_t)((uint64_t)far[i] + (uint64_t)v[i]);
 }
 
 /* What follows the block; NULL: it is none. */
-static const uint8_t *add_block(const uint8_t *in, const uint8_t *end, int64_t *sums) {
+static const uint8_t *add_block(const uint8_t *in, const uint8_t *end, int32_t *near, int64_t *far, int32_t *wide) {
   if (in == end) return NULL;
-  const int shifts = *in & SHIFTED, w = *in & ~SHIFTED;
+  const int shifts = *in & SHIFTED, bits = *in & ~SHIFTED;
   in++;
-  if (w > WIDEST && (w != WHOLE || shifts)) return NULL;
-  if (shifts && in == end) return NULL;
+  if ((bits > WIDEST && bits != WHOLE) || (shifts && (!bits || bits == WHOLE || in == end))) return NULL;
   const int shift = shifts ? *in++ : 0;
-  if (end - in < 4 * w || shift + w > 64 || (shifts && (!w || !shift))) return NULL;
-  if (w == WHOLE) add_whole(in, sums);
-  else if (w) add_bits(in, w, shift, sums);
-  return in + 4 * w;
+  if (end - in < BLOCK / 8 * bits || shift + bits > 64 || (shifts && !shift)) return NULL;
+  if (!bits) return in;
+  if (bits == WHOLE) {
+    add_whole(in, far);
+    *wide = 1;
+    return in + 8 * BLOCK;
+  }
+  quad z[ROWS];
+  get_bits(in, bits, z);
+  if (bits + shift > NEAR_BITS) {
+    add_far(z, shift, far);
+    *wide = 1;
+  } else
+    for (int r = 0; r < ROWS; r++) store(near + 4 * r, load(near + 4 * r) + ((quad)unzigzag(z[r]) << shift));
+  return in + BLOCK / 8 * bits;
 }
 
-int sw_decode(const uint8_t *body, size_t n_bytes, int64_t *sums, size_t n, int set) {
-  const uint8_t *const end = body + n_bytes;
-  if (set) memset(sums, 0, n * sizeof *sums);
-  for (; n >= BLOCK; n -= BLOCK, sums += BLOCK)
-    if (!(body = add_block(body, end, sums))) return -1;
-  if (n) {
-    int64_t rest[BLOCK] = {0};
-    memcpy(rest, sums, n * sizeof *sums);
-    if (!(body = add_block(body, end, rest))) return -1;
-    memcpy(sums, rest, n * sizeof *sums);
-    for (size_t i = n; i < BLOCK; i++)
-      if (rest[i]) return -1;
-  }
-  return body == end ? 0 : -1;
+/* --- a token ------------------------------------------------------------------------------------------------------ */
+
+typedef struct {
+  int32_t near[BLOCK];
+  int64_t far[BLOCK];
+} rest;
+
+static rest rest_of(const int32_t *near, const int64_t *far, size_t n) {
+  rest r = {0};
+  memcpy(r.near, near, n * sizeof *near);
+  memcpy(r.far, far, n * sizeof *far);
+  return r;
+}
+
+static void put_back(const rest *r, int32_t *near, int64_t *far, size_t n) {
+  memcpy(near, r->near, n * sizeof *near);
+  memcpy(far, r->far, n * sizeof *far);
+}
+
+static uint8_t *put_block(int32_t *near, int64_t *far, int32_t *wide, uint8_t *out) {
+  if (!*wide) return put_near(near, far, wide, out);
+  for (int i = 0; i < BLOCK; i++) far[i] += near[i], near[i] = 0;
+  return put_wide(far, out);
+}
+
+uint8_t *sw_encode(int32_t *near, int64_t *far, int32_t *wide, size_t n, uint8_t *out) {
+  for (; n >= BLOCK; n -= BLOCK, near += BLOCK, far += BLOCK) out = put_block(near, far, wide, out);
+  if (!n) return out;
+  rest r = rest_of(near, far, n);
+  out = put_block(r.near, r.far, wide, out);
+  put_back(&r, near, far, n);
+  return out;
+}
+
+const uint8_t *sw_decode(const uint8_t *in, const uint8_t *end, int32_t *near, int64_t *far, int32_t *wide, size_t n) {
+  for (; n >= BLOCK && in; n -= BLOCK, near += BLOCK, far += BLOCK) in = add_block(in, end, near, far, wide);
+  if (!n || !in) return in;
+  rest r = rest_of(near, far, n);
+  in = add_block(in, end, r.near, r.far, wide);
+  put_back(&r, near, far, n);
+  for (size_t i = n; i < BLOCK; i++)
+    if (r.near[i] || r.far[i]) return NULL;
+  return in;
 }

@@ -99,14 +99,18 @@ static void drain(int event_fd) {
   }
 }
 
+static int misses(const sw_meeting *m) { return m->kind && m->from & ~m->taken; }
+
+/* Once all is there nobody is heard: what comes then is about the time after this meeting. */
+static uint32_t heard(const sw_meeting *m) { return misses(m) || !m->kind ? m->from & ~m->deaf : 0; }
+
 /* Sleep until something moves; -1: it is over. */
 static int sleep_until(sw_carrier *s, const sw_meeting *m, int64_t deadline) {
-  const uint32_t heard = m->from & ~m->deaf;
   struct pollfd fds[SW_STAGE_MEMBERS + 1];
   int n = 0;
   fds[n++] = (struct pollfd){s->event_fd, POLLIN, 0};
   for (int j = 0; j < s->n; j++) {
-    const short events = (short)((heard >> j & 1 ? POLLIN : 0) | (s->members[j].n_out ? POLLOUT : 0));
+    const short events = (short)((heard(m) >> j & 1 ? POLLIN : 0) | (s->members[j].n_out ? POLLOUT : 0));
     if (events) fds[n++] = (struct pollfd){s->members[j].fd, events, 0};
   }
   const int64_t wait = deadline - now_ns();
@@ -144,7 +148,7 @@ static int move(sw_carrier *s, sw_meeting *m) {
   int moved = 0;
   for (int j = 0; j < s->n; j++) {
     const int pushed = s->members[j].n_out ? push(s, j) : 0;
-    const int pulled = pushed >= 0 && (m->from & ~m->deaf) >> j & 1 ? hear(s, m, j) : 0;
+    const int pulled = pushed >= 0 && (heard(m) >> j & 1) ? hear(s, m, j) : 0;
     if (pushed < 0 || pulled < 0) return -1;
     moved |= pushed | pulled;
   }
@@ -165,7 +169,7 @@ int sw_meet(sw_carrier *s, sw_meeting *m) {
     if (s->members[j].kept) drop_first(&s->members[j], s->members[j].kept);
     if (m->from >> j & 1 && take_from(s, m, j)) return -1;
   }
-  while ((m->kind && m->from & ~m->taken) || sending(s)) {
+  while (misses(m) || sending(s)) {
     const int moved = move(s, m);
     if (moved < 0) return -1;
     if (moved) quiet = 0;

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from swarm.engine.expert_cache import CachedExperts
 from swarm.engine.rope import Rope
 from swarm.engine.weights import Weights
-from swarm.errors import ContextFull, ExpertUnreadable
+from swarm.errors import ContextFull, ExpertUnreadable, ModelError, StageLost
 from swarm.kernels import _native
 from swarm.models.spec import OUTSIDE_LAYERS, LayerSpec, ModelSpec, Role
 
@@ -78,7 +78,22 @@ class Decoder:
         self._stack = _native.Layers(self.dims, self.layers)
         self._embedding = weights.matrices.get((OUTSIDE_LAYERS, Role.EMBED))
         self._output = weights.matrices.get((OUTSIDE_LAYERS, Role.LM_HEAD))
+        self._stage: _native.Stage | None = None
+        self._sequence = 0
         self._output_norm = _scaled(weights.vectors.get((OUTSIDE_LAYERS, Role.OUTPUT_NORM)), spec.scales.logits)
+
+    def meet(self, stage: _native.Stage | None, sequence: int) -> None:
+        """The next step is number `sequence` of a stage whose members share these layers: each half's output is that of
+        all of them. With None the layers here are whole.
+
+        Such a step raises StageLost when a member does not take part, and has stored nothing then. If it fails here for
+        another reason, the other members are told. Logits are those of this slice's rows of the vocabulary.
+        """
+        if stage is not self._stage:
+            self.engine.meet(stage)
+        self._stage, self._sequence = stage, sequence
+        if stage is not None:
+            stage.begin(sequence)
 
     def new_kv(self, capacity: int | None = None, kind: str = "") -> _native.KvCache:
         """An empty KV cache for the shard's layers, of the decoder's kind or another. Memory is taken as it fills."""
@@ -119,8 +134,8 @@ class Decoder:
 
         At most MAX_STEP_TOKENS together (or the context of the decoder), each KV cache once.
         """
-        tokens = self._begin(rows)
         try:
+            tokens = self._begin(rows)
             if len(tokens) == len(rows) or len(tokens) <= MAX_ONE_CALL_TOKENS:
                 self._one_call(tokens, None)
             else:
@@ -133,8 +148,8 @@ class Decoder:
     def step_logits(self, rows: Sequence[Rows]) -> F32:
         """A step of the last stage: logits float32 (wanted, vocab) after the tokens that `keep` says, in order."""
         wanted = _wanted(rows)
-        tokens = self._begin(rows)
         try:
+            tokens = self._begin(rows)
             if len(wanted) == len(tokens) and (len(tokens) == len(rows) or len(tokens) <= MAX_ONE_CALL_TOKENS):
                 logits = self._one_call(tokens, self._output)
                 assert logits is not None
@@ -146,6 +161,9 @@ class Decoder:
 
     def _abandon(self, error: BaseException) -> None:
         self.engine.abandon()
+        known = isinstance(error, StageLost) or type(error) is ModelError  # sums that are broken are so at all members
+        if self._stage is not None and not known:
+            self._stage.refuse(self._sequence, str(error) or type(error).__name__)
         if isinstance(error, ExpertUnreadable) and self.experts is not None:
             raise self.experts.error_of(error) from error
 

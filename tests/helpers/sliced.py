@@ -52,8 +52,8 @@ class SlicedModel:
             d.engine.set_sums(total)
 
 
-def slice_decoder(source: TensorSource, spec: ModelSpec, bounds: SliceBounds, *, kv: str) -> Decoder:
+def slice_decoder(source: TensorSource, spec: ModelSpec, bounds: SliceBounds, *, kv: str, isa: str = "") -> Decoder:
     """The decoder of one slice."""
     narrowed = narrow(spec, source.tensors, bounds)
     weights = load_weights(source, narrowed, all_parts(spec.n_layers))
-    return Decoder(narrowed, weights, context=128, threads=1, kv=kv)
+    return Decoder(narrowed, weights, context=128, threads=1, kv=kv, isa=isa)

@@ -9,11 +9,15 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Protocol, TypeVar
 
+import numpy as np
+import numpy.typing as npt
+
 from swarm.kernels import _native
 from swarm.net import sodium
 from swarm.net.slices import StageLink, StageListener
 
 T = TypeVar("T")
+I64 = npt.NDArray[np.int64]
 OPEN: list[Closing] = []  # what native stages use and do not own
 KEYS = [bytes([j]) * _native.STAGE_KEY_BYTES for j in range(_native.MAX_STAGE_MEMBERS)]
 
@@ -63,6 +67,22 @@ def lone_stage(me: int, n: int, *, n_values: int = 1 << 16, ceiling_ms: int = 50
     stage = _native.Stage(me, n, functions, event_fd.fd, ceiling_ms=ceiling_ms, name="member {}".format)
     stage.reserve(n_values, n_values)
     return stage
+
+
+def add_up(stage: _native.Stage, sums: I64, broken: bool = False) -> bool:
+    """Exchange sums (tokens, hidden), in place; tokens whose values are small are sent from 32 bits."""
+    wide = (np.abs(sums).max(axis=1) >= 2**31).astype(np.int32)
+    near = np.where(wide[:, None], 0, sums).astype(np.int32)
+    far = np.where(wide[:, None], sums, 0)
+    is_broken = stage.exchange(near, far, wide, broken)
+    assert not far[wide == 0].any()
+    sums[...] = near + far
+    return is_broken
+
+
+def coded(sums: I64) -> bytes:
+    """Sums of one token as bytes."""
+    return _native.encode_sums(np.zeros(len(sums), np.int32), sums.copy(), True)[0]
 
 
 @contextmanager

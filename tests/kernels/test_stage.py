@@ -15,13 +15,13 @@ from hypothesis import strategies as st
 
 from swarm.errors import StageLost
 from swarm.kernels import _native
-from tests.helpers.stages import KEYS, close_all, lone_stage, native_stages, socket_pair, together
+from tests.helpers.stages import KEYS, add_up, close_all, coded, lone_stage, native_stages, socket_pair, together
 
 I64 = npt.NDArray[np.int64]
 HEADER = struct.Struct("<IBBBBQQII")
 SUMS, PART, TOTAL, BYTES, REFUSAL = 1, 2, 3, 4, 5
 ALL = 255
-HIDDEN = 96
+HIDDEN = 160
 
 
 @pytest.fixture(autouse=True)
@@ -37,43 +37,63 @@ integers = st.lists(any_integer | st.integers(-5000, 5000) | st.integers(0, 40).
 # --- integers as bits
 
 
+def added(body: bytes, n: int) -> I64:
+    """What a body says, as the sums that it is added to."""
+    near, far = np.zeros(n, np.int32), np.zeros(n, np.int64)
+    wide = _native.add_sums(body, near, far)
+    assert wide or not far.any()
+    return near + far
+
+
 @given(integers, st.integers(0, 30))
-def test_integers_come_back_and_are_added(values: list[int], shift: int) -> None:
+def test_integers_come_back(values: list[int], shift: int) -> None:
     sums = np.array(values, np.int64) << shift
-    total = np.full(len(values), -7, np.int64)
-    _native.add_sums(_native.encode_sums(sums), total)
-    assert np.array_equal(total, sums - 7)
-    _native.add_sums(_native.encode_sums(sums), total, True)
-    assert np.array_equal(total, sums)
+    assert np.array_equal(added(coded(sums), len(sums)), sums)
+
+
+@given(st.lists(st.integers(-(2**31), 2**31 - 1) | st.integers(-5000, 5000), min_size=1, max_size=300))
+def test_small_integers_travel_from_32_bits_as_from_64(values: list[int]) -> None:
+    near, far = np.array(values, np.int32), np.zeros(len(values), np.int64)
+    body, wide = _native.encode_sums(near, far, False)
+    assert body == coded(np.array(values, np.int64))
+    assert np.array_equal(near + far, values) and wide == bool(far.any())
+    assert np.array_equal(added(body, len(values)), values)
+
+
+def test_what_all_members_add_within_32_bits_stays_within_them() -> None:
+    near, far = np.full(128, 2**26, np.int32), np.zeros(128, np.int64)
+    body, wide = _native.encode_sums(near, far, False)
+    assert wide and not near.any()  # one more bit than sixteen members may each add
+    near, far = np.full(128, 2**26 - 1, np.int32), np.zeros(128, np.int64)
+    body, wide = _native.encode_sums(near, far, False)
+    for _ in range(_native.MAX_STAGE_MEMBERS - 1):
+        wide = _native.add_sums(body, near, far) or wide
+    assert not wide and (near == 16 * (2**26 - 1)).all()
 
 
 def test_small_integers_take_few_bits_and_common_zeros_none() -> None:
     values = np.arange(-16, 16).repeat(128).astype(np.int64)
-    plain = _native.encode_sums(values)
-    assert len(plain) <= 4096 * 5 // 8 + 128
-    assert len(_native.encode_sums(values << 20)) <= len(plain) + 128
-    assert len(_native.encode_sums(np.zeros(4096, np.int64))) == 128
+    assert len(coded(values)) <= 4096 * 5 // 8 + 32
+    assert len(coded(values << 20)) <= len(coded(values)) + 32
+    assert len(coded(np.zeros(4096, np.int64))) == 32
 
 
-@given(st.binary(max_size=600), st.integers(1, 200))
+@given(st.binary(max_size=600), st.integers(1, 300))
 def test_any_bytes_are_integers_or_refused(body: bytes, n: int) -> None:
-    sums = np.zeros(n, np.int64)
     try:
-        _native.add_sums(body, sums)
+        sums = added(body, n)
     except ValueError:
         return
-    again = np.zeros(n, np.int64)
-    _native.add_sums(_native.encode_sums(sums), again)
-    assert np.array_equal(sums, again)
+    assert np.array_equal(added(coded(sums), n), sums)
 
 
 @given(integers, st.data())
 def test_a_body_that_is_cut_or_longer_is_refused(values: list[int], data: st.DataObject) -> None:
-    body = _native.encode_sums(np.array(values, np.int64))
+    body = coded(np.array(values, np.int64))
     cut = data.draw(st.integers(0, len(body) - 1))
     for wrong in (body[:cut], body + b"\0", body + body):
         with pytest.raises(ValueError, match="not"):
-            _native.add_sums(wrong, np.zeros(len(values), np.int64))
+            added(wrong, len(values))
 
 
 # --- exchanges
@@ -96,7 +116,7 @@ def test_everybody_gets_the_sum_of_all(n: int, aes: bool) -> None:
             stages[j].begin(step)
             for half in range(3):
                 sums = values_of(j, n_tokens, half)
-                assert not stages[j].exchange(sums)
+                assert not add_up(stages[j], sums)
                 found.append(sums)
         return found
 
@@ -112,7 +132,7 @@ def test_what_is_broken_at_one_is_broken_at_all(n_tokens: int) -> None:
 
     def work(j: int) -> bool:
         stages[j].begin(1)
-        return stages[j].exchange(values_of(j, n_tokens), j == 1)
+        return add_up(stages[j], values_of(j, n_tokens), j == 1)
 
     assert together(work, 3) == [True] * 3
 
@@ -123,9 +143,9 @@ def test_the_leader_gathers_bytes_in_the_order_of_members() -> None:
 
     def work(j: int) -> list[bytes] | None:
         stages[j].begin(1)
-        stages[j].exchange(values_of(j, 1))
+        add_up(stages[j], values_of(j, 1))
         found = stages[j].gather(given[j])
-        stages[j].exchange(values_of(j, 1))
+        add_up(stages[j], values_of(j, 1))
         return found
 
     assert together(work, 4) == [given, None, None, None]
@@ -137,7 +157,7 @@ def test_large_frames_both_ways_at_once_pass() -> None:
     def work(j: int) -> bool:
         stages[j].begin(1)
         sums = np.full((512, 8192), (1 << 50) + j, np.int64)
-        stages[j].exchange(sums)
+        add_up(stages[j], sums)
         return bool((sums == (2 << 50) + 1).all())
 
     assert together(work, 2) == [True, True]
@@ -159,7 +179,7 @@ class Played:
         self.stage.begin(5)
 
     def frame(self, *, counter: int = 1, body: bytes | None = None, **changed: int) -> bytes:
-        body = _native.encode_sums(values_of(1, 1).reshape(-1)) if body is None else body
+        body = coded(values_of(1, 1).reshape(-1)) if body is None else body
         fields = {"kind": SUMS, "sender": 1, "to": ALL, "flags": 0, "sequence": 5, "half": 0, "n_tokens": 1} | changed
         f = fields
         header = HEADER.pack(
@@ -173,7 +193,7 @@ class Played:
 
     def exchange(self) -> I64:
         sums = values_of(0, 1)
-        self.stage.exchange(sums)
+        add_up(self.stage, sums)
         return sums
 
 
@@ -195,14 +215,13 @@ WRONG = {
     "forged header": lambda p: changed_at(28)(p.frame()),
     "of another member": lambda p: p.frame(sender=0),
     "for another": lambda p: p.frame(to=1),
-    "too late": lambda p: p.frame(sequence=4),
     "of a later half": lambda p: p.frame(half=1),
     "of another kind": lambda p: p.frame(kind=TOTAL),
     "of no kind": lambda p: p.frame(kind=77),
     "gathered too early": lambda p: p.frame(kind=BYTES),
     "other rows": lambda p: p.frame(n_tokens=2),
-    "too few values": lambda p: p.frame(body=_native.encode_sums(np.ones(HIDDEN - 32, np.int64))),
-    "too many values": lambda p: p.frame(body=_native.encode_sums(np.ones(HIDDEN + 32, np.int64))),
+    "too few values": lambda p: p.frame(body=coded(np.ones(HIDDEN - 64, np.int64))),
+    "too many values": lambda p: p.frame(body=coded(np.ones(HIDDEN + 64, np.int64))),
     "no values": lambda p: p.frame(body=b"\x7f" * 90),
     "longer than any": lambda p: p.frame(n_bytes=2**31),
     "counted from zero": lambda p: p.frame(counter=0),
@@ -218,6 +237,12 @@ def test_a_wrong_frame_is_refused_and_its_member_named(name: str) -> None:
     assert (lost.value.member, lost.value.stage_over) == (1, True)
     with pytest.raises(StageLost):  # it stays so
         played.exchange()
+
+
+def test_a_frame_of_a_step_that_is_over_counts_for_nothing() -> None:
+    played = Played()
+    played.send(played.frame(sequence=4), played.frame(counter=2))
+    assert np.array_equal(played.exchange(), values_of(0, 1) + values_of(1, 1))
 
 
 @pytest.mark.parametrize("again", [{}, {"half": 1}, {"counter": 2, "half": 0}])
@@ -273,7 +298,7 @@ def test_a_refused_step_ends_for_all_and_the_next_one_works() -> None:
 
     def work(j: int) -> tuple[int, bool, I64]:
         stages[j].begin(1)
-        stages[j].exchange(values_of(j, 1))
+        add_up(stages[j], values_of(j, 1))
         if j == 2:
             stages[2].refuse(2, "no such session")
             member, over = 2, False
@@ -281,11 +306,11 @@ def test_a_refused_step_ends_for_all_and_the_next_one_works() -> None:
             stages[j].begin(2)
             with pytest.raises(StageLost, match="no such session") as lost:
                 for half in range(5):
-                    stages[j].exchange(values_of(j, 1, half))
+                    add_up(stages[j], values_of(j, 1, half))
             member, over = lost.value.member, lost.value.stage_over
         sums = values_of(j, 1)
         stages[j].begin(3)
-        stages[j].exchange(sums)
+        add_up(stages[j], sums)
         return member, over, sums
 
     total = sum(values_of(j, 1) for j in range(3))
@@ -311,7 +336,7 @@ def test_steps_that_are_refused_in_the_middle_leave_nothing_behind(n_tokens: int
                     if (h, j) == (half, member):
                         stages[j].refuse(step, "not now")
                     sums = np.full((n_tokens, 8192), (step << 40) + h, np.int64)
-                    stages[j].exchange(sums)
+                    add_up(stages[j], sums)
                     assert (sums == 3 * ((step << 40) + h)).all()
                 found.append("done")
             except StageLost as lost:
@@ -329,12 +354,12 @@ def test_a_step_may_be_refused_before_others_come_to_it() -> None:
 
     def work(j: int) -> str:
         stages[j].begin(6)
-        stages[j].exchange(values_of(j, 1))
+        add_up(stages[j], values_of(j, 1))
         if j == 1:
             return "knows"
         stages[j].begin(7)
         with pytest.raises(StageLost) as lost:
-            stages[j].exchange(values_of(j, 1))
+            add_up(stages[j], values_of(j, 1))
         return lost.value.text
 
     assert together(work, 2) == ["a session is not here", "knows"]
@@ -350,7 +375,7 @@ def test_another_thread_ends_the_stage_and_the_others_hear_who_is_to_blame() -> 
             return 2, True
         stages[j].begin(1)
         with pytest.raises(StageLost, match=r"member 2 .*heartbeats") as lost:
-            stages[j].exchange(values_of(j, 1))
+            add_up(stages[j], values_of(j, 1))
         return lost.value.member, lost.value.stage_over
 
     assert together(work, 3) == [(2, True)] * 3
@@ -377,7 +402,7 @@ def test_a_stage_that_is_not_open_exchanges_nothing() -> None:
     stage = lone_stage(0, 2)
     stage.begin(1)
     with pytest.raises(StageLost, match="not all members"):
-        stage.exchange(values_of(0, 1))
+        add_up(stage, values_of(0, 1))
 
 
 def test_steps_go_forward_only() -> None:
@@ -391,7 +416,7 @@ def test_steps_go_forward_only() -> None:
 def test_a_stage_takes_only_what_it_has_room_for() -> None:
     stage = native_stages(2, n_values=HIDDEN)[0]
     with pytest.raises(ValueError, match="room"):
-        stage.exchange(values_of(0, 2))
+        add_up(stage, values_of(0, 2))
     with pytest.raises(ValueError, match="room"):
         stage.gather(bytes(HIDDEN + 1))
 
@@ -407,7 +432,7 @@ def test_what_a_stage_sends_is_sealed() -> None:
     played.send(played.frame())
     played.exchange()
     sent = played.socket.recv(1 << 16)
-    body = _native.encode_sums(values_of(0, 1).reshape(-1))
+    body = coded(values_of(0, 1).reshape(-1))
     n_bytes, kind, sender, to, flags, counter, sequence, half, n_tokens = HEADER.unpack(sent[: HEADER.size])
     assert (kind, sender, to, flags, counter, sequence, half, n_tokens) == (SUMS, 0, ALL, 0, 1, 5, 0, 1)
     assert len(sent) == HEADER.size + n_bytes + 16 and body[:16] not in sent

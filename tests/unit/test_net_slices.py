@@ -18,7 +18,7 @@ from swarm import limits
 from swarm.errors import StageLost, SwarmNetworkError
 from swarm.net.slices import StageLink, StageListener
 from swarm.net.stage_proof import MESSAGE_BYTES
-from tests.helpers.stages import links, together
+from tests.helpers.stages import add_up, links, together
 
 KEY = bytes(range(32))
 
@@ -34,7 +34,7 @@ def exchange(link: StageLink, sequence: int, n_tokens: int = 1) -> list[int]:
     link.native.reserve(n_tokens * 32, 1)
     link.native.begin(sequence)
     sums = np.full((n_tokens, 32), 10**link.native.me, np.int64)
-    link.native.exchange(sums)
+    add_up(link.native, sums)
     return sorted(set(sums.ravel().tolist()))
 
 
@@ -194,9 +194,10 @@ link = StageLink(listener, bytes(range(32)), 1, members)
 link.wait_ready(20)
 link.native.reserve(64, 1)
 link.native.begin(1)
-link.native.exchange(np.full((1, 32), 10, np.int64))
+none = np.zeros((1, 32), np.int64), np.zeros(1, np.int32)
+link.native.exchange(np.full((1, 32), 10, np.int32), *none)
 print("waits", flush=True)
-link.native.exchange(np.zeros((1, 32), np.int64))
+link.native.exchange(np.zeros((1, 32), np.int32), *none)
 """
 
 
@@ -215,6 +216,6 @@ def test_a_killed_process_is_noticed_at_once(listener: StageListener) -> None:
         began = time.monotonic()
         with pytest.raises(StageLost, match=r"second .*closed"):
             while True:
-                link.native.exchange(np.zeros((1, 32), np.int64))
+                add_up(link.native, np.zeros((1, 32), np.int64))
         assert time.monotonic() - began < limits.STAGE_CEILING_S / 2  # not by the ceiling
         link.close()
