@@ -161,8 +161,8 @@ class Decoder:
 
     def _abandon(self, error: BaseException) -> None:
         self.engine.abandon()
-        known = isinstance(error, StageLost) or type(error) is ModelError  # sums that are broken are so at all members
-        if self._stage is not None and not known:
+        told = isinstance(error, StageLost) or type(error) is ModelError  # sums that are broken are so at all members
+        if self._stage is not None and not told:
             self._stage.refuse(self._sequence, str(error) or type(error).__name__)
         if isinstance(error, ExpertUnreadable) and self.experts is not None:
             raise self.experts.error_of(error) from error

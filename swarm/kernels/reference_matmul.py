@@ -151,9 +151,9 @@ def partial_sums(qtype: str, blocks: U8, x: F32, columns: int) -> list[F32]:
     if qtype in FLOATS:
         w = FLOATS[qtype](blocks)
         return [float_matmul(w[:, k : k + columns], x[:, k : k + columns]) for k in starts]
-    known, acts, block = clear(qtype, blocks), quantize(x), quant_by_name(qtype).block_cols
+    values, acts, block = clear(qtype, blocks), quantize(x), quant_by_name(qtype).block_cols
     last = x.shape[1] // block
-    return [quantized_matmul(known, acts, range(k // block, min((k + columns) // block, last))) for k in starts]
+    return [quantized_matmul(values, acts, range(k // block, min((k + columns) // block, last))) for k in starts]
 
 
 def rounded_partial(partial: F32, factor: F32, *, own: bool) -> F64:
