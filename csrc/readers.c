@@ -1,5 +1,5 @@
-/* Expert bytes from disk: the only C file with threads of its own and with I/O. Whoever computes never reads; whoever
- * reads knows nothing of layers. */
+/* Expert bytes from disk: the only C file with threads of its own; beside stage_tcp.c the only one with I/O. Whoever
+ * computes never reads; whoever reads knows nothing of layers. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
