@@ -22,7 +22,8 @@ cdef extern from "sw.h" nogil:
     const char *sw_type_name(int)
     int sw_type_block(int)
     size_t sw_type_bytes(int)
-    void sw_pack(const sw_mat *, uint8_t *, const uint8_t *, int, int)
+    void sw_pack(const sw_mat *, uint8_t *, const uint8_t *, int, int, const uint8_t *)
+    int sw_unpacks(int)
     void sw_unpack(const sw_mat *, uint8_t *, int, int)
     void sw_dequant_row(const sw_mat *, int, float *)
     const sw_kernels *sw_kernels_by_name(const char *)
@@ -94,9 +95,10 @@ cdef void note_team_size(int *got) noexcept nogil:
 
 
 def quant_types():
-    """(number in ggml_type, name, columns of a block, bytes of a block) of every weight type."""
+    """(number in ggml_type, name, columns of a block, its bytes in a file and packed) of every weight type."""
     return [
-        (t, sw_type_name(t).decode(), sw_type_block(t), sw_type_bytes(t))
+        (t, sw_type_name(t).decode(), sw_type_block(t), sw_type_bytes(t),
+         sw_packed_bytes(t, 16, sw_type_block(t), 0) // 16)
         for t in range(SW_N_TYPES) if sw_type_block(t)
     ]
 

@@ -48,6 +48,7 @@ static inline float sw_e8m0_to_float(uint8_t e) {
 }
 
 extern const int8_t sw_iq4_values[16], sw_fp4_values[16];
+extern const int8_t sw_iq1_values[16], sw_iq2_values[16], sw_iq3_values[16], sw_odd_values[16];
 
 /* One 32-column block of a panel in the clear: the quants less their offset, d and m (or dmin), and in super-blocks the
  * integer scales and mins of both halves. */
@@ -59,5 +60,10 @@ typedef struct {
 
 /* `block` points at a packed block of GGUF type `type`; j counts its sub-blocks. */
 void sw_clear_block(int type, const uint8_t *block, int j, sw_clear *out);
+
+#define SW_MAX_CODED (2 + 8 + 256)
+/* pack_grids.c: the block that quants.h describes (d, scale bytes, a code for each of 256 quants) from one of a file.
+ * `grid` as for sw_pack. */
+void sw_read_codes(int type, const uint8_t *grid, const uint8_t *block, uint8_t *coded);
 
 #endif

@@ -17,7 +17,8 @@ INLINE vs vs_u8(const uint8_t *p) { return widen16(eight_bytes(p), 0); }
 INLINE vs vs_s8(const uint8_t *p) { return _mm256_srai_epi16(widen16(eight_bytes(p), 1), 8); }
 
 /* Sums of 16 bits are added up for as long as they cannot overflow: quants of 4 bits over the whole block, of 5 bits
- * and fewer over half of it, of 6 bits over two groups. (127 * 2 times 15 * 8, 31 * 4, 63 * 2 is below 2^15.)
+ * and fewer over half of it, of 6 bits (also with a sign: 7) over two groups. (127 * 2 times 15 * 8, 31 * 4, 63 * 2 is
+ * below 2^15.)
  * vi_keep: GCC turns chains of integer additions into trees, which do not fit the registers of a batch (Zen 3, Q4_0, 64
  * tokens: 129 GOP/s with trees, 183 without). */
 typedef struct {
@@ -28,8 +29,8 @@ INLINE int starts_by_half(dot_format fmt) { return fmt.bits != 4 && fmt.bits != 
 
 /* Two 16-bit lanes make a row, so each takes half of the offset. */
 INLINE int32_t dot_start(dot_format fmt, int sum) {
-  const int start = -(fmt.offset / 2) * sum;
-  return (int32_t)((uint32_t)(start & 0xffff) * 0x10001u);
+  const int half = fmt.offset / 2;
+  return (int32_t)((uint32_t)(-half * sum & 0xffff) | (uint32_t)(-(fmt.offset - half) * sum) << 16);
 }
 
 INLINE dot dot_begin(dot_format fmt, const int32_t *start) {
@@ -40,9 +41,10 @@ INLINE void dot_flush(dot *d, vs s) { d->acc32 = vi_keep(_mm256_add_epi32(d->acc
 
 INLINE void dot_add(dot *d, dot_format fmt, vi w, const act *a, int g, vs s, const int32_t *start) {
   const vi b = act_group(a, g);
-  if (fmt.bits == 8) {
-    d->acc16 = _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(b, w)); /* |-128| is 128 as unsigned */
-    dot_flush(d, s);
+  if (fmt.bits >= 7) { /* signed; |-128| is 128 as unsigned */
+    const vi products = _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(b, w));
+    d->acc16 = fmt.bits == 7 && g % 2 ? vi_keep(_mm256_add_epi16(d->acc16, products)) : products;
+    if (fmt.bits == 8 || g % 2) dot_flush(d, s);
     return;
   }
   d->acc16 = vi_keep(_mm256_add_epi16(d->acc16, _mm256_maddubs_epi16(w, b)));

@@ -15,7 +15,7 @@ INLINE vs vs_s8(const uint8_t *p) { return vf_s8(p); }
 INLINE vs vs_u8(const uint8_t *p) { return vf_u8(p); }
 
 /* A lane of low and high gets one product a group: quants of 5 bits leave room for 8 groups (31 * 127 * 8 < 2^15), of
- * 6 bits for 4, of 8 bits for 2. low: rows 0 and 1; high: rows 2 and 3. */
+ * 6 bits (with signs, too: up to 62) for 4, of 8 bits for 2. low: rows 0 and 1; high: rows 2 and 3. */
 typedef struct {
   int16x8_t low, high;
   int32x4_t acc;
@@ -48,7 +48,8 @@ INLINE void dot_add(dot *d, dot_format fmt, vi w, const act *a, int g, vs s, con
   const int8x8_t b = act_group(a, g);
   d->low = vmlal_s8(d->low, vget_low_s8(v), b);
   d->high = vmlal_s8(d->high, vget_high_s8(v), b);
-  if ((fmt.bits == 8 && g % 2) || (fmt.bits == 6 && g % 4 == 3) || (fmt.halves && g == 3) || g == 7) dot_flush(d);
+  if ((fmt.bits == 8 && g % 2) || ((fmt.bits == 6 || fmt.bits == 7) && g % 4 == 3) || (fmt.halves && g == 3) || g == 7)
+    dot_flush(d);
   if (fmt.halves && g == 3) {
     d->first = vf_mul(s, vf_int(d->acc));
     d->acc = vdupq_n_s32(fmt.offset ? start[1] : 0);

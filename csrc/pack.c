@@ -9,6 +9,11 @@
 
 const int8_t sw_iq4_values[16] = {-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113};
 const int8_t sw_fp4_values[16] = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12}; /* twice those of E2M1 */
+/* Of 3 bits: -1, 0, 1, and an eighth more or (bit 2) less; magnitude and (bit 2) sign. Of 4: magnitude and sign. */
+const int8_t sw_iq1_values[16] = {-7, 1, 9, 0, -9, -1, 7};
+const int8_t sw_iq2_values[16] = {8, 25, 43, 0, -8, -25, -43};
+const int8_t sw_iq3_values[16] = {4, 12, 20, 28, 36, 44, 52, 62, -4, -12, -20, -28, -36, -44, -52, -62};
+const int8_t sw_odd_values[16] = {1, 3, 5, 7, 9, 11, 13, 15, -1, -3, -5, -7, -9, -11, -13, -15};
 
 const char *sw_type_name(int type) {
 #define SW_NAME(name, number, ...) [number] = #name,
@@ -33,7 +38,7 @@ int sw_group_cols(int type, int unit) {
 
 size_t sw_type_bytes(int type) {
   const sw_quant *quant = sw_quant_of(type);
-  return quant ? quant->bytes : 0;
+  return quant ? quant->file_bytes : 0;
 }
 
 size_t sw_packed_bytes(int type, int rows, int cols, int tile_cols) {
@@ -112,6 +117,7 @@ INLINE void field_move(const sw_field *field, uint8_t *b, uint32_t g[8], int j, 
       return;
     case SW_ORDER_WORD: put ? word_put(b, g, to) : word_get(g, b, to); return;
     case SW_ORDER_BYTES: put ? or_words(b, g, 8) : load_words(g, b, 8); return;
+    case SW_ORDER_CODES: load_words(g, b + 32 * j, 8); return;
     case SW_ORDER_STRIPES:
       b += 32 * (j / shared);
       shift = width * (j % shared);
@@ -264,11 +270,22 @@ static void row_any(int type, uint8_t *packed, uint8_t *plain, int n, int row, i
   }
 }
 
+/* n blocks of one row of a type whose file holds something else. */
+static void pack_coded(int type, uint8_t *packed, const uint8_t *file, int n, int row, const uint8_t *grid) {
+  const sw_quant *quant = &sw_quants[type];
+  uint8_t coded[SW_MAX_CODED];
+  for (int b = 0; b < n; b++, packed += SW_PANEL * quant->bytes, file += quant->file_bytes) {
+    sw_read_codes(type, grid, file, coded);
+    row_any(type, packed, coded, 1, row, 1);
+  }
+}
+
 /* Blocks of one row that are moved before the next row: few enough that the panel lines they touch stay in L1. */
 #define RUN_BYTES 1024
 
-static void move_panel(const sw_mat *m, const sw_quant *quant, uint8_t *packed, uint8_t *plain, int panel, int pack) {
-  const size_t row_bytes = (size_t)(m->cols / quant->cols) * quant->bytes;
+static void move_panel(const sw_mat *m, const sw_quant *quant, uint8_t *packed, uint8_t *plain, int panel, int pack,
+                       const uint8_t *grid) {
+  const size_t row_bytes = (size_t)(m->cols / quant->cols) * quant->file_bytes;
   const int r0 = panel * SW_PANEL, n_rows = m->rows - r0 < SW_PANEL ? m->rows - r0 : SW_PANEL;
   const int run = RUN_BYTES / quant->bytes > 1 ? RUN_BYTES / quant->bytes : 1, n_tiles = sw_n_tiles(m, quant);
   for (int t = 0; t < n_tiles; t++) {
@@ -278,25 +295,32 @@ static void move_panel(const sw_mat *m, const sw_quant *quant, uint8_t *packed, 
     for (int b = 0; b < tile.n_blocks; b += run) {
       const int n = tile.n_blocks - b < run ? tile.n_blocks - b : run;
       for (int r = 0; r < n_rows; r++) {
-        row_any(m->type, base + (size_t)b * SW_PANEL * quant->bytes,
-                plain + (r0 + r) * row_bytes + (size_t)(tile.block0 + b) * quant->bytes, n, r, pack);
+        uint8_t *to = base + (size_t)b * SW_PANEL * quant->bytes;
+        uint8_t *row = plain + (r0 + r) * row_bytes + (size_t)(tile.block0 + b) * quant->file_bytes;
+        if (sw_is_coded(quant)) pack_coded(m->type, to, row, n, r, grid);
+        else row_any(m->type, to, row, n, r, pack);
       }
     }
   }
 }
 
-void sw_pack(const sw_mat *m, uint8_t *dst, const uint8_t *src, int row0, int row1) {
+void sw_pack(const sw_mat *m, uint8_t *dst, const uint8_t *src, int row0, int row1, const uint8_t *grid) {
   const sw_quant *quant = sw_quant_of(m->type);
   sw_mat at = *m;
   if (!quant) return;
   at.data = dst;
-  for (int p = row0 / SW_PANEL; p * SW_PANEL < row1; p++) move_panel(&at, quant, dst, (uint8_t *)src, p, 1);
+  for (int p = row0 / SW_PANEL; p * SW_PANEL < row1; p++) move_panel(&at, quant, dst, (uint8_t *)src, p, 1, grid);
+}
+
+int sw_unpacks(int type) {
+  const sw_quant *quant = sw_quant_of(type);
+  return quant && !sw_is_coded(quant);
 }
 
 void sw_unpack(const sw_mat *m, uint8_t *dst, int row0, int row1) {
   const sw_quant *quant = sw_quant_of(m->type);
-  if (!quant) return;
-  for (int p = row0 / SW_PANEL; p * SW_PANEL < row1; p++) move_panel(m, quant, (uint8_t *)m->data, dst, p, 0);
+  if (!sw_unpacks(m->type)) return;
+  for (int p = row0 / SW_PANEL; p * SW_PANEL < row1; p++) move_panel(m, quant, (uint8_t *)m->data, dst, p, 0, NULL);
 }
 
 /* --- in the clear ------------------------------------------------------------------------------------------------ */
@@ -328,10 +352,15 @@ static inline int iq4xs_scale(const uint8_t *s, int j) {
   return (low | high << 4) - 32;
 }
 
+static inline int odd_scale(const uint8_t *s, int n, int i) {
+  return 2 * (s[16 * (i % (n / 2))] >> 2 * i / n * 4 & 15) + 1;
+}
+
 static void clear_scales(int type, const uint8_t *block, int j, int r, sw_clear *out) {
   const sw_quant *quant = &sw_quants[type];
   const uint8_t *s = block + 32 * quant->n_half + r;
-  out->d[r] = quant->scales == SW_SCALES_E8M0 ? sw_e8m0_to_float(*s) : sw_half_to_float(half_at(block, 0, r));
+  out->d[r] = quant->scales == SW_SCALES_E8M0 ? sw_e8m0_to_float(*s)
+                                              : sw_half_to_float(half_at(block, 0, r)) * sw_unit(quant);
   out->m[r] = quant->n_half > 1 ? sw_half_to_float(half_at(block, 1, r)) : 0;
   for (int h = 0; h < 2; h++) {
     int scale = 1, min = 0;
@@ -344,6 +373,8 @@ static void clear_scales(int type, const uint8_t *block, int j, int r, sw_clear 
         min = s[16 * (2 * j + h)] >> 4;
         break;
       case SW_SCALES_INT8: scale = (int8_t)s[16 * (2 * j + h)]; break;
+      case SW_SCALES_ODD8: scale = odd_scale(s, 8, j); break;
+      case SW_SCALES_ODD16: scale = odd_scale(s, 16, 2 * j + h); break;
     }
     out->scale[h][r] = (int16_t)scale;
     out->min[h][r] = (int16_t)min;
@@ -355,6 +386,10 @@ static int value_of(const sw_quant *quant, uint8_t q) {
     case SW_VALUES_INT8: return (int8_t)q;
     case SW_VALUES_IQ4: return sw_iq4_values[q];
     case SW_VALUES_FP4: return sw_fp4_values[q];
+    case SW_VALUES_IQ1: return sw_iq1_values[q];
+    case SW_VALUES_IQ2: return sw_iq2_values[q];
+    case SW_VALUES_IQ3: return sw_iq3_values[q];
+    case SW_VALUES_ODD: return sw_odd_values[q];
     default: return q - quant->offset;
   }
 }

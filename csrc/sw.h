@@ -95,10 +95,13 @@ size_t sw_type_bytes(int type);     /* bytes per quantised block in GGUF */
  * and of the activations, and at most SW_MAX_GROUP_COLS. */
 int sw_group_cols(int type, int unit);
 /* Pack rows [row0, row1) (row0 a multiple of 16, row1 a multiple of 16 or rows) of the GGUF matrix `src` (rows x cols,
- * row-major blocks as in the file). */
-void sw_pack(const sw_mat *m, uint8_t *dst, const uint8_t *src, int row0, int row1);
-void sw_unpack(const sw_mat *m, uint8_t *dst, int row0, int row1); /* the inverse, bit for bit */
-void sw_dequant_row(const sw_mat *m, int row, float *out);         /* (cols,) equal to the gguf package's */
+ * row-major blocks as in the file). `grid`: of a type whose quants are places in a grid, (entries, 4 or 8) bytes: which
+ * magnitude (IQ1: value) of the type's table each is; else NULL. */
+void sw_pack(const sw_mat *m, uint8_t *dst, const uint8_t *src, int row0, int row1, const uint8_t *grid);
+int sw_unpacks(int type); /* its packed form gives the bytes of the file back; not where it is made of codes */
+/* The inverse of sw_pack, bit for bit. */
+void sw_unpack(const sw_mat *m, uint8_t *dst, int row0, int row1);
+void sw_dequant_row(const sw_mat *m, int row, float *out); /* (cols,) equal to the gguf package's */
 
 /* dispatch.c: NULL when this CPU or OS cannot run it. */
 const sw_kernels *sw_kernels_by_name(const char *name);

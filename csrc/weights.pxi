@@ -103,7 +103,9 @@ cdef class Mat:
         return np.asarray(out)
 
     def unpack(self):
-        """The GGUF bytes, uint8 (rows, row_bytes)."""
+        """The GGUF bytes, uint8 (rows, row_bytes). Raise ValueError for a type that is packed as something else."""
+        if not sw_unpacks(self.m.type):
+            raise ValueError(f"{sw_type_name(self.m.type).decode()} is packed as codes")
         row_bytes = self.m.cols // sw_type_block(self.m.type) * sw_type_bytes(self.m.type)
         cdef uint8_t[:, ::1] out = np.empty((self.m.rows, row_bytes), np.uint8)
         sw_unpack(&self.m, &out[0, 0], 0, self.m.rows)
@@ -112,6 +114,7 @@ cdef class Mat:
 
 def pack(int qtype, const uint8_t[:, ::1] raw, int cols, uint8_t[::1] out, int tile_cols=0, int n_threads=1):
     """Pack GGUF rows `raw` (rows, row_bytes) into `out`; returns the Mat over it."""
+    from swarm.kernels.grids import grid_of  # not before there are types, which the module asks this one for
     cdef int rows = <int>raw.shape[0], block = sw_type_block(qtype)
     if block == 0 or cols % block or <size_t>raw.shape[1] != cols // block * sw_type_bytes(qtype):
         raise ValueError(f"type {qtype}: rows of {raw.shape[1]} bytes are not {cols} columns")
@@ -119,16 +122,18 @@ def pack(int qtype, const uint8_t[:, ::1] raw, int cols, uint8_t[::1] out, int t
     cdef const sw_mat *m = &(<Mat>mat).m
     cdef uint8_t *dst = &out[0]
     cdef const uint8_t *src = &raw[0, 0]
+    cdef const uint8_t[:, ::1] entries = grid_of(sw_type_name(qtype).decode())
+    cdef const uint8_t *grid = &entries[0, 0] if entries is not None else NULL
     with nogil, parallel(num_threads=n_threads):
-        pack_share(m, dst, src, rows, threadid(), n_threads)
+        pack_share(m, dst, src, rows, grid, threadid(), n_threads)
     return mat
 
 
-cdef void pack_share(const sw_mat *m, uint8_t *dst, const uint8_t *src, int rows, int thread,
+cdef void pack_share(const sw_mat *m, uint8_t *dst, const uint8_t *src, int rows, const uint8_t *grid, int thread,
                      int n_threads) noexcept nogil:
     cdef int r = thread * 64
     while r < rows:
-        sw_pack(m, dst, src, r, min(r + 64, rows))
+        sw_pack(m, dst, src, r, min(r + 64, rows), grid)
         r += n_threads * 64
 
 

@@ -147,12 +147,20 @@ def lines(summary: Summary, kv: str) -> list[str]:
         f"  shape        {_shape(summary)}",
         f"  vocabulary   {summary.vocabulary:,} tokens",
         f"  stored as    {_quants(summary)}",
+        *_packed_lines(summary),
         f"  a token      reads {size_text(summary.read_per_token_bytes)} of weights and keeps "
         + ", ".join(f"{size_text(size)} ({name})" for name, size in summary.kv_bytes_per_token.items()),
         f"  needs RAM    ({kv} keys and values; {size_text(summary.available_bytes)} is free here)",
         *(f"    {_need(summary, context)}" for context in summary.ram_bytes),
         *_disk_lines(summary),
     ]
+
+
+def _packed_lines(summary: Summary) -> list[str]:
+    """Said where the weights are larger in memory than in the file."""
+    if summary.weights_bytes <= summary.file_bytes:
+        return []
+    return [f"  in memory    {size_text(summary.weights_bytes)}: types below 4 bits take more there (docs/models.md)"]
 
 
 def _disk_lines(summary: Summary) -> list[str]:

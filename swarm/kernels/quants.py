@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from swarm.kernels import _native
+from swarm.kernels import _native, grid_blocks
 
 U8 = npt.NDArray[np.uint8]
 F32 = npt.NDArray[np.float32]
@@ -23,17 +23,26 @@ Blocks = npt.NDArray[np.void]
 
 @dataclass(frozen=True)
 class Quant:
-    """A storage type. `id` is its number in ggml_type; a block of `block_cols` columns takes `block_bytes` bytes."""
+    """A storage type. `id` is its number in ggml_type; a block of `block_cols` columns takes `block_bytes` bytes.
+
+    In memory, packed, it takes `packed_block_bytes`: more, where the file holds places in a grid.
+    """
 
     id: int
     name: str
     block_cols: int
     block_bytes: int
+    packed_block_bytes: int
 
     def row_bytes(self, n_cols: int) -> int:
         """Bytes of a row of n_cols columns, which must be whole blocks."""
         assert n_cols % self.block_cols == 0, (self.name, n_cols)
         return n_cols // self.block_cols * self.block_bytes
+
+    def packed_row_bytes(self, n_cols: int) -> int:
+        """Bytes that such a row takes in memory."""
+        assert n_cols % self.block_cols == 0, (self.name, n_cols)
+        return n_cols // self.block_cols * self.packed_block_bytes
 
 
 def dequantize(quant: Quant, raw: U8) -> F32:
@@ -219,9 +228,16 @@ _READERS: dict[str, tuple[Fields, Callable[[Blocks], F32]]] = {
     "MXFP4": ([("e", "u1"), ("q", "u1", (16,))], _mxfp4),
 }
 
+
+def _reader_of_grids(name: str, block_bytes: int) -> tuple[Fields, Callable[[Blocks], F32]]:
+    return [("b", "u1", (block_bytes,))], lambda blocks: grid_blocks.to_floats(name, blocks["b"])
+
+
 QUANTS: dict[int, Quant] = {row[0]: Quant(*row) for row in _native.quant_types()}
 
 _BY_NAME = {quant.name: quant for quant in QUANTS.values()}
+
+_READERS |= {name: _reader_of_grids(name, _BY_NAME[name].block_bytes) for name in grid_blocks.READERS}
 
 # What ggml calls its types; those in csrc/quants.h are supported.
 _TYPE_NAMES = {
@@ -229,23 +245,14 @@ _TYPE_NAMES = {
     5: "Q4_3",
     9: "Q8_1",
     15: "Q8_K",
-    16: "IQ2_XXS",
-    17: "IQ2_XS",
-    18: "IQ3_XXS",
-    19: "IQ1_S",
-    21: "IQ3_S",
-    22: "IQ2_S",
     24: "I8",
     25: "I16",
     26: "I32",
     27: "I64",
     28: "F64",
-    29: "IQ1_M",
     31: "Q4_0_4_4",
     32: "Q4_0_4_8",
     33: "Q4_0_8_8",
-    34: "TQ1_0",
-    35: "TQ2_0",
     36: "IQ4_NL_4_4",
     37: "IQ4_NL_4_8",
     38: "IQ4_NL_8_8",

@@ -5,12 +5,14 @@ It reads GGUF blocks, not packed panels, so it checks the packing too. Formulas:
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import lcm
 
 import numpy as np
 import numpy.typing as npt
 
+from swarm.kernels import grid_blocks
 from swarm.kernels.quants import quant_by_name
 
 F32 = npt.NDArray[np.float32]
@@ -327,11 +329,21 @@ def mxfp4(b: U8) -> Clear:
     return Clear(FP4_VALUES[nibbles(b[..., 1:])], np.ldexp(np.float32(1), b[..., 0].astype(np.int32) - 128))
 
 
+def of_grids(name: str) -> Callable[[U8], Clear]:
+    """Blocks whose values come from a grid, or are digits."""
+
+    def to_clear(b: U8) -> Clear:
+        d, scales, values = grid_blocks.read(name, b)
+        return supers(values.reshape(*values.shape[:-1], 8, 32), d, scales)
+
+    return to_clear
+
+
 CLEAR = {
     "Q4_0": q4_0, "Q4_1": q4_1, "Q5_0": q5_0, "Q5_1": q5_1, "Q8_0": q8_0, "IQ4_NL": iq4_nl, "IQ4_XS": iq4_xs,
     "Q2_K": q2_k, "Q3_K": q3_k, "Q4_K": q4_k, "Q5_K": q5_k, "Q6_K": q6_k,
     "MXFP4": mxfp4,
-}  # fmt: skip
+} | {name: of_grids(name) for name in grid_blocks.READERS}  # fmt: skip
 FLOATS = {
     "F32": lambda b: b.view(np.float32),
     "F16": lambda b: b.view(np.float16).astype(np.float32),

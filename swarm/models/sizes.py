@@ -1,4 +1,4 @@
-"""How many bytes a model's parts take as its file stores them, and how many of them a token reads."""
+"""How many bytes a model's parts take in memory, and how many of them a token reads."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ MIN_DEFAULT_CONTEXT = 1024  # with less memory than that takes, loading the weig
 
 @dataclass(frozen=True, slots=True)
 class ModelSizes:
-    """Bytes, as stored in the file. `layers` include their experts; `experts` is one expert of each layer (0: dense).
+    """Bytes in memory: as stored in the file, or, of types that Quant tells of, more.
 
-    `lm_head` includes the norm before it, and its rows also where they are the embedding's; `total` counts those once.
+    `layers` include their experts; `experts` is one expert of each layer (0: dense). `lm_head` includes the norm before
+    it, and its rows also where they are the embedding's; `total` counts those once.
     """
 
     embed: int
@@ -33,8 +34,8 @@ class ModelSizes:
 
 
 def needed_bytes(need: NeededTensor, tensors: Mapping[str, TensorEntry]) -> int:
-    """Bytes of one needed tensor, all its experts together."""
-    return need.n_experts * need.rows * tensors[need.ref.name].quant.row_bytes(need.cols)
+    """Bytes in memory of one needed tensor, all its experts together."""
+    return need.n_experts * need.rows * tensors[need.ref.name].quant.packed_row_bytes(need.cols)
 
 
 def model_sizes(spec: ModelSpec, tensors: Mapping[str, TensorEntry]) -> ModelSizes:

@@ -94,7 +94,7 @@ def look(remote: Remote, web: Web, room: Room, *, must_fit: bool = True, folder:
     header = header_of(listing, first, web, folder)
     beside = room.judge(header.metadata, header.tensors)
     if listing.is_named:
-        return Found(listing, first, header, first.total_bytes + beside, name)
+        return Found(listing, first, header, first.total_bytes + _growth(header) + beside, name)
     fitting = [variant for variant in listing.wanted if variant.total_bytes + beside <= room.memory_bytes]
     if not fitting and not must_fit:
         fitting = [first]
@@ -108,7 +108,15 @@ def look(remote: Remote, web: Web, room: Room, *, must_fit: bool = True, folder:
     if fitting[0] is not first:
         header = header_of(listing, fitting[0], web, folder)
         room.judge(header.metadata, header.tensors)
-    return Found(listing, fitting[0], header, fitting[0].total_bytes + beside, name)
+    return Found(listing, fitting[0], header, fitting[0].total_bytes + _growth(header) + beside, name)
+
+
+def _growth(header: RemoteGGUF) -> int:
+    """Bytes that a model has more in memory than in its file."""
+    return sum(
+        tensor.n_bytes // tensor.quant.block_bytes * (tensor.quant.packed_block_bytes - tensor.quant.block_bytes)
+        for tensor in header.tensors.values()
+    )
 
 
 def list_place(remote: Remote, web: Web) -> Listing:

@@ -9,8 +9,9 @@ import gguf
 import numpy as np
 
 from swarm.kernels.quants import IQ4_LEVELS, Quant, quant_by_name
+from tests.helpers import quantize_grids
 
-BY_PACKAGE = ("F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "MXFP4")
+BY_PACKAGE = ("F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "MXFP4", "TQ1_0", "TQ2_0")
 
 
 def quantize(quant: Quant | str, values: np.ndarray) -> np.ndarray:
@@ -150,4 +151,5 @@ QUANTIZE = {
     "Q6_K": q6_k,
     "IQ4_NL": iq4_nl,
     "IQ4_XS": iq4_xs,
+    **quantize_grids.QUANTIZE,
 }

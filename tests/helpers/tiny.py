@@ -280,6 +280,8 @@ _FALLBACK = {
     "Q5_K": "Q5_1",
     "Q6_K": "Q8_0",
 }
+_FALLBACK |= dict.fromkeys(("IQ3_S", "IQ3_XXS", "IQ2_S", "IQ2_XS", "IQ2_XXS", "IQ1_M", "IQ1_S"), "IQ4_NL")
+_FALLBACK |= dict.fromkeys(("TQ1_0", "TQ2_0"), "IQ4_NL")
 _CAREFUL = ("v", "down", "expert_down")
 
 

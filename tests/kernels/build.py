@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from swarm.kernels.grids import grid_of
 from swarm.kernels.quants import QUANTS
 
 CSRC = Path(__file__).parents[2] / "csrc"
@@ -125,7 +126,7 @@ class Library:
         lib.sw_packed_bytes.argtypes = [INT] * 4
         lib.sw_type_bytes.restype = ctypes.c_size_t
         lib.sw_group_cols.argtypes = [INT, INT]
-        lib.sw_pack.argtypes = [ctypes.POINTER(Mat), *[ctypes.c_void_p] * 2, INT, INT]
+        lib.sw_pack.argtypes = [ctypes.POINTER(Mat), *[ctypes.c_void_p] * 2, INT, INT, ctypes.c_void_p]
         lib.sw_unpack.argtypes = [ctypes.POINTER(Mat), ctypes.c_void_p, INT, INT]
         lib.sw_dequant_row.argtypes = [ctypes.POINTER(Mat), INT, ctypes.c_void_p]
         lib.sw_kernels_by_name.restype = ctypes.POINTER(Kernels)
@@ -152,7 +153,9 @@ class Library:
         whole, data = guarded(self.lib.sw_packed_bytes(qtype, rows, cols, tile_cols))
         mat = Mat(data.ctypes.data, qtype, rows, cols, tile_cols)
         source = np.ascontiguousarray(blocks)  # stays alive during the call
-        self.lib.sw_pack(mat, data.ctypes.data, source.ctypes.data, 0, rows)
+        grid = grid_of(QUANTS[qtype].name)
+        places = None if grid is None else grid.ctypes.data
+        self.lib.sw_pack(mat, data.ctypes.data, source.ctypes.data, 0, rows, places)
         return Packed(whole, data, mat)
 
     def unpack(self, packed: Packed) -> np.ndarray:
@@ -249,7 +252,7 @@ class Library:
 
 def sources(family: str = "x86" if os.uname().machine == "x86_64" else "arm") -> list[Path]:
     other = {"x86": "arm", "arm": "x86"}[family]
-    names = [*CSRC.glob("matmul*.c"), CSRC / "pack.c", CSRC / "dispatch.c"]
+    names = [*CSRC.glob("matmul*.c"), *CSRC.glob("pack*.c"), CSRC / "dispatch.c"]
     return sorted(p for p in names if not p.name.endswith(f"_{other}.c"))
 
 

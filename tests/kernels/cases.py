@@ -26,6 +26,8 @@ SCALES = {
     "Q5_1": (0, 2),
     "Q4_K": (0, 2),
     "Q5_K": (0, 2),
+    "TQ1_0": (52,),
+    "TQ2_0": (64,),
 }
 # Where d is a power of two in one byte, which may not become infinite.
 EXPONENTS = {"MXFP4": 0}
@@ -75,14 +77,29 @@ def random_blocks(name: str, rows: int, cols: int, rng: np.random.Generator) -> 
         return blocks.reshape(rows, -1)
     for at in SCALES.get(name, (0,)):
         half = (rng.standard_normal((rows, n, 1), dtype=np.float32) * 0.01).astype(np.float16)
-        blocks[:, :, at : at + 2] = half.view(np.uint8)
+        if name == "IQ1_M":
+            put_in_pieces(blocks, half.view(np.uint16))
+        else:
+            blocks[:, :, at : at + 2] = half.view(np.uint8)
     return blocks.reshape(rows, -1)
+
+
+def put_in_pieces(blocks: np.ndarray, half: np.ndarray) -> None:
+    """The d of IQ1_M, (rows, n, 1): four bits of it at the top of each word that holds scales."""
+    words = np.ascontiguousarray(blocks[:, :, 48:56]).view("<u2")
+    words &= 0x0FFF
+    words |= (half >> np.array([0, 4, 8, 12], np.uint16) & 15) << 12
+    blocks[:, :, 48:56] = words.view(np.uint8)
 
 
 def extreme_blocks(name: str, rows: int, cols: int, rng: np.random.Generator) -> np.ndarray:
     """Every byte all ones, all zeros or 0x80: the sums that come closest to overflow."""
     blocks = random_blocks(name, rows, cols, rng).reshape(rows, cols // BLOCK[name], BYTES[name])
     if name in FLOATS:
+        return blocks.reshape(rows, -1)
+    if name == "IQ1_M":
+        blocks[:] = rng.choice(np.array([0, 255, 128, 127], np.uint8), (rows, 1, 1))
+        put_in_pieces(blocks, np.full((rows, 1, 1), 0.01, np.float16).view(np.uint16))
         return blocks.reshape(rows, -1)
     halves = SCALES.get(name, (0,))
     keep = [EXPONENTS[name]] if name in EXPONENTS else [i for at in halves for i in (at, at + 1)]

@@ -47,13 +47,34 @@ static uint64_t hash(uint64_t h, const void *data, size_t n) {
   return h;
 }
 
+/* Instead of the real grids, which are not here: any codes that mean something. */
+static const uint8_t *some_grid(void) {
+  static uint8_t grid[2048 * 8];
+  for (int i = 0; i < (int)sizeof grid; i++) grid[i] = (uint8_t)(i * 2654435761u >> 8) % 3;
+  return grid;
+}
+
+/* The high byte of each f16 of a block in a file: keep the bits of `mask`, set others. */
+static void set_top(int type, uint8_t *p, int mask, int bits) {
+  const sw_quant *quant = &sw_quants[type];
+  if (type == SW_IQ1_M) { /* in nibbles, here and there */
+    p[55] = (uint8_t)((p[55] & (mask | 15)) | (bits & 0xf0)),
+    p[53] = (uint8_t)((p[53] & (mask << 4 | 15)) | (bits & 15) << 4);
+    return;
+  }
+  for (int i = 0; i < quant->n_half; i++) {
+    uint8_t *top = p + (type == SW_TQ1_0 ? 52 : quant->half[i]) + 1;
+    *top = (uint8_t)((*top & mask) | bits);
+  }
+}
+
 /* Random blocks whose floats are below 2, so that no sum becomes infinite or NaN. */
 static void fill_blocks(int type, uint8_t *p, size_t n_blocks) {
   const sw_quant *quant = &sw_quants[type];
-  for (size_t b = 0; b < n_blocks; b++, p += quant->bytes) {
-    for (int i = 0; i < quant->bytes; i++) p[i] = (uint8_t)next();
+  for (size_t b = 0; b < n_blocks; b++, p += quant->file_bytes) {
+    for (int i = 0; i < quant->file_bytes; i++) p[i] = (uint8_t)next();
     if (quant->formula == SW_FORMULA_FLOAT) p[quant->bytes - 1] &= 0xbf;
-    for (int i = 0; i < quant->n_half; i++) p[quant->half[i] + 1] &= 0xbf;
+    set_top(type, p, 0xbf, 0);
     if (quant->scales == SW_SCALES_E8M0) p[quant->scale_at] &= 0x7f;
   }
 }
@@ -97,19 +118,19 @@ static void run(const sw_kernels *k, int type, const shape *s, int number) {
   const size_t y_bytes = (size_t)n * s->rows * 4;
   uint64_t h = 14695981039346656037u;
   for (int extreme = 0; extreme < 2; extreme++) {
-    uint8_t *src = guarded(n_blocks * quant->bytes), *w = guarded(packed), *f = guarded((size_t)n * cols * 4);
+    uint8_t *src = guarded(n_blocks * quant->file_bytes), *w = guarded(packed), *f = guarded((size_t)n * cols * 4);
     uint8_t *q = guarded((size_t)n * q_stride), *scale = guarded((size_t)n * q_stride / 8);
     uint8_t *sum = guarded((size_t)n * q_stride / 8), *y = guarded(y_bytes);
     const sw_mat m = {w, type, s->rows, cols, tile, 0};
     const sw_act x = {(float *)f, (int8_t *)q, (float *)scale, (int16_t *)sum, cols, q_stride, q_stride / 32, n, cols};
     state = (uint64_t)(1000 * type + number);
-    if (extreme) memset(src, next() % 2 ? 0xff : 0x80, n_blocks * quant->bytes);
+    if (extreme) memset(src, next() % 2 ? 0xff : 0x80, n_blocks * quant->file_bytes);
     if (!extreme || quant->formula == SW_FORMULA_FLOAT) fill_blocks(type, src, n_blocks);
     for (size_t b = 0; extreme && b < n_blocks; b++) {
-      for (int i = 0; i < quant->n_half; i++) src[b * quant->bytes + quant->half[i] + 1] = 0x3c;
-      if (quant->scales == SW_SCALES_E8M0) src[b * quant->bytes + quant->scale_at] = 0x7f;
+      set_top(type, src + b * quant->file_bytes, 0, 0x3c);
+      if (quant->scales == SW_SCALES_E8M0) src[b * quant->file_bytes + quant->scale_at] = 0x7f;
     }
-    sw_pack(&m, w, src, 0, s->rows);
+    sw_pack(&m, w, src, 0, s->rows, some_grid());
     fill_floats((float *)f, (size_t)n * cols, extreme);
     for (int t = 0; t < n; t++) {
       k->quantize(x.f + t * cols, cols, x.q + t * q_stride, x.scale + t * x.s_stride, x.sum + 2 * t * x.s_stride);
@@ -120,7 +141,7 @@ static void run(const sw_kernels *k, int type, const shape *s, int number) {
     k->matmul[type](&m, &x, 0, n, 0, (s->rows + 15) / 16, (float *)y, s->rows);
     h = hash(h, y, y_bytes);
     h = hash_sums(h, k, &m, &x);
-    check(src, n_blocks * quant->bytes, "blocks"), check(w, packed, "weights"),
+    check(src, n_blocks * quant->file_bytes, "blocks"), check(w, packed, "weights"),
         check(f, (size_t)n * cols * 4, "floats");
     check(q, (size_t)n * q_stride, "quants"), check(scale, (size_t)n * q_stride / 8, "scales");
     check(sum, (size_t)n * q_stride / 8, "sums"), check(y, y_bytes, "y");

@@ -40,7 +40,7 @@ static sw_mat matrix(int type, int rows, int cols) {
   for (int i = 0; i < rows * cols && type == SW_F32; i++) ((float *)raw)[i] = noise(0.15f);
   sw_mat m = {NULL, type, rows, cols, cols, 0};
   uint8_t *packed = buffer(sw_packed_bytes(type, rows, cols, cols));
-  sw_pack(&m, packed, raw, 0, rows);
+  sw_pack(&m, packed, raw, 0, rows, NULL);
   m.data = packed;
   return m;
 }

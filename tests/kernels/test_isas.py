@@ -42,7 +42,7 @@ def scalar_hashes() -> tuple[tuple[str, str], ...]:
     with tempfile.TemporaryDirectory() as folder:
         objects = Objects(Path(folder))
         objects.add(HERE / "driver.c", "-DONLY=sw_kernels_scalar")
-        for name in ("pack.c", "matmul_scalar.c"):
+        for name in ("pack.c", "pack_grids.c", "matmul_scalar.c"):
             objects.add(CSRC / name)
         program = f"{folder}/driver"
         # dispatch.c is not needed: ONLY names the set.
@@ -63,7 +63,7 @@ def test_vnni_kernels_over_emulated_intrinsics_equal_the_scalar_ones(name: str, 
     objects = Objects(tmp_path)
     objects.add(HERE / "driver.c", f"-DONLY=sw_kernels_{name}")
     objects.add(CSRC / f"matmul_{name}_x86.c", *EMULATED)
-    for file in ("pack.c", "matmul_scalar.c"):  # what is not fast is left to the scalar ones
+    for file in ("pack.c", "pack_grids.c", "matmul_scalar.c"):  # what is not fast is left to the scalar ones
         objects.add(CSRC / file)
     program = str(tmp_path / "driver")
     subprocess.run(["gcc", "-o", program, *objects.paths(), "-lm"], check=True)

@@ -62,7 +62,7 @@ def test_layers_have_the_same_bits_over_emulated_avx512(tmp_path: Path) -> None:
     objects.add(DRIVER, *FLAGS, "-DONLY=sw_kernels_avx512vnni", "-DONLY_OPS=sw_ops_avx512")
     for name in ("matmul_avx512vnni_x86.c", "ops_avx512_x86.c"):
         objects.add(CSRC / name, *EMULATED)
-    for name in ("pack.c", "matmul_scalar.c", *HALVES):
+    for name in ("pack.c", "pack_grids.c", "matmul_scalar.c", *HALVES):
         objects.add(CSRC / name, *FLAGS)
     program = str(tmp_path / "layers")
     subprocess.run(["gcc", "-o", program, *objects.paths(), "-lm", "-pthread"], check=True)

@@ -13,7 +13,11 @@ import pytest
 from swarm.cli import main as cli
 from swarm.cli import show
 from swarm.cli.loading import SeenModel
+from swarm.engine.weights import load_weights
+from swarm.models import spec_from_gguf
+from swarm.parts import all_parts
 from swarm.store.gguf import open_gguf
+from swarm.units import size_text
 from tests.helpers.tiny import make_tiny
 
 ROOT = Path(__file__).parents[2]
@@ -44,6 +48,22 @@ def test_a_mixture_of_experts_shows_them(mixture: Path) -> None:
     text = "\n".join(show.lines(summarise(mixture, "f16"), "f16"))
     assert "8 experts, 3 a token" in text
     assert "Q8_0 88.1 %, F32 11.9 %" in text
+
+
+def test_what_is_larger_in_memory_than_in_the_file_is_said_and_counted(tmp_path: Path) -> None:
+    path = make_tiny(tmp_path / "tiny.gguf", "llama-wide", "IQ2_S")
+    summary = summarise(path, "f16")
+    with open_gguf(path) as file:
+        spec = spec_from_gguf(file.metadata, file.tensors)
+        loaded = load_weights(file, spec, all_parts(spec.n_layers)).n_bytes
+    matrices = sum(size for name, size in summary.quants.items() if name != "F32")
+    packed = summary.weights_bytes - summary.quants["F32"]
+    assert 0 <= loaded - packed < 64 * len(file.tensors)  # each matrix begins on a line of the cache
+    assert packed > 1.2 * matrices
+    text = "\n".join(show.lines(summary, "f16"))
+    assert f"in memory    {size_text(summary.weights_bytes)}: types below 4 bits" in text
+    other = summarise(make_tiny(tmp_path / "q.gguf", "llama", "Q8_0"), "f16")
+    assert "in memory" not in "\n".join(show.lines(other, "f16"))
 
 
 def test_memory_grows_with_the_context_and_shrinks_with_q8_0(real_model: Path) -> None:

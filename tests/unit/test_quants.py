@@ -72,7 +72,7 @@ def test_every_type_of_the_gguf_package_has_its_name_here() -> None:
 
 def test_the_list_for_messages_names_all_of_them() -> None:
     assert quant_names().split(", ") == [quant.name for quant in ALL]
-    assert len(ALL) == 16
+    assert len(ALL) == 25
 
 
 def test_row_bytes_counts_whole_blocks() -> None:

@@ -24,6 +24,7 @@ from swarm.store.origins import kept_from, origin_of
 from swarm.store.web_file import Web
 from tests.helpers.hub import COMMIT, StandInHub
 from tests.helpers.repositories import tiny_files
+from tests.helpers.tiny import make_tiny
 
 ROOM = Room(10**9, "this device", partial(beside_weights, kv="f16", context=0))
 REPO = HubName("u", "Tiny-GGUF")
@@ -115,6 +116,14 @@ def test_without_a_quant_the_best_that_fits_is_taken(hub: StandInHub, web: Web, 
     with pytest.raises(DownloadError, match=r"nothing fits this device.* Q4_0, needs .* name a quant: there is Q4_0"):
         look(REPO, web, Room(beside, "this device", ROOM.judge))
     assert look(HubName("u", "Tiny-GGUF", "F16"), web, Room(0, "", ROOM.judge)).variant.label == "F16"
+
+
+def test_memory_is_counted_as_the_weights_take_it_there(tmp_path: Path, hub: StandInHub, web: Web) -> None:
+    path = make_tiny(tmp_path / "Tiny-IQ1_S.gguf", "llama-wide", "IQ1_S")
+    hub.repos["u/Tiny-GGUF"].files = {path.name: path.read_bytes()}
+    found = look(HubName("u", "Tiny-GGUF", "IQ1_S"), web, Room(10**9, "", lambda metadata, tensors: 0))
+    blocks = [tensor.n_bytes // 50 for tensor in found.header.tensors.values() if tensor.quant.name == "IQ1_S"]
+    assert found.need_bytes == path.stat().st_size + (106 - 50) * sum(blocks)
 
 
 def test_a_cut_connection_is_taken_up_again(hub: StandInHub, web: Web, files: dict[str, bytes], tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from swarm.kernels import _native
+from swarm.kernels.quants import quant_by_name
 from tests.kernels import cases
 from tests.kernels.build import Activations, Kernels, Mat, library
 
@@ -59,7 +60,7 @@ class Case:
         self.function = kernels.matmul[cases.TYPES[quant]]
         self.rows, block = shape.rows, max(32, cases.BLOCK[quant])
         cols = shape.cols // block * block
-        row_bytes = cols // cases.BLOCK[quant] * cases.BYTES[quant]
+        row_bytes = quant_by_name(quant).packed_row_bytes(cols)
         sample = lib.pack(cases.TYPES[quant], cases.random_blocks(quant, 64, cols, rng), 64, cols).data
         self.panels = -(-shape.rows // 16)
         self.bytes = self.panels * 16 * row_bytes

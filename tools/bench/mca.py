@@ -27,7 +27,7 @@ from swarm.kernels.quants import QUANTS  # noqa: E402
 CC, OBJDUMP = "aarch64-linux-gnu-gcc", "aarch64-linux-gnu-objdump"
 FLAGS = ["-O3", "-std=gnu11", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"]
 # bytes of a packed block, parts of 32 columns
-TYPES = {q.name: (16 * q.block_bytes, q.block_cols // 32) for q in QUANTS.values() if q.block_cols > 1}
+TYPES = {q.name: (16 * q.packed_block_bytes, q.block_cols // 32) for q in QUANTS.values() if q.block_cols > 1}
 ROWS = ("Q4_0", "Q8_0")
 TARGETS = {
     "cortex-a76": ("matmul_dotprod_arm.c", "sdot", "-march=armv8.2-a+dotprod"),

@@ -60,8 +60,9 @@ SHAPES = {
     "qwen3-0.6b": Shape("qwen3", 28, 28, 1024, 16, 8, 128, 3072, 151936, 128, 1e6, tied=True),
     "llama3-8b": Shape("llama", 6, 32, 4096, 32, 8, 128, 14336, 128256, 128, 5e5),
 }
-MIXES = ("Q4_0", "Q4_K_M", "Q8_0")
-FALLBACK = {"Q4_K": "Q5_0", "Q5_K": "Q5_1", "Q6_K": "Q8_0"}
+SMALL = ("IQ3_S", "IQ3_XXS", "IQ2_S", "IQ2_XS", "IQ2_XXS", "IQ1_S", "TQ1_0", "TQ2_0")  # of all but the LM head
+MIXES = ("Q4_0", "Q4_K_M", "Q8_0", *SMALL)
+FALLBACK = {"Q4_K": "Q5_0", "Q5_K": "Q5_1", "Q6_K": "Q8_0", **dict.fromkeys(SMALL, "IQ4_NL")}
 QK_NORM = ("qwen3", "qwen3moe")
 
 
@@ -71,8 +72,8 @@ def quant_for(shape: Shape, mix: str, name: str, layer: int, cols: int) -> Quant
         return quant_by_name("Q8_0")
     if name in ("output", "token_embd") and (name == "output" or shape.tied):
         wanted = "Q6_K"
-    elif mix == "Q4_0":
-        wanted = "Q4_0"
+    elif mix == "Q4_0" or mix in SMALL:
+        wanted = mix
     else:
         more = shape.real_layers // 8 > layer or layer >= 7 * shape.real_layers // 8
         more = more or (layer - shape.real_layers // 8) % 3 == 2
@@ -146,6 +147,15 @@ SCALES = {
     "Q5_0": ((0, 1 / 9.2),),
     "Q4_K": ((0, 1 / 150.0), (2, 1 / 20.0)),
     "Q6_K": ((208, 1 / 1400.0),),
+    "IQ4_NL": ((0, 1 / 66.0),),
+    "IQ3_S": ((0, 1 / 157.0),),
+    "IQ3_XXS": ((0, 1 / 166.0),),
+    "IQ2_S": ((0, 1 / 57.0),),
+    "IQ2_XS": ((0, 1 / 57.0),),
+    "IQ2_XXS": ((0, 1 / 57.0),),
+    "IQ1_S": ((0, 1 / 7.0),),
+    "TQ1_0": ((52, 1.2),),
+    "TQ2_0": ((64, 1.0),),
 }
 
 
