@@ -18,12 +18,11 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from swarm.engine.sampling import SamplingParams, adjusted, choose, likeliest, sample
+from swarm.engine.sampling import SamplingParams, adjusted, choose, likeliest
 from swarm.errors import RemoteProtocolError
 
 F32 = npt.NDArray[np.float32]
 I64 = npt.NDArray[np.int64]
-Bits = npt.NDArray[np.bool_]
 
 _HEAD = struct.Struct("<II")
 _LISTED = 2**32 - 1  # in the place of the first id: ids are listed
@@ -62,16 +61,11 @@ def candidates_of(logits: F32, params: SamplingParams, recent: Sequence[int], fi
     return Candidates(ids + first, values[ids], are_all=False)
 
 
-def sample_candidates(
-    slices: Sequence[Candidates],
-    params: SamplingParams,
-    position: int,
-    recent: Sequence[int],
-    allowed: Bits | None = None,
-) -> int:
-    """The id of the token at `position`, of all slices' candidates; raise ModelError as `sample` does."""
-    if all(part.are_all for part in slices):
-        return sample(all_logits(slices), params, position, recent, allowed)
+def sample_candidates(slices: Sequence[Candidates], params: SamplingParams, position: int) -> int:
+    """The id of the token at `position`, of what all slices told when not all logits count.
+
+    Raise ModelError as `sample` does.
+    """
     ids = np.concatenate([part.ids for part in slices])
     order = np.argsort(ids, kind="stable")
     return int(ids[order[choose(np.concatenate([part.logits for part in slices])[order], params, position)]])

@@ -11,34 +11,37 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from itertools import accumulate, islice
-from typing import TypeVarTuple
+from typing import NamedTuple, TypeVarTuple
 
 import numpy as np
 import numpy.typing as npt
 from msgspec.structs import replace
 
 from swarm.answers import ExpertUse
-from swarm.cluster.effects import Compute, DropKv, Effect, OpenKv, SessionRows, StepOutput, Unload
+from swarm.cluster.effects import Compute, DropKv, Effect, OpenKv, SessionRows, StepOutput, Together, Unload
+from swarm.engine.candidates import Candidates, all_logits, candidates_of, decode, encode, needs_all, sample_candidates
 from swarm.engine.decoder import Decoder, Keep, Rows
 from swarm.engine.expert_cache import CachedExperts
 from swarm.engine.sampling import SamplingParams, sample, told
 from swarm.engine.weights import Weights, join_weights
-from swarm.errors import SwarmError
+from swarm.errors import ResourceError, StageLost, SwarmError
 from swarm.kernels import _native
 from swarm.limits import MIN_LOGPROB
-from swarm.models.spec import ModelSpec
+from swarm.models.spec import ModelSpec, Role
 from swarm.node.background import Post
 from swarm.node.constraints import Constraints
-from swarm.parts import Part, parts_of
+from swarm.node.stages import OpenedStage, Stages
+from swarm.parts import WHOLE, Part, parts_of
 from swarm.value import Value
 from swarm.wire.ids import ModelId, SessionId
 from swarm.wire.records import Sampling, TensorInfo, TokenBias, TokenChance
 
 log = logging.getLogger(__name__)
 F32 = npt.NDArray[np.float32]
+Logits = F32 | Sequence[Candidates]  # of the whole vocabulary, or what members of a stage told of their slices
 Args = TypeVarTuple("Args")
 FORGOTTEN = "the conversation's memory is gone here"
 SAMPLING_FIELDS = tuple(field.name for field in fields(SamplingParams))
@@ -62,27 +65,38 @@ class ExpertState:
     use: ExpertUse
 
 
+class _Range(NamedTuple):
+    """Layers [first, end) of a model, or a slice of each."""
+
+    model: ModelId
+    first: int
+    end: int
+    slice: tuple[int, ...] = WHOLE
+
+
 @dataclass(slots=True)
 class _Model:
     """A model's weights that are in memory, by part, and the decoders that run ranges of its layers."""
 
-    spec: ModelSpec
+    specs: dict[tuple[int, ...], ModelSpec] = field(default_factory=dict)  # of the model and of slices of it
     parts: dict[Part, Weights] = field(default_factory=dict)
-    decoders: dict[tuple[int, int], Decoder] = field(default_factory=dict)
-    experts: dict[tuple[int, int], CachedExperts] = field(default_factory=dict)  # of ranges that have some on disk
+    decoders: dict[_Range, Decoder] = field(default_factory=dict)
+    experts: dict[_Range, CachedExperts] = field(default_factory=dict)  # of ranges that have some on disk
 
-    def drop_range(self, first: int, end: int) -> None:
+    def parts_of(self, layers: _Range) -> tuple[Part, ...]:
+        """What runs these layers."""
+        return parts_of(layers.first, layers.end, self.specs[layers.slice].n_layers, layers.slice)
+
+    def drop_range(self, layers: _Range) -> None:
         """Let go of what runs these layers."""
-        self.decoders.pop((first, end), None)
-        if (experts := self.experts.pop((first, end), None)) is not None:
+        self.decoders.pop(layers, None)
+        if (experts := self.experts.pop(layers, None)) is not None:
             experts.close()
 
 
 @dataclass(slots=True)
 class _Kv:
-    model: ModelId
-    first: int
-    end: int
+    layers: _Range
     kind: str
     cache: _native.KvCache
     params: tuple[Sampling, SamplingParams] | None = None  # what was asked for last, as the engine takes it
@@ -105,6 +119,7 @@ class ComputeWorker:
         threads: int,
         isa: str = "",
         constraints: Constraints | None = None,
+        stages: Stages | None = None,
     ) -> None:
         self.busy_s = 0.0  # computing, since the start
         self.positions = 0  # computed, since the start
@@ -114,6 +129,7 @@ class ComputeWorker:
         self._threads = threads
         self._isa = isa
         self._constraints = constraints
+        self._stages = stages
         self._models: dict[ModelId, _Model] = {}
         self._kv: dict[SessionId, _Kv] = {}
         self._queue: queue.SimpleQueue[Effect | Callable[[], None] | None] = queue.SimpleQueue()
@@ -139,8 +155,8 @@ class ComputeWorker:
         self._queue.put(None)
         self._thread.join()
         for loaded in self._models.values():
-            for first, end in list(loaded.experts):
-                loaded.drop_range(first, end)
+            for layers in list(loaded.experts):
+                loaded.drop_range(layers)
         self._models.clear()
         self._kv.clear()
 
@@ -176,16 +192,18 @@ class ComputeWorker:
                 self._unload(model, parts)
 
     def _install(self, model: ModelId, spec: ModelSpec, part: Part, weights: Weights) -> None:
-        self._models.setdefault(model, _Model(spec)).parts[part] = weights
+        loaded = self._models.setdefault(model, _Model())
+        loaded.specs.setdefault(part.slice, spec)
+        loaded.parts[part] = weights
 
     def _unload(self, model: ModelId, parts: Iterable[Part]) -> None:
         loaded = self._models.get(model)
         if loaded is None:
             return
         gone = [part for part in parts if loaded.parts.pop(part, None) is not None]
-        for first, end in list(loaded.decoders):
-            if any(part in parts_of(first, end, loaded.spec.n_layers) for part in gone):
-                loaded.drop_range(first, end)
+        for layers in list(loaded.decoders):
+            if any(part in loaded.parts_of(layers) for part in gone):
+                loaded.drop_range(layers)
         if not loaded.parts:
             del self._models[model]
 
@@ -195,11 +213,10 @@ class ComputeWorker:
         if effect.source is not None and effect.moves:
             self._kv[effect.session] = self._kv.pop(effect.source)
         kv = self._kv.get(effect.session)
-        wanted = (effect.model, effect.first, effect.end, effect.kv)
-        if kv is None or (kv.model, kv.first, kv.end, kv.kind) != wanted:
+        layers = _Range(effect.model, effect.first, effect.end, effect.slice)
+        if kv is None or (kv.layers, kv.kind) != (layers, effect.kv):
             self._kv.pop(effect.session, None)  # before the new one takes memory
-            decoder = self._decoder(effect.model, effect.first, effect.end, effect.context)
-            kv = _Kv(*wanted, decoder.new_kv(effect.context, effect.kv))
+            kv = _Kv(layers, effect.kv, self._decoder(layers, effect.context).new_kv(effect.context, effect.kv))
             self._kv[effect.session] = kv
         lender = self._kv.get(effect.source) if effect.source is not None else None
         kv.cache.truncate(min(effect.keep, kv.cache.length) if lender is None else 0)
@@ -224,10 +241,13 @@ class ComputeWorker:
 
     def _step(self, job: Compute) -> list[StepOutput]:
         """One step over the rows of all sessions; one that is not ready stays out of it and hears why."""
+        layers = _Range(job.model, job.first, job.end, job.slice)
+        if job.together is not None:
+            return self._step_together(job, layers, job.together)
         capacities = [kv.cache.capacity for rows in job.rows if (kv := self._kv.get(rows.session)) is not None]
         if not capacities:
             return [StepOutput(error=FORGOTTEN)] * len(job.rows)
-        decoder = self._decoder(job.model, job.first, job.end, max(capacities))
+        decoder = self._decoder(layers, max(capacities))
         outputs: list[StepOutput | None] = []
         batch: list[tuple[SessionRows, Rows]] = []
         for rows in job.rows:
@@ -242,15 +262,57 @@ class ComputeWorker:
             computed = iter(self._last_stage(job.model, decoder, batch) if is_last else _stage(decoder, batch))
         return [next(computed) if output is None else output for output in outputs]
 
+    def _step_together(self, job: Compute, layers: _Range, together: Together) -> list[StepOutput]:
+        """The same with the other members of a stage, who compute the very same rows: all of them, or none."""
+        stage = self._stages.get(together.stage) if self._stages is not None else None
+        if stage is None:
+            raise ResourceError("the links to the devices that compute these layers together with it are closed there")
+        try:
+            capacities = [kv.cache.capacity for rows in job.rows if (kv := self._kv.get(rows.session)) is not None]
+            decoder = self._decoder(layers, max(capacities, default=sum(len(rows.ids) for rows in job.rows)))
+            batch = [(rows, self._ready(rows, job, decoder)) for rows in job.rows]
+            decoder.meet(stage.meet(), together.sequence)
+            if job.end == decoder.spec.n_layers:
+                return self._last_together(job.model, decoder, batch, stage)
+            computed = _stage(decoder, batch)
+            return computed if stage.leads else [StepOutput()] * len(batch)
+        except StageLost as error:
+            return [StepOutput(error=str(error), lost=stage.peer(error.member))] * len(job.rows)
+        except Exception as error:
+            stage.link.abort(_line(error), sequence=together.sequence)
+            raise
+
+    def _last_together(
+        self, model: ModelId, decoder: Decoder, batch: list[tuple[SessionRows, Rows]], stage: OpenedStage
+    ) -> list[StepOutput]:
+        """A step of a last stage: each member tells what of its vocabulary can be chosen, and the leader samples."""
+        logits = iter(decoder.step_logits([ready for _, ready in batch]))
+        sampled = [rows for rows, _ in batch if rows.sample]
+        cut = decoder.spec.tensors[Role.LM_HEAD].rows[0].start
+        told_here = [
+            each for rows in sampled for each in self._candidates(islice(logits, 1 + rows.n_guesses), rows, cut)
+        ]
+        everybody = stage.link.gather(encode(told_here)) if sampled else None
+        if everybody is None:
+            return [StepOutput()] * len(batch)
+        vocab = range(decoder.spec.tensors[Role.EMBED].n_rows)
+        slices = zip(*(decode(data, len(told_here), vocab) for data in everybody), strict=True)
+        return [
+            self._sampled(islice(slices, 1 + rows.n_guesses), model, rows) if rows.sample else StepOutput()
+            for rows, _ in batch
+        ]
+
     def _ready(self, rows: SessionRows, job: Compute, decoder: Decoder) -> Rows:
         """What a session brings to a step."""
+        tokens = np.array(rows.ids, np.int32) if job.first == 0 else _hidden(rows, decoder)
+        keep = Keep.NONE if not rows.sample else Keep.ALL if rows.n_guesses else Keep.LAST
+        if rows.is_void:
+            return Rows(tokens, decoder.new_kv(len(rows.ids)), keep)
         kv = self._kv.get(rows.session)
         if kv is None or kv.cache.length < rows.position:
             raise SwarmError(FORGOTTEN)
         kv.cache.truncate(rows.position)
-        tokens = np.array(rows.ids, np.int32) if job.first == 0 else _hidden(rows, decoder)
-        keep = Keep.ALL if rows.n_guesses else Keep.LAST
-        ready = Rows(tokens, kv.cache, keep if rows.sample else Keep.NONE)
+        ready = Rows(tokens, kv.cache, keep)
         decoder.check_room(ready)  # here it fails this session alone, in the step all of them
         return ready
 
@@ -262,10 +324,10 @@ class ComputeWorker:
             for rows, _ in batch
         ]
 
-    def _sampled(self, logits: Iterator[F32], model: ModelId, rows: SessionRows) -> StepOutput:
+    def _sampled(self, logits: Iterable[Logits], model: ModelId, rows: SessionRows) -> StepOutput:
         """The tokens after those that are certain: one, and as long as guesses are right the one after each.
 
-        `logits`: float32 (vocab,) after each id that one is sampled after.
+        `logits`: of each id that one is sampled after.
         """
         n_certain = len(rows.ids) - rows.n_guesses
         tokens: list[int] = []
@@ -297,48 +359,66 @@ class ComputeWorker:
         return self._constraints.forced(model, _after(rows, tokens))
 
     def _token(
-        self, logits: F32, model: ModelId, rows: SessionRows, guessed: list[int]
+        self, logits: Logits, model: ModelId, rows: SessionRows, guessed: list[int]
     ) -> tuple[int, tuple[TokenChance, ...]]:
         """The token after those that are certain and these guesses that were right, and how likely it was."""
-        params, allowed = self._kv[rows.session].params_of(rows.sampling), None
+        params, allowed = self._params_of(rows), None
+        if not isinstance(logits, np.ndarray) and _needs_all(params, rows):
+            logits = all_logits(logits)
         if rows.sampling.grammar and self._constraints is not None:
             allowed = self._constraints.allowed(model, _after(rows, guessed), len(logits))
         position = rows.position + len(rows.ids) - rows.n_guesses + len(guessed)
+        if not isinstance(logits, np.ndarray):
+            return sample_candidates(logits, params, position), ()
         token = sample(logits, params, position, (*rows.recent, *guessed) if rows.recent else (), allowed)
         chances = told(logits, token, params.n_told) if params.n_told else ()
         return token, tuple(TokenChance(i, max(p, MIN_LOGPROB)) for i, p in chances)
 
-    def _decoder(self, model: ModelId, first: int, end: int, context: int) -> Decoder:
+    def _candidates(self, logits: Iterable[F32], rows: SessionRows, first: int) -> Iterator[Candidates]:
+        """What this device tells of its slice of a session's logits, which begins with token `first`."""
+        params = self._params_of(rows)
+        n_certain = len(rows.ids) - rows.n_guesses
+        for i, each in enumerate(logits):
+            recent = (*rows.recent, *rows.ids[n_certain : n_certain + i]) if rows.recent else ()
+            yield candidates_of(each, params, recent, first, whole=_needs_all(params, rows))
+
+    def _params_of(self, rows: SessionRows) -> SamplingParams:
+        kv = self._kv.get(rows.session)
+        return kv.params_of(rows.sampling) if kv is not None else params_of(rows.sampling)
+
+    def _decoder(self, layers: _Range, context: int) -> Decoder:
         """The decoder of a range of layers, with buffers for so much context."""
-        loaded = self._models[model]
-        decoder = loaded.decoders.get((first, end))
+        loaded = self._models[layers.model]
+        decoder = loaded.decoders.get(layers)
         if decoder is None or decoder.context < context:
-            parts = parts_of(first, end, loaded.spec.n_layers)
-            weights = join_weights((loaded.parts[part] for part in parts), range(first, end))
+            weights = join_weights((loaded.parts[part] for part in loaded.parts_of(layers)), range(*layers[1:3]))
             size = max(context, 2 * decoder.context if decoder is not None else 0)
             decoder = Decoder(
-                loaded.spec,
+                loaded.specs[layers.slice],
                 weights,
                 context=size,
                 threads=self._threads,
                 isa=self._isa,
-                experts=self._cached_experts(loaded, weights),
+                experts=self._cached_experts(loaded, layers, weights),
             )
-            loaded.decoders[first, end] = decoder
+            loaded.decoders[layers] = decoder
         return decoder
 
-    def _cached_experts(self, loaded: _Model, weights: Weights) -> CachedExperts | None:
+    def _cached_experts(self, loaded: _Model, layers: _Range, weights: Weights) -> CachedExperts | None:
         """The cache of these layers' experts, where some are on disk; it outlives the decoder."""
-        key = weights.layers.start, weights.layers.stop
-        if weights.expert_files and key not in loaded.experts:
-            top_k = max(layer.moe.top_k for layer in loaded.spec.layers if layer.moe)
+        if weights.expert_files and layers not in loaded.experts:
+            top_k = max(layer.moe.top_k for layer in loaded.specs[layers.slice].layers if layer.moe)
             folder = next(iter(weights.expert_files.values())).path.parent
             n_slots = max(weights.expert_slots, 2 * top_k)
-            loaded.experts[key] = CachedExperts(
-                weights.expert_files, n_slots, threads=self._threads, hot_list=folder / f"{key[0]}-{key[1]}.hot"
+            cut = "".join(f"-{edge}" for edge in layers.slice)
+            loaded.experts[layers] = CachedExperts(
+                weights.expert_files,
+                n_slots,
+                threads=self._threads,
+                hot_list=folder / f"{layers.first}-{layers.end}{cut}.hot",
             )
-            loaded.experts[key].warm_up()
-        return loaded.experts.get(key)
+            loaded.experts[layers].warm_up()
+        return loaded.experts.get(layers)
 
     def experts(self) -> ExpertState | None:
         """How the experts that are on disk are doing, of all models that are loaded now; from any thread."""
@@ -370,6 +450,10 @@ def sampling_of(params: SamplingParams) -> Sampling:
     values = {name: getattr(params, name) for name in SAMPLING_FIELDS}
     bias = tuple(TokenBias(token, value) for token, value in params.logit_bias)
     return Sampling(**{**values, "seed": params.seed or 0, "logit_bias": bias})
+
+
+def _needs_all(params: SamplingParams, rows: SessionRows) -> bool:
+    return needs_all(params, grammar=bool(rows.sampling.grammar))
 
 
 def _stage(decoder: Decoder, batch: list[tuple[SessionRows, Rows]]) -> list[StepOutput]:

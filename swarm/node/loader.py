@@ -23,6 +23,7 @@ from swarm.units import size_text
 from swarm.wire.ids import ModelId
 
 log = logging.getLogger(__name__)
+SpecOf = Callable[[tuple[int, ...]], ModelSpec]
 SPARE_BYTES = 128 * 1024 * 1024  # of the machine's free memory that loading leaves: the kernel kills before it fails
 
 
@@ -54,14 +55,14 @@ class Loader:
         self._installed = installed
         self._ended = ended
         self._threads = threads
-        self._queue: queue.SimpleQueue[tuple[Loading, TensorSource, ModelSpec] | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[tuple[Loading, TensorSource, SpecOf] | None] = queue.SimpleQueue()
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="swarm-loader", daemon=True)
         self._thread.start()
 
-    def load(self, loading: Loading, source: TensorSource, spec: ModelSpec) -> None:
-        """Load what is still wanted when its turn comes."""
-        self._queue.put((loading, source, spec))
+    def load(self, loading: Loading, source: TensorSource, spec_of: SpecOf) -> None:
+        """Load what is still wanted when its turn comes; `spec_of` gives the spec of a slice, too."""
+        self._queue.put((loading, source, spec_of))
 
     def stop(self) -> None:
         """End the thread after the part that it packs."""
@@ -71,19 +72,20 @@ class Loader:
 
     def _run(self) -> None:
         while (work := self._queue.get()) is not None and not self._stopping:
-            loading, source, spec = work
+            loading, source, spec_of = work
             try:
-                self._load(loading, source, spec)
+                self._load(loading, source, spec_of)
             except (SwarmError, MemoryError, OSError, ValueError, KeyError) as error:
                 loading.error = str(error) or type(error).__name__
                 log.warning("loading %s failed: %s", loading.model, loading.error)
             self._post(self._ended, loading)
 
-    def _load(self, loading: Loading, source: TensorSource, spec: ModelSpec) -> None:
+    def _load(self, loading: Loading, source: TensorSource, spec_of: SpecOf) -> None:
         for part in sorted(loading.parts):
             if self._stopping:
                 return
             if part in loading.parts:  # it may have been given up meanwhile
+                spec = spec_of(part.slice)
                 self._post(self._installed, loading, part, spec, self._pack(loading, part, source, spec))
 
     def _pack(self, loading: Loading, part: Part, source: TensorSource, spec: ModelSpec) -> Weights:

@@ -53,6 +53,7 @@ from swarm.node.provide import Provider
 from swarm.node.questions import Questions
 from swarm.node.routes import Routes
 from swarm.node.spreading import Spreading
+from swarm.node.stages import Stages, open_stage_listener
 from swarm.node.status import StatusReports
 from swarm.node.wellbeing import Wellbeing
 from swarm.plain import one_line
@@ -105,7 +106,8 @@ class Node:
         self.peer = me.peer
         identity = Identity(me.peer, me.boot, options.name, first_epoch=int(time.time()))
         kv, self._layout = cast(KvFormat, self.settings.kv), cast(Layout, self.settings.layout)  # config checked them
-        core = Core(identity, capabilities, SystemRandom(), kv=kv, layout=self._layout)
+        self._stages = Stages(open_stage_listener(me.port), self._place_of)
+        core = Core(identity, capabilities, SystemRandom(), kv=kv, layout=self._layout, slice_port=self._stages.port)
         self._driver = driver = Driver(core, self.background)
         self._routes = routes = Routes(driver)
         self._began_at = driver.now
@@ -118,6 +120,7 @@ class Node:
             threads=self._threads,
             isa=kernels.isa(self.settings.cpu),
             constraints=Constraints(lambda model: self.library.known[model].tokenizer),
+            stages=self._stages,
         )
         experts = options.home.experts
         self.holdings = Holdings(
@@ -196,6 +199,9 @@ class Node:
         driver.carry_out(fx.Send, outbox.carry_out)
         for kind in (fx.Compute, fx.OpenKv, fx.DropKv):
             driver.carry_out(kind, self._worker.put)
+        driver.carry_out(fx.OpenStage, self._stages.open)
+        driver.carry_out(fx.CloseStage, self._stages.close)
+        driver.carry_out(fx.AbortStage, self._stages.abort)
         driver.carry_out(fx.Log, self.events.core_said)
         for part in (self.holdings, self._provider, self.peers, self.status, self.house, self._helping):
             part.take_messages(routes)
@@ -233,6 +239,7 @@ class Node:
         await self.background.end_tasks()
         loop = asyncio.get_running_loop()
         await loop.run_in_executor(None, self.transport.stop)
+        await loop.run_in_executor(None, self._stages.stop)
         await loop.run_in_executor(None, self._worker.stop)
         await loop.run_in_executor(None, self._loads.loader.stop)
         await loop.run_in_executor(None, self.store.close)
@@ -350,6 +357,11 @@ class Node:
         """What is wrong between this device and the others."""
         met = self._driver.read(lambda core: {peer.id: peer.name for peer in core.members.peers.values()})
         return doctor.examine(self.transport, self.peers, self.events, met)
+
+    def _place_of(self, peer: PeerId) -> tuple[str, str]:
+        """What a device is called, and the host where it was reached last ("" when it is not connected)."""
+        infos = [info for info in self.transport.peers() if info.peer == peer]
+        return (infos[0].name, infos[0].address.host) if infos else (peer[:8], "")
 
     def _keep_chosen(self, chosen: dict[str, str]) -> None:
         async def keep() -> None:

@@ -39,7 +39,7 @@ class Play:
 
     def load(self, parts: set[Part], **weight_bytes: int) -> Loading:
         loading = Loading(1, MODEL, parts, weight_bytes=dict.fromkeys(parts, weight_bytes.get("each", 0)))
-        self.loader.load(loading, self.file, self.spec)
+        self.loader.load(loading, self.file, lambda cut: self.spec)
         while not self.ended:
             self.posted.get(timeout=10)()
         self.loader.stop()

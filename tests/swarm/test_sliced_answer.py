@@ -1,0 +1,76 @@
+"""Devices that compute every layer together answer, bit for bit, what one answers: real processes on loopback."""
+
+from __future__ import annotations
+
+import signal
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.helpers.nodes import Heard, NodeProcess, Swarm, cost_of
+from tests.helpers.tiny import TINY, make_weights, wide, write_tiny
+from tests.swarm.test_same_answer import CONTEXT, FAMILIES, alone, body
+
+PLENTY = 2_000_000_000
+
+
+def shares_of(node: NodeProcess) -> dict[str, list[dict[str, object]]]:
+    """What each device says that it holds."""
+    devices = node.status()["devices"]
+    assert isinstance(devices, list)
+    return {device["name"]: device["shards"] for device in devices}
+
+
+def assert_sliced(node: NodeProcess, n: int) -> None:
+    shards = [shard for held in shares_of(node).values() for shard in held]
+    print(shards)
+    assert len(shards) == n and len({(shard["first"], shard["end"]) for shard in shards}) == 1
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_two_devices_share_every_layer_of_every_family(tmp_path: Path, name: str) -> None:
+    tiny = replace(wide(TINY[name], ffn=1280), n_layers=3)
+    path = write_tiny(tmp_path / "tiny.gguf", tiny, make_weights(tiny), "Q8_0")
+    with Swarm(tmp_path / "swarm", [PLENTY] * 2, model=path, context=CONTEXT, settings={"layout": "slices"}) as nodes:
+        heard = [node.ask(body(nodes.model)) for node in nodes.nodes]
+        assert_sliced(nodes.nodes[0], 2)
+    expected = alone(path)
+    assert [answer.error for answer in heard] == [""] * 2
+    assert all(answer.tokens == expected for answer in heard), "every node is an entry"
+
+
+@pytest.mark.parametrize("n", [2, 3, 5])
+def test_unequal_devices_share_every_layer_of_real_weights(tmp_path: Path, real_model: Path, n: int) -> None:
+    need = cost_of(real_model).weight_bytes
+    memories = [int(need * share) + 40_000_000 for share in (0.5, 0.3, 0.6, 0.2, 0.4)[:n]]
+    cpus = ("", "avx2", "scalar", "", "avx2")
+    with Swarm(
+        tmp_path / "swarm", memories, model=real_model, context=CONTEXT, settings={"layout": "slices"}, cpus=cpus
+    ) as nodes:
+        heard = [node.ask(body(nodes.model)) for node in (nodes.nodes[0], nodes.nodes[-1])]
+        assert_sliced(nodes.nodes[0], n)
+    expected = alone(real_model)
+    assert [answer.error for answer in heard] == [""] * 2
+    assert all(answer.tokens == expected for answer in heard)
+
+
+@pytest.mark.parametrize("lost", [0, 1, 2], ids=["entry-goes-on-alone-is-not-asked", "one", "another"])
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+def test_the_answer_survives_a_member(tmp_path: Path, real_model: Path, lost: int, number: signal.Signals) -> None:
+    if lost == 0:
+        pytest.skip("whoever asks is not lost")
+    with Swarm(
+        tmp_path / "swarm", [PLENTY] * 3, model=real_model, context=CONTEXT, settings={"layout": "slices"}
+    ) as nodes:
+        nodes.nodes[0].ask(body(nodes.model, 4))  # loaded
+
+        def stop(heard: Heard) -> None:
+            if len(heard.at) == 10:
+                nodes.nodes[lost].signal(number)
+
+        heard = nodes.nodes[0].ask(body(nodes.model), on_piece=stop)
+    print(heard.notes, heard.longest_gap_s)
+    assert heard.error == ""
+    assert heard.tokens == alone(real_model)
+    assert heard.longest_gap_s < 10
