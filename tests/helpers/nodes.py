@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -226,10 +226,12 @@ class Swarm(AbstractContextManager["Swarm"]):
         model: Path | None = None,
         context: int = 0,
         kv: Sequence[str] = (),
+        cpus: Sequence[str] = (),
+        layout: str = "auto",
         settle: bool = True,
         lan: Lan | None = None,
     ) -> None:
-        """`kv`: the setting of each node, where it is not f16.
+        """`kv` and `cpus`: the settings of each node, where they are not f16 and the best; `layout`: of all.
 
         `lan`: node i runs on host i + 1 and finds the others by itself; without it all are on loopback.
         """
@@ -238,6 +240,8 @@ class Swarm(AbstractContextManager["Swarm"]):
         self.key = written(new_swarm_key())
         self.context = context
         self.kv = kv
+        self.cpus = cpus
+        self.layout = layout
         self.nodes: list[NodeProcess] = []
         self.memories = memories
         self.model_file = model
@@ -272,7 +276,9 @@ class Swarm(AbstractContextManager["Swarm"]):
         name = f"node{len(self.nodes)}"
         home = self.folder / name
         home.mkdir(parents=True)
-        Home(home).measured_file.write_text(json.dumps(asdict(SPEED)))
+        cpu = self.cpus[len(self.nodes)] if len(self.nodes) < len(self.cpus) else ""
+        speeds = replace(SPEED, of=conditions(kernels.isa(cpu), THREADS)) if cpu else SPEED
+        Home(home).measured_file.write_text(json.dumps(asdict(speeds)))
         command = [sys.executable, "-m", "swarm", "join", "--home", str(home), "--name", name, "--key", self.key]
         command += ["--memory", str(memory), "--threads", str(THREADS), "--disk", "1GB"]
         command += ["--context", str(self.context)] if self.context else []
@@ -284,7 +290,9 @@ class Swarm(AbstractContextManager["Swarm"]):
             command += ["--no-discovery", "--port", str(free_port()), "--api-port", str(free_port())]
             command += ["--peer", f"127.0.0.1:{self.nodes[0].port}"] if self.nodes else []
         env = {**os.environ, "SWARM_MODELS_DIR": str(self.folder / "models"), "HOME": str(self.folder)}
-        env |= {"SWARM_KV": self.kv[len(self.nodes)]} if len(self.nodes) < len(self.kv) else {}
+        env["SWARM_LAYOUT"] = self.layout
+        for variable, values in (("SWARM_KV", self.kv), ("SWARM_CPU", self.cpus)):
+            env |= {variable: values[len(self.nodes)]} if len(self.nodes) < len(values) else {}
         node = NodeProcess(name, home, command, env, namespace)
         self.nodes.append(node)
         node.start()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers.nodes import Heard, NodeProcess, Swarm, cost_of
+from tests.helpers.nodes import MOST_GAP_S, Heard, NodeProcess, Swarm, cost_of
 from tests.helpers.tiny import TINY, make_weights, wide, write_tiny
 from tests.swarm.test_same_answer import CONTEXT, FAMILIES, alone, body
 
@@ -32,7 +32,7 @@ def assert_sliced(node: NodeProcess, n: int) -> None:
 def test_two_devices_share_every_layer_of_every_family(tmp_path: Path, name: str) -> None:
     tiny = replace(wide(TINY[name], ffn=1280), n_layers=3)
     path = write_tiny(tmp_path / "tiny.gguf", tiny, make_weights(tiny), "Q8_0")
-    with Swarm(tmp_path / "swarm", [PLENTY] * 2, model=path, context=CONTEXT, settings={"layout": "slices"}) as nodes:
+    with Swarm(tmp_path / "swarm", [PLENTY] * 2, model=path, context=CONTEXT, layout="slices") as nodes:
         heard = [node.ask(body(nodes.model)) for node in nodes.nodes]
         assert_sliced(nodes.nodes[0], 2)
     expected = alone(path)
@@ -45,9 +45,7 @@ def test_unequal_devices_share_every_layer_of_real_weights(tmp_path: Path, real_
     need = cost_of(real_model).weight_bytes
     memories = [int(need * share) + 40_000_000 for share in (0.5, 0.3, 0.6, 0.2, 0.4)[:n]]
     cpus = ("", "avx2", "scalar", "", "avx2")
-    with Swarm(
-        tmp_path / "swarm", memories, model=real_model, context=CONTEXT, settings={"layout": "slices"}, cpus=cpus
-    ) as nodes:
+    with Swarm(tmp_path / "swarm", memories, model=real_model, context=CONTEXT, layout="slices", cpus=cpus) as nodes:
         heard = [node.ask(body(nodes.model)) for node in (nodes.nodes[0], nodes.nodes[-1])]
         assert_sliced(nodes.nodes[0], n)
     expected = alone(real_model)
@@ -55,14 +53,10 @@ def test_unequal_devices_share_every_layer_of_real_weights(tmp_path: Path, real_
     assert all(answer.tokens == expected for answer in heard)
 
 
-@pytest.mark.parametrize("lost", [0, 1, 2], ids=["entry-goes-on-alone-is-not-asked", "one", "another"])
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+@pytest.mark.parametrize("lost", [1, 2])
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "frozen"])
 def test_the_answer_survives_a_member(tmp_path: Path, real_model: Path, lost: int, number: signal.Signals) -> None:
-    if lost == 0:
-        pytest.skip("whoever asks is not lost")
-    with Swarm(
-        tmp_path / "swarm", [PLENTY] * 3, model=real_model, context=CONTEXT, settings={"layout": "slices"}
-    ) as nodes:
+    with Swarm(tmp_path / "swarm", [PLENTY] * 3, model=real_model, context=CONTEXT, layout="slices") as nodes:
         nodes.nodes[0].ask(body(nodes.model, 4))  # loaded
 
         def stop(heard: Heard) -> None:
@@ -73,4 +67,4 @@ def test_the_answer_survives_a_member(tmp_path: Path, real_model: Path, lost: in
     print(heard.notes, heard.longest_gap_s)
     assert heard.error == ""
     assert heard.tokens == alone(real_model)
-    assert heard.longest_gap_s < 10
+    assert heard.longest_gap_s < MOST_GAP_S
