@@ -307,9 +307,9 @@ class Sessions:
         session.passed = first
         session.moved(now)
         session.wait_from(now)
-        known = session.ids[first : first + len(tokens)]
-        wrong = common_prefix(known, tokens)
-        if wrong == len(known):
+        emitted = session.ids[first : first + len(tokens)]
+        wrong = common_prefix(emitted, tokens)
+        if wrong == len(emitted):
             if first + len(tokens) >= len(session.ids):
                 session.believe()
             return []

@@ -1,4 +1,4 @@
-"""A household for a while: devices that die and come back, a bad member, floods at the door. Answers stay, memory too.
+"""A household for a while: devices that die and come back, a bad member, floods of calls. Answers stay, memory too.
 
 SWARM_SOAK_S=1800 pytest -s tests/chaos/test_soak.py      half an hour; in CI half a minute
 """
@@ -97,8 +97,8 @@ def knock(node: NodeProcess) -> None:
     with contextlib.ExitStack() as stack:
         for i in range(N_SILENT):
             with contextlib.suppress(OSError):
-                door = stack.enter_context(socket.create_connection(("127.0.0.1", node.local.api_port), timeout=2))
-                door.sendall((b"", b"GET /hea", b"\xff" * 100)[i % 3])
+                caller = stack.enter_context(socket.create_connection(("127.0.0.1", node.local.api_port), timeout=2))
+                caller.sendall((b"", b"GET /hea", b"\xff" * 100)[i % 3])
         time.sleep(0.2)
 
 
