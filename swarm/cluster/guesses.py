@@ -29,9 +29,9 @@ class StageGuesses:
         self._guesser.times = times
         self._asked_at = None
 
-    def came(self, tokens: Sequence[int], now: float, *, alone: bool) -> None:
-        """The last stage sampled these. `alone`: the step shared the stages with none of another session."""
-        if self._asked_at is not None and alone:
+    def came(self, tokens: Sequence[int], now: float, *, is_alone: bool) -> None:
+        """The last stage sampled these. `is_alone`: the step shared the stages with none of another session."""
+        if self._asked_at is not None and is_alone:
             self._guesser.times.took(self._n_rows, now - self._asked_at)
         self._asked_at = None
         for token in tokens:

@@ -315,7 +315,7 @@ class StageSessions:
         most = session.open.context - (session.certain + len(tokens) - 1) - 2
         forced = forced if max(forced, default=0) < session.model.vocabulary else ()
         is_alone = sum(entry.running for entry in self.ledger.kv.values()) == 1
-        session.guesses.came(tokens, now, alone=is_alone)
+        session.guesses.came(tokens, now, is_alone=is_alone)
         return session.guesses.next(most if is_alone else 0, forced, session.open.end_ids, now)
 
     def stage_step(self, sender: PeerId, message: Message, frame: Buffer | None, now: float) -> list[Effect]:

@@ -88,9 +88,10 @@ class Stages:
             stage.link.close()
 
     def abort(self, effect: AbortStage) -> None:
-        """We do not take part in a step."""
+        """A step cannot be: it ends for all members."""
         if (stage := self.get(effect.stage)) is not None:
-            stage.link.abort(effect.why, sequence=effect.sequence)
+            lost = stage.members.index(effect.lost) if effect.lost in stage.members else None
+            stage.link.abort(effect.why, sequence=effect.sequence, member=lost)
 
     def stop(self) -> None:
         """Hang up everywhere."""

@@ -50,8 +50,8 @@ class Clairvoyant(StageGuesses):
         super().read(ids, times)
         self._ids = list(ids)
 
-    def came(self, tokens: Sequence[int], now: float, *, alone: bool) -> None:
-        super().came(tokens, now, alone=alone)
+    def came(self, tokens: Sequence[int], now: float, *, is_alone: bool) -> None:
+        super().came(tokens, now, is_alone=is_alone)
         self._ids += tokens
 
     def next(self, most: int, forced: Sequence[int], end_ids: Sequence[int], now: float) -> tuple[int, ...]:

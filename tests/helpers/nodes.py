@@ -227,7 +227,7 @@ class Swarm(AbstractContextManager["Swarm"]):
         context: int = 0,
         kv: Sequence[str] = (),
         cpus: Sequence[str] = (),
-        layout: str = "auto",
+        layout: str = "pipeline",
         settle: bool = True,
         lan: Lan | None = None,
     ) -> None:

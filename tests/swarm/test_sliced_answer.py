@@ -53,18 +53,19 @@ def test_unequal_devices_share_every_layer_of_real_weights(tmp_path: Path, real_
     assert all(answer.tokens == expected for answer in heard)
 
 
-@pytest.mark.parametrize("lost", [1, 2])
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "frozen"])
-def test_the_answer_survives_a_member(tmp_path: Path, real_model: Path, lost: int, number: signal.Signals) -> None:
+def test_the_answer_survives_a_member(tmp_path: Path, real_model: Path, number: signal.Signals) -> None:
     with Swarm(tmp_path / "swarm", [PLENTY] * 3, model=real_model, context=CONTEXT, layout="slices") as nodes:
         nodes.nodes[0].ask(body(nodes.model, 4))  # loaded
+        members = {name for name, shards in shares_of(nodes.nodes[0]).items() if shards}
+        lost = next(node for node in nodes.nodes[1:] if node.name in members)
 
         def stop(heard: Heard) -> None:
             if len(heard.at) == 10:
-                nodes.nodes[lost].signal(number)
+                lost.signal(number)
 
         heard = nodes.nodes[0].ask(body(nodes.model), on_piece=stop)
-    print(heard.notes, heard.longest_gap_s)
-    assert heard.error == ""
+    print(members, heard.notes, heard.longest_gap_s)
+    assert heard.error == "" and heard.notes
     assert heard.tokens == alone(real_model)
     assert heard.longest_gap_s < MOST_GAP_S

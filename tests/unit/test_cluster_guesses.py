@@ -15,7 +15,7 @@ A, B = PeerId("a" * 32), PeerId("b" * 32)
 def guesses(*, times: StepTimes | None = None) -> StageGuesses:
     made = StageGuesses()
     made.read(ROUND * 4, times or FixedTimes())
-    made.came(ROUND[:2], 0.0, alone=True)
+    made.came(ROUND[:2], 0.0, is_alone=True)
     return made
 
 
@@ -37,7 +37,7 @@ def test_the_time_from_a_step_to_its_token_counts_where_nobody_else_had_a_part_i
     made = guesses(times=times)
     for i in range(4):
         assert made.next(15, (), (), float(i)) == () or i >= 2
-        made.came((ROUND[(2 + i) % 6],), i + 0.25, alone=i != 1)
+        made.came((ROUND[(2 + i) % 6],), i + 0.25, is_alone=i != 1)
         assert times.knows_one_row == (i >= 2)
     assert times.of(1) == 0.25
 
@@ -47,7 +47,7 @@ def test_a_session_that_is_opened_again_waits_for_no_token() -> None:
     made = guesses(times=times)
     made.next(15, (), (), 0.0)
     made.read(ROUND * 5, times)
-    made.came((1,), 9.0, alone=True)
+    made.came((1,), 9.0, is_alone=True)
     assert not times.knows(1)
 
 
