@@ -18,10 +18,14 @@ from tests.helpers.nodes import MOST_GAP_S, Heard, NodeProcess, Swarm, cost_of, 
 CONTEXT = 512
 LONG_PROMPT = "Tell me about the sea, the ships on it and the people who sail them. " * 40
 MAX_TOKENS = 80
+NO_END = ((0, -100.0), (2, -100.0))  # biases of the model's end marks: an answer is as long as was asked for
+PARAMS = SamplingParams(temperature=0.8, seed=11, logit_bias=NO_END)
 
 
 def body(model: str, prompt: str) -> dict[str, object]:
-    return {"model": model, "prompt": prompt, "max_tokens": MAX_TOKENS, "temperature": 0.8, "seed": 11}
+    bias = {str(token): value for token, value in NO_END}
+    sampling = {"temperature": 0.8, "seed": 11, "logit_bias": bias}
+    return {"model": model, "prompt": prompt, "max_tokens": MAX_TOKENS, **sampling}
 
 
 def names_of_stages(node: NodeProcess) -> list[str]:
@@ -102,7 +106,7 @@ def test_an_answer_survives_a_device_lost_while_its_prompt_is_read(
         assert not entry.ask(body(nodes.model, "The sea is")).error  # everything is loaded
         for role in ROLES[fault]:
             prompt = f"{role} {LONG_PROMPT}"  # nothing in common with what was read before
-            expected = model.generate(prompt, max_tokens=20, params=SamplingParams(temperature=0.8, seed=11))
+            expected = model.generate(prompt, max_tokens=20, params=PARAMS)
             struck: list[str] = []
 
             def on_reading(done: int, total: int, role: int = role, struck: list[str] = struck) -> None:
@@ -119,9 +123,8 @@ def test_an_answer_survives_a_device_lost_while_its_prompt_is_read(
 
 def test_an_answer_waits_for_a_device_without_which_the_model_does_not_fit(tmp_path: Path, real_model: Path) -> None:
     cost = cost_of(real_model)
-    expected = swarm.load(real_model, threads=1, context=CONTEXT).generate(
-        "The sea is", max_tokens=MAX_TOKENS, params=SamplingParams(temperature=0.8, seed=11)
-    )
+    model = swarm.load(real_model, threads=1, context=CONTEXT)
+    expected = model.generate("The sea is", max_tokens=MAX_TOKENS, params=PARAMS)
     with Swarm(tmp_path / "swarm", memories_for(cost, (16, 14), CONTEXT), model=real_model, context=CONTEXT) as nodes:
         entry, other = nodes.nodes
 
