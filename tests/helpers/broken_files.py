@@ -167,7 +167,7 @@ BROKEN = (
     Broken("dimensions that overflow 64 bits", _tensors(tensor("a", (2**31, 2**33), 0, 0)), "dimensions of tensor 'a'"),
     Broken("a tensor larger than the file", _tensors(tensor("a", (2**30, 2**30), 0, 0)), "data of tensor 'a'"),
     Broken("rows that are not whole blocks", _tensors(tensor("a", (100,), 12, 0)), "not whole Q4_K blocks of 256"),
-    Broken("an unsupported quant", _tensors(tensor("a", (256,), 16, 0)), "tensor a is stored as IQ2_XXS; supported"),
+    Broken("an unsupported quant", _tensors(tensor("a", (256,), 15, 0)), "tensor a is stored as Q8_K; supported"),
     Broken("an unknown quant", _tensors(tensor("a", (256,), 12345, 0)), "stored as unknown type 12345; supported"),
     Broken("a misaligned offset", _tensors(tensor("a", (8,), 0, 4)), "offset of tensor 'a': 4 is not a multiple"),
     Broken("an offset past the end", _tensors(tensor("a", (8,), 0, 2**63)), "data of tensor 'a'"),

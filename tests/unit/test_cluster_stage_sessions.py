@@ -713,7 +713,7 @@ class Told(StageGuesses):
         super().__init__()
         self.came_with = []
 
-    def came(self, tokens: Sequence[int], now: float, *, alone: bool) -> None:
+    def came(self, tokens: Sequence[int], now: float, *, is_alone: bool) -> None:
         self.came_with.append(tuple(tokens))
 
     def next(self, most: int, forced: Sequence[int], end_ids: Sequence[int], now: float) -> tuple[int, ...]:
