@@ -14,8 +14,9 @@ from tests.helpers.tiny import TINY, make_weights, write_tiny
 
 CONTEXT = 256
 QUESTION = [{"role": "user", "content": "Why is the sky blue, and what would the sea say about it?"}]
-PARAMS = {"temperature": 0.9, "top_p": 0.95, "seed": 7, "presence_penalty": 0.5}
 MAX_TOKENS = 60
+SEED = 29  # with which every family below says more than five tokens
+PARAMS = {"temperature": 0.9, "top_p": 0.95, "seed": SEED, "presence_penalty": 0.5}
 # One checkpoint of each architecture, and one whose head is its embedding; the decoder's own tests cut all of them.
 FAMILIES = (
     *("llama", "llama-tied", "chatglm", "glm4", "intellect3", "qwen2", "qwen3", "qwen3moe", "smollm3"),
@@ -26,7 +27,7 @@ FAMILIES = (
 def alone(path: Path, max_tokens: int = MAX_TOKENS, kv: str = "f16") -> list[int]:
     """The ids that one device generates."""
     model = swarm.load(path, threads=1, context=CONTEXT, kv=kv)
-    params = SamplingParams(temperature=0.9, top_p=0.95, seed=7, presence_penalty=0.5)
+    params = SamplingParams(temperature=0.9, top_p=0.95, seed=SEED, presence_penalty=0.5)
     generation = model.chat(QUESTION, max_tokens=max_tokens, params=params)
     assert generation.text or generation.thinking_text
     return generation.tokens
