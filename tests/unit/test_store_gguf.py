@@ -230,7 +230,7 @@ def test_an_unsupported_quant_names_tensor_type_and_what_is_supported(tmp_path: 
     data = bytearray(path.read_bytes())
     at = data.index(b"blk.0.x") + 7 + 4 + 16
     assert struct.unpack_from("<I", data, at) == (8,)
-    for type_id, name in ((16, "IQ2_XXS"), (26, "I32"), (34, "TQ1_0"), (1000, "unknown type 1000")):
+    for type_id, name in ((15, "Q8_K"), (26, "I32"), (9, "Q8_1"), (1000, "unknown type 1000")):
         struct.pack_into("<I", data, at, type_id)
         with pytest.raises(UnsupportedQuant, match=rf"tensor blk.0.x is stored as {name}; supported are F32, .*Q4_K"):
             parse_header(bytes(data), "a")

@@ -81,7 +81,7 @@ def test_a_broken_field_is_named(manifest: Manifest, index: int, value: object, 
 @pytest.mark.parametrize(
     ("column", "value", "says"),
     [
-        (0, 16, "bad type"),
+        (0, 15, "bad type"),
         (0, 2**63, "bad type"),
         (1, 2, "bad type, cut"),
         (2, 0, "is cut every 0"),
