@@ -13,6 +13,8 @@ import pytest
 
 from tests.kernels.build import CSRC, Objects, sources
 
+LIMIT_S = 900  # emulated, 25 types take a minute or two on an idle machine
+pytestmark = pytest.mark.timeout(LIMIT_S)
 HERE = Path(__file__).parent
 SIMDE = Path("/usr/include/simde/x86/avx512.h")
 ARM_CC, QEMU = "aarch64-linux-gnu-gcc", "qemu-aarch64-static"
@@ -32,7 +34,7 @@ def read(output: str) -> dict[str, Hashes]:
 
 
 def run(*command: str) -> dict[str, Hashes]:
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=LIMIT_S)
     assert done.returncode == 0, done.stdout[-300:] + done.stderr[-300:]
     return read(done.stdout)
 

@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 
 from tests.kernels.build import CSRC, Objects, sources
-from tests.kernels.test_isas import ARM_CC, CPUS, EMULATED, QEMU, SIMDE, Hashes, run
+from tests.kernels.test_isas import ARM_CC, CPUS, EMULATED, LIMIT_S, QEMU, SIMDE, Hashes, run
+
+pytestmark = pytest.mark.timeout(LIMIT_S)
 
 DRIVER = Path(__file__).parent / "layer_driver.c"
 X86 = os.uname().machine == "x86_64"
