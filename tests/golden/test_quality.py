@@ -38,8 +38,9 @@ def measured(path: Path, ids: list[int], folder: Path) -> list[Quality]:
 def test_a_real_model_is_as_good_as_in_llama_cpp(tmp_path: Path) -> None:
     path = real_model()
     ours, ours_q8, theirs, theirs_q8 = measured(path, text_ids(path, N_TOKENS), tmp_path)
-    assert ours.perplexity == pytest.approx(theirs.perplexity, rel=0.005)
-    assert ours_q8.perplexity == pytest.approx(theirs_q8.perplexity, rel=0.01)
+    # Two draws of the same rounding noise over a short text: ours was 0.9 % below theirs, and must not be above.
+    assert 0.98 <= ours.perplexity / theirs.perplexity <= 1.005
+    assert 0.98 <= ours_q8.perplexity / theirs_q8.perplexity <= 1.01
     assert ours.no_worse_than(theirs)
     assert ours_q8.no_worse_than(theirs_q8)
 
