@@ -90,6 +90,7 @@ def honest(seed: int, **more: int) -> None:
 
 
 slices = partial(play, layout="slices")
+SEEDS = 160  # a broken rule is looked for in so many stories, until one shows it
 SABOTAGE = {
     "a member computes rows of an old epoch": (
         Sabotage(StageSessions, "_as_it_is_now", "session is None or session.epoch != row.epoch", "session is None", 4),
@@ -126,7 +127,7 @@ SABOTAGE = {
 @pytest.mark.parametrize("what", SABOTAGE)
 def test_some_seed_shows_that(what: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     sabotage, story = SABOTAGE[what]
-    found = shown_by(sabotage, story, range(24), monkeypatch)
+    found = shown_by(sabotage, story, range(SEEDS), monkeypatch)
     with capsys.disabled():
         print(f"\n  {what}: {found}", end="")
 
