@@ -12,14 +12,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from swarm import limits
+from swarm.cluster.cost import FLOAT_BYTES
 from swarm.cluster.effects import NEVER, Buffer, Effect, Send, StageId, Together
 from swarm.cluster.stage_session import RunningRows, Step
 from swarm.value import Value
 from swarm.wire.ids import PeerId
 from swarm.wire.messages import StageStep
 from swarm.wire.records import StageRows, TensorInfo
-
-FLOAT_BYTES = 4
 
 
 class JointStep(Value):
@@ -110,7 +109,7 @@ def has_the_rows(message: StageStep, frame: Buffer | None, hidden: int) -> bool:
     if message.first == 0 or frame is None:
         return not frame and message.first == 0
     is_of_rows = message.tensor.dtype == "f32" and message.tensor.shape == (n_rows, hidden)
-    return is_of_rows and len(frame) == FLOAT_BYTES * n_rows * hidden
+    return is_of_rows and len(frame) == message.tensor.n_bytes
 
 
 def rows_of(message: StageStep, frame: Buffer | None, hidden: int, now: float) -> list[RunningRows]:
