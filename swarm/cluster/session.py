@@ -11,7 +11,7 @@ NEXT_PHASES is the whole table: an answer may end, and thereby rest, in any phas
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -211,6 +211,24 @@ class Session:
         """When a session without progress asks its stages (again)."""
         after_s = limits.QUICK_PROBE_S if self.is_slow else limits.PROBE_AFTER_S
         return max(self.moved_at + after_s, self.probed_at + limits.PROBE_EVERY_S)
+
+    def due(self, placed: Callable[[ModelId], Placement | None]) -> float:
+        """When time alone moves it on; `placed` gives the placement that sessions of a model may open on."""
+        match self.phase:
+            case Phase.OPENING:
+                silent_at = min(self.heard[peer] for peer in self.pipeline.peers if peer not in self.haves)
+                return min(self.opened_at + limits.OPEN_RETRY_S, silent_at + limits.OPEN_TIMEOUT_S, self.judge_at)
+            case Phase.RUNNING:
+                return min(self.probe_due, self.judge_at)
+            case Phase.PLACING:
+                ready = placed(self.ask.model) is not None
+                return min(self.retry_at if ready else NEVER, self.judge_at)
+            case Phase.PARKED:
+                return self.since + limits.PARK_S
+            case Phase.RESTING:
+                held = self.place_until
+                return min(self.close_again_at, held if held > -NEVER else NEVER)
+        return NEVER
 
     @property
     def positions(self) -> dict[PeerId, int]:

@@ -422,25 +422,7 @@ class Sessions:
 
     def timer(self) -> float:
         """When `tick` has something to do next."""
-        return min((self._due(session) for session in self.sessions.values()), default=NEVER)
-
-    def _due(self, session: Session) -> float:
-        """When time alone moves a session on."""
-        match session.phase:
-            case Phase.OPENING:
-                silent_at = min(session.heard[peer] for peer in session.pipeline.peers if peer not in session.haves)
-                return min(session.opened_at + limits.OPEN_RETRY_S, silent_at + limits.OPEN_TIMEOUT_S, session.judge_at)
-            case Phase.RUNNING:
-                return min(session.probe_due, session.judge_at)
-            case Phase.PLACING:
-                ready = self.placer.ready(session.ask.model) is not None
-                return min(session.retry_at if ready else NEVER, session.judge_at)
-            case Phase.PARKED:
-                return session.since + limits.PARK_S
-            case Phase.RESTING:
-                held = session.place_until
-                return min(session.close_again_at, held if held > -NEVER else NEVER)
-        return NEVER
+        return min((session.due(self.placer.ready) for session in self.sessions.values()), default=NEVER)
 
     def _await_opening(self, session: Session, now: float) -> list[Effect]:
         missing = [peer for peer in session.pipeline.peers if peer not in session.haves]
