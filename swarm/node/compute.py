@@ -297,10 +297,7 @@ class ComputeWorker:
             return [StepOutput()] * len(batch)
         vocab = range(decoder.spec.tensors[Role.EMBED].n_rows)
         slices = zip(*(decode(data, len(told_here), vocab) for data in everybody), strict=True)
-        return [
-            self._sampled(islice(slices, 1 + rows.n_guesses), model, rows) if rows.sample else StepOutput()
-            for rows, _ in batch
-        ]
+        return self._all_sampled(slices, model, batch)
 
     def _ready(self, rows: SessionRows, job: Compute, decoder: Decoder) -> Rows:
         """What a session brings to a step."""
@@ -318,7 +315,12 @@ class ComputeWorker:
 
     def _last_stage(self, model: ModelId, decoder: Decoder, batch: list[tuple[SessionRows, Rows]]) -> list[StepOutput]:
         """A step of the last stage: a token for each session that samples, or why there is none."""
-        logits = iter(decoder.step_logits([ready for _, ready in batch]))
+        return self._all_sampled(iter(decoder.step_logits([ready for _, ready in batch])), model, batch)
+
+    def _all_sampled(
+        self, logits: Iterator[Logits], model: ModelId, batch: list[tuple[SessionRows, Rows]]
+    ) -> list[StepOutput]:
+        """What each session of a step gets; `logits`: of all ids that are sampled after, in order."""
         return [
             self._sampled(islice(logits, 1 + rows.n_guesses), model, rows) if rows.sample else StepOutput()
             for rows, _ in batch
