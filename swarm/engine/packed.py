@@ -39,7 +39,7 @@ class PackedFile:
     def __init__(self, path: Path, n_bytes: int, file: int, *, is_filled: bool) -> None:
         self._path, self._file, self.is_filled, self._n_bytes = path, file, is_filled, n_bytes
         access = mmap.ACCESS_READ if is_filled else mmap.ACCESS_WRITE
-        self._map = mmap.mmap(file, n_bytes + table_bytes(n_bytes), access=access)
+        self._map = mmap.mmap(file, _file_bytes(n_bytes), access=access)
         self._inode = os.fstat(file).st_ino
         if is_filled:
             os.close(file)  # of one to be filled it holds the lock
@@ -56,7 +56,7 @@ class PackedFile:
         path = folder / f"{key}-{contents}.packed"
         with suppress(OSError):
             file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-            if os.fstat(file).st_size == n_bytes + table_bytes(n_bytes):
+            if os.fstat(file).st_size == _file_bytes(n_bytes):
                 os.utime(path)
                 kept = cls(path, n_bytes, file, is_filled=True)
                 if kept.is_right:
@@ -78,9 +78,8 @@ class PackedFile:
                 os.close(file)
                 return None
             os.ftruncate(file, 0)  # what a run that was cut off left may be anything
-            os.posix_fallocate(
-                file, 0, n_bytes + table_bytes(n_bytes)
-            )  # a full disk must say so now, not kill us at a write to the map
+            # A full disk must say so now, not kill us at a write to the map.
+            os.posix_fallocate(file, 0, _file_bytes(n_bytes))
             return cls(path, n_bytes, file, is_filled=False)
         except OSError:
             if file >= 0:
@@ -157,6 +156,11 @@ def is_right(path: Path) -> bool | None:
         size = os.fstat(file.fileno()).st_size
         n_bytes = bytes_before_table(size)
         return None if n_bytes is None else PackedFile(path, n_bytes, os.dup(file.fileno()), is_filled=True).is_right
+
+
+def _file_bytes(n_bytes: int) -> int:
+    """Of a file with so many bytes of weights: these and the digests behind them."""
+    return n_bytes + table_bytes(n_bytes)
 
 
 def is_worth_it(folder: Path, n_bytes: int) -> bool:
