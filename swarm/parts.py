@@ -6,7 +6,9 @@ travel: messages name layer ranges (`wire.records.Shard`) and chunks.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
+from math import gcd
 from typing import NamedTuple
 
 WHOLE: tuple[int, ...] = ()
@@ -66,3 +68,34 @@ def layers_of(parts: Iterable[Part]) -> range:
     if layers[-1] - layers[0] >= len(layers):
         raise ValueError(f"layers {layers} do not follow one another")
     return range(layers[0], layers[-1] + 1)
+
+
+def whole_steps(size: int, step: int, shares: Sequence[float], what: str) -> list[tuple[int, int]]:
+    """Ranges [start, end) of whole steps (the last one may be shorter), as near to these shares as can be, none empty.
+
+    (0, 0) for everybody where there is nothing. ValueError, which says `what`, where steps are too few.
+    """
+    if size == 0:
+        return [(0, 0)] * len(shares)
+    n_steps = -(-size // step)
+    if n_steps < len(shares):
+        raise ValueError(f"{size} {what} in steps of {step} do not make {len(shares)} slices")
+    wanted = [max(share / sum(shares) * n_steps, 1e-9) for share in shares]
+    counts = [max(int(share), 1) for share in wanted]
+    while (lacking := n_steps - sum(counts)) > 0:
+        # To whoever then takes least beyond its share: all wait for the busiest.
+        counts[min(range(len(counts)), key=lambda i: ((counts[i] + 1) / wanted[i], i))] += 1
+    for _ in range(-lacking):  # where the least of one step took too much
+        several = [i for i, count in enumerate(counts) if count > 1]
+        counts[max(several, key=lambda i: (counts[i] / wanted[i], -i))] -= 1
+    ends = [min(sum(counts[:i]) * step, size) for i in range(len(counts) + 1)]
+    return list(pairwise(ends))
+
+
+def queries_per_key(start: int, end: int, group: int) -> int:
+    """How many of the query heads [start, end) each key head of a slice serves, which must be as many for all of them.
+
+    `group` query heads of the model read one key head; one whose queries are cut is then held several times.
+    """
+    edges = [start, *(head for head in range(start + 1, end) if head % group == 0), end]
+    return gcd(*(b - a for a, b in pairwise(edges)))

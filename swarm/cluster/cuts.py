@@ -8,13 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
-from math import gcd
 
 from swarm import limits
+from swarm.parts import queries_per_key, whole_steps
 
 Bounds = tuple[int, ...]  # ten counts; none: whole layers
-WHOLE: Bounds = ()
 HEADS, FFN, EXPERT, SHARED, VOCAB = range(5)
 AXES = (HEADS, FFN, EXPERT, SHARED, VOCAB)
 
@@ -52,8 +50,7 @@ class Cuts:
             return 1.0
         start, end = bounds[:2]
         group = self.sizes[HEADS] // self.n_key_heads
-        edges = [start, *(head for head in range(start + 1, end) if head % group == 0), end]
-        queries = gcd(*(b - a for a, b in pairwise(edges)))
+        queries = queries_per_key(start, end, group)
         return (end - start) / queries / self.n_key_heads
 
     def are_whole(self, slices: Sequence[Bounds]) -> bool:
@@ -77,7 +74,7 @@ class Cuts:
         ValueError when there are not enough steps for all of them.
         """
         steps = [step * (group if axis == HEADS else 1) for axis, step in enumerate(self.steps)]
-        edges = [_edges(size, step, shares) for size, step in zip(self.sizes, steps, strict=True)]
+        edges = [whole_steps(size, step, shares, "units") for size, step in zip(self.sizes, steps, strict=True)]
         return [tuple(edge for axis in AXES for edge in edges[axis][i]) for i in range(len(shares))]
 
     def head_groups(self, n_members: int) -> list[int]:
@@ -86,23 +83,3 @@ class Cuts:
         per_key = heads // self.n_key_heads if self.n_key_heads else step
         sizes = [n for n in range(1, max(per_key // step, 1) + 1) if per_key % (n * step) == 0]
         return [n for n in sizes if heads // (n * step) >= n_members] or [1]
-
-
-def _edges(size: int, step: int, shares: Sequence[float]) -> list[tuple[int, int]]:
-    """Ranges of whole steps (the last one may be shorter), none of them empty."""
-    if size == 0:
-        return [(0, 0)] * len(shares)
-    n_steps = -(-size // step)
-    if n_steps < len(shares):
-        raise ValueError(f"{n_steps} steps do not make {len(shares)} slices")
-    wanted = [max(share / sum(shares) * n_steps, 1e-9) for share in shares]
-    counts = [max(int(share), 1) for share in wanted]
-    while (
-        lacking := n_steps - sum(counts)
-    ) > 0:  # to whoever then takes least beyond his share: all wait for the busiest
-        counts[min(range(len(counts)), key=lambda i: ((counts[i] + 1) / wanted[i], i))] += 1
-    for _ in range(-lacking):  # where the least of one step took too much
-        several = [i for i, count in enumerate(counts) if count > 1]
-        counts[max(several, key=lambda i: (counts[i] / wanted[i], -i))] -= 1
-    ends = [min(sum(counts[:i]) * step, size) for i in range(len(counts) + 1)]
-    return list(pairwise(ends))

@@ -15,12 +15,12 @@ from typing import Literal
 
 from swarm.answers import PIPELINED_PREFILL_BATCH
 from swarm.cluster.cost import GUESSED_LINK, Device, LinkOf, LinkSpeed, ModelCost, Prediction, predict
-from swarm.cluster.cuts import WHOLE, Bounds
+from swarm.cluster.cuts import Bounds
 from swarm.cluster.pipeline import Stage, is_cut
 from swarm.cluster.reasons import NOT_NEEDED, Obstacle, obstacle, why_left_out
 from swarm.cluster.search import Search
 from swarm.cluster.teams import Terms, best_teams
-from swarm.parts import Part, all_parts
+from swarm.parts import WHOLE, Part, all_parts
 from swarm.units import rate_text, size_text
 from swarm.wire.ids import PeerId
 

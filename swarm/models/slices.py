@@ -22,12 +22,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from enum import StrEnum
-from itertools import pairwise
 from math import gcd, lcm
 from typing import NamedTuple
 
 from swarm.models.header import TensorEntry
 from swarm.models.spec import HEAD_ROLES, LayerSpec, ModelSpec, MoeSpec, Role, TensorRef
+from swarm.parts import queries_per_key, whole_steps
 
 # Columns of a feed-forward network that no cut divides: the groups of the engine's exact sums (csrc/README.md).
 FFN_STEP, SANDWICH_FFN_STEP = 64, 256
@@ -133,7 +133,7 @@ def cut_model(spec: ModelSpec, tensors: Mapping[str, TensorEntry], shares: Seque
     Raise ValueError when there are not enough steps for all of them.
     """
     steps = cut_steps(spec, tensors)
-    edges = {axis: _edges(size, steps[axis], shares, axis) for axis, size in cut_sizes(spec).items()}
+    edges = {axis: whole_steps(size, steps[axis], shares, axis) for axis, size in cut_sizes(spec).items()}
     return [SliceBounds(*(edge for axis in Axis for edge in edges[axis][i])) for i in range(len(shares))]
 
 
@@ -189,30 +189,13 @@ def _check(spec: ModelSpec, tensors: Mapping[str, TensorEntry], bounds: SliceBou
             raise ValueError(f"{axis} {start} to {end} of {size}: cuts must fall on multiples of {steps[axis]}")
 
 
-def _edges(size: int, step: int, shares: Sequence[float], axis: Axis) -> list[tuple[int, int]]:
-    """Ranges of whole steps (the last one may be shorter) by largest remainder, none of them empty."""
-    if size == 0:
-        return [(0, 0)] * len(shares)
-    n_steps = -(-size // step)
-    if n_steps < len(shares):
-        raise ValueError(f"{size} {axis} in steps of {step} do not make {len(shares)} slices")
-    # One step each; what is left goes to whoever lacks most of its share, one by one.
-    counts = [1] * len(shares)
-    for _ in range(n_steps - len(shares)):
-        wanting = [share / sum(shares) * n_steps - count for share, count in zip(shares, counts, strict=True)]
-        counts[wanting.index(max(wanting))] += 1
-    ends = [min(sum(counts[:i]) * step, size) for i in range(len(counts) + 1)]
-    return list(pairwise(ends))
-
-
 def _kv_heads(spec: ModelSpec, heads: range) -> tuple[int, list[range]]:
     """How many key heads a slice with these query heads holds, and their rows; each serves as many of the queries.
 
     Latent attention has one for all heads, and every slice keeps it.
     """
     group = spec.n_heads // spec.n_kv_heads
-    cuts = [heads.start, *(h for h in range(heads.start + 1, heads.stop) if h % group == 0), heads.stop]
-    queries = gcd(*(b - a for a, b in pairwise(cuts)))  # for each key head
+    queries = queries_per_key(heads.start, heads.stop, group)
     held = [h // group for h in range(heads.start, heads.stop, queries)]
     return len(held), _runs(spec.head_dim, held)
 
