@@ -123,5 +123,4 @@ def _decode(data: memoryview, n_rows: int) -> Iterator[Candidates]:
 def _shifted(params: SamplingParams, recent: Sequence[int], first: int, n: int) -> tuple[SamplingParams, Sequence[int]]:
     """Biases and recent tokens as a slice numbers its tokens; those of other slices fall outside of it."""
     bias = tuple((token - first, value) for token, value in params.logit_bias if first <= token < first + n)
-    window = recent if params.repeat_last_n < 0 else recent[-params.repeat_last_n :] if params.repeat_last_n else ()
-    return replace(params, logit_bias=bias), [token - first for token in window]
+    return replace(params, logit_bias=bias), [token - first for token in recent]

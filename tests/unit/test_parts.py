@@ -6,7 +6,7 @@ from random import Random
 
 import pytest
 
-from swarm.parts import EMBED, LM_HEAD, Part, all_parts, layers_of, parts_of
+from swarm.parts import EMBED, LM_HEAD, Part, all_parts, layers_of, parts_of, whole_steps
 from swarm.wire.records import Slice
 
 SLICE = (0, 4, 0, 64, 0, 0, 0, 0, 0, 16)
@@ -52,3 +52,8 @@ def test_layers_with_a_gap_are_refused() -> None:
 
 def test_a_person_is_told_the_layers_number() -> None:
     assert [part.name for part in all_parts(2)] == ["the embedding", "layer 0", "layer 1", "the head"]
+
+
+def test_where_the_least_of_one_step_takes_too_much_who_is_most_beyond_its_share_gives() -> None:
+    ranges = whole_steps(60, 10, (0.01, 0.01, 0.01, 2.2, 3.7), "rows")
+    assert [end - start for start, end in ranges] == [10, 10, 10, 10, 20]
