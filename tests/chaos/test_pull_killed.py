@@ -34,6 +34,7 @@ def test_after_kill_9_only_what_is_missing_is_asked_for(tmp_path: Path, content:
         wait_for(lambda: (part_kept(target) or (0,))[0] > len(content) // 2, "half of it to come")
         first.kill()
         first.wait()
+        wait_for(lambda: hub.n_sending == 0, "the hub to see that nobody listens")
         kept = part_kept(target)
         assert kept is not None and not target.exists()
         hub.faults.bytes_per_s = 0.0

@@ -70,6 +70,7 @@ class StandInHub:
     faults: Faults = field(default_factory=Faults)
     requests: list[Request] = field(default_factory=list)
     sent: list[tuple[str, int, int]] = field(default_factory=list)  # of which file, from where, to where
+    n_sending: int = 0  # bodies that are on their way
 
     @classmethod
     def of(cls, files: Mapping[str, Mapping[str, bytes]], **faults: object) -> StandInHub:
@@ -241,7 +242,13 @@ class _Handler(BaseHTTPRequestHandler):
         for key, value in told.items():
             self.send_header(key, value)
         self.end_headers()
-        self._send_body(data, path, start, end)
+        with self.server.lock:
+            self.hub.n_sending += 1
+        try:
+            self._send_body(data, path, start, end)
+        finally:
+            with self.server.lock:
+                self.hub.n_sending -= 1
 
     def _send_body(self, data: bytes, path: str, start: int, end: int) -> None:
         cut = start + self.faults.drop_after if self.faults.drop_after and self._counts("n_drops") else end
