@@ -9,6 +9,7 @@ MAX_TOKEN_FILE_BYTES = 4096  # the hub's token is a word
 
 # --- what is shown
 MAX_SHOWN_CHARS = 500  # of somebody else's words in a message of ours, on one line
+MAX_SHOWN_NAME_CHARS = 120  # of a name in a file, or of what a library says of it
 
 # --- the model store
 CONNECT_TIMEOUT_S = 5.0  # asking a download source whether it answers: a person is waiting for the next one

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 
-from swarm.limits import MAX_SHOWN_CHARS
+from swarm.limits import MAX_SHOWN_CHARS, MAX_SHOWN_NAME_CHARS
 
 _LEFT_OUT = frozenset(("Cc", "Zl", "Zp"))  # controls; separators of lines and paragraphs
 _TURNS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")  # they show text in another order
@@ -24,3 +24,10 @@ def one_line(text: str, most: int = MAX_SHOWN_CHARS) -> str:
         kept = (c for c in text if c in "\n\t\r" or (unicodedata.category(c) not in _LEFT_OUT and c not in _TURNS))
         text = " ".join("".join(kept).split())
     return text if len(text) <= most else f"{text[: most - 3]}..."
+
+
+def printable(text: str, most: int = MAX_SHOWN_NAME_CHARS) -> str:
+    """What a file holds, or a library says of it: characters without a look are escaped."""
+    text = text[: 4 * most]
+    text = text if text.isprintable() else ascii(text)
+    return text if len(text) <= most else f"{text[:most]}..."

@@ -22,6 +22,7 @@ import numpy.typing as npt
 from swarm.errors import BadModelFile, ModelNotFound, UnsupportedModel
 from swarm.files import stamps
 from swarm.limits import MAX_CONFIG_JSON_BYTES, MAX_SAFETENSORS_HEADER_BYTES, MAX_TOKENIZER_BYTES
+from swarm.plain import printable
 
 F32 = npt.NDArray[np.float32]
 Config = Mapping[str, Any]
@@ -165,7 +166,7 @@ def _parse_json(raw: bytes, path: Path) -> dict[str, Any]:
     try:
         value = json.loads(raw)
     except (ValueError, RecursionError) as error:
-        raise BadModelFile(f"{path}: it is no JSON ({str(error)[:80]}); fetch it again") from error
+        raise BadModelFile(f"{path}: it is no JSON ({printable(str(error))}); fetch it again") from error
     if not isinstance(value, dict):
         raise BadModelFile(f"{path}: it is no JSON object; fetch it again")
     return value

@@ -9,10 +9,10 @@ from typing import NoReturn
 from swarm.errors import BadModelFile
 from swarm.kernels import _native
 from swarm.limits import MAX_GGUF_HEADER_BYTES, MAX_GGUF_NAME_BYTES
+from swarm.plain import printable
 
 FileBytes = bytes | mmap.mmap
 
-MAX_SHOWN_CHARS = 120  # of a name, in an error
 
 U32, U64 = struct.Struct("<I"), struct.Struct("<Q")
 
@@ -97,9 +97,3 @@ def decode_text(raw: bytes, where: str) -> str:
 
 def no_text(where: str, error: UnicodeDecodeError) -> BadModelFile:
     return BadModelFile(f"{where}: not UTF-8 text ({error.reason}); the file is broken, fetch it again")
-
-
-def printable(text: str) -> str:
-    """A text from a file, safe and short enough for one line of a message."""
-    text = text if text.isprintable() else ascii(text)
-    return text if len(text) <= MAX_SHOWN_CHARS else f"{text[:MAX_SHOWN_CHARS]}..."

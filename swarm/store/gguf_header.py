@@ -19,7 +19,8 @@ from itertools import pairwise
 from swarm.errors import BadModelFile, UnsupportedQuant
 from swarm.kernels.quants import QUANTS, Quant, quant_names, type_name
 from swarm.limits import MAX_GGUF_METADATA, MAX_GGUF_TENSORS, MAX_TENSOR_DIMENSION
-from swarm.store.gguf_cursor import Cursor, FileBytes, printable
+from swarm.plain import printable
+from swarm.store.gguf_cursor import Cursor, FileBytes
 from swarm.store.gguf_metadata import Metadata, read_metadata
 
 MAX_DIMS = 4

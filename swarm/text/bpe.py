@@ -12,6 +12,7 @@ from tokenizers.pre_tokenizers import ByteLevel, PreTokenizer, Split
 from tokenizers.pre_tokenizers import Sequence as InTurn
 
 from swarm.errors import BadModelFile
+from swarm.plain import printable
 from swarm.text.vocab import CONTROL, UNKNOWN, USER_DEFINED, Vocabulary
 
 _ASCII, _CONTINUATION = frozenset(range(0x80)), frozenset(range(0x80, 0xC0))  # bytes of UTF-8
@@ -55,7 +56,8 @@ def _backend(vocabulary: Vocabulary, merges: list[tuple[str, str]]) -> Backend:
     try:
         model = BPE(vocab=words, merges=merges, ignore_merges=vocabulary.pre.ignore_merges)
     except Exception as error:  # the package raises bare Exception for a merge that makes no known token
-        raise BadModelFile(f"tokenizer.ggml.merges does not fit tokenizer.ggml.tokens: {str(error)[:120]}") from None
+        reason = printable(str(error))
+        raise BadModelFile(f"tokenizer.ggml.merges does not fit tokenizer.ggml.tokens: {reason}") from None
     backend = Backend(model)
     if vocabulary.pre.compose:
         backend.normalizer = NFC()

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from swarm.errors import TextError
+from swarm.plain import one_line
 from swarm.text.call_formats import CallFormat
 from swarm.text.call_grammars import calls_rule, closed
 from swarm.text.tools import ToolChoice, Tools
@@ -83,6 +84,6 @@ def _compiled(form: Form) -> list[Any]:
 
         made = grammar_from(form.kind, form.text)
     except ValueError as error:
-        raise TextError(f"the form of the answer is no {form.kind}: {str(error)[:200]}") from None
+        raise TextError(f"the form of the answer is no {form.kind}: {one_line(str(error), 200)}") from None
     grammar = json.loads(made)["grammars"][0] if made.startswith("{") else {"lark_grammar": made}
     return [{**grammar, "name": "form"}]

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from sentencepiece import SentencePieceProcessor
 
 from swarm.errors import BadModelFile
+from swarm.plain import printable
 from swarm.text.vocab import BYTE, CONTROL, NORMAL, UNKNOWN, USER_DEFINED, Vocabulary
 
 SPACE = "\u2581"
@@ -32,8 +33,7 @@ class PieceEncoder:
         try:
             self._processor.LoadFromSerializedProto(_model_proto(vocabulary))
         except RuntimeError as error:
-            reason = " ".join(str(error).split())[:120]
-            raise BadModelFile(f"tokenizer.ggml.tokens makes no SentencePiece model: {reason}") from None
+            raise BadModelFile(f"tokenizer.ggml.tokens makes no SentencePiece model: {printable(str(error))}") from None
 
     def encode(self, text: str) -> list[int]:
         """The ids of a run of plain text; its first word gets a space before it, as the models expect."""

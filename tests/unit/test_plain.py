@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from swarm.plain import harmless, one_line
+from swarm.limits import MAX_SHOWN_NAME_CHARS
+from swarm.plain import harmless, one_line, printable
 
 
 def test_text_keeps_its_lines_and_loses_its_controls() -> None:
@@ -17,3 +18,8 @@ def test_a_line_stays_one_line() -> None:
 def test_a_line_has_an_end() -> None:
     assert one_line("x" * 1000, 10) == "xxxxxxx..." and one_line("x" * 10, 10) == "x" * 10
     assert len(one_line("\x00" * 10**6, 10)) == 0
+
+
+def test_what_a_file_holds_is_shown_escaped() -> None:
+    assert printable("a\x1b[31m\u200b") == r"'a\x1b[31m\u200b'"
+    assert printable("x" * 500) == "x" * MAX_SHOWN_NAME_CHARS + "..."

@@ -8,7 +8,7 @@ import pytest
 
 from swarm.errors import BadModelFile
 from swarm.store import gguf_cursor
-from swarm.store.gguf_cursor import Cursor, printable
+from swarm.store.gguf_cursor import Cursor
 
 
 def cursor(data: bytes) -> Cursor:
@@ -55,8 +55,3 @@ def test_a_name_that_is_no_text_or_too_long_is_refused() -> None:
         cursor(text(b"\xff")).name("key")
     with pytest.raises(BadModelFile, match="length of key: 5000 is more than"):
         cursor(text(b"x", 5000)).name("key")
-
-
-def test_a_name_of_a_file_is_safe_to_show() -> None:
-    assert printable("a\x1b[31m") == r"'a\x1b[31m'"
-    assert printable("x" * 500) == "x" * gguf_cursor.MAX_SHOWN_CHARS + "..."

@@ -227,6 +227,7 @@ BROKEN: dict[str, tuple[dict[str, object], str]] = {
     "a merge without a space": (bpe_metadata(merges=["ab", "t h"]), r"merges\[0\] is 'ab'"),
     "a merge with an unknown token": (bpe_metadata(merges=["a zzz"]), "merges does not fit"),
     "a merge that makes no token": (bpe_metadata(merges=["a !"]), "merges does not fit"),
+    "a merge with a control character": (bpe_metadata(merges=["a \x1b"]), r"merges does not fit .*\\x1b"),
     "an id is a text": (bpe_metadata(eos_token_id="x"), "eos_token_id is 'x': must be a whole number"),
     "a flag is a number": (bpe_metadata(add_bos_token=1), "add_bos_token is 1: must be true or false"),
     "pre is a number": (bpe_metadata(pre=1), "pre is 1: must be text"),
