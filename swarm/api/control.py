@@ -135,7 +135,7 @@ async def pulled(node: Node, body: Json) -> Json:
 
 async def verify(node: Node, body: Json) -> Json:
     """Compare the chunks of this device with their hashes."""
-    return await node.verify()
+    return await node.verify(_model_name(body))
 
 
 def _model_name(body: Json) -> str:

@@ -1,4 +1,4 @@
-"""`swarm bench`: how fast a model runs here, beside what the memory of this device allows."""
+"""`swarm bench`: how fast a model runs here, beside what the memory of this device allows, or in the swarm."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from swarm import config, cores
-from swarm.cli import loading, machine, options
+from swarm.cli import loading, local, machine, options
 from swarm.cli.terminal import note
 from swarm.errors import ConfigError
 from swarm.units import rate_text, size_text
@@ -21,10 +21,14 @@ from swarm.units import rate_text, size_text
 if TYPE_CHECKING:
     from swarm.engine.decoder import Decoder
 
-HELP = "Measure how fast a model reads a prompt and writes an answer on this device."
+HELP = (
+    "Measure how fast a model reads a prompt and writes an answer: on this device where its file is here, else (or "
+    "with --swarm) by the devices of the swarm."
+)
 EXAMPLES = """\
   swarm bench                                    the default model
   swarm bench ./model.gguf --prompt 512 --gen 64 --threads 2
+  swarm bench glm-4-9b --swarm                   all devices that hold its layers
   swarm bench --json                             for scripts
 """
 SEED = 20240607  # of the made-up prompts: the speed does not depend on the words, but a mixture's routes do
@@ -58,14 +62,30 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--repeat", metavar="N", type=options.whole(1), default=3, help="repetitions (3)")
     parser.add_argument("--threads", metavar="N", type=options.whole(1, 1024), help="threads (default: your cores)")
     parser.add_argument("--kv", choices=config.KV_TYPES, help="how past tokens are kept (f16)")
+    parser.add_argument("--swarm", action="store_true", help="through the node, also where this device has the file")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument("--home", metavar="DIR", help="of this device's node, when several run here")
 
 
 def run(args: argparse.Namespace) -> int:
     settings = options.settings_of(args)
-    result = measure(loading.find_model(args.model, settings), settings, args.prompt, args.gen, args.repeat)
-    print(json.dumps(asdict(result)) if args.json else "\n".join(lines(result)))
+    size = args.prompt, args.gen, args.repeat
+    model = in_the_swarm(args.model, settings) if args.swarm else loading.find_anywhere(args.model, settings)
+    if isinstance(model, Path):
+        result = measure(model, settings, *size)
+        print(json.dumps(asdict(result)) if args.json else "\n".join(lines(result)))
+    else:
+        from swarm.cli import bench_swarm
+
+        told = bench_swarm.measure(local.need(settings), model, settings, size)
+        print(json.dumps(asdict(told)) if args.json else "\n".join(bench_swarm.lines(told)))
     return 0
+
+
+def in_the_swarm(name: str | None, settings: config.Settings) -> local.ModelOfSwarm:
+    """What MODEL means to the node of this device; a file is offered to the swarm first."""
+    node = local.need(settings)
+    return local.model_of_swarm(node, local.name_of_model(node, name) or settings.model)
 
 
 def measure(path: Path, settings: config.Settings, n_prompt: int, n_gen: int, n_repeat: int) -> BenchResult:

@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING
 
 from swarm import config
 from swarm.cli import local, pulling
+from swarm.cli.local import ModelOfSwarm
 from swarm.cli.progress import ProgressBar
 from swarm.cli.terminal import DIM, LINE, note, paint
 from swarm.errors import ConfigError, ModelNotFound
+from swarm.store.fetching import Download
 from swarm.store.hub_names import HubName, WebAddress
 from swarm.store.keeping import file_at, is_path
 from swarm.store.model_table import NamedModel
@@ -35,7 +37,34 @@ QUICK_S = 1.0  # loading that is over sooner needs no bar
 
 
 def find_model(name: str | None, settings: config.Settings) -> Path:
-    """The file that MODEL means; it is fetched, with a progress bar, when it is not there yet."""
+    """The file on this device that MODEL means; it is fetched, with a progress bar, when no device has it yet.
+
+    Raise ModelNotFound for a model of which only other devices have a file.
+    """
+    found = find_anywhere(name, settings)
+    if isinstance(found, Path):
+        return found
+    raise ModelNotFound(
+        f"{found.name} is in the swarm, but this command needs its file and none is on this device; run it where "
+        "`swarm list` shows the file, or copy that here (`swarm import`)"
+    )
+
+
+def find_anywhere(name: str | None, settings: config.Settings) -> Path | ModelOfSwarm:
+    """The file here of what MODEL means, whatever the swarm calls it, else the model that only others have.
+
+    What no device has yet is fetched, with a progress bar.
+    """
+    text = settings.model if name is None else name
+    meaning = file_at(text) or meaning_of(text, settings.models_path)
+    node = None if isinstance(meaning, Path) else local.find(settings)
+    if node is not None and not (isinstance(meaning, Download) and meaning.manifest not in local.files_of(node).names):
+        try:
+            there = local.model_of_swarm(node, text)
+            return there.file or there
+        except ModelNotFound:
+            if meaning is None:
+                raise
     with ProgressBar() as bar:
         return resolve(name, settings=settings, progress=bar, get=lambda remote: pulling.bring(remote, settings, bar))
 
@@ -96,18 +125,22 @@ def see_model(name: str | None, settings: config.Settings) -> Iterator[SeenModel
 
 def of_the_swarm(text: str, settings: config.Settings) -> StoredHeader | None:
     """The header of a model that the swarm has by that name; None without a node, or when none is called so."""
-    from swarm.node.home import Home
-    from swarm.store.stored_header import read_stored_header
-    from swarm.wire.ids import ModelId
-
     node = local.find(settings)
     if node is None or is_path(text):
         return None
     try:
-        model = node.post("/swarm/model", {"model": text}, local.IMPORT_S)
-        return read_stored_header(Home(settings.home_path).store, ModelId(str(model["id"])))
+        return header_of(local.model_of_swarm(node, text), settings)
     except ModelNotFound:
         return None
+
+
+def header_of(model: ModelOfSwarm, settings: config.Settings) -> StoredHeader:
+    """The header of a model of the swarm, which the node of this device has got."""
+    from swarm.node.home import Home
+    from swarm.store.stored_header import read_stored_header
+    from swarm.wire.ids import ModelId
+
+    return read_stored_header(Home(settings.home_path).store, ModelId(model.id))
 
 
 def open_model(args: argparse.Namespace, settings: config.Settings) -> tuple[Model | RemoteModel, str]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from swarm import config
 from swarm.errors import ConfigError, ModelNotFound, SwarmNetworkError
@@ -91,6 +92,47 @@ def need(settings: config.Settings) -> LocalNode:
     if node is None:
         raise ConfigError("no node runs on this device; `swarm join` starts one")
     return node
+
+
+@dataclass(frozen=True)
+class ModelOfSwarm:
+    """A model that the swarm has."""
+
+    id: str
+    name: str
+    context: int
+    file: Path | None  # on this device; None where only chunks are, or nothing
+
+
+@dataclass(frozen=True)
+class SwarmFiles:
+    """What the swarm calls its models, and which of them are files of this device; by id."""
+
+    names: dict[str, str]
+    files: dict[str, Path]
+
+    def called(self, text: str) -> str | None:
+        """The id of the only model that is called so, or whose id begins so."""
+        from swarm.store.naming import MIN_ID_DIGITS, slug
+
+        by_name = [model for model, name in self.names.items() if name == slug(text)]
+        by_id = [model for model in self.names if len(text) >= MIN_ID_DIGITS and model.startswith(text.lower())]
+        found = by_name or by_id
+        return found[0] if len(found) == 1 else None
+
+
+def files_of(node: LocalNode) -> SwarmFiles:
+    """What the node knows of models and files."""
+    told: Any = node.get("/swarm/files")
+    paths = {str(model): Path(path) for model, path in told["files"].items()}
+    return SwarmFiles(dict(told["names"]), {model: path for model, path in paths.items() if path.is_file()})
+
+
+def model_of_swarm(node: LocalNode, text: str) -> ModelOfSwarm:
+    """What MODEL means to the swarm; raise ModelNotFound when it has nothing of it."""
+    model = node.post("/swarm/model", {"model": text}, IMPORT_S)
+    found = str(model["id"])
+    return ModelOfSwarm(found, str(model["name"]), int(str(model["context"])), files_of(node).files.get(found))
 
 
 def name_of_model(node: LocalNode, model: str | None) -> str:

@@ -36,7 +36,7 @@ COMMANDS = {
     "show": "what a model is, and whether it fits here",
     "convert": "make a model file from a checkpoint",
     "quantize": "make a smaller file of a model",
-    "bench": "how fast a model runs here",
+    "bench": "how fast a model runs here, or in the swarm",
     "join": "let this device take part in a swarm",
     "serve": "let other devices of the house use the API",
     "invite": "show a code that lets another device in",

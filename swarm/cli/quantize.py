@@ -29,6 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", help="a GGUF file in F32, F16, BF16 or Q8_0, or any model's name")
     add_type(parser)
     parser.add_argument("--again", action="store_true", help="also from a file that was rounded to few bits before")
+    parser.add_argument("--home", metavar="DIR", help="of this device's node, when several run here")
 
 
 def add_type(parser: argparse.ArgumentParser) -> None:
@@ -43,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
     from swarm.convert.requantize import quantize_model
     from swarm.store.gguf import open_gguf
 
-    source = loading.find_model(args.model, config.load())
+    source = loading.find_model(args.model, config.load({"home": args.home}))
     path = args.output or source.with_name(f"{stem_of(source)}-{args.type}.gguf")
     started = time.monotonic()
     with open_gguf(source) as model, ProgressBar() as bar:

@@ -54,12 +54,12 @@ class RemoteModel:
             body["chat_template_kwargs"] = {"enable_thinking": thinking}
         return RemoteAnswer(self._node, "/v1/chat/completions", body, self._say, progress)
 
-    def generate(self, prompt: str, *, max_tokens: int | None, params: SamplingParams) -> RemoteAnswer:
-        """Continue a text as it is."""
+    def generate(self, prompt: str | Sequence[int], *, max_tokens: int | None, params: SamplingParams) -> RemoteAnswer:
+        """Continue a text, or token ids, as they are."""
         tokens = self.context if max_tokens is None else max_tokens  # there the default is a mere 16
-        return RemoteAnswer(
-            self._node, "/v1/completions", {"prompt": prompt, **self._body(tokens, params)}, self._say, None
-        )
+        given = prompt if isinstance(prompt, str) else list(prompt)
+        body: dict[str, object] = {"prompt": given, **self._body(tokens, params)}
+        return RemoteAnswer(self._node, "/v1/completions", body, self._say, None)
 
     def _body(self, max_tokens: int | None, params: SamplingParams) -> dict[str, object]:
         body = {field.name: getattr(params, field.name) for field in fields(params) if field.name not in FOR_PROGRAMS}

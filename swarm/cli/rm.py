@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
 from typing import Any
 
 from swarm import config
@@ -35,7 +36,7 @@ def run(args: argparse.Namespace) -> int:
     node = local.find(settings)
     if args.everywhere and node is None:
         raise ConfigError("--everywhere needs the node of this device; `swarm join` starts it")
-    file = shelf.find(args.model, shelf.kept(folder))
+    file = shelf.find(args.model, shelf.kept(folder)) or file_of_the_swarm(args.model, folder, node)
     part = next((model for model in shelf.coming(folder) if model.name.casefold() == args.model.casefold()), None)
     if file is None and part is None and node is None:
         raise shelf.not_on_it(args.model, folder)
@@ -52,6 +53,15 @@ def run(args: argparse.Namespace) -> int:
     for name, why in told.get("refused", {}).items():
         print(f"  not on {harmless(name)}: {harmless(why)}")
     return 1 if told.get("refused") else 0
+
+
+def file_of_the_swarm(text: str, folder: Path, node: local.LocalNode | None) -> shelf.KeptModel | None:
+    """The model in the directory of models that the swarm calls so; a file that lies elsewhere is its user's."""
+    if node is None:
+        return None
+    files = local.files_of(node)
+    path = files.files.get(files.called(text) or "")
+    return shelf.kept_at(path) if path is not None and path.parent == folder.resolve() else None
 
 
 def remove_from_swarm(node: local.LocalNode | None, args: argparse.Namespace, path: str, *, found: bool) -> Any:

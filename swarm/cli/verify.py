@@ -30,20 +30,35 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     settings = config.load({"home": args.home})
-    models = shelf.kept(settings.models_path)
+    models, chunks_of = shelf.kept(settings.models_path), ""
     if args.model is not None:
-        found = shelf.find(args.model, models)
-        if found is None:
-            raise shelf.not_on_it(args.model, settings.models_path)
-        models = [found]
+        models, chunks_of = called(args.model, models, settings)
     with ProgressBar() as bar:
         told = [verdict(model, bar) for model in models]
-        told += [] if args.model else chunks(settings, bar) + packed(settings, bar)
+        if args.model is None or chunks_of:
+            told += chunks(settings, bar, chunks_of)
+        if args.model is None:
+            told += packed(settings, bar)
     for text, right in told:
         print(f"{paint('ok', GREEN) if right else paint('!!', RED)}   {harmless(text)}")
     if not told:
         print(f"there is no model in {settings.models_path}")
     return 0 if all(right for _, right in told) else 1
+
+
+def called(text: str, kept: list[shelf.KeptModel], settings: config.Settings) -> tuple[list[shelf.KeptModel], str]:
+    """What is kept here under a name: a file, or the chunks of the model of that id. Raise ModelNotFound."""
+    found = shelf.find(text, kept)
+    node = local.find(settings) if found is None else None
+    if node is not None:
+        files = local.files_of(node)
+        model = files.called(text)
+        if model is not None and model not in files.files:
+            return [], model
+        found = shelf.kept_at(files.files[model]) if model is not None else None
+    if found is None:
+        raise shelf.not_on_it(text, settings.models_path)
+    return [found], ""
 
 
 def verdict(model: shelf.KeptModel, bar: ProgressBar) -> tuple[str, bool]:
@@ -99,15 +114,15 @@ def packed(settings: config.Settings, bar: ProgressBar) -> list[tuple[str, bool]
     return told + ([(f"{n_right} files of packed weights are right", True)] if n_right else [])
 
 
-def chunks(settings: config.Settings, bar: ProgressBar) -> list[tuple[str, bool]]:
-    """What the chunks of this device are; wrong ones are forgotten, and fetched again when they are needed."""
+def chunks(settings: config.Settings, bar: ProgressBar, model: str = "") -> list[tuple[str, bool]]:
+    """What the chunks of this device are, of one model or all; wrong ones are forgotten, and fetched when needed."""
     from swarm.node.home import Home
     from swarm.store.chunks import ChunkStore
 
     node = local.find(settings)
     if node is not None:
         bar("Reading the chunks of this device", 0, 0)
-        checked = node.post("/swarm/verify", {}, local.IMPORT_S)["models"]
+        checked = node.post("/swarm/verify", {"model": model}, local.IMPORT_S)["models"]
         found = [(str(one["name"]), int(one["held"]), int(one["wrong"])) for one in checked]  # type: ignore[attr-defined]
     else:
         root = Home(settings.home_path).store

@@ -325,9 +325,10 @@ class Node:
         name = listed.id if listed is not None else text
         await self.holdings.remove(removing.model_to_remove(self.holdings, self.store, name, ""), with_file=True)
 
-    async def verify(self) -> Json:
-        """Compare every chunk of this device with its hash."""
-        found = await self.background.run_io(self.store.verify)
+    async def verify(self, model: str) -> Json:
+        """Compare the chunks of this device with their hashes: of a model by its id, or all with ""."""
+        only = ModelId(model) if model else None
+        found = await self.background.run_io(lambda: self.store.verify(only=only))
         return {"models": [{"name": name, "held": held, "wrong": wrong} for name, held, wrong in found]}
 
     def files(self) -> Json:

@@ -160,13 +160,15 @@ class ChunkStore:
         chunks = self._models.get(model)
         return chunks.source.path.resolve() if chunks is not None and chunks.source is not None else None
 
-    def verify(self, progress: Callable[[int, int], None] = lambda done, total: None) -> list[tuple[str, int, int]]:
+    def verify(
+        self, progress: Callable[[int, int], None] = lambda done, total: None, only: ModelId | None = None
+    ) -> list[tuple[str, int, int]]:
         """Hash every chunk that is here anew: of each model its name, how many are here, and how many were wrong.
 
-        What is wrong is forgotten, and fetched again like anything that is not here.
+        What is wrong is forgotten, and fetched again like anything that is not here. `only`: of that model.
         """
         found = []
-        for chunks in list(self._models.values()):
+        for chunks in [self._models[each] for each in list(self._models) if only in (None, each)]:
             held = int(chunks.held.sum())
             found.append((chunks.manifest.name, held, len(chunks.verify(progress))))
         return found

@@ -60,13 +60,16 @@ class ComingModel:
 
 def kept(folder: Path) -> list[KeptModel]:
     """The whole models in `folder`, by name; it need not exist. A split one with a file missing is none."""
-    found = []
-    for path in kept_models(folder):
-        files = _files_of(path)
-        if all(file.is_file() for file in files):
-            n_bytes = sum(file.stat().st_size for file in files)
-            found.append(KeptModel(files, n_bytes, origins.origin_of(files[0])))
-    return found
+    found = (kept_at(path) for path in kept_models(folder))
+    return [model for model in found if model is not None]
+
+
+def kept_at(path: Path) -> KeptModel | None:
+    """The whole model that a file belongs to, wherever it lies; None where a file of it is missing."""
+    files = _files_of(path)
+    if not all(file.is_file() for file in files):
+        return None
+    return KeptModel(files, sum(file.stat().st_size for file in files), origins.origin_of(files[0]))
 
 
 def coming(folder: Path) -> list[ComingModel]:

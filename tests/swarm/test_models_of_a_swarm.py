@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -45,3 +46,33 @@ def test_a_model_is_listed_where_it_lies_and_deleted_everywhere(tmp_path: Path) 
             assert not list((node.home.store / "models").iterdir())
         assert not path.exists(), "the device that had pulled it deletes its file"
         assert "no device here has a model called" in command(second, "rm", "tiny-llama", "--yes").stderr
+
+
+def test_a_model_has_one_name_for_every_command_on_every_device(tmp_path: Path) -> None:
+    """The file is called otherwise than the swarm calls the model, and lies on the first device only."""
+    (tmp_path / "elsewhere").mkdir()
+    path = make_tiny(tmp_path / "elsewhere" / "kitchen.gguf", "llama", "Q8_0")
+    size = ("--prompt", "32", "--gen", "4", "--repeat", "1", "--json")
+    with Swarm(tmp_path, [10**8, 10**8], model=path) as swarm:
+        first, second = swarm.nodes
+        wait_for(lambda: swarm.model in second.get("/swarm/files")["names"], "the model to be known")  # type: ignore[operator]
+        for name in ("tiny-llama", "kitchen", swarm.model[:8]):
+            done = command(second, "bench", name, *size)
+            assert done.returncode == 0, done.stderr
+            told = json.loads(done.stdout)
+            assert told["model"] == "tiny-llama" and told["prompt_tokens"] == 32 and told["decode_tokens_per_s"] > 0
+            assert set(told["devices"]) <= {"node0", "node1"} and told["devices"]
+        here = command(first, "bench", "tiny-llama", *size)
+        assert json.loads(here.stdout)["model"] == "kitchen.gguf", "its file is here: this device alone is measured"
+        asked = command(first, "bench", "tiny-llama", "--swarm", *size)
+        assert json.loads(asked.stdout)["devices"], asked.stderr
+        refused = command(second, "quantize", "kitchen", "Q4_0")
+        assert refused.returncode == 1 and refused.stderr.count("\n") == 1
+        assert "tiny-llama is in the swarm, but this command needs its file" in refused.stderr
+        assert "damaged" not in command(first, "verify", "tiny-llama").stdout
+        assert f"({path})" in command(first, "verify", "tiny-llama").stdout
+        checked = command(second, "verify", "tiny-llama")
+        assert checked.returncode == 0 and "chunks for the swarm are right" in checked.stdout, checked.stderr
+        for words in (("bench", "kitchne"), ("quantize", "kitchne", "Q4_0"), ("run", "kitchne", "a")):
+            assert "no device here has a model called 'kitchne'" in command(second, *words).stderr
+        assert command(first, "rm", "tiny-llama", "--yes").returncode == 0 and path.exists(), "not in its own directory"
