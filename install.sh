@@ -14,6 +14,7 @@ set -eu
 RELEASE=""    # where the wheels lie, and their SHA-256: a release fills these in
 SUM_X86_64=""
 SUM_AARCH64=""
+UNUSED="huggingface_hub hf-xet httpx2 fsspec filelock tqdm requests urllib3 charset-normalizer markdown-it-py mdurl pip"
 
 say() { echo "install: $*"; }
 fail() { echo "install: $*" >&2; exit 1; }
@@ -41,8 +42,7 @@ if [ -n "$undo" ]; then
     if [ -x "$folder/bin/swarm" ] && "$folder/bin/swarm" service status >/dev/null 2>&1; then
         "$folder/bin/swarm" service remove ${system:+--system}
     fi
-    rm -rf "$folder"
-    rm -f "$link"
+    rm -rf "$folder" "$folder.before" "$link"
     say "Swarm is gone. Keys and models stay in ~/.local/share/swarm and ~/.cache/swarm (a --system service's in"
     say "/var/lib/swarm and /var/cache/swarm); remove these folders to be rid of them too."
     exit 0
@@ -57,8 +57,7 @@ esac
 
 python=""
 for each in python3 python3.14 python3.13 python3.12 python3.11; do
-    command -v $each >/dev/null || continue
-    if $each -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then python=$each; break; fi
+    if $each -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then python=$each; break; fi
 done
 [ -n "$python" ] || fail "Python 3.11 or newer is needed; Debian 12, Ubuntu 24.04 and Raspberry Pi OS since 2023 have it"
 if ! $python -c 'import ensurepip, venv' 2>/dev/null; then
@@ -67,8 +66,10 @@ if ! $python -c 'import ensurepip, venv' 2>/dev/null; then
     $sudo apt-get install -y -q python3-venv || fail "python3-venv could not be installed: sudo apt install python3-venv"
 fi
 
-temporary=$(mktemp -d)
-trap 'rm -rf "$temporary"' EXIT
+temporary=$(mktemp -d) before=$folder.before  # what was installed until now; it comes back when this fails
+put_back() { rm -rf "$temporary"; if [ -d "$before" ]; then rm -rf "$folder"; mv "$before" "$folder"; fi; }
+trap put_back EXIT
+trap 'exit 130' INT TERM
 if [ -z "$wheel" ]; then
     [ -n "$RELEASE" ] || fail "this copy belongs to no release; give the wheel: sh install.sh --wheel FILE"
     name=$(echo "$sum" | cut -d' ' -f2)
@@ -80,13 +81,20 @@ if [ -z "$wheel" ]; then
     [ "$came" = "$(echo "$sum" | cut -d' ' -f1)" ] || fail "what came is not the wheel of this release"
 fi
 
-say "making $folder (some 200 MB with the libraries; a few minutes on a Raspberry Pi)"
-$python -m venv --clear "$folder"
-"$folder/bin/python" -m pip install -q --disable-pip-version-check --only-binary :all: "$wheel" ||
-    fail "pip could not install it; its own message is above"
+say "making $folder (some 130 MB with the libraries; a few minutes on a Raspberry Pi)"
+if [ -d "$before" ]; then rm -rf "$folder"; elif [ -d "$folder" ]; then mv "$folder" "$before"; fi
+$python -m venv "$folder"
+pip() { "$folder/bin/python" -m pip "$@" -q --disable-pip-version-check; }
+pip install --no-compile --only-binary :all: "$wheel" || fail "pip could not install it; its own message is above"
+# Libraries bring along what Swarm never imports (a hub client of its own, tests): that goes again, and pip with it.
+pip uninstall -y $UNUSED 2>/dev/null
+find "$folder/lib" -depth -type d -name tests -exec rm -rf {} +
+"$folder/bin/python" -m compileall -q -j 0 "$folder/lib" >/dev/null || true
 mkdir -p "$(dirname "$link")"
 ln -sf "$folder/bin/swarm" "$link"
 say "$("$link" --version) is installed: $link"
 case ":$PATH:" in *":$(dirname "$link"):"*) ;; *) say "log in again, so that the shell finds it (or use the full path)" ;; esac
+if [ -d "$before" ] && "$link" service status ${system:+--system} >/dev/null 2>&1; then service=1; fi  # of the new version
+rm -rf "$before"
 [ -z "$service" ] || "$link" service install ${system:+--system}
 say "next: swarm chat, or swarm join; swarm doctor says whether something is wrong. To undo: sh install.sh --undo"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import subprocess
 import sys
 import zipfile
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.helpers.tiny import make_tiny
 from tools import wheels
 
 ROOT = Path(__file__).parents[2]
@@ -97,6 +99,49 @@ def test_an_installation_is_one_folder_and_one_link_and_can_be_undone(tmp_path: 
     undone = install(home, "--undo")
     assert undone.returncode == 0 and "Keys and models stay" in undone.stdout
     assert not link.is_symlink() and not (home / ".local/share/swarm/venv").exists() and keys.exists()
+
+
+def test_an_update_that_fails_leaves_what_was_there(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    assert install(home, "--wheel", str(small_wheel(tmp_path))).returncode == 0
+    broken = tmp_path / "swarm-9.10-py3-none-any.whl"
+    broken.write_bytes(b"cut off")
+    done = install(home, "--wheel", str(broken))
+    assert done.returncode == 1 and "pip could not install it" in done.stderr
+    said = subprocess.run([home / ".local/bin/swarm"], env={}, capture_output=True, text=True, check=True, timeout=60)
+    assert said.stdout == "swarm 9.9\n"
+    assert not (home / ".local/share/swarm/venv.before").exists()
+
+
+def test_an_installation_has_nothing_that_only_comes_along(tmp_path: Path) -> None:
+    assert install(tmp_path, "--wheel", str(small_wheel(tmp_path))).returncode == 0
+    packages = next((tmp_path / ".local/share/swarm/venv/lib").glob("python*/site-packages"))
+    assert not list(packages.glob("pip*")) and list(packages.glob("swarm/__pycache__/*.pyc"))
+
+
+WITHOUT = """
+import importlib, pkgutil, sys
+sys.modules.update(dict.fromkeys(sys.argv[2:]))  # an import of one of these is an ImportError
+import swarm
+for module in pkgutil.walk_packages(swarm.__path__, "swarm."):
+    if not module.name.endswith("__main__"):
+        importlib.import_module(module.name)
+import gguf.quants, rich.live, rich.progress, rich.table, segno, uvicorn
+from swarm.cli import main
+sys.exit(main.main(["run", sys.argv[1], "a", "--raw", "--max-tokens", "2", "--alone"]))
+"""
+
+
+def test_swarm_runs_without_what_the_installer_takes_away(tmp_path: Path) -> None:
+    unused = re.search(r'^UNUSED="(.+)"$', (ROOT / "install.sh").read_text(), re.MULTILINE)
+    assert unused is not None
+    modules = [{"markdown-it-py": "markdown_it"}.get(name, name.replace("-", "_")) for name in unused[1].split()]
+    model = make_tiny(tmp_path / "tiny.gguf", "llama", "Q8_0")
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    command = [sys.executable, "-c", WITHOUT, str(model), *modules]
+    done = subprocess.run(command, env=env, check=False, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
 
 
 def test_what_is_fetched_is_compared_with_the_releases_sum(tmp_path: Path) -> None:
