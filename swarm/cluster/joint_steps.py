@@ -58,9 +58,7 @@ class JointSteps:
         """Begin a step: its number, and what the other members are told. No frames: they know the ids."""
         sequence = self._sequences[stage] = self._sequences.get(stage, 0) + 1
         frames = [row.step.frame for row in rows if row.step.frame is not None]
-        told = tuple(
-            StageRows(row.session, row.epoch, row.step.position, row.step.ids, row.step.sample) for row in rows
-        )
+        told = tuple(_as_told(row) for row in rows)
         n_rows = sum(len(row.step.ids) for row in rows) if frames else 0
         info = TensorInfo("f32", (n_rows, hidden))
         message = StageStep(stage.author, stage.epoch, stage.first, sequence, told, info)
@@ -102,9 +100,14 @@ class JointSteps:
 
 
 def has_the_rows(message: StageStep, frame: Buffer | None, hidden: int) -> bool:
-    """True when rows are of different sessions, and the frame has all of them; in the first stage it is empty."""
+    """True when rows are of different sessions, each with one id before its guesses, and the frame has all of them.
+
+    In the first stage it is empty.
+    """
     n_rows = sum(len(row.ids) for row in message.rows)
     if n_rows > limits.MAX_BATCH_TOKENS or len({row.session for row in message.rows}) < len(message.rows):
+        return False
+    if any(row.n_guesses not in (0, len(row.ids) - 1) for row in message.rows):
         return False
     if message.first == 0 or frame is None:
         return not frame and message.first == 0
@@ -118,7 +121,13 @@ def rows_of(message: StageStep, frame: Buffer | None, hidden: int, now: float) -
     whole = memoryview(frame or b"")
     for row in message.rows:
         end = at + FLOAT_BYTES * hidden * len(row.ids)
-        step = Step(row.position, row.ids, row.sample, whole[at:end] if message.first else None, now)
+        frame_of_row = whole[at:end] if message.first else None
+        step = Step(row.position, row.ids, row.sample, frame_of_row, now, row.n_guesses)
         rows.append(RunningRows(row.session, row.epoch, step))
         at = end
     return rows
+
+
+def _as_told(row: RunningRows) -> StageRows:
+    step = row.step
+    return StageRows(row.session, row.epoch, step.position, step.ids, step.sample, step.n_guesses)

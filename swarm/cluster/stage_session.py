@@ -82,7 +82,7 @@ class StageSession:
     open: SessionOpen
     place: RingPlace
     expected: int  # positions before this one have come in
-    done: int  # positions before this one are in the KV cache
+    done: int  # positions before this one are in the KV cache, and no guesses
     ids: list[int]  # of the positions before `expected`
     model: ModelCost
     steps: deque[Step] = field(default_factory=deque)
@@ -90,6 +90,7 @@ class StageSession:
     closed: bool = False  # no data until it is opened again: over, its entry node out of sight, or a step failed
     decodes: bool = False  # the last step that came in was for a reader's next token
     n_guesses: int = 0  # so many of the positions that have come in last may prove wrong
+    n_unsure: int = 0  # so many of those from `done` on are in the KV cache, too
     guesses: StageGuesses | None = None  # of the first stage, where it may guess
 
     @property
@@ -100,6 +101,31 @@ class StageSession:
     @property
     def epoch(self) -> int:
         return self.open.epoch
+
+    def may_follow(self, position: int) -> bool:
+        """Whether a step may begin there: behind what is certain, or behind any guess that has come in."""
+        return self.certain <= position <= self.expected
+
+    def takes(self, step: Step) -> None:
+        """A step has come in; guesses of the last one that did not come are forgotten."""
+        del self.ids[step.position :]
+        self.ids += step.ids
+        self.expected, self.n_guesses = step.end, step.n_guesses
+
+    def has_before(self, position: int) -> bool:
+        """Whether all that comes before it is in the KV cache."""
+        return 0 <= position - self.done <= self.n_unsure
+
+    def computed(self, step: Step) -> None:
+        """A step that came in is in the KV cache."""
+        self.done, self.n_unsure = step.certain_end, step.n_guesses
+
+    def failed(self) -> None:
+        """A step could not be computed: what follows would build on positions that are not in the KV cache."""
+        self.steps.clear()
+        self.closed = True
+        self.expected, self.n_guesses, self.n_unsure = self.done, 0, 0
+        del self.ids[self.done :]
 
 
 class RingPlace(Value):
@@ -158,7 +184,8 @@ class RingPlace(Value):
 def void_rows(row: RunningRows, is_last: bool) -> SessionRows:
     """Rows that are computed for the others of their step only, of the shape that these have."""
     step = row.step
-    return SessionRows(row.session, step.position, step.ids, step.sample and is_last, step.frame, is_void=True)
+    sample = step.sample and is_last
+    return SessionRows(row.session, step.position, step.ids, sample, step.frame, n_guesses=step.n_guesses, is_void=True)
 
 
 def step_rows(session: StageSession, step: Step) -> SessionRows:

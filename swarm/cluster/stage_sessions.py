@@ -111,7 +111,7 @@ class StageSessions:
         if missing > 0:
             return room, _no(message, f"{size_text(missing)} of memory for the conversation are missing there", missing)
         ids = keeper.ids[:have] if keeper is not None else []
-        reply = SessionReply(message.session, message.epoch, True, "", have, guesses=place.stage is None)
+        reply = SessionReply(message.session, message.epoch, True, "", have, guesses=True)
         self.sessions.pop(message.session, None)
         session = StageSession(message, place, have, have, ids, model, answered=reply)
         session.guesses = before.guesses if before is not None else None
@@ -349,15 +349,14 @@ class StageSessions:
             return False
         if session.epoch > row.epoch:
             return True
-        is_next = row.step.position == session.expected and row.step.end <= session.open.context
+        is_next = session.may_follow(row.step.position) and row.step.end <= session.open.context
         return is_next and row.session in self.ledger.kv and max(row.step.ids) < session.model.vocabulary
 
     def _join(self, row: RunningRows, now: float) -> None:
         session = self.sessions.get(row.session)
         if session is not None and session.epoch == row.epoch:
             self.ledger.wake(row.session, now)
-            session.expected = row.step.end
-            session.ids += row.step.ids
+            session.takes(row.step)
 
     def _abstain(self, together: Together, row: RunningRows) -> list[Effect]:
         """We cannot compute these rows: the step ends for all, and the session's entry node opens it again."""
@@ -380,22 +379,18 @@ class StageSessions:
         return session
 
     def _take(self, session: StageSession, step: Step, now: float) -> list[Effect]:
-        if not session.certain <= step.position <= session.expected:
+        if not session.may_follow(step.position):
             return self._drop("duplicate" if step.position < session.certain else "gap")
         end = step.end
         if not step.ids or end > session.open.context or len(step.ids) > limits.MAX_BATCH_TOKENS:
             return self._drop("malformed")
-        n_guesses = (0, len(step.ids) - 1) if session.place.stage is None else (0,)
-        if max(step.ids) >= session.model.vocabulary or step.n_guesses not in n_guesses:
+        if max(step.ids) >= session.model.vocabulary or step.n_guesses not in (0, len(step.ids) - 1):
             return self._drop("malformed")
         n_waiting = end - session.done
         if len(session.steps) >= limits.MAX_SESSION_JOBS or n_waiting > limits.MAX_SESSION_WAITING_TOKENS:
             return self._drop("full")
         self.ledger.wake(session.open.session, now)
-        session.expected = end
-        del session.ids[step.position :]  # guesses that did not come
-        session.ids += step.ids
-        session.n_guesses = step.n_guesses
+        session.takes(step)
         session.decodes = step.is_decode
         session.steps.append(step)
         if session.open.session not in self._queue:
@@ -424,7 +419,7 @@ class StageSessions:
 
     def _is_ready(self, row: RunningRows) -> bool:
         """Whether all that comes before these rows is in the KV cache: an earlier step may have failed since."""
-        return row.session in self.ledger.kv and self.sessions[row.session].done == row.step.position
+        return row.session in self.ledger.kv and self.sessions[row.session].has_before(row.step.position)
 
     def _as_it_is_now(self, row: RunningRows) -> RunningRows:
         session = self.sessions.get(row.session)
@@ -509,16 +504,13 @@ class StageSessions:
         if session is None or session.open.epoch != rows.epoch:
             return self._drop("stale")
         if output.error:  # the entry node decides what happens
-            session.steps.clear()
-            session.closed = True  # what follows would build on positions that are not in the KV cache
-            session.expected, session.n_guesses = session.done, 0
-            del session.ids[session.done :]
+            session.failed()
             text = output.error[: limits.MAX_TEXT_BYTES]
             error = SessionError(rows.session, rows.epoch, "failed", text, guilty=output.lost)
             return [Send(session.open.entry, error)]
         if rows.session not in self.ledger.kv:
             return self._drop("stale")
-        session.done = rows.step.certain_end
+        session.computed(rows.step)
         if session.closed:
             return self._drop("closed")
         if not session.place.leads:

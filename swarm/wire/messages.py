@@ -21,6 +21,7 @@ from swarm.wire.records import (
     Epoch,
     Experts,
     Fingerprint,
+    GuessCount,
     Key,
     LayerIndex,
     LinkMeasurement,
@@ -56,7 +57,6 @@ class Lane(Enum):
     __hash__ = object.__hash__  # Enum's own is Python, and lanes are looked up for every message
 
 
-GuessCount = Annotated[int, Meta(ge=0, le=limits.MAX_GUESSES)]
 Told = Annotated[tuple[TokenChance, ...], Meta(max_length=limits.MAX_TOLD_TOKENS)]
 LaneName = Literal["fast", "bulk"]
 

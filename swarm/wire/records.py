@@ -57,6 +57,7 @@ Fingerprint = Annotated[bytes, Meta(min_length=FINGERPRINT_BYTES, max_length=FIN
 StageSecret = Annotated[bytes, Meta(max_length=STAGE_SECRET_BYTES)]  # empty for those who do not need it
 Port = Annotated[int, Meta(ge=0, le=limits.MAX_PORT)]  # 0: none
 LayerIndex = Annotated[int, Meta(ge=0, le=limits.MAX_LAYERS)]
+GuessCount = Annotated[int, Meta(ge=0, le=limits.MAX_GUESSES)]
 
 
 class Version(Record):
@@ -189,6 +190,7 @@ class StageRows(Record):
     position: Position
     ids: Annotated[tuple[TokenId, ...], Meta(min_length=1, max_length=limits.MAX_BATCH_TOKENS)]
     sample: bool
+    n_guesses: GuessCount = 0  # so many last ids are guesses
 
 
 class TokenBias(Record):

@@ -166,16 +166,18 @@ class Stages:
         for peer in world.members:
             node, job = self.sim.by_id[peer], meeting.here[peer]
             other = job.rows[at]
-            seen = (other.session, other.position, other.ids, other.sample)
-            same = seen == (rows.session, rows.position, rows.ids, rows.sample)
+            seen = (other.session, other.position, other.ids, other.sample, other.n_guesses)
+            same = seen == (rows.session, rows.position, rows.ids, rows.sample, rows.n_guesses)
             self.sim.require(same and len(job.rows) == len(meeting.here[world.members[0]].rows), "members disagree")
             self.n_void += other.is_void
             kv = node.engine.caches[other.session][0] if not other.is_void else None
-            self.sim.require(kv is None or kv.length == other.position, f"{node.name} computes on other positions")
+            self.sim.require(kv is None or kv.length >= other.position, f"{node.name} computes on other positions")
             session = node.core.stage_sessions.sessions.get(other.session)
             if session is not None and session.epoch == node.check_job(job)[other.session] and not other.is_void:
                 counts = f"{session.done} positions, and not {other.position}"
-                self.sim.require(session.done == other.position, f"{node.name} has computed {counts}")
+                self.sim.require(session.has_before(other.position), f"{node.name} has computed {counts}")
+                is_kept = kv is not None and kv.length == session.done + session.n_unsure
+                self.sim.require(is_kept, f"{node.name} has kept what it does not count")
             parts.append([-1] if other.is_void else node.run_layers(job, other, node.check_job(job)[other.session]))
         if all(part == parts[0] for part in parts):
             return parts[0]

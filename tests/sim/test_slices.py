@@ -13,6 +13,7 @@ from swarm.cluster.joint_steps import JointSteps
 from swarm.cluster.pipeline import Pipeline
 from swarm.cluster.sessions import Sessions
 from swarm.cluster.shards import Shards
+from swarm.cluster.stage_session import StageSession
 from swarm.cluster.stage_sessions import StageSessions
 from tests.helpers.sabotage import Sabotage, shown_by
 from tests.helpers.sim import Sim, play
@@ -26,6 +27,7 @@ BLOCK = 12
 def test_every_chat_gets_its_text_from_devices_that_share_layers(first: int) -> None:
     stories = [play(seed, layout="slices") for seed in range(first, first + BLOCK)]
     assert sum(story.stages.n_steps for story in stories) > 100
+    assert sum(story.n_guessed for story in stories) > 20
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -47,6 +49,7 @@ def test_devices_choose_for_themselves(seed: int) -> None:
 def test_a_fault_in_the_middle_of_a_step_costs_no_token(kind: str) -> None:
     struck = [strike(seed, kind) for seed in range(5)]
     assert sum(one.sim.stages.n_steps for one in struck) > 100
+    assert sum(one.sim.n_guessed for one in struck) > 20, "guesses were under way"
 
 
 def test_several_readers_share_the_steps_of_several_devices() -> None:
@@ -89,20 +92,41 @@ def honest(seed: int, **more: int) -> None:
     assert not one.blamed and one.sim.stages.n_ended == 0, f"{one.blamed}, {one.sim.stages.n_ended} steps ended"
 
 
+def guessing_honest(seed: int) -> None:
+    """The same, for a reader alone, whose steps take guesses along."""
+    one = strike(3 * seed + 1, "none")
+    n_refused = sum(node.core.stage_sessions.dropped["joint"] for node in one.sim.nodes)
+    assert not one.blamed and n_refused == 0, f"{one.blamed}, {n_refused} steps refused"
+
+
 slices = partial(play, layout="slices")
 SEEDS = 160  # a broken rule is looked for in so many stories, until one shows it
 SABOTAGE = {
     "a member computes rows of an old epoch": (
-        Sabotage(StageSessions, "_as_it_is_now", "session is None or session.epoch != row.epoch", "session is None", 4),
+        Sabotage(
+            StageSessions, "_as_it_is_now", "session is None or session.epoch != row.epoch", "session is None", 56
+        ),
         slices,
     ),
     "a member forgets that it has computed": (
-        Sabotage(StageSessions, "_computed", "session.done = rows.step.certain_end", "pass", 0),
+        Sabotage(StageSessions, "_computed", "session.computed(rows.step)", "pass", 0),
         slices,
     ),
     "a member does not count what it was told": (
-        Sabotage(StageSessions, "_join", "session.expected = row.step.end", "pass", 0),
+        Sabotage(StageSessions, "_join", "session.takes(row.step)", "pass", 0),
         honest,
+    ),
+    "a member keeps guesses that did not come": (
+        Sabotage(StageSession, "takes", "del self.ids[step.position :]", "pass", 3),
+        slices,
+    ),
+    "a member takes what follows a guess for a gap": (
+        Sabotage(StageSession, "computed", "step.certain_end, step.n_guesses", "step.certain_end, 0", 1),
+        guessing_honest,
+    ),
+    "a member goes on from guesses of a step before one that failed": (
+        Sabotage(StageSession, "failed", "= self.done, 0, 0", "= self.done, 0, 3", 123),
+        slices,
     ),
     "a member takes a step as often as it is told": (
         Sabotage(JointSteps, "is_new", "message.sequence <= self._sequences.get(stage, 0)", "False", 13),

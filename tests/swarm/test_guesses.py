@@ -1,4 +1,4 @@
-"""Guesses change no text: real weights, alone and in a pipeline of three, however tokens are chosen, over a death."""
+"""Guesses change no text: real weights, alone, in a pipeline of three, where three share all layers, over a death."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from tests.helpers.nodes import Heard, Swarm, cost_of, memories_for
 from tests.helpers.schemas import listed, record, text
 
 CONTEXT = 512
+PLENTY = 2_000_000_000
 MOST = 90
 CODE = "def area(width, height):\n    result = width * height\n    print('area is', result)\n    return result\n"
 TEXTS = {
@@ -42,11 +43,21 @@ def plain(real_model: Path) -> swarm.Model:
     return swarm.load(real_model, threads=1, context=CONTEXT, guess="never")
 
 
-@pytest.fixture(scope="module")
-def three(real_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Swarm]:
+@pytest.fixture(scope="module", params=["pipeline", "slices"])
+def three(
+    request: pytest.FixtureRequest, real_model: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Swarm]:
     memories = memories_for(cost_of(real_model), (10, 10, 10), CONTEXT)
-    with Swarm(tmp_path_factory.mktemp("three"), memories, model=real_model, context=CONTEXT) as nodes:
+    memories = memories if request.param == "pipeline" else [PLENTY] * 3
+    folder = tmp_path_factory.mktemp("three")
+    with Swarm(folder, memories, model=real_model, context=CONTEXT, layout=request.param) as nodes:
         yield nodes
+
+
+def cuts_of(nodes: Swarm) -> set[tuple[int, int]]:
+    """The first layer and the end of each stage."""
+    devices: Any = nodes.nodes[0].status()["devices"]
+    return {(shard["first"], shard["end"]) for device in devices for shard in device["shards"]}
 
 
 def expected(plain: swarm.Model, name: str, way: dict[str, Any], **more: Any) -> list[int]:
@@ -78,6 +89,7 @@ def test_three_devices_say_the_same_in_fewer_rounds(three: Swarm, plain: swarm.M
             assert (heard.error, heard.tokens) == ("", expected(plain, name, way)), (way, name)
             n_guessed += heard.timings.get("draft_n_accepted", 0)
     assert n_guessed > 20
+    assert len(cuts_of(three)) == (1 if three.layout == "slices" else 3)
 
 
 def test_a_form_and_what_is_told_of_each_token_are_the_same(three: Swarm, plain: swarm.Model) -> None:
@@ -103,11 +115,13 @@ def test_a_stop_string_within_guesses_ends_the_answer_there(three: Swarm) -> Non
     assert stopped.text == whole.text[: whole.text.index(word)] and stopped.finish == "stop"
 
 
+@pytest.mark.parametrize("layout", ["pipeline", "slices"])
 def test_an_answer_with_guesses_goes_on_when_a_device_dies(
-    tmp_path: Path, real_model: Path, plain: swarm.Model
+    tmp_path: Path, real_model: Path, plain: swarm.Model, layout: str
 ) -> None:
     first, second = memories_for(cost_of(real_model), (12, 18), CONTEXT)
-    with Swarm(tmp_path, [first, second, second], model=real_model, context=CONTEXT) as nodes:
+    memories = [first, second, second] if layout == "pipeline" else [PLENTY] * 3
+    with Swarm(tmp_path, memories, model=real_model, context=CONTEXT, layout=layout) as nodes:
 
         def kill_the_last_stage(heard: Heard) -> None:
             if len(heard.at) == 12:

@@ -78,3 +78,14 @@ def test_each_number_is_new_once_and_what_is_over_is_forgotten() -> None:
     assert not steps.is_new(message) and steps.waiting
     steps.forget({LATER})
     assert not steps.waiting and steps.is_new(message)
+
+
+def test_guesses_travel_with_their_rows_and_one_id_before_them_is_certain() -> None:
+    step = Step(5, (1, 2, 3), True, None, 0.0, n_guesses=2)
+    _, (effect,) = JointSteps().tell(STAGE, (OTHER,), [RunningRows(S1, 2, step)], HIDDEN, 0.0)
+    assert isinstance(effect, Send) and isinstance(effect.message, StageStep)
+    assert has_the_rows(effect.message, b"", HIDDEN)
+    assert rows_of(effect.message, b"", HIDDEN, 0.0)[0].step == step
+    for n_guesses in (1, 3):
+        bad = (StageRows(S1, 2, 5, (1, 2, 3), True, n_guesses),)
+        assert not has_the_rows(StageStep(AUTHOR, 1, 0, 1, bad, TensorInfo("f32", (0, HIDDEN))), b"", HIDDEN)

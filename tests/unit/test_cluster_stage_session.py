@@ -41,3 +41,8 @@ def test_rows_for_the_others_ask_for_nothing() -> None:
     rows = void_rows(running, is_last=False)
     assert rows.is_void and not rows.sample and rows.ids == (1, 2) and rows.frame == b"12345678"
     assert void_rows(running, is_last=True).sample, "all members tell as many candidates"
+
+
+def test_rows_for_the_others_are_as_many_where_some_are_guesses() -> None:
+    running = RunningRows(SessionId("d" * 32), 3, Step(5, (1, 2), True, None, 0.0, n_guesses=1), is_void=True)
+    assert void_rows(running, is_last=True).n_guesses == 1

@@ -860,6 +860,68 @@ def test_penalties_and_forms_begin_with_what_is_certain() -> None:
     assert (rows_of(job).recent, rows_of(job).answer) == ((5, 4, 3), (4, 3))
 
 
+def guessing_member(*tokens: int) -> StageSessions:
+    """A member that has computed one id and guesses after it, as its leader said."""
+    member = opened_in_group(MIDDLE)
+    (job,) = computes(join(member, told(guessed_row(0, *tokens))))
+    assert rows_of(job).n_guesses == len(tokens) - 1
+    assert give(member, job.job, StepOutput(), 0.0) == []
+    return member
+
+
+def guessed_row(position: int, *tokens: int) -> StageRows:
+    return msgspec.structs.replace(row(position, *tokens), n_guesses=len(tokens) - 1)
+
+
+def test_a_leader_tells_the_others_of_guesses() -> None:
+    leader = opened_in_group(FIRST)
+    leader.new_guesses = Told
+    message = Tokens(S1, 2, 0, TensorInfo("i32", (1,)), True, limits.MAX_GUESSES)
+    (job,) = computes(leader.tokens(ENTRY, message, (5,), 0.0))
+    give(leader, job.job, hidden(1), 0.0)
+    leader.sessions[S1].guesses.coming = (6, 7)  # type: ignore[union-attr]
+    effects = leader.token(LAST, Token(S1, 2, 1, 8), 0.0)
+    assert sent(effects) == [(MIDDLE, told(guessed_row(1, 8, 6, 7), sequence=2))]
+    (job,) = computes(effects)
+    ((to, onward),) = sent(give(leader, job.job, hidden(3), 0.0))
+    assert to == LAST and isinstance(onward, Activation) and onward.n_guesses == 2
+
+
+@pytest.mark.parametrize("position", [1, 2, 3])
+def test_a_member_goes_on_behind_any_guess_that_came(position: int) -> None:
+    member = guessing_member(5, 6, 7)
+    (job,) = computes(join(member, told(row(position, 9), sequence=2)))
+    assert rows_of(job).position == position and member.sessions[S1].ids == [*[5, 6, 7][:position], 9]
+    give(member, job.job, StepOutput(), 0.0)
+    assert member.sessions[S1].done == position + 1
+
+
+@pytest.mark.parametrize("position", [0, 4])
+def test_a_member_goes_on_nowhere_else(position: int) -> None:
+    assert aborts(join(guessing_member(5, 6, 7), told(row(position, 9), sequence=2)))
+
+
+def test_a_step_behind_guesses_may_be_told_before_they_are_computed_here() -> None:
+    member = opened_in_group(MIDDLE)
+    (job,) = computes(join(member, told(guessed_row(0, 5, 6, 7))))
+    assert join(member, told(row(2, 9), sequence=2)) == []
+    (second,) = computes(give(member, job.job, StepOutput(), 0.0))
+    assert rows_of(second).position == 2
+
+
+def test_guesses_of_a_step_before_one_that_failed_are_no_ground_to_go_on_from() -> None:
+    """The leader may have had the end of the step that failed here: what comes after it is not in our KV cache."""
+    member = guessing_member(5, 6, 7, 4)
+    (job,) = computes(join(member, told(guessed_row(1, 9, 8), sequence=2)))
+    assert join(member, told(row(2, 3), sequence=3)) == []
+    effects = give(member, job.job, StepOutput(error="its connection was closed", lost=FIRST), 0.0)
+    assert not computes(effects) and [a.sequence for a in aborts(effects)] == [3]
+
+
+def test_a_member_keeps_no_guesses_when_a_session_is_opened_again() -> None:
+    assert answer(guessing_member(5, 6, 7).open(ENTRY, opening(3, keep=3), 0.0)).have == 1
+
+
 def decoding_beside(stage: StageSessions, now: float = 0.0) -> None:
     """A second session gets its tokens here; its step is not out."""
     stage.open(ENTRY, opening(2, S2), now)
