@@ -9,7 +9,7 @@ from __future__ import annotations
 from swarm.models import header, naming
 from swarm.models.header import Header
 from swarm.models.naming import Name
-from swarm.models.spec import LayerSpec, ModelSpec, Role
+from swarm.models.spec import ModelSpec, Role
 
 
 def declare(h: Header) -> ModelSpec:
@@ -23,7 +23,7 @@ def declare(h: Header) -> ModelSpec:
         rope=header.rope(h, "pair", head_dim, dims=head_dim // 2),
         qkv_bias=bias,
         tied_lm_head=naming.is_tied(h),
-        layers=(LayerSpec(ffn=header.ffn_width(h)),) * n_layers,
+        layers=header.dense_layers(h, n_layers),
     )
     return naming.bind(h, spec, [names(h, layer, bias) for layer in range(n_layers)])
 

@@ -51,7 +51,7 @@ def declare(h: Header) -> ModelSpec:
         attention_scale=header.attention_scale(h, width) * sharper**2,
         tied_lm_head=naming.is_tied(h),
         latent=latent,
-        layers=glm4moe.dense_layers(h, dense) + moe_layers(h, dense, n_layers),
+        layers=header.dense_layers(h, dense) + moe_layers(h, dense, n_layers),
     )
     beside = glm4moe.mtp_blocks(h) | {str(block) for block in range(n_layers, header.block_count(h))}
     return naming.bind(h, spec, [names(h, spec, layer) for layer in range(n_layers)], beside)

@@ -32,7 +32,7 @@ def declare(h: Header) -> ModelSpec:
         qkv_bias=naming.has_qkv_bias(h),
         qk_norm=h.has("blk.0.attn_q_norm.weight"),
         tied_lm_head=naming.is_tied(h),
-        layers=dense_layers(h, dense) + moe_layers(h, dense, n_layers),
+        layers=header.dense_layers(h, dense) + moe_layers(h, dense, n_layers),
     )
     beside = mtp_blocks(h) | {str(block) for block in range(n_layers, header.block_count(h))}
     return naming.bind(h, spec, [names(h, spec, layer) for layer in range(n_layers)], beside)
@@ -57,11 +57,6 @@ def trunk_layers(h: Header) -> int:
 def mtp_blocks(h: Header) -> set[str]:
     """The numbers of blocks that predict further tokens, as the table has them."""
     return {name.split(".", 2)[1] for name in h.tensors if name.startswith("blk.") and ".nextn." in name}
-
-
-def dense_layers(h: Header, count: int) -> tuple[LayerSpec, ...]:
-    """The leading layers, without experts."""
-    return (LayerSpec(ffn=header.ffn_width(h)),) * count if count else ()
 
 
 def moe_layers(h: Header, first: int, end: int) -> tuple[LayerSpec, ...]:

@@ -6,6 +6,8 @@ The shared expert of granitemoe is given by its width alone, and it is always on
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from swarm.models import header, llama, naming
 from swarm.models.header import Header
 from swarm.models.naming import Name
@@ -23,14 +25,14 @@ def declare(h: Header) -> ModelSpec:
     bias = naming.has_qkv_bias(h)
     rotated = h.flag("rope.scaling.finetuned", default=True)
     moe = mixture(h) if h.arch == "granitemoe" else None
-    ffn = 0 if moe else header.ffn_width(h)
+    layers = (LayerSpec(0, moe),) * n_layers if moe else header.dense_layers(h, n_layers)
     spec = ModelSpec(
         family=h.arch,
         **sizes,
         rope=header.rope(h, "pair", head_dim),
         qkv_bias=bias,
         tied_lm_head=naming.is_tied(h),
-        layers=(LayerSpec(ffn, moe, rotated),) * n_layers,
+        layers=tuple(replace(layer, rotated=rotated) for layer in layers),
         scales=scales(h),
     )
     return naming.bind(h, spec, [names(h, layer, bias, moe) for layer in range(n_layers)])

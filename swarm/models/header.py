@@ -16,7 +16,7 @@ import numpy.typing as npt
 from swarm.architectures import architecture, quoted
 from swarm.errors import BadModelFile, UnsupportedModel
 from swarm.kernels.quants import Quant
-from swarm.models.spec import RopeScaling, RopeSpec
+from swarm.models.spec import LayerSpec, RopeScaling, RopeSpec
 
 
 class TensorEntry(Protocol):
@@ -73,11 +73,15 @@ class Header:
     def whole(self, key: str, lo: int, hi: int, default: int | None = None) -> int:
         """The whole number `key`, lo <= value <= hi; BadModelFile when absent without a default, or out of range."""
         name, value = self._find(key, default)
-        if _is_list(value):
-            value = self._only(name, value)
-        if not isinstance(value, int) or isinstance(value, bool) or not lo <= value <= hi:
-            raise BadModelFile(f"{name} is {quoted(value)}: must be a whole number from {lo} to {hi}")
-        return value
+        return _whole(name, self._only(name, value) if _is_list(value) else value, lo, hi)
+
+    def wholes(self, key: str, lo: int, hi: int, count: int) -> list[int]:
+        """The whole number `key` of the first `count` layers: one for all, or a list of one for each."""
+        name, value = self._find(key, None)
+        if not _is_list(value):
+            return [_whole(name, value, lo, hi)] * count
+        self._check_length(name, value)
+        return [_whole(name, number, lo, hi) for number in list(value)[:count]]
 
     def real(self, key: str, lo: float, hi: float, default: float | None = None) -> float:
         """The number `key`, lo <= value <= hi (nan is never in range)."""
@@ -137,12 +141,23 @@ class Header:
 
     def _only(self, name: str, values: Sequence[Any] | npt.NDArray[Any]) -> Any:
         """The one value of a per-layer list that says the same for every layer."""
-        n_layers = self.metadata.get(f"{self.arch}.block_count")
-        if isinstance(n_layers, int) and 0 < len(values) != n_layers:
-            raise BadModelFile(f"{name} has {len(values)} values for {n_layers} layers; fetch the file again")
-        if len(values) == 0 or any(value != values[0] for value in values):
+        self._check_length(name, values)
+        if any(value != values[0] for value in values):
             raise UnsupportedModel(f"{name} differs from layer to layer: Swarm runs models whose layers are alike")
-        return values[0].item() if isinstance(values, np.ndarray) else values[0]
+        return values[0]
+
+    def _check_length(self, name: str, values: Sequence[Any] | npt.NDArray[Any]) -> None:
+        """BadModelFile for a per-layer list that has not one value for each layer."""
+        n_layers = self.metadata.get(f"{self.arch}.block_count")
+        if len(values) == 0 or (isinstance(n_layers, int) and len(values) != n_layers):
+            raise BadModelFile(f"{name} has {len(values)} values for {n_layers} layers; fetch the file again")
+
+
+def _whole(name: str, value: Any, lo: int, hi: int) -> int:
+    value = value.item() if isinstance(value, np.generic) else value
+    if not isinstance(value, int) or isinstance(value, bool) or not lo <= value <= hi:
+        raise BadModelFile(f"{name} is {quoted(value)}: must be a whole number from {lo} to {hi}")
+    return value
 
 
 def _says_something(value: object) -> bool:
@@ -340,8 +355,13 @@ def attention_scale(h: Header, head_dim: int) -> float:
 
 
 def ffn_width(h: Header) -> int:
-    """Columns of a dense feed-forward network."""
+    """Columns of a feed-forward network that is alike in all layers."""
     return h.whole("feed_forward_length", 1, MAX_WIDTH)
+
+
+def dense_layers(h: Header, count: int) -> tuple[LayerSpec, ...]:
+    """The first `count` layers, without experts, as wide as the file says: all alike, or each by itself."""
+    return tuple(LayerSpec(ffn) for ffn in h.wholes("feed_forward_length", 1, MAX_WIDTH, count)) if count else ()
 
 
 # ---- mixtures of experts ----

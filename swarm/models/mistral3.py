@@ -5,7 +5,7 @@ from __future__ import annotations
 from swarm.errors import BadModelFile
 from swarm.models import header, llama, naming
 from swarm.models.header import Header
-from swarm.models.spec import LayerSpec, ModelSpec, RopeSpec, Temper
+from swarm.models.spec import ModelSpec, RopeSpec, Temper
 
 
 def declare(h: Header) -> ModelSpec:
@@ -25,7 +25,7 @@ def declare(h: Header) -> ModelSpec:
         ),
         qkv_bias=bias,
         tied_lm_head=naming.is_tied(h),
-        layers=(LayerSpec(ffn=header.ffn_width(h)),) * n_layers,
+        layers=header.dense_layers(h, n_layers),
         temper=temper(h),
     )
     return naming.bind(h, spec, [llama.names(h, layer, bias) for layer in range(n_layers)])

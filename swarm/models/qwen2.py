@@ -5,7 +5,7 @@ from __future__ import annotations
 from swarm.models import header, naming
 from swarm.models.header import Header
 from swarm.models.naming import Name
-from swarm.models.spec import LayerSpec, ModelSpec, Role
+from swarm.models.spec import ModelSpec, Role
 
 
 def declare(h: Header) -> ModelSpec:
@@ -19,7 +19,7 @@ def declare(h: Header) -> ModelSpec:
         rope=header.rope(h, "half", head_dim),
         qkv_bias=True,
         tied_lm_head=naming.is_tied(h),
-        layers=(LayerSpec(ffn=header.ffn_width(h)),) * n_layers,
+        layers=header.dense_layers(h, n_layers),
     )
     return naming.bind(h, spec, [names(h, layer) for layer in range(n_layers)])
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from swarm.models import header, naming
 from swarm.models.header import Header
 from swarm.models.naming import Name
-from swarm.models.spec import LayerSpec, ModelSpec, Role
+from swarm.models.spec import ModelSpec, Role
 
 UNROTATED_STEP = 4
 
@@ -14,7 +16,6 @@ def declare(h: Header) -> ModelSpec:
     """The spec of a smollm3 file."""
     sizes = header.sizes(h)
     n_layers, head_dim = sizes["n_layers"], sizes["head_dim"]
-    ffn = header.ffn_width(h)
     bias = naming.has_qkv_bias(h)
     spec = ModelSpec(
         family="smollm3",
@@ -22,7 +23,10 @@ def declare(h: Header) -> ModelSpec:
         rope=header.rope(h, "pair", head_dim),
         qkv_bias=bias,
         tied_lm_head=naming.is_tied(h),
-        layers=tuple(LayerSpec(ffn, rotated=layer % UNROTATED_STEP != 0) for layer in range(1, n_layers + 1)),
+        layers=tuple(
+            replace(layer, rotated=number % UNROTATED_STEP != 0)
+            for number, layer in enumerate(header.dense_layers(h, n_layers), 1)
+        ),
     )
     return naming.bind(h, spec, [names(h, layer, bias) for layer in range(n_layers)])
 

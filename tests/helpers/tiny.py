@@ -311,12 +311,12 @@ def _stored(values: np.ndarray, quant_name: str) -> np.ndarray:
 # ---- the GGUF file ----
 
 
-def write_tiny(path: Path | str, tiny: Tiny, weights: Weights, mix: str = "F32") -> Path:
-    """Write a checkpoint as a GGUF file in the types of `mix`."""
+def write_tiny(path: Path | str, tiny: Tiny, weights: Weights, mix: str = "F32", more: Metadata | None = None) -> Path:
+    """Write a checkpoint as a GGUF file in the types of `mix`, with more or other metadata."""
     tensors = dict(_gguf_tensors(tiny, weights, mix))
     if tiny.mtp == "present":
         tensors |= _mtp_tensors(tiny, weights, mix)
-    return write_gguf(path, gguf_metadata(tiny), tensors)
+    return write_gguf(path, gguf_metadata(tiny) | (more or {}), tensors)
 
 
 def make_tiny(path: Path | str, name: str, mix: str = "F32", seed: int = 1) -> Path:

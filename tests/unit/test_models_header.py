@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from swarm.errors import BadModelFile, ModelError, UnsupportedModel
+from swarm.models import spec_from_gguf
 from swarm.models.header import HARMLESS
 from swarm.models.spec import RopeScaling
+from swarm.node.model_cost import model_cost
+from swarm.store.gguf import open_gguf
 from tests.helpers.declared import declared
+from tests.helpers.families import open_decoder
 from tests.helpers.gguf_keys import KEYS
-from tests.helpers.tiny import TINY, Tiny
+from tests.helpers.tiny import TINY, Tiny, gguf_metadata, make_weights, write_tiny
 
 
 def test_missing_keys_get_the_defaults_of_files_in_the_wild() -> None:
@@ -194,9 +200,54 @@ def test_list_that_says_the_same_for_every_layer_is_one_value() -> None:
     assert declared(TINY["llama"], attention__head_count=[4, 4, 4]) == declared(TINY["llama"])
 
 
-def test_list_for_another_number_of_layers_is_a_broken_file() -> None:
-    with pytest.raises(BadModelFile, match=r"attention\.head_count has 2 values for 3 layers"):
-        declared(TINY["llama"], attention__head_count=[4, 4])
+@pytest.mark.parametrize("key", ["attention.head_count", "feed_forward_length"])
+@pytest.mark.parametrize("values", [[4, 4], [4, 4, 4, 4], []])
+def test_list_for_another_number_of_layers_is_a_broken_file(key: str, values: list[int]) -> None:
+    with pytest.raises(BadModelFile, match=rf"{key} has {len(values)} values for 3 layers"):
+        declared(TINY["llama"], **{key.replace(".", "__"): values})
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_a_list_for_layers_is_obeyed_or_refused_and_never_misread(name: str) -> None:
+    tiny, plain = TINY[name], declared(TINY[name])
+    blocks = gguf_metadata(tiny)[f"{tiny.arch}.block_count"]
+    assert isinstance(blocks, int)
+    for key in KEYS:
+        own = gguf_metadata(tiny).get(f"{tiny.arch}.{key}")
+        if not isinstance(own, int | float) or isinstance(own, bool) or key == "block_count":
+            continue
+        alike = [own] * blocks
+        lists = (alike, [*alike[1:], own + 1], [own + 1, *alike[1:]])
+        for values in (*lists, *map(np.array, lists)):
+            try:
+                found = declared(tiny, **{key.replace(".", "__"): values})
+            except ModelError as error:
+                assert ("\n" not in str(error) and tiny.arch in str(error)) or "tensor " in str(error), key
+            else:
+                assert list(values) == alike or is_of_dense_layers(key, tiny), key
+                assert found == plain, key
+
+
+def is_of_dense_layers(key: str, tiny: Tiny) -> bool:
+    """Layers with experts do not read it, whatever a list says of them."""
+    return key in HARMLESS or (key == "feed_forward_length" and tiny.moe is not None)
+
+
+def test_every_layer_is_as_wide_as_a_list_says(tmp_path: Path) -> None:
+    whole = replace(TINY["llama-tied"], ffn=128)
+    weights = dict(make_weights(whole))
+    for role in ("gate", "up"):
+        weights[1, role] = weights[1, role] * (np.arange(128) < 64)[:, None]
+    alike = write_tiny(tmp_path / "alike.gguf", whole, weights)
+    for role in ("gate", "up", "down"):
+        weights[1, role] = weights[1, role][:64] if role != "down" else weights[1, role][:, :64]
+    uneven = write_tiny(tmp_path / "uneven.gguf", whole, weights, more={"llama.feed_forward_length": [128, 64, 128]})
+    with open_gguf(uneven) as model:
+        spec = spec_from_gguf(model.metadata, model.tensors)
+        assert [layer.ffn for layer in spec.layers] == [128, 64, 128]
+        assert model_cost("uneven", spec, model.tensors).cuts is None, "layers of several widths are not shared"
+    ids = list(range(40, 60))
+    assert np.array_equal(open_decoder(uneven).logits(ids), open_decoder(alike).logits(ids))
 
 
 @pytest.mark.parametrize("key", ["block_count", "embedding_length", "attention.head_count", "context_length"])
