@@ -17,6 +17,7 @@ from swarm.errors import BadModelFile, ModelNotFound, UnsupportedQuant
 from swarm.limits import MAX_SPLIT_FILES
 from swarm.store.gguf_header import GGUFHeader, GGUFTensor, parse_header, parse_metadata
 from swarm.store.gguf_metadata import Metadata
+from swarm.store.gguf_pieces import JOINED, is_joined, what_piece
 from swarm.store.rectangles import U8, Rows, cut
 
 _SPLIT_NAME = re.compile(r"(?P<prefix>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf")
@@ -118,7 +119,14 @@ def open_gguf(path: str | os.PathLike[str]) -> GGUF:
     """
     paths = split_paths(Path(path))
     maps = [_map_file(file) for file in paths]
-    headers = _read_headers(paths, maps)
+    try:
+        headers = _read_headers(paths, maps)
+    except BadModelFile:
+        if is_piece := what_piece(paths[0]):
+            raise BadModelFile(f"{paths[0]}: {is_piece}") from None
+        raise
+    if len(paths) == 1 and is_joined(maps[0], headers[0]):
+        raise BadModelFile(f"{paths[0]}: {JOINED}")
     check_split(paths, headers)
     return GGUF(paths, maps, headers)
 
