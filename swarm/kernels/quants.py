@@ -8,6 +8,7 @@ kernels and the slow path of everything that is not one.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -72,6 +73,17 @@ def type_name(type_id: int) -> str:
     if type_id in QUANTS:
         return QUANTS[type_id].name
     return UNSUPPORTED_TYPES.get(type_id, f"unknown type {type_id}")
+
+
+def why_refused(type_id: int) -> str:
+    """What a type is called, whose it is, what is supported, and which file of the same model runs."""
+    owner = f", a type of {_OWNERS[type_id]}" if type_id in _OWNERS else ""
+    digits = re.findall(r"\d", UNSUPPORTED_TYPES.get(type_id, ""))
+    instead = _INSTEAD.get(digits[0] if digits else "", "Q4_K_M")
+    return (
+        f"{type_name(type_id)}{owner}; supported are {quant_names()}: "
+        f"a file of the same model with {instead} in its name runs"
+    )
 
 
 # ---- blocks to floats: every function takes (..., n_blocks) records and returns (..., n_blocks, groups, columns) ----
@@ -253,11 +265,35 @@ _TYPE_NAMES = {
     31: "Q4_0_4_4",
     32: "Q4_0_4_8",
     33: "Q4_0_8_8",
-    36: "IQ4_NL_4_4",
+    36: "I2_S",  # of files that people have; for a while llama.cpp had it as IQ4_NL_4_4, which was never in files
     37: "IQ4_NL_4_8",
     38: "IQ4_NL_8_8",
     40: "NVFP4",
     41: "Q1_0",
+    42: "Q2_0",
 }
+_OF_IK_LLAMA = {
+    133: "Q6_0",
+    134: "IQ1_BN",
+    135: "IQ2_BN",
+    137: "IQ2_K",
+    138: "IQ3_K",
+    139: "IQ4_K",
+    140: "IQ5_K",
+    141: "IQ6_K",
+    144: "IQ4_KS",
+    145: "IQ2_KS",
+    146: "IQ4_KSS",
+    152: "IQ5_KS",
+    153: "IQ2_KT",
+    154: "IQ3_KT",
+    155: "IQ4_KT",
+    156: "IQ3_KS",
+    157: "IQ2_KL",
+    158: "IQ1_KT",
+}
+_OWNERS = {36: "bitnet.cpp", **dict.fromkeys((*range(96, 200), *range(202, 400)), "ik_llama.cpp")}
 
-UNSUPPORTED_TYPES = {number: name for number, name in _TYPE_NAMES.items() if number not in QUANTS}
+UNSUPPORTED_TYPES = {number: name for number, name in (_TYPE_NAMES | _OF_IK_LLAMA).items() if number not in QUANTS}
+# What files of about as many bits a weight are called that run, by the first digit of the type's name.
+_INSTEAD = {"1": "Q2_K", "2": "Q2_K", "3": "Q3_K_M", "5": "Q5_K_M", "6": "Q6_K"}

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from swarm.errors import DownloadError, ModelNotFound
+from swarm.errors import DownloadError, ModelNotFound, UnsupportedQuant
 from swarm.files import check_space, disk_errors, locked
 from swarm.limits import FIRST_HEADER_BYTES
 from swarm.store import hub, origins
@@ -91,7 +91,7 @@ def look(remote: Remote, web: Web, room: Room, *, must_fit: bool = True, folder:
     listing = list_place(remote, web)
     name = remote.row.name if isinstance(remote, NamedModel) else ""
     first = listing.wanted[0]
-    header = header_of(listing, first, web, folder)
+    header = _header_that_runs(listing, first, web, folder)
     beside = room.judge(header.metadata, header.tensors)
     if listing.is_named:
         return Found(listing, first, header, first.total_bytes + _growth(header) + beside, name)
@@ -106,7 +106,7 @@ def look(remote: Remote, web: Web, room: Room, *, must_fit: bool = True, folder:
             f"same, name a quant: {what_there_is(listing.variants)}"
         )
     if fitting[0] is not first:
-        header = header_of(listing, fitting[0], web, folder)
+        header = _header_that_runs(listing, fitting[0], web, folder)
         room.judge(header.metadata, header.tensors)
     return Found(listing, fitting[0], header, fitting[0].total_bytes + _growth(header) + beside, name)
 
@@ -152,6 +152,17 @@ def header_of(listing: Listing, variant: Variant, web: Web, folder: Path | None 
         return kept_beginning(folder / file.name, file.sha256, FIRST_HEADER_BYTES) if folder and file.sha256 else b""
 
     return read_remote(listing.place, files, web, kept=kept)
+
+
+def _header_that_runs(listing: Listing, variant: Variant, web: Web, folder: Path | None) -> RemoteGGUF:
+    """The header; of one in a type that does not run, the error also says what else of the model there is."""
+    try:
+        return header_of(listing, variant, web, folder)
+    except UnsupportedQuant as error:
+        others = by_preference([other for other in listing.variants if other is not variant])
+        if not others:
+            raise
+        raise UnsupportedQuant(f"{error}; {listing.place} also has {', '.join(map(str, others[:3]))}") from None
 
 
 def _list_repository(name: HubName, web: Web) -> Listing:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from swarm.errors import BadModelFile, UnsupportedQuant
-from swarm.kernels.quants import QUANTS, Quant, quant_names, type_name
+from swarm.kernels.quants import QUANTS, Quant, why_refused
 from swarm.limits import MAX_GGUF_METADATA, MAX_GGUF_TENSORS, MAX_TENSOR_DIMENSION
 from swarm.plain import printable
 from swarm.store.gguf_cursor import Cursor, FileBytes
@@ -153,8 +153,7 @@ def _tensor(cursor: Cursor, entry: _TableRow, data_start: int, alignment: int, s
     quant = QUANTS.get(entry.type_id)
     if quant is None:
         raise UnsupportedQuant(
-            f"{cursor.where}: tensor {printable(entry.name)} is stored as {type_name(entry.type_id)}; "
-            f"supported are {quant_names()}"
+            f"{cursor.where}: tensor {printable(entry.name)} is stored as {why_refused(entry.type_id)}"
         )
     n_bytes = _checked_bytes(cursor, entry, quant)
     if entry.offset % alignment:

@@ -6,7 +6,16 @@ import gguf
 import numpy as np
 import pytest
 
-from swarm.kernels.quants import QUANTS, UNSUPPORTED_TYPES, Quant, dequantize, quant_by_name, quant_names, type_name
+from swarm.kernels.quants import (
+    QUANTS,
+    UNSUPPORTED_TYPES,
+    Quant,
+    dequantize,
+    quant_by_name,
+    quant_names,
+    type_name,
+    why_refused,
+)
 
 ALL = list(QUANTS.values())
 BY_NAME = pytest.mark.parametrize("quant", ALL, ids=[quant.name for quant in ALL])
@@ -68,6 +77,26 @@ def test_every_type_of_the_gguf_package_has_its_name_here() -> None:
         assert type_name(int(kind)) == kind.name
     assert not QUANTS.keys() & UNSUPPORTED_TYPES.keys()
     assert type_name(77) == "unknown type 77"
+
+
+@pytest.mark.parametrize(
+    ("type_id", "called", "instead"),
+    [
+        (139, "IQ4_K, a type of ik_llama.cpp; supported are F32, ", "Q4_K_M"),
+        (146, "IQ4_KSS, a type of ik_llama.cpp; ", "Q4_K_M"),
+        (137, "IQ2_K, a type of ik_llama.cpp; ", "Q2_K"),
+        (140, "IQ5_K, a type of ik_llama.cpp; ", "Q5_K_M"),
+        (206, "unknown type 206, a type of ik_llama.cpp; ", "Q4_K_M"),
+        (36, "I2_S, a type of bitnet.cpp; ", "Q2_K"),
+        (40, "NVFP4; supported are ", "Q4_K_M"),
+        (42, "Q2_0; ", "Q2_K"),
+        (1000, "unknown type 1000; ", "Q4_K_M"),
+    ],
+)
+def test_a_refused_type_says_whose_it_is_and_which_file_runs(type_id: int, called: str, instead: str) -> None:
+    why = why_refused(type_id)
+    assert why.startswith(called)
+    assert why.endswith(f": a file of the same model with {instead} in its name runs")
 
 
 def test_the_list_for_messages_names_all_of_them() -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from swarm.config import HubSettings
-from swarm.errors import DiskFull, DownloadError, ModelNotFound, UnsupportedModel
+from swarm.errors import DiskFull, DownloadError, ModelNotFound, UnsupportedModel, UnsupportedQuant
 from swarm.models.appraise import beside_weights
 from swarm.store import download as download_module
 from swarm.store.getting import Room, get, is_here, list_place, look, target_paths
@@ -105,6 +105,19 @@ def test_names_that_say_nothing_get_the_repositorys(hub: StandInHub, web: Web, t
     hub.repos["u/Tiny-GGUF"].files = {"ggml-model-Q4_0.gguf": files["Tiny-Q4_0.gguf"]}
     found = look(REPO, web, ROOM)
     assert target_paths(found, tmp_path) == [tmp_path / "Tiny-ggml-model-Q4_0.gguf"]
+
+
+def test_a_type_that_does_not_run_is_refused_with_what_else_there_is(hub: StandInHub, web: Web) -> None:
+    files = hub.repos["u/Tiny-GGUF"].files
+    data, name = bytearray(files["Tiny-Q4_0.gguf"]), b"blk.0.attn_q.weight"
+    at = data.index(name) + len(name) + 4 + 2 * 8
+    assert data[at : at + 4] == bytes([2, 0, 0, 0])
+    data[at] = 139
+    hub.repos["u/Tiny-GGUF"].files = files | {"Tiny-Q4_0.gguf": bytes(data)}
+    with pytest.raises(UnsupportedQuant, match=r"attn_q\.weight is stored as IQ4_K, a type of ik_llama\.cpp") as error:
+        look(HubName("u", "Tiny-GGUF", "Q4_0"), web, ROOM)
+    assert "; u/Tiny-GGUF also has Q8_0 " in str(error.value) and "\n" not in str(error.value)
+    assert not any(path.endswith("Tiny-Q8_0.gguf") for path in hub.paths), "nothing of the others was asked for"
 
 
 def test_without_a_quant_the_best_that_fits_is_taken(hub: StandInHub, web: Web, files: dict[str, bytes]) -> None:
