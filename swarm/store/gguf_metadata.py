@@ -31,6 +31,11 @@ _DTYPES: dict[int, np.dtype[Any]] = {
 }
 
 
+# Texts that are only shown: bytes of them that are no text do no harm. Nor do those of a token, which no text spells.
+_SHOWN = frozenset(f"general.{key}" for key in ("name", "author", "description", "organization", "basename"))
+_TOKENS = "tokenizer.ggml.tokens"
+
+
 @dataclass(frozen=True)
 class _Field:
     """Where a metadata value lies; of an array the items, of a string the text."""
@@ -57,11 +62,13 @@ class Metadata(Mapping[str, Value]):
         field = self._fields[key]
         raw = self._data[field.offset : field.offset + field.n_bytes]
         if field.value_type == _STRING:
-            return decode_text(raw, f"{self._where}: {key}")
+            return _shown(raw) if key in _SHOWN else decode_text(raw, f"{self._where}: {key}")
         if field.value_type != _ARRAY:
             return _numbers(raw, field.value_type)[0].item()  # type: ignore[no-any-return]
         if field.item_type != _STRING:
             return _numbers(raw, field.item_type)
+        if key == _TOKENS:
+            return _tokens(raw, field.count)
         return _strings(raw, field.count, f"{self._where}: {key}")
 
     def __iter__(self) -> Iterator[str]:
@@ -116,6 +123,23 @@ def _read_array(cursor: Cursor, key: str) -> _Field:
 def _numbers(raw: bytes, value_type: int) -> npt.NDArray[Any]:
     values = np.frombuffer(raw, _DTYPES[value_type])
     return values != 0 if value_type == _BOOL else values
+
+
+def _shown(raw: bytes) -> str:
+    return raw.decode("utf-8", "backslashreplace")
+
+
+def _tokens(raw: bytes, count: int) -> list[str]:
+    """The tokens; bytes that are no text are written out, so that each token keeps its number."""
+    try:
+        return _native.texts(raw, count)
+    except UnicodeDecodeError:
+        texts, at = [], 0
+        for _ in range(count):
+            end = at + 8 + int.from_bytes(raw[at : at + 8], "little")
+            texts.append(_shown(raw[at + 8 : end]))
+            at = end
+        return texts
 
 
 def _strings(raw: bytes, count: int, where: str) -> list[str]:

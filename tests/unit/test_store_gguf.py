@@ -254,3 +254,12 @@ def test_a_header_of_150000_tokens_is_read_in_a_third_of_a_second(tmp_path: Path
     assert min(durations) < 0.3, durations
     with open_gguf(path) as file:
         assert file.metadata["tokenizer.ggml.merges"] == merges
+
+
+def test_a_name_that_is_no_text_is_shown_escaped_and_a_token_keeps_its_number(tmp_path: Path) -> None:
+    said = {"general.name": "tiny", "tokenizer.ggml.tokens": ["ab", "cXd", "e"]}
+    path = write_gguf(tmp_path / "a.gguf", METADATA | said, {})
+    path.write_bytes(path.read_bytes().replace(b"cXd", b"c\xffd").replace(b"tiny", b"t\xfeny"))
+    with open_gguf(path) as model:
+        assert model.metadata["general.name"] == r"t\xfeny"
+        assert model.metadata["tokenizer.ggml.tokens"] == ["ab", r"c\xffd", "e"]
