@@ -58,6 +58,7 @@ class Summary:
     ram_bytes: dict[int, int]  # context -> what it needs, with the KV type in force
     available_bytes: int
     fetching: str = ""  # what it takes to have it here
+    words: str = ""  # how they are cut, where the file does not say
     least_bytes: int = 0  # with the experts of a mixture on disk; 0 for dense models
     available_share: float = 1.0  # of the experts that would be in memory here; 0 when not even that fits
 
@@ -116,8 +117,21 @@ def summarise(seen: loading.SeenModel, kv: str) -> Summary:
         ram_bytes={n: sizes.total + n * per_token[kv] + OVERHEAD_BYTES for n in contexts},
         available_bytes=machine.memory().available,
         fetching=seen.fetching,
+        words=_words(file.metadata),
         **_from_disk(spec, file.tensors, kv),
     )
+
+
+def _words(metadata: Mapping[str, Any]) -> str:
+    """How words are cut, where the file does not say; "" where it does."""
+    from swarm.text.pretokenizers import pre_of_tokens
+    from swarm.text.tokenizer import CUT_BY_GUESS
+
+    tokens = metadata.get("tokenizer.ggml.tokens")
+    if metadata.get("tokenizer.ggml.model") != "gpt2" or metadata.get("tokenizer.ggml.pre") or not tokens:
+        return ""
+    pre = pre_of_tokens(tokens)
+    return f"cut as {pre}, by its tokens: it has no tokenizer.ggml.pre" if pre else CUT_BY_GUESS
 
 
 def _from_disk(spec: ModelSpec, tensors: Mapping[str, TensorEntry], kv: str) -> dict[str, Any]:
@@ -146,6 +160,7 @@ def lines(summary: Summary, kv: str) -> list[str]:
         *([f"  to fetch     {harmless(summary.fetching)}"] if summary.fetching else []),
         f"  shape        {_shape(summary)}",
         f"  vocabulary   {summary.vocabulary:,} tokens",
+        *([f"  words        {summary.words}"] if summary.words else []),
         f"  stored as    {_quants(summary)}",
         *_packed_lines(summary),
         f"  a token      reads {size_text(summary.read_per_token_bytes)} of weights and keeps "

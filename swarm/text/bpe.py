@@ -16,6 +16,7 @@ from swarm.plain import printable
 from swarm.text.vocab import CONTROL, UNKNOWN, USER_DEFINED, Vocabulary
 
 _ASCII, _CONTINUATION = frozenset(range(0x80)), frozenset(range(0x80, 0xC0))  # bytes of UTF-8
+MAX_UNKNOWN_MERGES = 0.01  # of all: converters left some behind, and they make nothing of any text
 MAX_COMPOSED_CHARS = 4  # characters that Unicode's composed form makes one of, at most (UAX #15)
 
 
@@ -54,15 +55,22 @@ def _backend(vocabulary: Vocabulary, merges: list[tuple[str, str]]) -> Backend:
         if token in words and vocabulary.types[words[token]] in (CONTROL, UNKNOWN):  # of two alike the first counts
             del words[token]
     try:
-        model = BPE(vocab=words, merges=merges, ignore_merges=vocabulary.pre.ignore_merges)
+        model = _model(words, merges, vocabulary)
     except Exception as error:  # the package raises bare Exception for a merge that makes no known token
-        reason = printable(str(error))
-        raise BadModelFile(f"tokenizer.ggml.merges does not fit tokenizer.ggml.tokens: {reason}") from None
+        fitting = [(a, b) for a, b in merges if a in words and b in words and a + b in words]
+        if len(merges) - len(fitting) > len(merges) * MAX_UNKNOWN_MERGES:
+            reason = printable(str(error))
+            raise BadModelFile(f"tokenizer.ggml.merges does not fit tokenizer.ggml.tokens: {reason}") from None
+        model = _model(words, fitting, vocabulary)
     backend = Backend(model)
     if vocabulary.pre.compose:
         backend.normalizer = NFC()
     backend.pre_tokenizer = InTurn(_steps(vocabulary.pre.patterns))
     return backend
+
+
+def _model(words: dict[str, int], merges: list[tuple[str, str]], vocabulary: Vocabulary) -> BPE:
+    return BPE(vocab=words, merges=merges, ignore_merges=vocabulary.pre.ignore_merges)
 
 
 def _max_chars(vocabulary: Vocabulary) -> int:

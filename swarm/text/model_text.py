@@ -13,7 +13,7 @@ from swarm.text.forms import Form, Speaker, grammar_of
 from swarm.text.harmony import MARKS, HarmonySplitter, is_harmony
 from swarm.text.infill import Infill, can_infill, infill_ids
 from swarm.text.messages import Message
-from swarm.text.template import ChatTemplate, Rendered
+from swarm.text.template import NOTHING_MORE, ChatTemplate, Rendered
 from swarm.text.thinking import StopStrings, ThinkingSplitter
 from swarm.text.tokenizer import Tokenizer
 from swarm.text.tools import AUTO, ToolChoice, Tools
@@ -51,6 +51,7 @@ class ModelText:
         choice: ToolChoice = AUTO,
         form: Form | None = None,
         thinking: bool | None = None,
+        template_values: Mapping[str, object] = NOTHING_MORE,
         context: int,
     ) -> Prompt:
         """The prompt of a conversation; TextError when it cannot be one for this model.
@@ -68,7 +69,7 @@ class ModelText:
         offered = Tools(tools or ())
         if form is not None and is_harmony(self.template.source):
             raise TextError(f"{self.name} writes its answers in channels, and cannot be held to a form; leave it out")
-        rendered = self.template.render(messages, tools=tools, thinking=thinking)
+        rendered = self.template.render(messages, tools=tools, thinking=thinking, more=template_values)
         check_length(self.tokenizer.least_tokens(rendered.text), context)
         prompt = Prompt(
             rendered.encode(self.tokenizer),

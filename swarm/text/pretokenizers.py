@@ -7,6 +7,7 @@ tokenizer.json files.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from swarm.errors import UnsupportedModel
@@ -51,6 +52,8 @@ _FOR_THREE_DIGITS = PreTokenizer((_modern(_THREE_DIGITS),))
 _FOR_ONE_DIGIT = PreTokenizer((_modern(_DIGIT),))
 _FOR_QWEN2 = PreTokenizer((_modern(_DIGIT),), compose=True)
 
+_NO_PUNCTUATION = r" ?[^(\s|.,!?…。，、।۔،)]+"
+
 _DEEPSEEK_V3_WORD = (
     r"""[!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+"""
     r"""| ?[\p{P}\p{S}]+[\r\n]*|""" + _TAIL
@@ -68,6 +71,11 @@ PRETOKENIZERS: dict[str, PreTokenizer] = {
     **dict.fromkeys(("dbrx", "smaug-bpe"), _FOR_THREE_DIGITS),
     **dict.fromkeys(("qwen2", "deepseek-r1-qwen"), _FOR_QWEN2),
     **dict.fromkeys(("stablelm2", "megrez", "hunyuan", "kormo", "solar-open"), _FOR_ONE_DIGIT),
+    "seed-coder": PreTokenizer(
+        (rf"{_CONTRACTION}|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|{_DIGIT}| ?[^\s\p{{L}}\p{{N}}\r\n]+|{_TAIL}",)
+    ),
+    "viking": PreTokenizer((_NO_PUNCTUATION, _DIGIT)),
+    **dict.fromkeys(("poro-chat", "bloom", "gpt3-finnish"), PreTokenizer((_NO_PUNCTUATION,))),
     "falcon": PreTokenizer((r"[\p{P}\$\+<=>\^~\|`]+", _GPT2, r"[0-9][0-9][0-9]")),
     "tekken": PreTokenizer((_cased(_DIGIT, ""),), ignore_merges=True, add_bos=True),
     **dict.fromkeys(("gpt-4o", "llama4", "kanana2"), PreTokenizer((_cased(_THREE_DIGITS, _CONTRACTION + "?"),))),
@@ -84,6 +92,19 @@ PRETOKENIZERS: dict[str, PreTokenizer] = {
     "deepseek-coder": PreTokenizer((r"[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", r"[一-龥ࠀ-一가-퟿]+", _DIGIT)),
     "deepseek-v3": PreTokenizer((_THREE_DIGITS, r"[一-龥぀-ゟ゠-ヿ]+", _DEEPSEEK_V3_WORD)),
 }
+
+
+# Tokens that only the vocabularies of some families have, with how those cut words.
+_KNOWN_BY_TOKENS = (
+    (frozenset(("<|begin_of_text|>", "<|start_header_id|>", "<|eot_id|>")), "llama-bpe"),
+    (frozenset(("[gMASK]", "<sop>", "<|assistant|>")), "glm4"),
+    (frozenset(("<|im_start|>", "<|fim_prefix|>", "<|repo_name|>")), "qwen2"),
+)
+
+
+def pre_of_tokens(tokens: Iterable[str]) -> str:
+    """The name for files of the time before tokenizer.ggml.pre, told by their tokens; "" where these tell nothing."""
+    return next((name for marks, name in _KNOWN_BY_TOKENS if marks <= set(tokens)), "")
 
 
 def pretokenizer_named(name: str) -> PreTokenizer:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 
 from swarm.errors import BadModelFile, TextError
 from swarm.text.call_formats import CallFormat, call_format
@@ -18,6 +20,12 @@ from swarm.text.tokenizer import Tokenizer
 
 _BUILT_IN = Path(__file__).with_name("templates")
 _KEY = "tokenizer.chat_template"
+_PROBE = "does-it-write-this"
+
+
+NOTHING_MORE: Mapping[str, object] = MappingProxyType({})
+_HINTS = frozenset(("reasoning_effort",))
+_OF_THE_CONVERSATION = frozenset(("messages", "tools", "add_generation_prompt", "bos_token", "eos_token"))
 
 
 @dataclass(frozen=True)
@@ -76,7 +84,8 @@ class ChatTemplate:
         source = metadata.get(_KEY)
         if source is not None and not isinstance(source, str):
             raise BadModelFile(f"{_KEY} is {source!r:.80}: must be text")
-        if source is None:
+        if not (source or "").strip():  # a blank one is none: it would write no word of the conversation
+            source = None
             name = fallback_name(str(metadata.get("general.architecture", "")), tokenizer)
             source = built_in(name) if name else None
         if source is None:
@@ -95,14 +104,18 @@ class ChatTemplate:
         tools: Sequence[Mapping[str, object]] | None = None,
         thinking: bool | None = None,
         add_generation_prompt: bool = True,
+        more: Mapping[str, object] = NOTHING_MORE,
     ) -> Rendered:
         """The conversation as text, ending where the assistant's answer begins; TextError when it cannot be rendered.
 
-        thinking: ask for it or for none, where the template can; None leaves the choice to the template.
+        thinking: ask for it or for none, where the template can; None leaves the choice to the template. more: values
+        for the template's own names; TextError for one that it does not read, or that is of the conversation.
         """
+        more = self._read_of(more)
         adapted = with_tools(for_template(checked(messages), self.source), tools, self.source)
-        guard = Guard(self._control, (adapted, tools))
+        guard = Guard(self._control, (adapted, tools, more))
         options = {"tools": guard.protect(list(tools)) if tools else None, **_thinking_options(thinking)}
+        options |= {name: guard.protect(value) for name, value in more.items()}
         options["add_generation_prompt"] = add_generation_prompt
         try:
             text = self._render(guard, adapted, options)
@@ -126,9 +139,34 @@ class ChatTemplate:
         """How the model writes calls of functions; None when the template has none, or of a kind that is unknown."""
         return call_format(self.source)
 
+    def _read_of(self, more: Mapping[str, object]) -> dict[str, object]:
+        """What the template reads of these values; TextError for others, but for those that any model is told."""
+        read = {name: value for name, value in more.items() if re.search(rf"\b{re.escape(name)}\b", self.source)}
+        wrong = next((name for name in more if name in _OF_THE_CONVERSATION), None)
+        if wrong is not None:
+            raise TextError(f"chat_template_kwargs has {wrong}, which comes from the conversation; leave it out")
+        wrong = next((name for name in more if name not in read and name not in _HINTS), None)
+        if wrong is not None:
+            raise TextError(f"chat_template_kwargs has {wrong!r:.80}, which this model's chat template does not read")
+        return read
+
     def _render(self, guard: Guard, messages: Sequence[Message], options: Mapping[str, object]) -> str:
         protected = [_protected(guard, message) for message in messages]
+        if self._wants_parts:
+            protected = [_in_parts(message) for message in protected]
         return self._template.render({"messages": protected, **options, **self._specials}, self._now())
+
+    @cached_property
+    def _wants_parts(self) -> bool:
+        """Whether the template leaves out contents that are texts, and writes those that are lists of parts."""
+        return not self._writes(_PROBE) and self._writes([{"type": "text", "text": _PROBE}])
+
+    def _writes(self, content: object) -> bool:
+        values = {"messages": [{"role": "user", "content": content}], "add_generation_prompt": True, **self._specials}
+        try:
+            return _PROBE in self._template.render(values, self._now())
+        except TextError:
+            return False
 
     @cached_property
     def _template(self) -> SandboxedTemplate:
@@ -162,6 +200,12 @@ def _protected(guard: Guard, message: Message) -> object:
     protected = guard.protect(rest, free_thinking=message["role"] == "assistant")
     assert isinstance(protected, dict)
     return {"role": message["role"], **protected}
+
+
+def _in_parts(message: object) -> object:
+    assert isinstance(message, dict)
+    content = message.get("content")
+    return {**message, "content": [{"type": "text", "text": content}]} if isinstance(content, str) else message
 
 
 def _thinking_options(thinking: bool | None) -> dict[str, object]:

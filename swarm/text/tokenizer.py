@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Protocol
@@ -11,6 +12,9 @@ from swarm.text.grammar import Grammars
 from swarm.text.marks import MarkFinder
 from swarm.text.stream import StreamDecoder
 from swarm.text.vocab import Vocabulary, merges_from_metadata
+
+log = logging.getLogger(__name__)
+CUT_BY_GUESS = "its words are cut as GPT-2 cuts them, which may not be as it was trained; a newer file of it says how"
 
 
 class Encoder(Protocol):
@@ -46,6 +50,8 @@ class Tokenizer:
         Raise BadModelFile where a field is missing or broken, UnsupportedModel for an unknown tokenizer.
         """
         vocabulary = Vocabulary.from_metadata(metadata)
+        if vocabulary.is_cut_by_guess:
+            log.warning("%s has no tokenizer.ggml.pre: %s", metadata.get("general.name", "the file"), CUT_BY_GUESS)
         if vocabulary.model == "llama":
             from swarm.text.spm import PieceEncoder
 

@@ -16,26 +16,22 @@ import numpy as np
 from swarm.errors import BadModelFile, UnsupportedModel
 from swarm.kernels import _native
 from swarm.limits import MAX_TOKEN_CHARS, MAX_VOCABULARY
-from swarm.text.pretokenizers import PreTokenizer, pretokenizer_named
+from swarm.text.pretokenizers import PreTokenizer, pre_of_tokens, pretokenizer_named
 
 # Values of tokenizer.ggml.token_type.
-NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
+UNDEFINED, NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(7)
 
 # Tokens that end an answer, known by name because files often list only one of them by id.
 END_NAMES = frozenset(
     (
-        "<|endoftext|>",
-        "<|user|>",
-        "<|observation|>",
-        "<|im_end|>",
-        "<|eot_id|>",
-        "<|end_of_text|>",
-        "<|eom_id|>",
-        "<|return|>",
-        "<|call|>",
-        "<｜end▁of▁sentence｜>",
+        *("<|endoftext|>", "<|user|>", "<|observation|>", "<|im_end|>", "<|eot_id|>", "<|end_of_text|>", "<|eom_id|>"),
+        *("<|return|>", "<|call|>", "<|calls|>", "<|flush|>", "<|end|>", "<|tool_response>", "<turn|>"),
+        *("</s>", "<eos>", "[EOS]", "<EOT>", "_<EOT>", "[EOT]", "<end_of_turn>", "<end_of_utterance>"),
+        *("<｜end▁of▁sentence｜>", "[e~["),
     )
 )
+# Where an answer is several messages, this ends one of them, and the others are for the answer.
+_MESSAGE_END, _ANSWER_ENDS = "<|end|>", frozenset(("<|return|>", "<|call|>"))
 _END_KEYS = ("eos_token_id", "eot_token_id", "eom_token_id")
 
 # Marks that a client must see even where a file calls them control tokens.
@@ -59,13 +55,15 @@ class Vocabulary:
     add_bos: bool
     add_space_prefix: bool
     end_tokens: frozenset[int]
+    is_cut_by_guess: bool = False  # neither the file nor its tokens say how words are cut
 
     @classmethod
     def from_metadata(cls, metadata: Mapping[str, object]) -> Vocabulary:
         """Read the tokenizer.ggml keys; raise BadModelFile or UnsupportedModel naming the key that is wrong."""
         model = _model(metadata)
         tokens = _tokens(metadata)
-        pre = pretokenizer_named(_optional(metadata, "pre", str) or "default") if model == "gpt2" else PreTokenizer(())
+        named = _optional(metadata, "pre", str) or pre_of_tokens(tokens)
+        pre = pretokenizer_named(named or "default") if model == "gpt2" else PreTokenizer(())
         add_bos = _optional(metadata, "add_bos_token", bool)
         add_space_prefix = _optional(metadata, "add_space_prefix", bool)
         ids = {key: _token_id(metadata, key, len(tokens)) for key in (*_END_KEYS, "bos_token_id", "unknown_token_id")}
@@ -81,6 +79,7 @@ class Vocabulary:
             add_bos=(model == "llama" or pre.add_bos) if add_bos is None else add_bos,
             add_space_prefix=model == "llama" and add_space_prefix is not False,
             end_tokens=_end_tokens([ids[key] for key in _END_KEYS], tokens),
+            is_cut_by_guess=model == "gpt2" and not named,
         )
 
     @cached_property
@@ -144,9 +143,9 @@ def _types(metadata: Mapping[str, object], tokens: Sequence[str]) -> bytes:
         types = bytearray([NORMAL]) * len(tokens)
     else:
         numbers = _numbers("token_type", values, len(tokens))
-        if not bool(np.all((numbers >= NORMAL) & (numbers <= BYTE))):
-            raise BadModelFile(f"{_key('token_type')} holds numbers outside {NORMAL} to {BYTE}")
-        types = bytearray(numbers.astype(np.uint8).tobytes())
+        if not bool(np.all((numbers >= UNDEFINED) & (numbers <= BYTE))):
+            raise BadModelFile(f"{_key('token_type')} holds numbers outside {UNDEFINED} to {BYTE}")
+        types = bytearray(np.where(numbers == UNDEFINED, NORMAL, numbers).astype(np.uint8).tobytes())
     for i in [i for i, token in enumerate(tokens) if token[:1] == "<"]:
         if types[i] in (NORMAL, USER_DEFINED) and _is_mark(tokens[i]):
             types[i] = CONTROL
@@ -170,6 +169,8 @@ def _scores(metadata: Mapping[str, object], n_tokens: int) -> Sequence[float]:
 
 def _end_tokens(listed: Sequence[int | None], tokens: Sequence[str]) -> frozenset[int]:
     named = [i for i, token in enumerate(tokens) if token in END_NAMES]
+    if {tokens[i] for i in named} >= _ANSWER_ENDS:
+        named = [i for i in named if tokens[i] != _MESSAGE_END]
     return frozenset((*named, *(i for i in listed if i is not None)))
 
 

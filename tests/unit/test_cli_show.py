@@ -18,7 +18,7 @@ from swarm.models import spec_from_gguf
 from swarm.parts import all_parts
 from swarm.store.gguf import open_gguf
 from swarm.units import size_text
-from tests.helpers.tiny import make_tiny
+from tests.helpers.tiny import TINY, make_tiny, make_weights, write_tiny
 
 ROOT = Path(__file__).parents[2]
 
@@ -119,3 +119,12 @@ def test_peak_memory_is_what_show_says_at_most(real_model: Path) -> None:
     assert prompt_tokens > 900
     kv_bytes = (prompt_tokens + 8) * summary.kv_bytes_per_token["f16"]
     assert peak_bytes <= summary.file_bytes + kv_bytes + 150_000_000
+
+
+def test_how_words_are_cut_is_said_where_the_file_does_not_say(tmp_path: Path) -> None:
+    tiny = TINY["llama-tied"]
+    path = write_tiny(tmp_path / "tiny.gguf", tiny, make_weights(tiny), more={"tokenizer.ggml.pre": ""})
+    summary = summarise(path, "f16")
+    assert summary.words == "cut as glm4, by its tokens: it has no tokenizer.ggml.pre"
+    assert f"  words        {summary.words}" in show.lines(summary, "f16")
+    assert summarise(make_tiny(tmp_path / "said.gguf", "llama-tied"), "f16").words == ""

@@ -189,6 +189,53 @@ def test_the_file_s_own_template_comes_first() -> None:
         ChatTemplate.from_metadata({"tokenizer.chat_template": 7}, TOKENIZER)
 
 
+@pytest.mark.parametrize("blank", ["", "  \n"])
+def test_a_blank_template_counts_as_none(blank: str) -> None:
+    made = ChatTemplate.from_metadata({**text_metadata("glm4"), "tokenizer.chat_template": blank}, TOKENIZER)
+    assert made is not None and made.source == built_in(
+        "chatml" if fallback_name("", TOKENIZER) == "chatml" else "glm-4-0414"
+    )
+
+
+OF_PARTS = (
+    "{% for message in messages %}<|{{ message.role }}|>"
+    "{% for part in message['content'] %}{% if part['type'] == 'text' %}{{ part['text'] }}{% endif %}{% endfor %}"
+    "{{ '\\n' }}{% endfor %}"
+)
+
+
+def test_a_template_that_reads_parts_alone_is_given_parts() -> None:
+    messages = [
+        *user("what <|user|> says"),
+        {"role": "assistant", "content": "yes"},
+        *user([{"type": "text", "text": "b"}]),
+    ]
+    rendered = template(OF_PARTS).render(messages)
+    assert rendered.text == "<|user|>what <|user|> says\n<|assistant|>yes\n<|user|>b\n"
+    assert len(controls(rendered.encode(TOKENIZER))) == 3, "the mark that a person wrote stays text"
+
+
+def test_values_for_the_templates_own_names_reach_it() -> None:
+    source = CHATML + "{% if clear_thinking is defined and not clear_thinking %}kept{% endif %}{{ note }}"
+    assert template(source).render(user("hi")).text.endswith("<|im_end|>\n")
+    rendered = template(source).render(user("hi"), more={"clear_thinking": False, "note": "<|user|>"})
+    assert rendered.text.endswith("kept<|user|>") and controls(rendered.encode(TOKENIZER))[-1] == "<|im_end|>"
+    assert template(CHATML).render(user("hi"), more={"reasoning_effort": "low"}).text.endswith("<|im_end|>\n")
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("preserve_thinking", "'preserve_thinking', which this model's chat template does not read"),
+        ("messages", "has messages, which comes from the conversation"),
+    ],
+)
+def test_a_value_that_changes_nothing_or_too_much_is_refused(name: str, why: str) -> None:
+    with pytest.raises(TextError, match=why) as error:
+        template(CHATML).render(user("hi"), more={name: True})
+    assert "\n" not in str(error.value)
+
+
 def test_functions_go_into_a_message_where_the_template_looks_for_them_there() -> None:
     source = (data_dir() / "templates" / "hf-ollama-utils__glm-4-9b-chat.jinja").read_text(encoding="utf-8")
     tool = {"type": "function", "function": {"name": "get_weather", "description": "d", "parameters": {}}}

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from swarm.errors import BadModelFile, ModelError, TextError, UnsupportedModel
 from swarm.text.pretokenizers import PRETOKENIZERS
 from swarm.text.tokenizer import Tokenizer
+from swarm.text.vocab import Vocabulary
 from tests.helpers.pauses import PauseWatch
-from tests.helpers.tiny_text import VOCAB, byte_characters, text_metadata
+from tests.helpers.tiny_text import SPECIAL, VOCAB, byte_characters, text_metadata
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, BYTE = 1, 2, 3, 4, 6
 
@@ -200,6 +201,62 @@ def test_every_known_name_encodes_and_decodes(pre: str) -> None:
 
 def test_a_file_that_names_no_pre_tokenizer_gets_the_default() -> None:
     assert Tokenizer.from_metadata(bpe_metadata(pre=None)).encode("a 12") == BPE.encode("a 12")
+
+
+@pytest.mark.parametrize(
+    ("marks", "pre"),
+    [
+        (("<|begin_of_text|>", "<|start_header_id|>", "<|eot_id|>"), "llama-bpe"),
+        (("[gMASK]", "<sop>", "<|assistant|>"), "glm4"),
+        (("<|im_start|>", "<|fim_prefix|>", "<|repo_name|>"), "qwen2"),
+    ],
+)
+def test_a_file_that_names_none_is_cut_as_its_tokens_tell(
+    marks: tuple[str, ...], pre: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    tokens = [f"x{token}" if token in (*SPECIAL, *marks) else token for token in VOCAB]
+    tokens[-len(marks) :] = marks
+    vocabulary = Vocabulary.from_metadata(bpe_metadata(pre=None, tokens=tokens))
+    assert vocabulary.pre is PRETOKENIZERS[pre] and not vocabulary.is_cut_by_guess
+    Tokenizer.from_metadata(bpe_metadata(pre=None, tokens=tokens))
+    assert not caplog.records
+
+
+def test_a_file_that_tells_nothing_of_words_is_cut_by_guess_and_that_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    tokens = [f"<|{i}|>" if token.startswith(("<", "[")) else token for i, token in enumerate(VOCAB)]
+    Tokenizer.from_metadata(bpe_metadata(pre=None, tokens=tokens))
+    assert "no tokenizer.ggml.pre: its words are cut as GPT-2 cuts them" in caplog.text
+
+
+def test_a_type_that_is_not_defined_is_that_of_a_word() -> None:
+    types = list(bpe_metadata()["tokenizer.ggml.token_type"])  # type: ignore[call-overload]
+    types[70] = 0
+    assert Tokenizer.from_metadata(bpe_metadata(token_type=types)).encode("a b") == BPE.encode("a b")
+
+
+def test_a_merge_in_a_hundred_may_be_left_behind() -> None:
+    known = [merge for merge in bpe_metadata()["tokenizer.ggml.merges"] for _ in range(1)]  # type: ignore[attr-defined]
+    many = known * (100 // len(known) + 1)
+    tokenizer = Tokenizer.from_metadata(bpe_metadata(merges=[*many, "zz qq"]))
+    assert tokenizer.encode("the word ab") == Tokenizer.from_metadata(bpe_metadata(merges=many)).encode("the word ab")
+
+
+ENDS = """
+</s> <EOT> <end_of_turn> <end_of_utterance> <eos> <turn|> <|calls|> <|call|> <|end_of_text|> <|endoftext|> <|end|>
+<|eom_id|> <|eot_id|> <|flush|> <|im_end|> <|return|> <|tool_response> <｜end▁of▁sentence｜> [EOS] [EOT] [e~[ _<EOT>
+"""
+
+
+@pytest.mark.parametrize("name", ENDS.split())
+def test_every_name_of_an_end_of_turn_ends_an_answer(name: str) -> None:
+    tokens = [*VOCAB[:-1], name]
+    assert len(tokens) - 1 in Tokenizer.from_metadata(bpe_metadata(tokens=tokens)).end_tokens
+
+
+def test_the_end_of_a_message_among_several_ends_no_answer() -> None:
+    tokens = [*VOCAB[:-3], "<|end|>", "<|return|>", "<|call|>"]
+    ends = Tokenizer.from_metadata(bpe_metadata(tokens=tokens)).end_tokens
+    assert {len(tokens) - 2, len(tokens) - 1} <= ends and len(tokens) - 3 not in ends
 
 
 def test_an_unknown_pre_tokenizer_is_named() -> None:
