@@ -108,7 +108,9 @@ def params_of(request: SamplingRequest) -> SamplingParams:
     if fields.get("top_k", 0) < 0:
         fields["top_k"] = 0  # llama.cpp's and vLLM's -1: all
     seed = fields.get("seed")
-    if seed is not None:
+    if seed == -1:  # as programs say "any", by habit from llama.cpp
+        del fields["seed"]
+    elif seed is not None:
         fields["seed"] = seed % (MAX_SEED + 1)
     if request.logit_bias:
         fields["logit_bias"] = _bias(request.logit_bias)

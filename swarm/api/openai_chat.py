@@ -72,6 +72,7 @@ def parse_chat(body: Json, *, for_us: bool = False) -> Wanted:
         or length_of("max_tokens", request.max_tokens, 1),
         stop=stops_of(request.stop),
         thinking=_thinking(request),
+        template_values=_template_values(request),
         tools=(request.tools or None) if offered else None,
         tool_choice=_choice(request),
         form=form_of(body, request.response_format),
@@ -126,7 +127,18 @@ def _thinking(request: ChatRequest) -> bool | None:
     thinking = (request.chat_template_kwargs or {}).get("enable_thinking")
     if isinstance(thinking, bool):
         return thinking
+    if thinking is not None:
+        raise BadRequest(
+            f"chat_template_kwargs has enable_thinking {thinking!r:.40}; it must be true or false",
+            "chat_template_kwargs",
+        )
     return False if request.reasoning_effort == "none" else None
+
+
+def _template_values(request: ChatRequest) -> dict[str, Any]:
+    """What is said for the model's own template, beside whether to think; templates of gpt-oss read the effort."""
+    effort = {"reasoning_effort": request.reasoning_effort} if request.reasoning_effort not in (None, "none") else {}
+    return effort | {k: v for k, v in (request.chat_template_kwargs or {}).items() if k != "enable_thinking"}
 
 
 def _choice(request: ChatRequest) -> ToolChoice:

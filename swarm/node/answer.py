@@ -46,6 +46,7 @@ class Question:
     max_tokens: int | None = None
     stop: Sequence[str] = ()
     thinking: bool | None = None
+    template_values: Mapping[str, object] = field(default_factory=dict)  # for names of the model's own chat template
     tools: Sequence[Mapping[str, object]] | None = None
     tool_choice: ToolChoice = AUTO
     form: Form | None = None  # that the answer must have

@@ -325,6 +325,7 @@ def prompt_of(model: KnownModel, question: Question, context: int) -> Prompt:
         choice=question.tool_choice,
         form=question.form,
         thinking=question.thinking,
+        template_values=question.template_values,
         context=context,
     )
 

@@ -41,7 +41,7 @@ def test_every_field_arrives() -> None:
             "presence_penalty": 1,
             "frequency_penalty": -1.5,
             "repeat_penalty": 1.1,
-            "seed": -1,
+            "seed": -3,
             "max_completion_tokens": 9,
             "stop": "x",
             "tools": TOOLS,
@@ -53,7 +53,7 @@ def test_every_field_arrives() -> None:
     params = question.params
     assert (params.temperature, params.top_p, params.top_k, params.min_p) == (0, 0.5, 7, 0.1)
     assert (params.presence_penalty, params.frequency_penalty, params.repetition_penalty) == (1, -1.5, 1.1)
-    assert params.seed == 2**63 - 1 and question.max_tokens == 9 and question.stop == ["x"]
+    assert params.seed == 2**63 - 3 and question.max_tokens == 9 and question.stop == ["x"]
     assert question.tools == TOOLS and question.thinking is True and question.model == "m"
     assert question.tool_choice == ToolChoice(required=True, parallel=False)
 
@@ -62,6 +62,21 @@ def test_what_means_nothing_special_is_taken() -> None:
     question = question_of({"max_tokens": -1, "stop": ["", "x", ""], "top_k": -1, "seed": 2.0, "user": "me", "n": None})
     assert (question.max_tokens, question.stop, question.params.top_k, question.params.seed) == (None, ["x"], 0, 2)
     assert question_of({"stop": ""}).stop == []
+
+
+def test_a_seed_of_minus_one_is_another_one_for_every_answer() -> None:
+    assert question_of({"seed": -1}).params.seed is None
+    first, second = (question_of({"seed": -1}).params.seeded().seed for _ in range(2))
+    assert first != second
+
+
+def test_what_is_said_for_the_models_own_template_is_passed_on() -> None:
+    said = {"enable_thinking": False, "clear_thinking": False, "reasoning_effort": "high"}
+    question = question_of({"chat_template_kwargs": said})
+    assert question.thinking is False
+    assert question.template_values == {"clear_thinking": False, "reasoning_effort": "high"}
+    assert question_of({"reasoning_effort": "low"}).template_values == {"reasoning_effort": "low"}
+    assert question_of({"reasoning_effort": "none"}).template_values == {}
 
 
 def test_tools_and_thinking_can_be_switched_off() -> None:
@@ -99,6 +114,7 @@ def test_several_choices_have_seeds_of_their_own() -> None:
         ("tool_choice", "required"),
         ("tool_choice", {"type": "function", "function": {"name": "g"}}),
         ("chat_template_kwargs", 1),
+        ("chat_template_kwargs", {"enable_thinking": "no"}),
         ("functions", [{"name": "f"}]),
         ("function_call", "auto"),
         ("min_tokens", 4),
