@@ -17,10 +17,9 @@ import pytest
 from swarm.convert.checkpoint import open_checkpoint
 from swarm.convert.convert import convert_checkpoint
 from swarm.engine.decoder import Decoder
-from tests.golden.test_models_llama_cpp import NAMES
+from tests.golden.test_models_llama_cpp import chosen
 from tests.helpers.checkpoints import write_checkpoint
 from tests.helpers.families import open_decoder
-from tests.helpers.tiny import TINY
 
 PROMPT = list(range(60, 72))  # none of the tokens that follow is a near tie, which a grid of sums may tip
 N_TOKENS = 16
@@ -55,9 +54,9 @@ def test_the_same_tokens_come_from_both(tmp_path: Path) -> None:
     if find_spec("llama_cpp") is None:
         pytest.skip("llama-cpp-python is not installed: `make oracles`")
     paths = []
-    for name in NAMES:
+    for name, tiny in chosen().items():
         paths.append(tmp_path / f"{name}.gguf")
-        convert_checkpoint(open_checkpoint(write_checkpoint(tmp_path / name, TINY[name])), "F32", paths[-1])
+        convert_checkpoint(open_checkpoint(write_checkpoint(tmp_path / name, tiny)), "F32", paths[-1])
     run = subprocess.run(
         [sys.executable, "-c", SCRIPT, *map(str, paths)], capture_output=True, check=False, timeout=120, text=True
     )

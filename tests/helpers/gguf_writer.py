@@ -35,7 +35,8 @@ _TYPE_OF_DTYPE = {
 def write_gguf(path: Path | str, metadata: Metadata, tensors: Tensors) -> Path:
     """Write one file: `tensors` maps a name to float values in (rows, cols) order and the quant to store them in.
 
-    An int becomes uint32 (int32 when negative), a float float32; NumPy scalars and arrays keep their type.
+    Bytes are rows that are stored already. An int becomes uint32 (int32 when negative), a float float32; NumPy scalars
+    and arrays keep their type.
     """
     path = Path(path)
     writer = gguf.GGUFWriter(path, arch="")
@@ -45,7 +46,7 @@ def write_gguf(path: Path | str, metadata: Metadata, tensors: Tensors) -> Path:
         _add_value(writer, key, value)
     for name, (values, quant_name) in tensors.items():
         quant = quant_by_name(quant_name)
-        raw = quantize(quant, values)
+        raw = values if values.dtype == np.uint8 else quantize(quant, values)
         writer.add_tensor(name, raw, raw_dtype=gguf.GGMLQuantizationType(quant.id))
     try:
         writer.write_header_to_file()

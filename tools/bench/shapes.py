@@ -60,7 +60,7 @@ SHAPES = {
     "qwen3-0.6b": Shape("qwen3", 28, 28, 1024, 16, 8, 128, 3072, 151936, 128, 1e6, tied=True),
     "llama3-8b": Shape("llama", 6, 32, 4096, 32, 8, 128, 14336, 128256, 128, 5e5),
 }
-SMALL = ("IQ3_S", "IQ3_XXS", "IQ2_S", "IQ2_XS", "IQ2_XXS", "IQ1_S", "TQ1_0", "TQ2_0")  # of all but the LM head
+SMALL = ("IQ3_S", "IQ3_XXS", "IQ2_S", "IQ2_XS", "IQ2_XXS", "IQ1_M", "IQ1_S", "TQ1_0", "TQ2_0")  # of all but the LM head
 MIXES = ("Q4_0", "Q4_K_M", "Q8_0", *SMALL)
 FALLBACK = {"Q4_K": "Q5_0", "Q5_K": "Q5_1", "Q6_K": "Q8_0", **dict.fromkeys(SMALL, "IQ4_NL")}
 QK_NORM = ("qwen3", "qwen3moe")
@@ -154,6 +154,7 @@ SCALES = {
     "IQ2_XS": ((0, 1 / 57.0),),
     "IQ2_XXS": ((0, 1 / 57.0),),
     "IQ1_S": ((0, 1 / 7.0),),
+    "IQ1_M": ((48, 1 / 7.0),),
     "TQ1_0": ((52, 1.2),),
     "TQ2_0": ((64, 1.0),),
 }
@@ -167,9 +168,19 @@ def noise_blocks(quant: Quant, rows: int, cols: int, seed: int) -> U8:
     blocks = np.frombuffer(rng.bytes(n_blocks * quant.block_bytes), np.uint8).reshape(n_blocks, -1).copy()
     for offset, unit in SCALES[quant.name]:
         scale = (unit * cols**-0.5 * rng.uniform(0.8, 1.2, n_blocks)).astype(np.float16)
-        blocks[:, offset : offset + 2] = scale.view(np.uint8).reshape(-1, 2)
+        if quant.name == "IQ1_M":
+            _put_in_pieces(blocks[:, offset : offset + 8], scale)
+        else:
+            blocks[:, offset : offset + 2] = scale.view(np.uint8).reshape(-1, 2)
     own_rows = blocks.reshape(own, -1)
     return np.resize(own_rows, (rows, own_rows.shape[1]))
+
+
+def _put_in_pieces(scale_bytes: U8, d: np.ndarray) -> None:
+    """The d of IQ1_M: four bits of it at the top of each of four words (n, 8 bytes)."""
+    words = np.ascontiguousarray(scale_bytes).view("<u2") & 0x0FFF
+    words |= (d.view(np.uint16)[:, None] >> np.array([0, 4, 8, 12], np.uint16) & 15) << 12
+    scale_bytes[:] = words.view(np.uint8)
 
 
 def write_model(path: Path, shape: Shape, mix: str) -> Path:

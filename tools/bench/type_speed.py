@@ -1,0 +1,124 @@
+#!/usr/bin/env python3
+"""How fast each type of weights is: two tables of docs/types.md.
+
+    tools/bench/type_speed.py shares             GB/s of one product and its share of the read bandwidth, every type
+    tools/bench/type_speed.py decode             tokens a second beside llama.cpp, the types of less than four bits
+    tools/bench/type_speed.py shares --write     also put it into docs/types.md
+
+shares: as tools/bench/kernels.py has it, for AVX2 and AVX-512, one and two threads; bits are of the packed form.
+decode: two layers of an 8B Llama shape with random weights (shapes.py), two threads, engines in turns, medians.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(ROOT), str(ROOT / "tools/bench")]
+
+import compare  # noqa: E402
+import kernels as products  # noqa: E402
+from shapes import SMALL, model_file  # noqa: E402
+
+from swarm.kernels.quants import QUANTS, Quant, quant_by_name  # noqa: E402
+from tests.kernels.build import library  # noqa: E402
+from tools.pages import put_table  # noqa: E402
+
+PAGE = ROOT / "docs" / "types.md"
+BAR, BAR_BITS = 0.7, 3.0
+MODEL = "llama3-8b@2"
+DECODED = 24  # tokens a turn
+ENGINES = (("swarm", "avx512vnni"), ("swarm", "avx2"), ("llama", ""))
+
+
+def packed_bits(quant: Quant) -> float:
+    """Bits of a weight in memory."""
+    return 8 * quant.packed_block_bytes / quant.block_cols
+
+
+def types_of(names: list[str] | None) -> list[Quant]:
+    """The types with blocks, most bits first, or these."""
+    quants = [quant_by_name(name) for name in names] if names else [q for q in QUANTS.values() if q.block_cols > 1]
+    return sorted(quants, key=lambda quant: (-packed_bits(quant), quant.name))
+
+
+def shares(args: argparse.Namespace) -> str:
+    """The table of products."""
+    isas = [isa for isa in args.isa if isa in library().names()]
+    cells = [f"{isa}, {n} thread{'s' * (n > 1)}: GB/s" for isa in isas for n in args.threads]
+    lines = [f"{products.cpu_name()}.\n\n| type | bits | " + " | share | ".join(cells) + f" | share | {BAR} |"]
+    lines.append("|---" * (2 * len(cells) + 3) + "|")
+    print("\n".join(lines), flush=True)
+    with ThreadPoolExecutor(max(args.threads)) as pool:
+        for quant in types_of(args.types):
+            lines.append(shares_row(quant, isas, args, pool))
+            print(lines[-1], flush=True)
+    return "\n".join(lines)
+
+
+def shares_row(quant: Quant, isas: list[str], args: argparse.Namespace, pool: ThreadPoolExecutor) -> str:
+    found, texts = [], []
+    for isa in isas:
+        chosen = library().kernels(isa)
+        assert chosen is not None
+        case = products.Case(quant.name, products.SHAPES["ffn_up"], chosen, 1)
+        for threads in args.threads:
+            rate, share = products.decode_rates(case, threads, args.rounds, pool)
+            found.append(share)
+            texts.append(f"{rate:.1f} | {share:.2f}")
+    verdict = "" if packed_bits(quant) < BAR_BITS else "met" if min(found) >= BAR else "missed"
+    return f"| `{quant.name}` | {packed_bits(quant):g} | {' | '.join(texts)} | {verdict} |"
+
+
+def decode(args: argparse.Namespace) -> str:
+    """The table of whole steps beside llama.cpp."""
+    head = " | ".join(f"swarm {isa}" for _, isa in ENGINES[:-1])
+    lines = [f"{products.cpu_name()}, {args.threads[-1]} threads.\n\n| type | {head} | llama.cpp | ratios |"]
+    lines.append("|---" * (len(ENGINES) + 2) + "|")
+    print("\n".join(lines), flush=True)
+    for name in args.types or SMALL:
+        path = str(model_file(f"{MODEL}:{name}", args.models_dir))
+        rates = decode_rates(path, args.threads[-1], args.rounds)
+        ratios = ", ".join(f"{rate / rates[-1]:.2f}" for rate in rates[:-1])
+        lines.append(f"| `{name}` | {' | '.join(f'{rate:.1f}' for rate in rates)} | {ratios} |")
+        print(lines[-1], flush=True)
+    return "\n".join(lines)
+
+
+def decode_rates(path: str, threads: int, rounds: int) -> list[float]:
+    """Median tokens a second of each engine."""
+    workers = [compare.Worker(engine, path, threads, __file__, (isa,)) for engine, isa in ENGINES]
+    turns = [[worker.measure("decode", DECODED) for worker in workers] for _ in range(rounds + 1)]
+    for worker in workers:
+        worker.stop()
+    return [statistics.median(rates) for rates in zip(*turns[1:], strict=True)]  # the first turn warms up
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("table", nargs="?", choices=["shares", "decode"], default="shares")
+    parser.add_argument("--types", nargs="+", help="all when not given")
+    parser.add_argument("--isa", nargs="+", default=["avx2", "avx512vnni"], help="of `shares`")
+    parser.add_argument("--threads", nargs="+", type=int, default=[1, 2])
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--models-dir", type=Path, default=Path.home() / ".cache" / "swarm" / "bench")
+    parser.add_argument("--write", action="store_true", help="put the table into docs/types.md")
+    parser.add_argument("--work", nargs=4, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.work:
+        engine, path, threads, os.environ["SWARM_CPU"] = args.work
+        compare.work(engine, path, int(threads))
+        return
+    table = shares(args) if args.table == "shares" else decode(args)
+    if args.write:
+        put_table(PAGE, args.table, table)
+
+
+if __name__ == "__main__":
+    main()
