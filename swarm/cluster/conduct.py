@@ -50,6 +50,7 @@ class Conduct:
     def __init__(self, me: PeerId) -> None:
         self.me = me
         self.accounts: dict[PeerId, Account] = {}
+        self.suspicions: list[frozenset[PeerId]] = []  # one of each falsifies
 
     # --- what happened
 
@@ -73,6 +74,33 @@ class Conduct:
         account = self._account(peer)
         account.failures = max(account.failures, 1)
         account.failed_at, account.until, account.why, account.tokens = now, now + limits.EXCLUDE_MAX_S, why, 0
+
+    def falsified(self, peers: Iterable[PeerId], why: str, now: float) -> dict[PeerId, float]:
+        """One of these has falsified tokens, and which one may not be known: for how many seconds each is left out.
+
+        Of several half are left out for long. The others come back soon, and are checked again: so a few answers tell
+        who it is, and then those that were left out for its sake come back.
+        """
+        suspects = sorted(set(peers) - {self.me})
+        if len(suspects) == 1:
+            self.lied(suspects[0], why=why, now=now)
+            self._acquit(suspects[0], now)
+            return {suspects[0]: limits.EXCLUDE_MAX_S}
+        self.suspicions = [*self.suspicions, frozenset(suspects)][-limits.MAX_SUSPICIONS :]
+        half = suspects[: len(suspects) // 2]
+        for peer in half:
+            self.lied(peer, why=f"or another device {why}", now=now)
+        others = {peer: self.failed(peer, f"or another device {why}", now) for peer in suspects if peer not in half}
+        return dict.fromkeys(half, limits.EXCLUDE_MAX_S) | others
+
+    def _acquit(self, guilty: PeerId, now: float) -> None:
+        """It is known who it was: whoever else was suspected for that may take part again."""
+        explained = [suspects for suspects in self.suspicions if guilty in suspects]
+        self.suspicions = [suspects for suspects in self.suspicions if guilty not in suspects]
+        still = {peer for suspects in self.suspicions for peer in suspects}
+        for peer in {peer for suspects in explained for peer in suspects} - still - {guilty}:
+            account = self._account(peer)
+            account.until, account.failures = now, max(account.failures - 1, 0)
 
     def lacked(self, peer: PeerId, memory_bytes: int, why: str, now: float) -> float:
         """It had less memory than it said. The first time it is asked for less; then that is a failure like any."""

@@ -8,7 +8,7 @@ tests/helpers/sim.py runs it as it is.
     tick                                         when get_timer() says so
     ask, cancel, forget                          from the local API
     model_known, holdings, measured              from the store and the measurements
-    loaded, load_failed, computed                    answers to effects
+    loaded, load_failed, computed, checked           answers to effects
 """
 
 from __future__ import annotations
@@ -32,8 +32,9 @@ from swarm.cluster.planner import Layout
 from swarm.cluster.session import AnswerRequest
 from swarm.cluster.sessions import Sessions
 from swarm.cluster.shards import Shards
+from swarm.cluster.spot_checks import SpotChecks
 from swarm.cluster.stage_sessions import StageSessions
-from swarm.parts import Part
+from swarm.parts import Part, all_parts
 from swarm.wire import messages as m
 from swarm.wire.ids import BootId, ModelId, PeerId, SessionId
 from swarm.wire.records import Capabilities, KvFormat, NodeState
@@ -79,7 +80,8 @@ class Core:
         self.shards = Shards(me.peer, self.ledger, slice_port)
         self.stage_sessions = StageSessions(me.peer, self.ledger, self.shards)
         self.placer = Placer(me.peer, self, rng, first_epoch=me.first_epoch, kv=kv, layout=layout)
-        self.sessions = Sessions(me.peer, self.placer)
+        self.checks = SpotChecks(me.peer, self.placer, self.shards, self._has_all_of, rng)
+        self.sessions = Sessions(me.peer, self.placer, self.checks)
         self.held: dict[tuple[PeerId, ModelId], frozenset[Part]] = {}
         self._advertised_at = -NEVER
         self._followed = 0  # the number of changes of placements that the sessions have followed
@@ -191,6 +193,10 @@ class Core:
         """A `Compute` is done: what each of its sessions got, in their order; an error is one line."""
         return self._run(self.stage_sessions.computed(job, outputs, now), now)
 
+    def checked(self, ticket: int, tokens: Sequence[int], now: float, error: str = "") -> list[Effect]:
+        """A `CheckTokens` is done: the tokens as this device computes them, or why it could not, in one line."""
+        return self._run(self.checks.done(ticket, tokens, error, self.sessions.sessions, now), now)
+
     # --- World: what the placer sees
 
     def devices(self, model: ModelId, now: float) -> list[Device]:
@@ -236,6 +242,11 @@ class Core:
 
     # --- within
 
+    def _has_all_of(self, model: ModelId) -> bool:
+        """Whether all of a model is on this device's disk."""
+        cost = self.shards.models.get(model)
+        return cost is not None and self.held.get((self.me, model), frozenset()).issuperset(all_parts(cost.n_layers))
+
     def _device(self, peer: PeerId, name: str, caps: Capabilities, model: ModelId, now: float) -> Device:
         held = self.held.get((peer, model), frozenset())
         return Device(
@@ -267,6 +278,8 @@ class Core:
             if type(effect) is Send and effect.to == self.me:
                 effects = self._run_all(deque(effects), now)
                 break
+        if self.checks.running is not None:
+            effects = effects + self.checks.give_way()
         begun = self.stage_sessions.next_step(now)
         while any(type(effect) is Send and effect.to == self.me for effect in begun):
             # A step of several devices that this one cannot join: the entry node hears of it, which may be this one.

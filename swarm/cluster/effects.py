@@ -191,6 +191,27 @@ class StepOutput(Value):
     lost: PeerId | None = None  # the member of the stage that was missing, where that is why it failed
 
 
+class CheckTokens(Effect):
+    """Compute the tokens ids[first:] once more, each after those before it, in idle moments and with `n_bytes` at most.
+
+    Answered by `core.checked()`; the model is on this device's disk.
+    """
+
+    ticket: int
+    model: ModelId
+    ids: tuple[int, ...]
+    first: int
+    sampling: Sampling
+    kv: str
+    n_bytes: int
+
+
+class StopCheck(Effect):
+    """Give up a `CheckTokens`, and its memory."""
+
+    ticket: int
+
+
 # --- to the user of this node
 
 

@@ -89,7 +89,7 @@ class Ledger:
 
     def make_room(self, n_bytes: int, needed: AbstractSet[PartKey]) -> list[Effect]:
         """Free `n_bytes`, or as much as can be: weights that are not `needed` go first, then the oldest resting KV."""
-        effects = self._unload_surplus(n_bytes, needed)
+        effects = self.unload_surplus(n_bytes, needed)
         resting = sorted((e.used_at, s) for s, e in self.kv.items() if not e.running)
         for _, session in resting:
             if self.free_bytes >= n_bytes:
@@ -97,7 +97,8 @@ class Ledger:
             effects += self.drop_kv(session)
         return effects
 
-    def _unload_surplus(self, n_bytes: int, needed: AbstractSet[PartKey]) -> list[Effect]:
+    def unload_surplus(self, n_bytes: int, needed: AbstractSet[PartKey]) -> list[Effect]:
+        """The same with weights only."""
         dropped: dict[ModelId, set[Part]] = {}
         for model, part in sorted(key for key in self.parts if key not in needed):
             if self.free_bytes >= n_bytes:

@@ -199,6 +199,13 @@ class Placer:
             effects += self._count(peer, self.conduct.failed(peer, why, now), why)
         return effects + [effect for placing in broken for effect in self._broke(placing, now)]
 
+    def falsified(self, peers: AbstractSet[PeerId], why: str, now: float) -> list[Effect]:
+        """One of these computed something else than the model says: as `failed`, but for longer."""
+        broken = [placing for placing in self.placings.values() if not peers.isdisjoint(placing.peers)]
+        left_out = self.conduct.falsified(peers, why, now)
+        effects = [effect for peer, seconds in left_out.items() for effect in self._count(peer, seconds, why)]
+        return effects + [effect for placing in broken for effect in self._broke(placing, now)]
+
     def can_do_without(self, model: ModelId, peers: AbstractSet[PeerId], now: float) -> bool:
         """True when an answer can begin at once on devices that have not disappointed, these left out."""
         placing = self.placings[model]

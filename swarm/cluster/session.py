@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from swarm import limits
-from swarm.cluster.effects import NEVER
+from swarm.cluster.effects import NEVER, Effect, Notice, NoticeKind
 from swarm.cluster.pipeline import NOBODY, Pipeline
 from swarm.wire.ids import ModelId, PeerId, SessionId
 from swarm.wire.messages import SessionProbed
@@ -119,6 +119,10 @@ class Session:
     loan: Loan | None = None  # of the current opening
     doubts: frozenset[PeerId] = frozenset()  # that were left out while they worked on it
     doubted_from: int = NOTHING  # ids from this position on are computed again, and compared
+    hands: frozenset[PeerId] = frozenset()  # whose work the ids and the KV may rest on
+    look_at: int = 0  # of so many ids on, it is asked whether a spot check is due
+    checked_to: int = 0  # ids before this position have passed one
+    falsified: str = ""  # what was found of an answer that was over, for the reader of the next one
     notice: str = ""
 
     @property
@@ -156,11 +160,38 @@ class Session:
             epoch: n if epoch == self.epoch else min(n, position) for epoch, n in self.true_prefix.items()
         }
 
+    def distrust(self, position: int, peers: frozenset[PeerId]) -> None:
+        """One of these has falsified the id at a position: no KV is true, and what is not checked is compared."""
+        self.cut(position)
+        self.true_prefix = dict.fromkeys(self.true_prefix, 0)
+        self.hands = frozenset()
+        first = max(len(self.ask.ids), self.checked_to)
+        if first < position:
+            self.doubts |= peers
+            self.doubted_from = min(self.doubted_from, first)
+
+    def say(self, text: str, kind: NoticeKind = NoticeKind.WAITS) -> list[Effect]:
+        """One quiet line for its reader, when it changes."""
+        if text == self.notice:
+            return []
+        self.notice = text
+        return [Notice(self.id, text, kind if text else NoticeKind.GOES_ON)]
+
     def next_turn(self, ask: AnswerRequest, now: float) -> Session:
         """The same session with other ids: KV of what the two have in common stays true."""
         same = common_prefix(self.ids, ask.ids)
         prefixes = {epoch: min(prefix, same) for epoch, prefix in self.true_prefix.items()}
-        return Session(ask, list(ask.ids), Phase.QUEUED, now, self.epoch, acked=self.acked, true_prefix=prefixes)
+        return Session(
+            ask=ask,
+            ids=list(ask.ids),
+            phase=Phase.QUEUED,
+            since=now,
+            epoch=self.epoch,
+            acked=self.acked,
+            true_prefix=prefixes,
+            hands=self.hands,
+            falsified=self.falsified,
+        )
 
     def lend(self, other: Session) -> Loan | None:
         """What a session that opens now may copy of this one's KV, on every stage; None where there is nothing.

@@ -30,10 +30,11 @@ from array import array
 from swarm import limits
 from swarm.answers import PIPELINED_PREFILL_BATCH, EndReason
 from swarm.cluster.admission import Admission, has_room, next_of, seconds_text
-from swarm.cluster.effects import NEVER, Effect, Emit, Ended, Log, Notice, NoticeKind, Send, Unsay
+from swarm.cluster.effects import NEVER, Effect, Emit, Ended, Log, NoticeKind, Send, Unsay
 from swarm.cluster.patience import broken_between, first_token_s, is_too_slow, next_token_s
 from swarm.cluster.placement import Placer, State
 from swarm.cluster.session import AnswerRequest, Phase, Session, common_prefix
+from swarm.cluster.spot_checks import FALSIFIES, SpotChecks
 from swarm.plain import one_line
 from swarm.units import size_text
 from swarm.wire.ids import PeerId, SessionId
@@ -57,9 +58,10 @@ EVERYTHING = 1 << 62  # a prefix that covers all ids
 class Sessions:
     """All sessions that this node owns."""
 
-    def __init__(self, me: PeerId, placer: Placer) -> None:
+    def __init__(self, me: PeerId, placer: Placer, checks: SpotChecks) -> None:
         self.me = me
         self.placer = placer
+        self.checks = checks
         self.sessions: dict[SessionId, Session] = {}
         self.admission = Admission()
 
@@ -132,12 +134,12 @@ class Sessions:
         placing = self.placer.placings[session.ask.model]
         if placing.state is State.BACKOFF:
             trouble = f": {placing.trouble}" if placing.trouble else ""
-            return self._say(session, f"waiting for devices{trouble}")
+            return session.say(f"waiting for devices{trouble}")
         if placing.trouble and placing.failures:
-            return self._say(session, f"{placing.trouble}; going on without it", NoticeKind.CHANGED)
+            return session.say(f"{placing.trouble}; going on without it", NoticeKind.CHANGED)
         if placing.state is State.LOADING:
-            return self._say(session, "loading the model", NoticeKind.LOADING)
-        return self._say(session, "")
+            return session.say("loading the model", NoticeKind.LOADING)
+        return session.say("")
 
     def _park(self, session: Session, now: float) -> list[Effect]:
         placing = self.placer.placings[session.ask.model]
@@ -149,7 +151,7 @@ class Sessions:
         self._leave(session, now)
         if session.phase is not Phase.PARKED:
             session.enter(Phase.PARKED, now)
-        return self._say(session, f"{reason}; the answer goes on when a device comes back")
+        return session.say(f"{reason}; the answer goes on when a device comes back")
 
     def _leave(self, session: Session, now: float) -> None:
         """Its devices do not work on it any more; some of them may be to blame for that."""
@@ -170,6 +172,7 @@ class Sessions:
         source = self.sessions.get(session.ask.source) if session.ask.source is not None else None
         source = None if session.doubts else source
         session.loan = source.lend(session) if source is not None else None
+        session.hands |= source.hands if source is not None and session.loan is not None else frozenset()
         session.enter(Phase.OPENING, now)
         return self._send_opens(session, now)
 
@@ -235,7 +238,7 @@ class Sessions:
         session.enter(Phase.PLACING, now)
         session.retry_at = now + limits.REPLAN_S * (0.5 + self.placer.rng.random())
         text = claim if sender == self.me else f"{self._name(sender)} says that {claim}"
-        return effects + self._say(session, f"waiting for memory: {text}")
+        return effects + session.say(f"waiting for memory: {text}")
 
     def _begin(self, session: Session, now: float) -> list[Effect]:
         """All stages are open: go on from the last position that all of them have."""
@@ -254,7 +257,9 @@ class Sessions:
         session.moved_at = session.probed_at = now
         session.begin_pace(now)
         session.is_slow = False
-        return [*self._say(session, ""), *self._feed(session)]
+        session.hands |= frozenset(session.pipeline.peers)
+        session.look_at = max(session.look_at, len(session.ask.ids) + limits.FIRST_CHECK_TOKENS)
+        return [*session.say(""), *self._feed(session)]
 
     # --- running
 
@@ -314,14 +319,13 @@ class Sessions:
                 session.believe()
             return []
         names = " and ".join(sorted(self._name(peer) for peer in session.doubts))
-        why = "computed something else than the model says"
         if len(session.doubts) == 1 and set(session.pipeline.peers) == {self.me}:  # it is known which one
-            self.placer.conduct.lied(*session.doubts, why=why, now=now)
+            self.placer.conduct.lied(*session.doubts, why=FALSIFIES, now=now)
         session.cut(first + wrong)
         session.believe()
         log = Log("falsified", (("name", names), ("position", str(first + wrong))))
         unsay = Unsay(session.id, first + wrong, names)
-        return [log, unsay, *self._say(session, f"{names} {why}; going on without it", NoticeKind.CHANGED)]
+        return [log, unsay, *session.say(f"{names} {FALSIFIES}; going on without it", NoticeKind.CHANGED)]
 
     def _append(self, session: Session, emit: Emit, now: float) -> list[Effect]:
         """A token more: give it to the reader, and see whether it was the last one."""
@@ -334,11 +338,12 @@ class Sessions:
         session.wait_from(now)
         session.n_paced += 1
         if emit.token in session.ask.end_ids:
-            return self._end(session, EndReason.STOP, now)
+            return [*self.checks.look(session, now), *self._end(session, EndReason.STOP, now)]
         if len(session.ids) >= session.limit:
-            return [emit, *self._end(session, EndReason.LENGTH, now)]
+            return [emit, *self.checks.look(session, now), *self._end(session, EndReason.LENGTH, now)]
+        looked = self.checks.look(session, now) if len(session.ids) >= session.look_at else []
         is_due = session.n_paced >= limits.PACE_TOKENS or now - session.paced_at >= limits.PACE_S
-        return [emit, *self._take_pace(session, now)] if is_due else [emit]
+        return [emit, *looked, *(self._take_pace(session, now) if is_due else [])]
 
     def _take_pace(self, session: Session, now: float) -> list[Effect]:
         """Who takes part is forgiven, or is found to be far slower than it said."""
@@ -553,25 +558,20 @@ class Sessions:
         session.placed_at = now
         session.wait_from(now)
         effects = self.placer.refresh(model, now) if is_only_one else []
+        effects += session.say(session.falsified, NoticeKind.CHANGED) if session.falsified else []
+        session.falsified = ""
         return effects + self.placer.need(model, session.limit, now) + self._follow(session, now)
 
     def _say_queued(self, session: Session) -> list[Effect]:
         if session.phase is not Phase.QUEUED:
             return []
         ahead = self._count(Phase.QUEUED) - 1
-        return self._say(session, f"waiting for a free place: {ahead + limits.MAX_ACTIVE_SESSIONS} chats are ahead")
+        return session.say(f"waiting for a free place: {ahead + limits.MAX_ACTIVE_SESSIONS} chats are ahead")
 
     def _count(self, phase: Phase) -> int:
         return sum(session.phase is phase for session in self.sessions.values())
 
     # --- within
-
-    def _say(self, session: Session, text: str, kind: NoticeKind = NoticeKind.WAITS) -> list[Effect]:
-        """One quiet line, when it changes."""
-        if text == session.notice:
-            return []
-        session.notice = text
-        return [Notice(session.id, text, kind if text else NoticeKind.GOES_ON)]
 
     def _is_token(self, session: Session, token: int) -> bool:
         model = self.placer.models.get(session.ask.model)

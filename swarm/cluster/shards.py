@@ -209,7 +209,17 @@ class Shards:
 
     def make_room(self, n_bytes: int) -> list[Effect]:
         """Free memory that is only a cache."""
-        effects = self.ledger.make_room(n_bytes, self.needed())
+        return self._unloaded(self.ledger.make_room(n_bytes, self.needed()))
+
+    def make_room_beside(self, n_bytes: int) -> list[Effect] | None:
+        """Free memory of weights that no placement needs; None, and nothing is freed, when that is not enough."""
+        needed = self.needed()
+        surplus = sum(size for part, size in self.ledger.parts.items() if part not in needed)
+        if n_bytes > self.ledger.free_bytes + surplus:
+            return None
+        return self._unloaded(self.ledger.unload_surplus(n_bytes, needed))
+
+    def _unloaded(self, effects: list[Effect]) -> list[Effect]:
         self.loaded &= self.ledger.parts.keys()
         for parts in self.loading.values():
             parts.intersection_update(self.ledger.parts)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import msgspec
@@ -201,13 +202,13 @@ def step_rows(session: StageSession, step: Step) -> SessionRows:
         sample=True,
         frame=step.frame,
         sampling=sampling,
-        recent=_recent(session.ids, step.certain_end, sampling),
+        recent=recent_ids(session.ids, step.certain_end, sampling),
         answer=tuple(session.ids[sampling.answer_at : step.certain_end]) if sampling.grammar else (),
         n_guesses=step.n_guesses,
     )
 
 
-def _recent(ids: list[int], end: int, sampling: Sampling) -> tuple[int, ...]:
+def recent_ids(ids: Sequence[int], end: int, sampling: Sampling) -> tuple[int, ...]:
     """Of ids[:end], those that the penalties look at; empty when there are no penalties."""
     if sampling.repetition_penalty == 1.0 and not sampling.frequency_penalty and not sampling.presence_penalty:
         return ()

@@ -146,6 +146,11 @@ class ComputeWorker:
         """Weights that were loaded."""
         self._queue.put(lambda: self._install(model, spec, part, weights))
 
+    def weights_of(self, model: ModelId) -> dict[Part, Weights]:
+        """What is in memory of a model now; from any thread. They stay there for as long as they are held."""
+        loaded = self._models.get(model)
+        return dict(loaded.parts) if loaded is not None else {}
+
     def call_after(self, function: Callable[[], object]) -> None:
         """Call a function on the loop when all that was put before is done."""
         self._queue.put(lambda: self._tell(function))

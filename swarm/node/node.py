@@ -52,6 +52,7 @@ from swarm.node.peers import Peers
 from swarm.node.provide import Provider
 from swarm.node.questions import Questions
 from swarm.node.routes import Routes
+from swarm.node.spot_checks import Checker
 from swarm.node.spreading import Spreading
 from swarm.node.stages import Stages, open_stage_listener
 from swarm.node.status import StatusReports
@@ -145,6 +146,7 @@ class Node:
             threads=self._threads,
             experts=experts,
         )
+        self._checker = Checker(driver, self.background, self.holdings, worker=self._worker, events=self.events)
         self.house = House(
             driver,
             self.background,
@@ -240,6 +242,7 @@ class Node:
         loop = asyncio.get_running_loop()
         await loop.run_in_executor(None, self.transport.stop)
         await loop.run_in_executor(None, self._stages.stop)
+        await loop.run_in_executor(None, self._checker.stop)
         await loop.run_in_executor(None, self._worker.stop)
         await loop.run_in_executor(None, self._loads.loader.stop)
         await loop.run_in_executor(None, self.store.close)

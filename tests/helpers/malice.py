@@ -162,3 +162,23 @@ def restart_with_a_wrong_clock(node: Node) -> None:
     node.boots -= 1
     node.sim.restart(node)
     node.boot = BootId(f"{node.sim.rng.getrandbits(32):08x}{node.id[-8:]}")
+
+
+class Forger:
+    """Does its part in every respect, but that what it computes is wrong now and then: its form does not show that."""
+
+    def __init__(self, sim: Sim, node: Node, rng: Random, share: float) -> None:
+        self.rng = rng
+        self.share = share  # of the messages of data
+        self.n_forged = 0
+        sim.is_spoilt = True
+        node.malice = self
+        node.core.capabilities = BOASTS
+
+    def change(self, to: PeerId, message: m.Message, frame: Buffer | None) -> Sent:
+        if not isinstance(message, m.Token | m.Activation) or self.rng.random() >= self.share:
+            return [(0.0, message, frame)]
+        self.n_forged += 1
+        if isinstance(message, m.Token):
+            return [(0.0, _with(message, token=(message.token + 1) % 200), frame)]
+        return [(0.0, message, array("f", [x + 1.0 for x in array("f", bytes(frame or b""))]).tobytes())]

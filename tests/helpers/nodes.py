@@ -11,12 +11,12 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Any
 
 from swarm import kernels
@@ -230,12 +230,17 @@ class Swarm(AbstractContextManager["Swarm"]):
         layout: str = "pipeline",
         settle: bool = True,
         lan: Lan | None = None,
+        programs: Mapping[int, str] = MappingProxyType({}),
+        paces: Sequence[float] = (),
     ) -> None:
         """`kv` and `cpus`: the settings of each node, where they are not f16 and the best; `layout`: of all.
 
         `lan`: node i runs on host i + 1 and finds the others by itself; without it all are on loopback.
+        `programs`: modules that some nodes run in the place of `swarm`. `paces`: how much faster each says to be.
         """
         self.lan = lan
+        self.programs = programs
+        self.paces = paces
         self.folder = folder
         self.key = written(new_swarm_key())
         self.context = context
@@ -278,8 +283,12 @@ class Swarm(AbstractContextManager["Swarm"]):
         home.mkdir(parents=True)
         cpu = self.cpus[len(self.nodes)] if len(self.nodes) < len(self.cpus) else ""
         speeds = replace(SPEED, of=conditions(kernels.isa(cpu), THREADS)) if cpu else SPEED
+        if len(self.nodes) < len(self.paces):
+            pace = self.paces[len(self.nodes)]
+            speeds = replace(speeds, read_bytes_per_s=pace * speeds.read_bytes_per_s, layer_s=speeds.layer_s / pace)
         Home(home).measured_file.write_text(json.dumps(asdict(speeds)))
-        command = [sys.executable, "-m", "swarm", "join", "--home", str(home), "--name", name, "--key", self.key]
+        program = self.programs.get(len(self.nodes), "swarm")
+        command = [sys.executable, "-m", program, "join", "--home", str(home), "--name", name, "--key", self.key]
         command += ["--memory", str(memory), "--threads", str(THREADS), "--disk", "1GB"]
         command += ["--context", str(self.context)] if self.context else []
         namespace = ""

@@ -139,6 +139,7 @@ class Node:
             stages, luck = self.core.stage_sessions, Random(self.sim.seed)
             stages.new_guesses = lambda: Clairvoyant(self.sim.future, self.sim.clairvoyance, luck)
         self.engine = Engine(self.memory_bytes, self.sim.model, 0.0, 0.0)
+        self.stopped_checks: set[int] = set()
         self.wakes_at = fx.NEVER
         self.epochs: dict[object, int] = {}
         self.computed: set[tuple[SessionId, int, int]] = set()
@@ -250,6 +251,10 @@ class Node:
                     self.sim.stages.close(self, stage)
                 case fx.AbortStage():
                     self.sim.stages.abort(self, effect)
+                case fx.CheckTokens():
+                    self.check_tokens(effect)
+                case fx.StopCheck(ticket):
+                    self.stopped_checks.add(ticket)
                 case _:
                     self.engine.queue.append(effect)
         self.work()
@@ -302,6 +307,19 @@ class Node:
         for node in self.sim.nodes:
             if node.alive and not node.frozen:
                 node.run(lambda n=node: n.tell_holdings(self))
+
+    def check_tokens(self, work: fx.CheckTokens) -> None:
+        """Compute them again beside all else; where the disk is broken, it cannot be done."""
+        self.sim.n_checks += 1
+
+        def done() -> None:
+            if work.ticket not in self.stopped_checks:
+                fails = self.sim.rng.random() < max(self.sim.load_fails, self.load_fails)
+                tokens = () if fails else toy.again(self.sim.model.n_layers, work.ids, work.first, work.sampling.seed)
+                error = "the disk made a noise" if fails else ""
+                self.do(self.core.checked(work.ticket, tokens, self.now, error))
+
+        self.later(self.sim.load_s() + 0.001 * len(work.ids), done)
 
     def open_kv(self, opening: fx.OpenKv) -> None:
         caches, first, end, keep = self.engine.caches, opening.first, opening.end, opening.keep
@@ -429,6 +447,7 @@ class Sim:
         self.n_copied = 0  # positions of KV that a session began with
         self.load_fails = 0.0
         self.step_fails = 0.0
+        self.n_checks = 0
         self.n_unsaid = 0  # falsifications that were found out
         self.is_spoilt = False  # somebody computes wrong values on purpose: texts may differ
         self.sent: Counter[str] = Counter()

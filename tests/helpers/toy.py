@@ -101,3 +101,9 @@ def answer(n_layers: int, prompt: tuple[int, ...], max_tokens: int, seed: int) -
             return out
         values = kv.run(position, embed(position, (token,)))
         position += 1
+
+
+def again(n_layers: int, ids: tuple[int, ...], first: int, seed: int) -> list[int]:
+    """The tokens at the positions [first, len(ids)), each after the ids before it."""
+    values = ToyKv(0, n_layers).run(0, embed(0, ids))
+    return [sample(values[position - 1], seed, position) for position in range(first, len(ids))]

@@ -12,7 +12,7 @@ from random import Random
 import pytest
 
 from swarm.answers import EndReason
-from tests.helpers.malice import Liar, restart_with_a_wrong_clock
+from tests.helpers.malice import Forger, Liar, restart_with_a_wrong_clock
 from tests.helpers.sim import Chat, Node, Sim
 
 SEEDS = 400
@@ -142,3 +142,57 @@ def test_an_answer_goes_on_and_is_right_beside_a_sick_member(what: str, seed: in
 
 def test_falsified_tokens_are_found_out_when_their_author_is_left_out() -> None:
     assert sum(play_with_liars(seed, 1).n_unsaid for seed in (2, 13, 42, 57)) > 0
+
+
+# --- a member that only falsifies
+
+
+def play_with_forgers(seed: int, n_forgers: int) -> tuple[Sim, list[Chat], list[Forger]]:
+    """Devices that do everything right but compute; the entry node could check that."""
+    rng = Random(seed)
+    sim, others = household(seed, 1, n_forgers, rng)
+    for node in others:
+        node.disk = set(sim.nodes[0].disk)
+    forgers = [Forger(sim, node, Random(rng.random()), rng.choice((0.2, 1.0))) for node in others]
+    sim.run_until(2.5)
+    chats = []
+    for _ in range(8):
+        chats.append(ask(sim, rng, 1))
+        watch(sim, chats[-1], BEGINS_S[n_forgers])
+        sim.run_until(sim.now + 5.0)
+    return sim, chats, forgers
+
+
+@pytest.mark.parametrize("n_forgers", [1, 2])
+@pytest.mark.parametrize("seed", range(40))
+def test_a_member_that_only_falsifies_is_found_out_and_left_out(seed: int, n_forgers: int) -> None:
+    sim, chats, forgers = play_with_forgers(seed, n_forgers)
+    false = sum(chat.got != chat.expected for chat in chats)
+    print(f"seed {seed}: {sim.n_checks} checks, {false} answers were read that are false")
+    assert not any(forger.n_forged and forger.share == 1.0 for forger in forgers) or "falsified" in "".join(sim.log)
+    assert false <= 4 and all(chat.got == chat.expected for chat in chats[-2:]), "it goes on without them"
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_who_falsifies_is_found_among_several_that_share_the_layers(seed: int) -> None:
+    """No device can hold the model alone; the entry node has it on its disk, and memory for one layer more."""
+    rng = Random(seed)
+    sim = Sim(seed, 6, kv_bytes=4)
+    kv = sim.model.stage_kv_bytes(0, 6, KV_TOKENS)
+    shares = (0.9, 0.75, 0.75, 0.75)
+    nodes = [sim.add_node(int(sim.model.weight_bytes * share) + kv, speed=5e7 * share, holds=True) for share in shares]
+    forger = Forger(sim, nodes[rng.randrange(1, 4)], Random(rng.random()), 1.0)
+    forger_node = next(node for node in nodes if node.malice is forger)
+    forger_node.core.capabilities = nodes[0].core.capabilities
+    sim.run_until(2.5)
+    chats = []
+    for _ in range(12):
+        chats.append(ask(sim, rng, 1))
+        watch(sim, chats[-1], BEGINS_S[2])
+        sim.run_until(sim.now + 20.0)
+    conduct, now = nodes[0].core.placer.conduct, nodes[0].now
+    left_out = {node for node in nodes[1:] if conduct.why_left_out(node.id, now)}
+    print(f"seed {seed}: {forger.n_forged} forged, {[chat.got == chat.expected for chat in chats]}")
+    assert left_out <= {forger_node}, "nobody else for long"
+    assert bool(forger.n_forged) == ("falsified" in "".join(sim.log))
+    assert all(chat.got == chat.expected for chat in chats[-4:])

@@ -101,3 +101,43 @@ def test_who_names_one_device_after_the_other_counts_too() -> None:
     assert conduct.names(A, C, 3.0) == {A, C}
     assert conduct.names(A, B, 4.0 + limits.NAMED_S) == {B}, "that was long ago"
     assert conduct.names(ME, B, 1.0) == {B} and conduct.names(ME, C, 2.0) == {C}, "this device does not lie"
+
+
+# --- who falsifies, where several had a hand in it
+
+FALSE = "computed something else"
+
+
+def left_out(conduct: Conduct, now: float) -> set[PeerId]:
+    return {peer for peer in (A, B, C) if conduct.why_left_out(peer, now)}
+
+
+def test_a_device_that_falsified_alone_is_left_out_for_an_hour() -> None:
+    conduct = Conduct(ME)
+    assert conduct.falsified({ME, A}, FALSE, 0.0) == {A: limits.EXCLUDE_MAX_S}
+    assert conduct.why_left_out(A, 3599.0) == "it computed something else" and not conduct.suspicions
+
+
+def test_of_several_half_come_back_soon_and_so_it_is_found_who_it_was() -> None:
+    conduct = Conduct(ME)
+    conduct.falsified({A, B, C}, FALSE, 0.0)
+    assert left_out(conduct, 1.0) == {A, B, C} and left_out(conduct, 16.0) == {A}
+    conduct.falsified({B, C}, FALSE, 16.0)
+    assert left_out(conduct, 16.0 + 61.0) == {A, B}
+    conduct.falsified({C}, FALSE, 80.0)
+    assert left_out(conduct, 81.0) == {C}, "the others were left out for its sake"
+
+
+def test_one_that_is_known_does_not_acquit_those_who_are_suspected_for_another_reason() -> None:
+    conduct = Conduct(ME)
+    conduct.falsified({A, B}, FALSE, 0.0)
+    conduct.falsified({A, C}, FALSE, 0.0)
+    conduct.falsified({C}, FALSE, 1.0)
+    assert left_out(conduct, 70.0) == {A, C}, "one of A and B still is not honest"
+
+
+def test_suspicions_are_bounded() -> None:
+    conduct = Conduct(ME)
+    for i in range(3 * limits.MAX_SUSPICIONS):
+        conduct.falsified({A, PeerId(f"{i:032x}")}, FALSE, float(i))
+    assert len(conduct.suspicions) == limits.MAX_SUSPICIONS

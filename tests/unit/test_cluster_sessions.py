@@ -13,9 +13,12 @@ from swarm.answers import PIPELINED_PREFILL_BATCH, EndReason
 from swarm.cluster.core import Core, Identity
 from swarm.cluster.cost import LayerCost, ModelCost
 from swarm.cluster.effects import Compute, Effect, Emit, Ended, Load, Notice, OpenKv, Send, StepOutput, Unsay
+from swarm.cluster.memory import Ledger
 from swarm.cluster.placement import Placer, Placing, State
 from swarm.cluster.session import AnswerRequest, Phase, Session
 from swarm.cluster.sessions import Sessions
+from swarm.cluster.shards import Shards
+from swarm.cluster.spot_checks import SpotChecks
 from swarm.parts import all_parts
 from swarm.wire.ids import BootId, ModelId, PeerId, SessionId
 from swarm.wire.messages import (
@@ -347,8 +350,12 @@ class ReadyPlacer(Placer):
         return []
 
 
+def sessions_of(placer: Placer) -> Sessions:
+    return Sessions(ME, placer, SpotChecks(ME, placer, Shards(ME, Ledger(0)), lambda model: False, Random(1)))
+
+
 def opened_groups() -> tuple[Sessions, list[Effect]]:
-    sessions = Sessions(ME, ReadyPlacer())
+    sessions = sessions_of(ReadyPlacer())
     sessions.ask(ask((5, 6), 9), 0.0)
     epoch = sessions.sessions[S1].epoch
     replies = [sessions.reply(peer, SessionReply(S1, epoch, True, "", 0), 0.0) for peer in DEVICES]
@@ -361,7 +368,7 @@ def receivers(effects: list[Effect], kind: type) -> list[PeerId]:
 
 
 def test_a_session_opens_and_closes_on_every_member_of_every_stage() -> None:
-    sessions = Sessions(ME, ReadyPlacer())
+    sessions = sessions_of(ReadyPlacer())
     assert receivers(sessions.ask(ask((5, 6), 9), 0.0), SessionOpen) == list(DEVICES)
     assert receivers(sessions.cancel(S1, 0.0), SessionClose) == list(DEVICES)
 
