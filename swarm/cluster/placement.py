@@ -451,9 +451,11 @@ class Placer:
 
     def _may_be_cut(self, demand: Demand, by_id: Mapping[PeerId, Device], pipeline: Pipeline) -> bool:
         """True when the slices of a layout make up the model, and its devices can share layers with that leader."""
+        if not pipeline.is_cut_well(demand.model.cuts):  # somebody else's may say anything
+            return False
         if not any(map(is_cut, pipeline.stages)):
             return demand.layout != "slices"
-        if demand.layout == "pipeline" or not pipeline.is_cut_well(demand.model.cuts):
+        if demand.layout == "pipeline":
             return False
         return all(
             by_id[shard.peer].slices and by_id[shard.peer].led_by in (None, stage.leader.peer)

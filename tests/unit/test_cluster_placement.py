@@ -208,6 +208,17 @@ def test_anothers_layout_is_adopted_when_it_is_nearly_as_fast(placer: Placer) ->
     assert offers[A].placement.shards == shards and offers[A].placement.author == ME
 
 
+@pytest.mark.parametrize("cut", [(0, 0, 2**31 - 1, 0, 5), (3, 1)], ids=["nothing", "backwards"])
+def test_anothers_layout_with_a_slice_that_is_none_of_the_model_is_not_even_looked_at(
+    placer: Placer, world: FakeWorld, cut: tuple[int, ...]
+) -> None:
+    placer.model_known(MODEL, replace(placer.models[MODEL], cuts=CUTS), 0.0)
+    shards = (Shard(B, 0, 8, True, True, slice=Slice(*cut)),)
+    placer.commit_seen(PlacementCommit(Placement(MODEL, 9, A, 10, "f16", shards)))
+    offers = sent(placer.need(MODEL, 10, 0.0), PlacementOffer)
+    assert all(shard.slice.whole for shard in offers[A].placement.shards)
+
+
 def test_anothers_layout_is_not_adopted_when_it_is_much_slower(placer: Placer, world: FakeWorld) -> None:
     world.present[ME] = device(ME, 10**9, 1e11)
     shards = (Shard(B, 0, 5, True, False), Shard(A, 5, 8, False, True))
