@@ -33,6 +33,7 @@ from swarm.store.keeping import file_at, is_path
 from swarm.store.naming import meaning_of, slug
 from swarm.store.origins import Remote
 from swarm.text.model_text import Prompt, check_fits, common_prefix
+from swarm.text.sandbox import RENDERER
 from swarm.units import size_text
 from swarm.wire.ids import ModelId, PeerId, SessionId
 from swarm.wire.records import Placement
@@ -133,7 +134,8 @@ class Questions:
         raise library.not_found(text)
 
     def end_all(self) -> None:
-        """End what is being answered."""
+        """End what is being answered, and what is still being read: nobody waits for a template that never ends."""
+        RENDERER.interrupt()
         for answer in list(self.answers.values()):
             answer.cancel()
 

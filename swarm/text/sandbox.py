@@ -33,6 +33,7 @@ from swarm.plain import one_line
 
 _WORKER = Path(__file__).with_name("render_worker.py")
 _PIPE_BYTES = select.PIPE_BUF  # a pipe that is ready takes at least so much without waiting
+INTERRUPTED = "was interrupted: the program ends"
 _GRACE_S = 2.0  # the worker's own timer comes first; a worker that is frozen is killed after this
 
 
@@ -85,6 +86,7 @@ class Renderer:
         self._seconds = seconds
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
+        self._n_interrupts = 0
 
     def start(self) -> None:
         """Have the process begin now, so that it is ready when the first conversation comes."""
@@ -94,20 +96,32 @@ class Renderer:
     def ask(self, request: Mapping[str, object]) -> dict[str, str]:
         """The worker's reply; WorkerEnded when it was ended for breaking a limit."""
         line = json.dumps(request).encode() + b"\n"
+        before = self._n_interrupts
         with self._lock:
+            if before != self._n_interrupts:
+                raise WorkerEnded(INTERRUPTED)
             process = self._running()
             try:
                 reply: dict[str, str] = json.loads(_exchange(process, line, self._seconds + _GRACE_S))
                 return reply
             except (OSError, ValueError, TimeoutError):
                 process.kill()
-                raise WorkerEnded(self._why(process.wait())) from None
+                code = process.wait()
+                raise WorkerEnded(INTERRUPTED if before != self._n_interrupts else self._why(code)) from None
             except BaseException:  # Ctrl-C: what the worker still writes belongs to nobody
                 self._end()
                 raise
 
+    def interrupt(self) -> None:
+        """End what is being rendered, and what waits to be, at once; from any thread."""
+        self._n_interrupts += 1
+        process = self._process
+        if process is not None:
+            process.kill()
+
     def stop(self) -> None:
         """End the process."""
+        self.interrupt()
         with self._lock:
             self._end()
 

@@ -8,12 +8,14 @@ import threading
 import time
 from datetime import datetime
 
+import psutil
 import pytest
 
 from swarm.errors import TextError
 from swarm.limits import MAX_TEMPLATE_CHARS
 from swarm.text import sandbox
 from swarm.text.sandbox import Renderer, SandboxedTemplate
+from tests.helpers.nodes import wait_for
 
 THE_DAY = datetime(2026, 7, 26)
 VALUES = {"messages": [{"role": "user", "content": "Hi"}], "word": "abc" * 1000}
@@ -209,6 +211,31 @@ def test_a_renderer_that_is_frozen_or_killed_is_replaced(monkeypatch: pytest.Mon
     again.kill()
     again.wait()
     assert template.render(VALUES, THE_DAY) == "3000"
+    renderer.stop()
+
+
+def test_what_is_rendered_and_what_waits_ends_at_once_when_the_program_does() -> None:
+    """SIGTERM is not heard later for the sake of a template that would be ended after minutes."""
+    renderer = Renderer(seconds=600.0)
+    template = SandboxedTemplate(next(iter(COSTLY.values())), renderer)
+    found: list[str] = []
+
+    def render() -> None:
+        with pytest.raises(TextError) as failed:
+            template.render(VALUES, THE_DAY)
+        found.append(str(failed.value))
+
+    threads = [threading.Thread(target=render) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    assert renderer._process is not None
+    worker = psutil.Process(renderer._process.pid)
+    wait_for(lambda: worker.cpu_times().user > 0.1, "the template to be rendered")
+    renderer.interrupt()
+    for thread in threads:
+        thread.join(60)
+    assert found == ["the model's chat template failed: it was interrupted: the program ends"] * 3
+    assert SandboxedTemplate("{{ 1 + 1 }}", renderer).render(VALUES, THE_DAY) == "2", "a node that starts anew goes on"
     renderer.stop()
 
 
