@@ -84,10 +84,14 @@ class ModelText:
         return prompt
 
     def continuation(self, prompt: str | Sequence[int], *, form: Form | None = None, context: int) -> Prompt:
-        """The prompt that is a text, or token ids, as they are; ContextFull as for `chat`."""
+        """The prompt that is a text, or token ids, as they are; ContextFull as for `chat`.
+
+        Who writes a whole prompt writes the marks of turns and gaps, too: they are read as such, unlike in a chat.
+        """
         if isinstance(prompt, str):
             check_length(self.tokenizer.least_tokens(prompt), context)
-            prompt = self.tokenizer.encode(prompt, add_bos=self.tokenizer.add_bos)
+            marked = prompt.startswith(self._beginning) if self._beginning else False
+            prompt = self.tokenizer.encode(prompt, special=True, add_bos=self.tokenizer.add_bos and not marked)
         self.check(prompt)
         plain = Speaker(None, inside_thought=False, may_think=False)
         return Prompt(list(prompt), grammar=self._grammar(grammar_of(form, NO_TOOLS, AUTO, plain)))
@@ -114,6 +118,11 @@ class ModelText:
         """What it can do, in the words of Ollama: completion, tools, thinking, insert."""
         more = ("insert",) if can_infill(self.tokenizer) else ()
         return capabilities_of(self.template.source if self.template is not None else "") + more
+
+    @property
+    def _beginning(self) -> str:
+        """The mark of a text's beginning; "" where the model has none."""
+        return "" if self.tokenizer.bos_id is None else self.tokenizer.token_name(self.tokenizer.bos_id)
 
     def _grammar(self, grammar: str) -> str:
         """The same, when it can be followed; TextError when not."""

@@ -18,7 +18,7 @@ from swarm.convert.checkpoint import open_checkpoint
 from swarm.convert.convert import convert_checkpoint
 from swarm.store.gguf import GGUF, open_gguf
 from tests.golden.test_models_llama_cpp import CHECKPOINTS
-from tests.helpers.checkpoints import split_experts, write_checkpoint
+from tests.helpers.checkpoints import split_experts, write_checkpoint, write_safetensors
 from tests.helpers.tiny import Tiny
 
 SOURCE = Path(os.environ.get("LLAMA_CPP_SOURCE") or "/nonexistent")
@@ -32,14 +32,29 @@ TextModel.get_vocab_base_pre = lambda self, tokenizer: "qwen2"
 sys.argv = ["convert_hf_to_gguf.py", folder, "--outfile", out, "--outtype", kind]
 runpy.run_path(source + "/convert_hf_to_gguf.py", run_name="__main__")
 """
-# What only one of them writes, where readers have defaults: of groups of experts, 1.
+# What only one of them writes, where readers have defaults: of groups of experts 1, of further ones 0.
 NOT_IN_BOTH = {"vocab_size", "rope.dimension_count", "expert_weights_norm"}
-NOT_IN_BOTH |= {"expert_group_count", "expert_group_used_count"}
+NOT_IN_BOTH |= {"expert_group_count", "expert_group_used_count", "nextn_predict_layers"}
+NOT_IN_BOTH |= {"expert_shared_feed_forward_length"}
 # What theirs takes from the names of ChatGLM's own code alone, and of a checkpoint without them guesses.
+WIDTHS = {"attention.key_length", "attention.value_length"}  # of heads, where they are hidden / heads
 NOT_IN_BOTH_OF = {
-    "chatglm": {"context_length", "attention.key_length", "attention.value_length", "attention.layer_norm_rms_epsilon"}
+    "chatglm": {"context_length", "attention.layer_norm_rms_epsilon", *WIDTHS},
+    "granite": WIDTHS,
+    "granitemoe": WIDTHS,
 }
-MODEL_TYPES = {"mistral3": "ministral3"}  # which theirs asks for
+# What the configurations of real checkpoints say besides, and theirs asks for.
+SAID = {
+    "mistral3": {"model_type": "ministral3"},
+    "flash": {"scoring_func": "sigmoid"},
+    "deepseek-lite": {"scoring_func": "softmax"},
+}
+# How checkpoints of granitemoe call what transformers has in one tensor.
+RENAMED = {
+    ".experts.gate_up_proj": ".input_linear.weight",
+    ".experts.down_proj": ".output_linear.weight",
+    ".router.weight": ".router.layer.weight",
+}
 NAMES = ("llama", "llama-linear", "qwen2", "qwen3", "qwen3moe", "smollm3", "glm4", "air", "glm355b", "chatglm-square")
 NAMES += ("flash", "deepseek-lite", "gpt-oss", "granite", "granitemoe", "granitemoe-shared", "mistral3")
 SPLIT = frozenset({"qwen3moe", "glm4moe", "deepseek2"})  # each expert's matrices on their own
@@ -50,10 +65,22 @@ def checkpoint(folder: Path, tiny: Tiny) -> Path:
     write_checkpoint(folder, tiny, dtype="BF16")
     if tiny.arch in SPLIT:
         split_experts(folder)
-    if tiny.arch in MODEL_TYPES:
-        config = json.loads((folder / "config.json").read_text())
-        (folder / "config.json").write_text(json.dumps(config | {"model_type": MODEL_TYPES[tiny.arch]}))
+    if tiny.arch == "granitemoe":
+        rename(folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | SAID.get(tiny.name, {})))
     return folder
+
+
+def rename(folder: Path) -> None:
+    """Write the folder's tensors anew, by the names of RENAMED."""
+    state = {}
+    for name, tensor in open_checkpoint(folder).tensors.items():
+        new = next((name.replace(old, new) for old, new in RENAMED.items() if name.endswith(old)), name)
+        state[new] = tensor.floats()
+    for file in folder.glob("*.safetensors*"):
+        file.unlink()
+    write_safetensors(folder / "model.safetensors", state, "BF16")
 
 
 def theirs(folder: Path, kind: str) -> Path:

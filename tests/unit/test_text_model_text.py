@@ -64,3 +64,18 @@ def test_what_can_never_fit_is_refused_by_its_length_alone(monkeypatch: pytest.M
         text.continuation(long, context=1000)
     with pytest.raises(ContextFull, match=words):
         text.chat([{"role": "user", "content": long}], context=1000)
+
+
+def test_marks_in_a_text_that_is_continued_are_read_as_such() -> None:
+    text, mark = text_of(None), TOKENIZER.token_id("<|user|>")
+    assert text.continuation("<|user|>", context=100).ids == [mark]
+    assert text.continuation("a<|user|>b", context=100).ids == [*TOKENIZER.encode("a"), mark, *TOKENIZER.encode("b")]
+
+
+def test_a_text_that_begins_with_the_mark_of_its_beginning_gets_no_second_one() -> None:
+    tokenizer = Tokenizer.from_metadata(text_metadata("llama") | {"tokenizer.ggml.add_bos_token": True})
+    bos = tokenizer.bos_id
+    assert bos is not None
+    text = ModelText("m", tokenizer, None, len(VOCAB))
+    for prompt in ("a", f"{tokenizer.token_name(bos)}a"):
+        assert text.continuation(prompt, context=100).ids == [bos, *tokenizer.encode("a")]
