@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -29,13 +30,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from swarm.models.appraise import beside_weights
     from swarm.store import copying
 
-    settings = config.load({"home": args.home})
     sources = [Path(source) for source in args.sources] or copying.plugged_in()
     if not sources:
         raise ModelNotFound("nothing is plugged in here; name a folder or a GGUF file: swarm import PATH")
+    return copy_models(sources, config.load({"home": args.home}))
+
+
+def copy_models(sources: Sequence[Path], settings: config.Settings) -> int:
+    """Copy the models of files and folders, and offer them to the swarm; 1 when one could not be copied."""
+    from swarm.models.appraise import beside_weights
+    from swarm.store import copying
+
     found = copying.models_in(sources, settings.models_path)
     if not found:
         raise ModelNotFound(f"there is no GGUF model in {', '.join(map(str, sources))}")

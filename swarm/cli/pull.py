@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import os
 from dataclasses import replace
 from pathlib import Path
 
 from swarm import config
-from swarm.cli import local, pulling
+from swarm.cli import import_, local, pulling
 from swarm.cli.progress import ProgressBar
 from swarm.cli.terminal import harmless, note
 from swarm.errors import ConfigError, ModelNotFound
@@ -24,6 +25,7 @@ EXAMPLES = """\
   swarm pull hf.co/unsloth/GLM-Z1-9B-0414-GGUF:Q4_K_M
   swarm pull bartowski/Qwen_Qwen3-4B-GGUF          USER/REPO is enough
   swarm pull https://example.org/models/my-model.gguf
+  swarm pull /media/usb                            all models of a stick, as swarm import
 """
 
 
@@ -33,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="MODEL",
         nargs="?",
         help="a name of the table, USER/REPO or hf.co/USER/REPO with :QUANT or :FILE.gguf behind it where you want a "
-        "certain one, or the https address of a GGUF file; without it, the table is shown",
+        "certain one, the https address of a GGUF file, or a file or folder; without it, the table is shown",
     )
     parser.add_argument("--revision", metavar="REV", help="a commit, branch or tag of the repository (the newest)")
     parser.add_argument(
@@ -47,6 +49,9 @@ def run(args: argparse.Namespace) -> int:
         print("\n".join(table()))
         return 0
     settings = config.load({"home": args.home})
+    lying = path_of(args.model)
+    if lying is not None:
+        return import_.copy_models([lying], settings)
     node = local.find(settings)
     told = together(args.model, node) if node is not None and not args.here and args.revision is None else ""
     if told:
@@ -65,16 +70,24 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def path_of(text: str) -> Path | None:
+    """The file or folder of this device that a text means; a bare word means a model, whatever lies under that name."""
+    from swarm.store.keeping import file_at
+
+    if os.sep in text and Path(text).is_dir():
+        return Path(text)
+    return Path(text) if file_at(text) is not None else None
+
+
 def together(text: str, node: local.LocalNode) -> str:
     """Have the devices of the swarm bring the model, each its own part; say what became of that.
 
     "" where one device is enough, or the model does not lie on the hub.
     """
     from swarm.store.fetching import DOWNLOADS
-    from swarm.store.keeping import file_at
     from swarm.store.naming import remote_of
 
-    if file_at(text) is not None or text.lower() in DOWNLOADS or remote_of(text) is None:
+    if text.lower() in DOWNLOADS or remote_of(text) is None:
         return ""
     try:
         model = node.post("/swarm/model", {"model": text}, local.IMPORT_S)
@@ -90,11 +103,8 @@ def pull(text: str, revision: str | None, settings: config.Settings) -> Path:
     """Have the model that a text means; raise SwarmError."""
     from swarm.store.fetching import DOWNLOADS, fetch
     from swarm.store.hub_names import HubName
-    from swarm.store.keeping import file_at
     from swarm.store.naming import no_model, remote_of
 
-    if file_at(text) is not None:
-        raise ConfigError(f"{text} is a file on this device already; `swarm import` copies it to where models are kept")
     with ProgressBar() as bar:
         download = DOWNLOADS.get(text.lower())
         if download is not None and revision is None:

@@ -15,6 +15,7 @@ from swarm.store.model_table import TableModel
 from swarm.store.origins import origin_of
 from tests.helpers.hub import TOKEN, Repo, StandInHub
 from tests.helpers.repositories import air_file, tiny_files
+from tests.helpers.tiny import make_tiny
 
 
 @pytest.fixture(scope="module")
@@ -123,7 +124,7 @@ def test_offline_says_so_and_asks_nobody(
         (["qwen3-9b"], 1, "there is no model 'qwen3-9b' (did you mean qwen3-8b?)"),
         (["glm-4-9b", "--revision", "abc"], 2, "--revision needs a repository"),
         (["u/Tiny-GGUF", "--revision", "abc"], 1, "u/Tiny-GGUF has no revision abc"),
-        (["/etc/hostname"], 2, "is a file on this device already"),
+        (["/etc/hostname"], 1, "not hostname: /etc/hostname: magic"),
     ],
 )
 def test_what_cannot_be_pulled_is_one_line(
@@ -132,6 +133,20 @@ def test_what_cannot_be_pulled_is_one_line(
     assert cli.main(["pull", *words]) == code
     err = capsys.readouterr().err
     assert says in err and err.count("\n") == 1
+
+
+def test_a_file_and_a_stick_are_pulled_as_import_does(
+    own_home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "stick" / "more").mkdir(parents=True)
+    make_tiny(tmp_path / "stick" / "kitchen.gguf", "llama-tied")
+    make_tiny(tmp_path / "stick" / "more" / "garden.gguf", "qwen3")
+    assert cli.main(["pull", str(tmp_path / "stick" / "kitchen.gguf")]) == 0
+    assert "kitchen is here: " in capsys.readouterr().out
+    assert cli.main(["pull", str(tmp_path / "stick")]) == 0
+    assert "garden is here: " in capsys.readouterr().out
+    assert cli.main(["pull", f"{tmp_path}/"]) == 0 and cli.main(["pull", f"{tmp_path}/nothing"]) == 1
+    assert "there is no " in capsys.readouterr().err
 
 
 def test_what_does_not_fit_is_told_before_a_byte_and_comes_when_it_is_named(
