@@ -97,5 +97,7 @@ def queries_per_key(start: int, end: int, group: int) -> int:
 
     `group` query heads of the model read one key head; one whose queries are cut is then held several times.
     """
-    edges = [start, *(head for head in range(start + 1, end) if head % group == 0), end]
-    return gcd(*(b - a for a, b in pairwise(edges)))
+    first, last = (start // group + 1) * group, (end - 1) // group * group  # edges of key heads within
+    if first > last:
+        return end - start
+    return gcd(first - start, group if first < last else 0, end - last)

@@ -451,11 +451,9 @@ class Placer:
 
     def _may_be_cut(self, demand: Demand, by_id: Mapping[PeerId, Device], pipeline: Pipeline) -> bool:
         """True when the slices of a layout make up the model, and its devices can share layers with that leader."""
-        if not pipeline.is_cut_well(demand.model.cuts):  # somebody else's may say anything
+        if not pipeline.is_cut_well(demand.model.cuts):  # others' layouts too come here: no slice counts before this
             return False
-        if not any(map(is_cut, pipeline.stages)):
-            return demand.layout != "slices"
-        if demand.layout == "pipeline":
+        if demand.layout == ("pipeline" if any(map(is_cut, pipeline.stages)) else "slices"):
             return False
         return all(
             by_id[shard.peer].slices and by_id[shard.peer].led_by in (None, stage.leader.peer)

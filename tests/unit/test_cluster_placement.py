@@ -12,6 +12,7 @@ from swarm import limits
 from swarm.cluster.cost import Device, LayerCost, LinkSpeed, ModelCost
 from swarm.cluster.cuts import Cuts
 from swarm.cluster.effects import Effect, LookUp, Send
+from swarm.cluster.pipeline import Pipeline
 from swarm.cluster.placement import Placer, State
 from swarm.parts import all_parts
 from swarm.wire.ids import ModelId, PeerId
@@ -359,6 +360,18 @@ def test_a_layout_with_slices_of_another_author_is_adopted(sharing: tuple[Placer
     assert adopted is not None and all(
         stage.leader.peer == A for stage in placer.placings[MODEL].pipeline.stages if len(stage.members) > 1
     ), "B follows A already"
+
+
+@pytest.mark.parametrize("bounds", [(0, 2**60, *(0, 1) * 4), (0, 1, 0, 64, 0, 0, 0, 0, 0, 16)])
+def test_a_whole_stage_of_another_author_that_claims_a_slice_is_not_adopted(
+    sharing: tuple[Placer, FakeWorld], bounds: tuple[int, ...]
+) -> None:
+    placer, world = sharing
+    world.present[A] = replace(device(A, 60_000_000, 1e12), slices=True)  # by far the fastest, with too little memory
+    theirs = Placement(MODEL, 5, B, 10, "f16", (Shard(A, 0, 8, True, True, 50_000_000, Slice(*bounds)),))
+    placer.commit_seen(PlacementCommit(theirs))
+    offered = sent(placer.need(MODEL, 10, 0.0), PlacementOffer)[ME].placement
+    assert Pipeline.of(offered).is_cut_well(CUTS)
 
 
 def test_who_is_led_by_another_one_is_no_failure_and_the_next_plan_knows(sharing: tuple[Placer, FakeWorld]) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+from math import gcd
 from random import Random
 
 import pytest
 
-from swarm.parts import EMBED, LM_HEAD, Part, all_parts, layers_of, parts_of, whole_steps
+from swarm.parts import EMBED, LM_HEAD, Part, all_parts, layers_of, parts_of, queries_per_key, whole_steps
 from swarm.wire.records import Slice
 
 SLICE = (0, 4, 0, 64, 0, 0, 0, 0, 0, 16)
@@ -57,3 +59,15 @@ def test_a_person_is_told_the_layers_number() -> None:
 def test_where_the_least_of_one_step_takes_too_much_who_is_most_beyond_its_share_gives() -> None:
     ranges = whole_steps(60, 10, (0.01, 0.01, 0.01, 2.2, 3.7), "rows")
     assert [end - start for start, end in ranges] == [10, 10, 10, 10, 20]
+
+
+@pytest.mark.parametrize("group", [1, 2, 3, 4, 8])
+def test_each_key_head_of_a_slice_serves_as_many_queries(group: int) -> None:
+    for start in range(20):
+        for end in range(start + 1, 24):
+            edges = [start, *(head for head in range(start + 1, end) if head % group == 0), end]
+            assert queries_per_key(start, end, group) == gcd(*(b - a for a, b in pairwise(edges)))
+
+
+def test_a_slice_of_absurd_size_costs_no_time() -> None:
+    assert queries_per_key(1, 2**62, 12) == 1
