@@ -27,6 +27,7 @@ CLIENTS = {
     "test_llm": "llm",
     "test_instructor": "instructor",
     "test_pydantic_ai": "pydantic-ai-slim",
+    "test_llama_index": "llama-index-llms-openai-like",
 }
 FEATURES = ("lists", "chat", "stream", "tools", "structured_output", "errors")
 RESULT = re.compile(r"^(PASSED|FAILED|ERROR|SKIPPED) .*?tests/clients/(\w+)\.py(?:::test_(\w+))?", re.MULTILINE)
