@@ -41,6 +41,7 @@ class Settings:
     packed: str
     kv: str
     guess: str
+    draft: str
     layout: str
     home: str
     name: str

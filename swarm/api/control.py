@@ -106,6 +106,14 @@ async def add_model(node: Node, body: Json) -> Json:
     return {"id": model, "name": node.library.known[model].name}
 
 
+async def draft(node: Node, body: Json) -> Json:
+    """Let a small model of a file on this device guess for a model."""
+    path = body.get("path")
+    if not isinstance(path, str) or not path.startswith("/"):
+        raise BadRequest("path must be the full path of a GGUF file", "path")
+    return {"draft": await node.draft(Path(path), _model_name(body))}
+
+
 async def remove(node: Node, body: Json) -> Json:
     """Delete a model from this device, or from all of them."""
     path = body.get("path", "")
@@ -171,4 +179,5 @@ ROUTES = [
     Route("/swarm/leave", changes(leave), methods=["POST"]),
     Route("/swarm/rekey", changes(rekey), methods=["POST"]),
     Route("/swarm/models", changes(add_model), methods=["POST"]),
+    Route("/swarm/draft", changes(draft), methods=["POST"]),
 ]

@@ -16,7 +16,7 @@ from swarm.cli import local, pulling
 from swarm.cli.local import ModelOfSwarm
 from swarm.cli.progress import ProgressBar
 from swarm.cli.terminal import DIM, LINE, note, paint
-from swarm.errors import ConfigError, ModelNotFound
+from swarm.errors import ModelNotFound
 from swarm.store.fetching import Download
 from swarm.store.hub_names import HubName, WebAddress
 from swarm.store.keeping import file_at, is_path
@@ -150,11 +150,13 @@ def open_model(args: argparse.Namespace, settings: config.Settings) -> tuple[Mod
         path = find_model(args.model, settings)
         draft = find_model(args.draft, settings) if args.draft else None
         return load_model(path, settings, draft), str(path)
-    if args.draft:
-        raise ConfigError("--draft is for a model on this device alone: add --alone")
     from swarm.cli.remote import RemoteModel
 
-    model = RemoteModel(node, pulling.ensure(node, args.model, settings), Quiet(), guess=settings.guess != "never")
+    name = pulling.ensure(node, args.model, settings)
+    if args.draft:
+        path = find_model(args.draft, settings)
+        node.post("/swarm/draft", {"path": str(path.resolve()), "model": name or ""}, local.IMPORT_S)
+    model = RemoteModel(node, name, Quiet(), guess=settings.guess != "never")
     return model, model.name
 
 

@@ -43,7 +43,7 @@ def add_engine(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--draft",
         metavar="MODEL",
-        help="a small model of the same vocabulary, whose guesses MODEL checks",
+        help="a small model of the same vocabulary, whose guesses MODEL checks; this device's node keeps it",
     )
 
 

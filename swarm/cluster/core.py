@@ -8,7 +8,7 @@ tests/helpers/sim.py runs it as it is.
     tick                                         when get_timer() says so
     ask, cancel, forget                          from the local API
     model_known, holdings, measured              from the store and the measurements
-    loaded, load_failed, computed, checked           answers to effects
+    loaded, load_failed, computed, checked, drafted  answers to effects
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from msgspec.structs import replace
 
 from swarm import limits
 from swarm.cluster.cost import GUESSED_DISK_BYTES_PER_S, LAYER_S, STEP_S, Device, LinkSpeed, ModelCost, exchange_of
-from swarm.cluster.effects import NEVER, Buffer, Effect, Log, Send, StepOutput
+from swarm.cluster.effects import NEVER, Buffer, Effect, Log, Propose, Send, StepOutput
 from swarm.cluster.membership import Change, Joined, Lost, Membership, ReachChanged
 from swarm.cluster.memory import Ledger
 from swarm.cluster.placement import Placer
@@ -74,7 +74,9 @@ class Core:
         """
         self.me = me.peer
         self.slice_port = slice_port
+        self.measured_here = capabilities
         self.capabilities = replace(capabilities, slices=slice_port > 0)
+        self._aside_bytes = 0  # of memory, for what is neither weights nor KV of the swarm's
         self.members = Membership(me.peer, me.boot, me.name)
         self.ledger = Ledger(capabilities.memory_bytes)
         self.shards = Shards(me.peer, self.ledger, slice_port)
@@ -176,8 +178,21 @@ class Core:
 
     def measured(self, capabilities: Capabilities, now: float) -> list[Effect]:
         """This device measured itself (again)."""
-        self.capabilities = replace(capabilities, slices=self.slice_port > 0)
+        self.measured_here = capabilities
+        left = max(capabilities.memory_bytes - self._aside_bytes, 0)
+        self.capabilities = replace(capabilities, slices=self.slice_port > 0, memory_bytes=left)
         return self._run(self._advertise(self.others()) + self.placer.devices_changed(now), now)
+
+    def missing_for_aside(self, n_bytes: int) -> int:
+        """Bytes that weights and running answers would lack if so many were set aside; 0 or less: none."""
+        return self.shards.missing_for_kv(n_bytes - self._aside_bytes)
+
+    def set_aside(self, n_bytes: int, now: float) -> list[Effect]:
+        """So much of this device's memory is for something else from now on, in place of what was before."""
+        more, self._aside_bytes = n_bytes - self._aside_bytes, n_bytes
+        room = self.shards.make_room(max(more, 0))
+        self.ledger.total_bytes -= more
+        return room + self.measured(self.measured_here, now)
 
     # --- answers to effects
 
@@ -196,6 +211,10 @@ class Core:
     def checked(self, ticket: int, tokens: Sequence[int], now: float, error: str = "") -> list[Effect]:
         """A `CheckTokens` is done: the tokens as this device computes them, or why it could not, in one line."""
         return self._run(self.checks.done(ticket, tokens, error, self.sessions.sessions, now), now)
+
+    def drafted(self, asked: Propose, found: Sequence[int], now: float) -> list[Effect]:
+        """A `Propose` is done; nothing is found where it cannot be."""
+        return self._run(self.sessions.drafted(asked, found, now), now)
 
     # --- World: what the placer sees
 

@@ -212,6 +212,22 @@ class StopCheck(Effect):
     ticket: int
 
 
+# --- to the small model of this node
+
+
+class Propose(Effect):
+    """Say what may come after the ids of a session: at most n tokens, sampled as the session is; 0: only read them.
+
+    Answered by `Core.drafted`, with as many as were found.
+    """
+
+    session: SessionId
+    epoch: int
+    ids: tuple[int, ...]
+    n: int
+    sampling: Sampling
+
+
 # --- to the user of this node
 
 

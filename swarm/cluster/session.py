@@ -17,6 +17,7 @@ from enum import Enum
 
 from swarm import limits
 from swarm.cluster.effects import NEVER, Effect, Notice, NoticeKind
+from swarm.cluster.guesses import EntryGuesses
 from swarm.cluster.pipeline import NOBODY, Pipeline
 from swarm.wire.ids import ModelId, PeerId, SessionId
 from swarm.wire.messages import SessionProbed
@@ -42,6 +43,7 @@ class AnswerRequest:
     has_more: bool = False
     goes_on: bool = False
     guess: bool = True  # compute tokens that may come along with those that are certain, where that is faster
+    draft: bool = False  # there is a small model on this device that says which
 
 
 NOTHING = 1 << 62  # a position behind all ids
@@ -93,6 +95,8 @@ class Session:
     true_prefix: dict[int, int] = field(default_factory=dict)
     haves: dict[PeerId, int] = field(default_factory=dict)  # answers to the current opening
     takes_guesses: bool = True  # each that answered the current opening
+    takes_steps: bool = True  # the same, of the entry node, one by one
+    draft: EntryGuesses | None = None  # the entry node sends every step
     keeps: dict[PeerId, int] = field(default_factory=dict)  # positions that each was asked to keep at most
     opened_at: float = 0.0  # when the current opening was last sent
     retry_at: float = 0.0

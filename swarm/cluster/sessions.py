@@ -26,11 +26,13 @@ it up, where it can (patience.py), and every way of not doing one's part counts 
 from __future__ import annotations
 
 from array import array
+from collections.abc import Sequence
 
 from swarm import limits
 from swarm.answers import PIPELINED_PREFILL_BATCH, EndReason
 from swarm.cluster.admission import Admission, has_room, next_of, seconds_text
-from swarm.cluster.effects import NEVER, Effect, Emit, Ended, Log, NoticeKind, Send, Unsay
+from swarm.cluster.drafting import Drafting
+from swarm.cluster.effects import NEVER, Effect, Emit, Ended, Log, NoticeKind, Propose, Send, Unsay
 from swarm.cluster.patience import broken_between, first_token_s, is_too_slow, next_token_s
 from swarm.cluster.placement import Placer, State
 from swarm.cluster.session import AnswerRequest, Phase, Session, common_prefix
@@ -64,6 +66,7 @@ class Sessions:
         self.checks = checks
         self.sessions: dict[SessionId, Session] = {}
         self.admission = Admission()
+        self.drafting = Drafting(me, placer.models)
 
     # --- the user
 
@@ -167,7 +170,7 @@ class Sessions:
         session.epoch = self.placer.next_epoch()
         session.true_prefix[session.epoch] = EVERYTHING
         session.haves, session.keeps, session.answers, session.quiet = {}, {}, {}, None
-        session.takes_guesses = session.ask.guess
+        session.takes_guesses, session.takes_steps = session.ask.guess, True
         session.heard = dict.fromkeys(session.pipeline.peers, now)
         source = self.sessions.get(session.ask.source) if session.ask.source is not None else None
         source = None if session.doubts else source
@@ -216,6 +219,7 @@ class Sessions:
             return self.placer.failed({sender}, "claims positions that it cannot have", now)
         session.haves[sender] = message.have
         session.takes_guesses = session.takes_guesses and message.guesses
+        session.takes_steps = session.takes_steps and message.waits
         session.acked[sender] = message.epoch
         return [] if any(peer not in session.haves for peer in session.pipeline.peers) else self._begin(session, now)
 
@@ -259,7 +263,7 @@ class Sessions:
         session.is_slow = False
         session.hands |= frozenset(session.pipeline.peers)
         session.look_at = max(session.look_at, len(session.ask.ids) + limits.FIRST_CHECK_TOKENS)
-        return [*session.say(""), *self._feed(session)]
+        return [*session.say(""), *self.drafting.begin(session), *self._feed(session)]
 
     # --- running
 
@@ -271,8 +275,9 @@ class Sessions:
             batch = session.ids[session.sent : min(session.sent + PIPELINED_PREFILL_BATCH, session.goal)]
             sample = session.sent + len(batch) == session.goal
             info = TensorInfo("i32", (len(batch),))
-            guesses = limits.MAX_GUESSES if session.takes_guesses else 0
-            message = Tokens(session.id, session.epoch, session.sent, info, sample, guesses)
+            waits = session.draft is not None
+            guesses = limits.MAX_GUESSES if session.takes_guesses and not waits else 0
+            message = Tokens(session.id, session.epoch, session.sent, info, sample, guesses, waits=waits)
             effects.append(Send(session.pipeline.first.leader.peer, message, array("i", batch).tobytes()))
             session.sent += len(batch)
         return effects
@@ -305,7 +310,11 @@ class Sessions:
                 n_guesses = 0 if i else message.n_guesses
                 emit = Emit(session.id, len(session.ids), token, chances, guessed=i > 0, n_guesses=n_guesses)
                 effects += self._append(session, emit, now)
-        return effects
+        return effects + self.drafting.token(session, message, now, is_alone=not self._beside(session))
+
+    def drafted(self, asked: Propose, found: Sequence[int], now: float) -> list[Effect]:
+        """The small model on this device said what may come."""
+        return self.drafting.drafted(self.sessions.get(asked.session), asked, found, now)
 
     def _compare(self, session: Session, first: int, tokens: tuple[int, ...], now: float) -> list[Effect]:
         """Tokens that are there, now from other devices than before: the bits are the same everywhere."""

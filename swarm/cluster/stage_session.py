@@ -93,6 +93,7 @@ class StageSession:
     n_guesses: int = 0  # so many of the positions that have come in last may prove wrong
     n_unsure: int = 0  # so many of those from `done` on are in the KV cache, too
     guesses: StageGuesses | None = None  # of the first stage, where it may guess
+    waits: bool = False  # of the first stage: the entry node sends every step
 
     @property
     def certain(self) -> int:

@@ -111,7 +111,7 @@ class StageSessions:
         if missing > 0:
             return room, _no(message, f"{size_text(missing)} of memory for the conversation are missing there", missing)
         ids = keeper.ids[:have] if keeper is not None else []
-        reply = SessionReply(message.session, message.epoch, True, "", have, guesses=True)
+        reply = SessionReply(message.session, message.epoch, True, "", have, guesses=True, waits=True)
         self.sessions.pop(message.session, None)
         session = StageSession(message, place, have, have, ids, model, answered=reply)
         session.guesses = before.guesses if before is not None else None
@@ -247,7 +247,9 @@ class StageSessions:
             return []
         if sender != session.open.entry or not session.place.takes_ids:
             return self._drop("stranger")
-        effects = self._take(session, Step(message.position, ids, message.sample, None, now), now)
+        step = Step(message.position, ids, message.sample, None, now, message.n_guesses)
+        effects = self._take(session, step, now)
+        session.waits = message.waits
         if message.guesses:
             place, opened = session.place, session.open
             way = place.model, opened.placement, opened.entry, place.ring_last
@@ -284,7 +286,7 @@ class StageSessions:
     def token(self, sender: PeerId, message: Token, now: float) -> list[Effect]:
         """The last stage sampled: the first stage begins the next step. (The entry node hears it too: session.py.)"""
         opened = self.sessions.get(message.session)
-        if opened is None or not opened.place.takes_ids or message.epoch > opened.epoch:
+        if opened is None or opened.waits or not opened.place.takes_ids or message.epoch > opened.epoch:
             return []
         session = self._current(message.session, message.epoch)
         if session is None:

@@ -20,16 +20,17 @@ import numpy.typing as npt
 from swarm.answers import ExpertUse
 from swarm.config import parse_bytes, user_cache_dir
 from swarm.cores import free_memory_bytes
+from swarm.engine.draft import DraftModel
 from swarm.engine.sampling import SamplingFields, SamplingParams
 from swarm.errors import ConfigError, SwarmError
 from swarm.files import stamps
 from swarm.limits import MIN_PACKED_FREE_BYTES
 from swarm.local.answer import LocalAnswer, SessionLoan
-from swarm.local.draft import DraftModel, check_vocabulary
 from swarm.local.session import LocalSession, Order, Progress, Steps
 from swarm.text.forms import Form
 from swarm.text.messages import Message
 from swarm.text.model_text import ModelText, Prompt, check_fits
+from swarm.text.same_tokens import check_vocabulary
 from swarm.text.template import ChatTemplate
 from swarm.text.tokenizer import Tokenizer
 from swarm.text.tools import AUTO, ToolChoice

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from swarm.answers import PREFILL_BATCH, EndReason
+from swarm.engine.draft import Choose
 from swarm.engine.sampling import SamplingParams, sample
 from swarm.guessing import Guesser
 from swarm.text.model_text import check_fits, common_prefix
@@ -19,7 +20,6 @@ F32 = npt.NDArray[np.float32]
 I32 = npt.NDArray[np.int32]
 Forced = Callable[[Sequence[int]], Sequence[int]]  # ids of the answer -> those that must come next
 Allowed = Callable[[Sequence[int], int], npt.NDArray[np.bool_]]  # (ids of the answer, vocab) -> bool (vocab,)
-Choose = Callable[[F32, Sequence[int]], int]  # (logits (vocab,), ids so far) -> the token that comes next
 Progress = Callable[[int, int], None]  # prompt tokens computed, of how many
 
 

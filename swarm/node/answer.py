@@ -52,6 +52,7 @@ class Question:
     form: Form | None = None  # that the answer must have
     infill: Infill | None = None  # the texts around a gap that is to be filled in, in place of all that
     guess: bool = True  # compute tokens that may come along with those that are certain, where that is faster
+    draft: bool = False  # a small model on this device says which
     asker: str = ""  # only the same one's conversations are gone on with: what is reused tells what was said
 
 
@@ -212,6 +213,8 @@ class Answer:
             has_more=room < most,
             goes_on=bool(self.tokens),
             guess=self.question.guess,
+            draft=self.question.draft
+            and self._form is None,  # what a form asks for is known better where it is sampled
         )
         self._port.ask(request)
 

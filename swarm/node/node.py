@@ -35,6 +35,7 @@ from swarm.node.background import Background
 from swarm.node.bringing import PullStep
 from swarm.node.compute import ComputeWorker, Done
 from swarm.node.constraints import Constraints
+from swarm.node.drafts import DraftWorker
 from swarm.node.driver import Driver, is_serving
 from swarm.node.event_log import EventLog
 from swarm.node.fast_path import FastPath
@@ -158,6 +159,7 @@ class Node:
             settings=self.settings,
         )
         self._helping = Helping(self.background, self.store, self.holdings, outbox, self.events)
+        self.drafts = DraftWorker(driver, self.background, self.events, settings=self.settings, threads=self._threads)
         self.questions = Questions(
             driver,
             self.background,
@@ -165,6 +167,7 @@ class Node:
             events=self.events,
             settings=self.settings,
             is_settling=self._is_settling,
+            has_draft=self.drafts.serves,
             chosen=options.home.chosen(),
             keep_chosen=self._keep_chosen,
         )
@@ -201,9 +204,7 @@ class Node:
         driver.carry_out(fx.Send, outbox.carry_out)
         for kind in (fx.Compute, fx.OpenKv, fx.DropKv):
             driver.carry_out(kind, self._worker.put)
-        driver.carry_out(fx.OpenStage, self._stages.open)
-        driver.carry_out(fx.CloseStage, self._stages.close)
-        driver.carry_out(fx.AbortStage, self._stages.abort)
+        self._stages.carry_out(driver)
         driver.carry_out(fx.Log, self.events.core_said)
         for part in (self.holdings, self._provider, self.peers, self.status, self.house, self._helping):
             part.take_messages(routes)
@@ -224,6 +225,7 @@ class Node:
         node.background.spawn(Offering(node.holdings, node.events, node.settings.models_path).forever())
         node.background.spawn(Spreading(node._driver, node.holdings, node.store, node.events, node.peer).forever())
         node._wellbeing.start()
+        await node.drafts.start()
         for holding in node.store.holdings():
             node.holdings.look_up(holding.model)
         await node.peers.start(options.calls, discover=options.discover)
@@ -243,6 +245,7 @@ class Node:
         await loop.run_in_executor(None, self.transport.stop)
         await loop.run_in_executor(None, self._stages.stop)
         await loop.run_in_executor(None, self._checker.stop)
+        await loop.run_in_executor(None, self.drafts.stop)
         await loop.run_in_executor(None, self._worker.stop)
         await loop.run_in_executor(None, self._loads.loader.stop)
         await loop.run_in_executor(None, self.store.close)
@@ -296,6 +299,11 @@ class Node:
     async def find(self, model: str) -> KnownModel:
         """The model that somebody means by a name ("" is the default one); it is fetched if need be."""
         return await self.holdings.know(await self.questions.find(model))
+
+    async def draft(self, path: Path, model: str) -> str:
+        """Let a small model of a file guess in answers that are asked for here; raise SwarmError where it cannot."""
+        await self.drafts.use(path, await self.find(model))
+        return path.name
 
     async def add_file(self, path: Path) -> ModelId:
         """Offer a model file to the swarm."""
@@ -508,7 +516,7 @@ class Node:
             return
         new = await self.background.run_io(measure.capabilities, home, self.settings, self._threads)
         self.events.note("measured_again", reads=rate_text(new.read_bytes_per_s))
-        self._wellbeing.measured(self._driver.read(lambda core: _limits_kept(new, core.capabilities)))
+        self._wellbeing.measured(self._driver.read(lambda core: _limits_kept(new, core.measured_here)))
 
     def _is_idle(self) -> bool:
         return not self.questions.answers and not self._driver.read(is_serving)

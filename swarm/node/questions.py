@@ -58,10 +58,13 @@ class Questions:
         events: EventLog,
         settings: Settings,
         is_settling: Callable[[], bool],
+        has_draft: Callable[[KnownModel], bool] = lambda model: False,
         chosen: Mapping[str, str] | None = None,
         keep_chosen: Callable[[dict[str, str]], object] = lambda chosen: None,
     ) -> None:
         """`is_settling`: the node has just started, and devices that it knows may not be there yet.
+
+        `has_draft`: whether a small model here guesses for a model.
 
         `chosen`: what names of models meant before, by id; `keep_chosen` remembers it.
         """
@@ -75,6 +78,7 @@ class Questions:
         self._events = events
         self._settings = settings
         self._is_settling = is_settling
+        self._has_draft = has_draft
         self._port = Port(
             ask=lambda ask: driver.act(lambda core, now: core.ask(ask, now)),
             cancel=lambda session: driver.act(lambda core, now: core.cancel(session, now)),
@@ -97,7 +101,8 @@ class Questions:
         kv_bytes_per_token(model.spec, self._settings.kv.upper())  # says why, when they cannot be kept so
         check_fits(prompt.ids, context)
         beginning = self._session_for(model.id, prompt.ids, question.asker)
-        question = replace(question, guess=question.guess and self._settings.guess != "never")
+        guess = question.guess and self._settings.guess != "never"
+        question = replace(question, guess=guess, draft=guess and self._has_draft(model))
         answer = Answer(self._port, model, question, prompt, beginning=beginning, context=context)
         self.answers[beginning.session] = answer
         self._background.spawn(self._watch(answer))

@@ -12,6 +12,7 @@ from swarm.errors import SwarmNetworkError
 from swarm.kernels import _native
 from swarm.net.slices import StageLink, StageListener
 from swarm.net.stage_proof import stage_key
+from swarm.node.driver import Driver
 from swarm.wire.ids import PeerId
 
 STAGE_PORT = 3  # after the main port, the bulk lane's and that of an open invitation
@@ -62,6 +63,12 @@ class Stages:
     def port(self) -> int:
         """Where other members call."""
         return self._listener.port
+
+    def carry_out(self, driver: Driver) -> None:
+        """From now on, what the core decides."""
+        driver.carry_out(OpenStage, self.open)
+        driver.carry_out(CloseStage, self.close)
+        driver.carry_out(AbortStage, self.abort)
 
     def get(self, stage: StageId) -> OpenedStage | None:
         """A stage that is open."""

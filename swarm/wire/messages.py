@@ -324,13 +324,15 @@ class SessionReply(Message, tag=41):
     have: Position = 0  # positions of KV that were kept; the first message of data starts there
     missing_bytes: ByteCount = 0  # of memory, when that is why
     guesses: bool = False  # it takes steps with guesses
+    waits: bool = False  # as a first stage, it begins no step by itself where the entry node asks for that
 
 
 class Tokens(Message, tag=42):
     """Token ids (i32) for positions [position, position + n): the entry node feeds the first stage, or replays.
 
     A stage takes every position of an epoch once and in order. `sample` asks the last stage to sample after the last.
-    In the steps that follow, the first stage may guess so many tokens beside each that is certain.
+    In the steps that follow, the first stage may guess so many tokens beside each that is certain. With `waits` it
+    begins none of them by itself: the entry node sends each, with guesses of its own (so many last ids).
     """
 
     MAX_FRAME_BYTES = limits.MAX_FAST_FRAME_BYTES
@@ -340,6 +342,8 @@ class Tokens(Message, tag=42):
     tensor: TensorInfo
     sample: bool
     guesses: GuessCount = 0
+    n_guesses: GuessCount = 0
+    waits: bool = False
 
 
 class Activation(Message, tag=43):

@@ -251,13 +251,29 @@ class Node:
                     self.sim.stages.close(self, stage)
                 case fx.AbortStage():
                     self.sim.stages.abort(self, effect)
-                case fx.CheckTokens():
-                    self.check_tokens(effect)
-                case fx.StopCheck(ticket):
-                    self.stopped_checks.add(ticket)
+                case fx.CheckTokens() | fx.StopCheck() | fx.Propose():
+                    self.beside(effect)
                 case _:
                     self.engine.queue.append(effect)
         self.work()
+
+    def beside(self, effect: fx.CheckTokens | fx.StopCheck | fx.Propose) -> None:
+        """What a device computes beside its stages."""
+        match effect:
+            case fx.CheckTokens():
+                self.check_tokens(effect)
+            case fx.StopCheck(ticket):
+                self.stopped_checks.add(ticket)
+            case fx.Propose():
+                self.draft(effect)
+
+    def draft(self, asked: fx.Propose) -> None:
+        """The small model here says what may come: late at times, and at times nothing."""
+        coming = self.sim.future(asked.ids)[: asked.n]
+        found = [token if self.sim.rng.random() < self.sim.drafts else token // 2 for token in coming]
+        wait_s = self.sim.rng.choice([0.0002, 0.002, 0.002, 0.02, 0.2 if self.sim.rng.random() < 0.05 else 0.002])
+        self.sim.n_drafted += len(found)
+        self.later(wait_s, lambda: self.do(self.core.drafted(asked, found, self.now)))
 
     def send(self, to: Node, message: Message, frame: fx.Buffer | None) -> None:
         if self.malice is None:
@@ -444,6 +460,8 @@ class Sim:
         self.n_shared = 0  # steps of several sessions
         self.n_guessed = 0  # tokens that came because a guess was right, anywhere
         self.clairvoyance = 0.0  # how often guesses are right; 0: they are what the texts themselves tell
+        self.drafts = 0.0  # how often a small model on each device is right; 0: there is none
+        self.n_drafted = 0  # tokens that these said
         self.n_copied = 0  # positions of KV that a session began with
         self.load_fails = 0.0
         self.step_fails = 0.0
@@ -583,7 +601,8 @@ class Sim:
             return None
         key = session or SessionId(f"{self.rng.getrandbits(128):032x}")
         seed = self.rng.getrandbits(32)
-        ask = AnswerRequest(key, MODEL, prompt, max_tokens, Sampling(seed=seed), (toy.END_ID,), source)
+        drafts = self.drafts > 0
+        ask = AnswerRequest(key, MODEL, prompt, max_tokens, Sampling(seed=seed), (toy.END_ID,), source, draft=drafts)
         expected = toy.answer(self.model.n_layers, prompt, max_tokens, seed)
         chat = Chat(ask, node.id, node.boot, expected)
         self.chats.append(chat)
@@ -693,6 +712,7 @@ def play(
     rng = Random(seed)
     sim = Sim(seed, n_layers=rng.randint(3, 8), polls=polls, verbose=verbose, layout=layout)
     sim.clairvoyance = (0.0, 0.5, 0.9)[seed // 4 % 3]
+    sim.drafts = (0.0, 0.0, 0.9, 0.6)[seed // 12 % 4]
     n = n_devices or rng.randint(2, 5)
     whole, layer = sim.model.weight_bytes, sim.model.part_bytes(Part(0))
     for i in range(n):

@@ -133,3 +133,24 @@ def test_an_answer_with_guesses_goes_on_when_a_device_dies(
         heard = nodes.nodes[0].ask(body, on_piece=kill_the_last_stage)
         assert sum(node.is_running for node in nodes.nodes) == 2
     assert (heard.error, heard.tokens) == ("", expected(plain, "code", WAYS["greedy"]))
+
+
+@pytest.mark.parametrize("layout", ["pipeline", "slices"])
+def test_a_small_model_beside_the_entry_node_changes_no_word(
+    tmp_path: Path, real_model: Path, plain: swarm.Model, layout: str
+) -> None:
+    """It is the large one itself: right, and so slow that it rests as soon as that was seen."""
+    cost = cost_of(real_model)
+    spare = cost.weight_bytes + cost.stage_kv_bytes(0, cost.n_layers, CONTEXT)
+    memories = memories_for(cost, (10, 10, 10), CONTEXT) if layout == "pipeline" else [PLENTY] * 3
+    memories[-1] += spare  # of a device that does not run the first layers, where layers are not shared
+    with Swarm(tmp_path, memories, model=real_model, context=CONTEXT, layout=layout) as nodes:
+        entry, n_guessed = nodes.nodes[-1], 0.0
+        assert entry.post("/swarm/draft", {"path": str(real_model), "model": nodes.model}) == {"draft": real_model.name}
+        for name, way in WAYS.items():
+            body = {"model": nodes.model, "messages": asked("prose"), "max_tokens": MOST, **way}
+            heard = entry.ask(dict(body))
+            assert (heard.error, heard.tokens) == ("", expected(plain, "prose", way)), name
+            n_guessed += heard.timings.get("draft_n_accepted", 0)
+        assert len(cuts_of(nodes)) == (1 if layout == "slices" else 3)
+    assert n_guessed > 0

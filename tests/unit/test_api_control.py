@@ -97,6 +97,16 @@ def test_a_file_is_offered_by_its_full_path() -> None:
         assert api.post("/swarm/models", json={"path": path}, headers=CHANGES).status_code == 400
 
 
+def test_a_small_model_is_named_by_its_full_path_and_for_a_model() -> None:
+    node: Any = {"draft": returns("small.gguf")}
+    api = api_of(**node)
+    reply = api.post("/swarm/draft", json={"path": "/small.gguf", "model": "m"}, headers=CHANGES)
+    assert reply.json() == {"draft": "small.gguf"}
+    assert [(str(path), model) for path, model in node["draft"].calls] == [("/small.gguf", "m")]
+    for path in ("small.gguf", 5, None):
+        assert api.post("/swarm/draft", json={"path": path}, headers=CHANGES).status_code == 400
+
+
 def test_trouble_with_the_network_is_a_503() -> None:
     async def invite() -> None:
         raise SwarmNetworkError("nobody could answer it")

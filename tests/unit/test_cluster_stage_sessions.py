@@ -154,7 +154,10 @@ def test_opening_reserves_kv_and_is_answered() -> None:
     stage = stage_of(FIRST)
     effects = stage.open(ENTRY, opening(), 0.0)
     assert OpenKv(S1, MODEL, 0, 2, 100, 0) in effects
-    assert answer(effects) == SessionReply(S1, 2, True, "", 0, guesses=True) and stage.ledger.kv[S1].n_bytes == 200
+    assert (
+        answer(effects) == SessionReply(S1, 2, True, "", 0, guesses=True, waits=True)
+        and stage.ledger.kv[S1].n_bytes == 200
+    )
 
 
 def test_only_the_entry_node_opens_and_a_stranger_opens_nothing() -> None:

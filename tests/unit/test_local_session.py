@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from swarm.answers import EndReason
+from swarm.engine.draft import DraftModel
 from swarm.engine.sampling import GREEDY, SamplingParams
 from swarm.errors import ContextFull, TextError
-from swarm.local.draft import DraftModel
 from swarm.local.session import LocalSession, Order, TokenRun
 from tests.helpers.fake_decoder import FakeDecoder
 from tests.helpers.guesses import FixedTimes

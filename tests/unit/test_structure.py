@@ -22,7 +22,6 @@ UNTESTED = {
     "swarm.cli.join",
     "swarm.cli.leave",
     "swarm.cli.live",
-    "swarm.cli.loading",
     "swarm.cli.plan",
     "swarm.cli.rekey",
     "swarm.errors",

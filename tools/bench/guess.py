@@ -3,6 +3,7 @@
 
     python tools/bench/guess.py [MODEL] [--threads 1] [--rounds 3]            one device
     python tools/bench/guess.py [MODEL] --nodes 3 [--lan 100mbit:2]           a pipeline on this machine
+    python tools/bench/guess.py [MODEL] --nodes 2 --layout slices             devices that share every layer
     python tools/bench/guess.py [MODEL] --draft SMALL | --draft-layers 10     with a draft, or one of the first layers
 
 `--lan` puts the devices into network namespaces (needs root): rate and delay of each cable. Each row has tokens a
@@ -84,6 +85,8 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=160)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--nodes", type=int, default=1)
+    parser.add_argument("--layout", choices=("pipeline", "slices"), default="pipeline")
+    parser.add_argument("--texts", type=int, default=len(TEXTS), help="only so many of the texts")
     parser.add_argument("--draft", help="the file of a small model of the same vocabulary")
     parser.add_argument("--draft-layers", type=int, default=0, help="a draft of so many first layers of the model")
     parser.add_argument("--lan", metavar="RATE:MS", help="hosts in a LAN in a box instead of loopback: 1gbit:0.15")
@@ -94,17 +97,17 @@ def main() -> None:
         if args.draft_layers:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
             draft = first_layers(path, args.draft_layers, folder / "draft.gguf")
-        ask = in_a_swarm(path, args, stack) if args.nodes > 1 else on_one_device(path, args.threads, draft)
-        compare(ask, args.tokens, args.rounds)
+        ask = in_a_swarm(path, args, stack, draft) if args.nodes > 1 else on_one_device(path, args.threads, draft)
+        compare(ask, args.tokens, args.rounds, args.texts)
 
 
-def compare(ask: Ask, n_tokens: int, rounds: int) -> None:
+def compare(ask: Ask, n_tokens: int, rounds: int, n_texts: int) -> None:
     """Every text in every way of choosing, without and with guesses in turns."""
     for guess in (False, True):
         ask(TEXTS["prose"], WAYS["greedy"], 32, guess)
     print("| text | chosen | tok/s | with guesses | gain | guesses that came | tokens guessed |")
     print("|---|---|---|---|---|---|---|")
-    for name, text in TEXTS.items():
+    for name, text in list(TEXTS.items())[:n_texts]:
         for chosen, params in WAYS.items():
             heard: dict[bool, list[Answered]] = {False: [], True: []}
             for i in range(rounds):
@@ -173,8 +176,11 @@ def on_one_device(path: Path, threads: int, draft: Path | None) -> Ask:
     return ask
 
 
-def in_a_swarm(path: Path, args: argparse.Namespace, stack: ExitStack) -> Ask:
-    """A swarm of its own, whose devices can just hold the model together."""
+def in_a_swarm(path: Path, args: argparse.Namespace, stack: ExitStack, draft: Path | None) -> Ask:
+    """A swarm of its own, whose devices can just hold the model together, or share every layer.
+
+    The first one is asked, and has the draft.
+    """
     from swarm import kernels
     from swarm.node import measure
     from swarm.node.home import Home
@@ -189,10 +195,16 @@ def in_a_swarm(path: Path, args: argparse.Namespace, stack: ExitStack) -> Ask:
     if args.lan:
         rate, _, delay = args.lan.partition(":")
         lan = stack.enter_context(Lan(args.nodes, rate=rate, delay_ms=float(delay or 0)))
-    made = nodes.Swarm(
-        folder / "swarm", nodes.memories_for(cost, layers, CONTEXT), model=path, context=CONTEXT, lan=lan
-    )
+    memories = nodes.memories_for(cost, layers, CONTEXT)
+    if args.layout == "slices":
+        memories = [2 * cost.weight_bytes] * args.nodes
+    if draft is not None:
+        small = nodes.cost_of(draft)
+        memories[0] += small.weight_bytes + small.stage_kv_bytes(0, small.n_layers, CONTEXT)
+    made = nodes.Swarm(folder / "swarm", memories, model=path, context=CONTEXT, lan=lan, layout=args.layout)
     entered = stack.enter_context(made)
+    if draft is not None:
+        entered.nodes[0].post("/swarm/draft", {"path": str(draft), "model": entered.model})
 
     def ask(text: str, params: SamplingParams, n_tokens: int, guess: bool) -> Answered:
         how = {"temperature": params.temperature, "seed": params.seed or 0}

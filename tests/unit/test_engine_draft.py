@@ -1,4 +1,4 @@
-"""A draft follows the ids of the model that it guesses for, and must speak of the same tokens."""
+"""A draft follows the ids of the model that it guesses for."""
 
 from __future__ import annotations
 
@@ -7,11 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from swarm.errors import ConfigError
-from swarm.local.draft import DraftModel, check_vocabulary
-from swarm.text.tokenizer import Tokenizer
+from swarm.engine.draft import READ_TOKENS, DraftModel
 from tests.helpers.fake_decoder import FakeDecoder
-from tests.helpers.tiny_text import text_metadata
 
 
 def likeliest(logits: np.ndarray, ids: Sequence[int]) -> int:
@@ -30,7 +27,7 @@ def test_it_says_what_it_would_answer_and_computes_only_what_is_new() -> None:
     decoder = FakeDecoder()
     draft = DraftModel(decoder, vocab=50)
     assert draft.propose([1, 2, 3], 3, likeliest) == alone([1, 2, 3], 3)
-    assert [len(step) for step in decoder.steps] == [3, 1, 1]
+    assert [len(step) for step in decoder.steps] == [2, 1, 1, 1]
     came = [1, 2, 3, alone([1, 2, 3], 1)[0], 9]  # the first one came, then another token
     decoder.steps.clear()
     assert draft.propose(came, 2, likeliest) == alone(came, 2)
@@ -59,22 +56,35 @@ def test_beyond_its_own_context_it_says_nothing() -> None:
     assert draft.propose([1, 2, 3, 4], 3, likeliest) == []
 
 
-def tokenizer(**changes: object) -> Tokenizer:
-    return Tokenizer.from_metadata({**text_metadata("glm4"), **changes})
+def test_a_prompt_is_read_piece_by_piece_as_long_as_nobody_else_waits() -> None:
+    decoder = FakeDecoder(context=1000)
+    draft, asked = DraftModel(decoder, vocab=50), [True, True, False]
+    ids = [i % 40 for i in range(300)]
+    assert not draft.read(ids, lambda: asked.pop(0))
+    assert [len(step) for step in decoder.steps] == [READ_TOKENS, READ_TOKENS]
+    assert draft.read(ids) and [len(step) for step in decoder.steps] == [
+        READ_TOKENS,
+        READ_TOKENS,
+        300 - 2 * READ_TOKENS,
+    ]
+    assert not draft.read(list(range(1001))), "there is no room"
 
 
-def test_the_same_tokens_are_needed_and_those_that_only_fill_up_do_not_matter() -> None:
-    ours = tokenizer()
-    check_vocabulary(ours, tokenizer(), "small.gguf")
-    tokens, types = text_metadata("glm4")["tokenizer.ggml.tokens"], text_metadata("glm4")["tokenizer.ggml.token_type"]
-    assert isinstance(tokens, list) and isinstance(types, np.ndarray)
-    longer = {"tokenizer.ggml.tokens": [*tokens, "<pad>"], "tokenizer.ggml.token_type": np.append(types, types[:1])}
-    check_vocabulary(ours, tokenizer(**longer), "small.gguf")
-    swapped = {
-        "tokenizer.ggml.tokens": [*tokens[:40], tokens[41], tokens[40], *tokens[42:]],
-        "tokenizer.ggml.merges": [],
-    }
-    other_end = {"tokenizer.ggml.eos_token_id": 5}
-    for changes in (swapped, other_end):
-        with pytest.raises(ConfigError, match=r"small\.gguf has another vocabulary"):
-            check_vocabulary(ours, tokenizer(**changes), "small.gguf")
+def test_what_was_interrupted_is_read_anew() -> None:
+    decoder = FakeDecoder()
+    draft = DraftModel(decoder, vocab=50)
+
+    def fail(logits: np.ndarray, ids: Sequence[int]) -> int:
+        decoder.forward = broken  # type: ignore[method-assign]
+        return 7
+
+    def broken(*args: object) -> np.ndarray:
+        raise KeyboardInterrupt
+
+    right = decoder.forward
+    with pytest.raises(KeyboardInterrupt):
+        draft.propose([1, 2, 3], 2, fail)
+    decoder.forward = right  # type: ignore[method-assign]
+    decoder.steps.clear()
+    assert draft.propose([1, 2, 3], 1, likeliest) == alone([1, 2, 3], 1)
+    assert [len(step) for step in decoder.steps] == [2, 1]
