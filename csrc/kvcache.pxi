@@ -19,7 +19,8 @@ cdef class KvCache:
     """
 
     cdef sw_kv *layers
-    cdef int n_layers, kinds_kept, value_dim
+    cdef readonly int n_layers
+    cdef int kinds_kept, value_dim
     cdef list owners
     cdef readonly int capacity
     cdef readonly str kind
@@ -85,6 +86,19 @@ cdef class KvCache:
         widths += [hd] * self.kinds_kept if self.kind == "q8_0" else []
         ends = np.cumsum([n * width for width in widths])
         return [data[end - n * w:end].reshape(heads, capacity // 16, w) for end, w in zip(ends, widths)]
+
+    def rows(self, int i):
+        """Views uint8 (heads, panels of 16 positions, bytes) of a layer's keys, values and, where there are any, their
+        scales: what a file keeps. Who writes there says so with `fill`."""
+        if not 0 <= i < self.n_layers:
+            raise IndexError(i)
+        return self._rows(np.asarray(self.owners[i]), self.layers[i].n_kv_heads, self.layers[i].head_dim, self.capacity)
+
+    def fill(self, int n):
+        """The first n positions are filled: somebody has written into their rows."""
+        if not self.filled <= n <= self.capacity:
+            raise ValueError(f"cannot fill {n} of {self.capacity} positions, {self.filled} are")
+        self.filled = n
 
     def copy(self, KvCache other not None, int n):
         """Hold the first n positions of another cache of the same layers and kind, and nothing else."""

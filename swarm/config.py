@@ -47,6 +47,7 @@ class Settings:
     name: str
     memory: str
     disk: str
+    kv_disk: str
     port: int
     api_port: int
     pause: str
@@ -69,7 +70,7 @@ class Settings:
         for name in ("port", "api_port"):
             if not 0 <= getattr(self, name) <= 65535:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be from 0 (choose for me) to 65535")
-        for name in ("memory", "disk"):
+        for name in ("memory", "disk", "kv_disk"):
             if getattr(self, name):
                 parse_bytes(name, getattr(self, name), of=0)
 

@@ -24,7 +24,7 @@ from msgspec.structs import replace
 
 from swarm import limits
 from swarm.cluster.cost import GUESSED_DISK_BYTES_PER_S, LAYER_S, STEP_S, Device, LinkSpeed, ModelCost, exchange_of
-from swarm.cluster.effects import NEVER, Buffer, Effect, Log, Propose, Send, StepOutput
+from swarm.cluster.effects import NEVER, Buffer, Effect, KeptKv, Log, Propose, Send, StepOutput
 from swarm.cluster.membership import Change, Joined, Lost, Membership, ReachChanged
 from swarm.cluster.memory import Ledger
 from swarm.cluster.placement import Placer
@@ -215,6 +215,27 @@ class Core:
     def drafted(self, asked: Propose, found: Sequence[int], now: float) -> list[Effect]:
         """A `Propose` is done; nothing is found where it cannot be."""
         return self._run(self.sessions.drafted(asked, found, now), now)
+
+    def kept_found(self, files: Sequence[KeptKv], quota_bytes: int, now: float) -> list[Effect]:
+        """Keys and values are on the disk, those that were used longest ago first; so much may be from now on."""
+        return self._run(self.stage_sessions.kept.found(files, quota_bytes), now)
+
+    def kv_kept(self, name: str, now: float) -> list[Effect]:
+        """Keys and values that left memory are on the disk."""
+        return self._run(self.stage_sessions.kept.written(name), now)
+
+    def kv_lost(self, name: str, now: float) -> list[Effect]:
+        """They are not, or what is there is damaged."""
+        self.stage_sessions.kept.lost(name)
+        return self._run([], now)
+
+    def kv_read(self, session: SessionId, epoch: int, n: int, now: float) -> list[Effect]:
+        """A session begins with so many positions from the disk."""
+        return self._run(self.stage_sessions.kept.read(session, epoch, n), now)
+
+    def keep_all(self, now: float) -> list[Effect]:
+        """This node ends: what its memory holds of conversations goes to the disk."""
+        return self._run(self.stage_sessions.kept.keep_all(), now)
 
     # --- World: what the placer sees
 

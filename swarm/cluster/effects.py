@@ -109,11 +109,45 @@ class AbortStage(Effect):
 # --- KV and computing, in order on the compute worker
 
 
+class KeptKv(Value):
+    """Keys and values of a conversation's beginning in a file of this device: whose, of which layers, of which ids.
+
+    `name` follows from all the rest. `owner` tells conversations of one entry node apart that may not know of each
+    other; nobody can guess it.
+    """
+
+    name: str
+    entry: PeerId
+    owner: bytes
+    model: ModelId
+    kv: str
+    first: int
+    end: int
+    slice: tuple[int, ...]
+    ids: bytes  # int32, of the positions
+    n_bytes: int  # that it takes
+
+    @property
+    def n(self) -> int:
+        """Positions."""
+        return len(self.ids) // 4
+
+
+class KeptBeginning(Value):
+    """Read the first `n` positions of a file; `core.kv_read()` is told with this `epoch` how many could be used."""
+
+    kept: KeptKv
+    n: int
+    epoch: int
+
+
 class OpenKv(Effect):
     """KV for layers [first, end) with room for `context` tokens; what is there is cut to the first `keep` positions.
 
     `kv` is how keys and values are kept: f16 or q8_0. With a `source` those positions are copied from that session's
-    KV instead; where there is no room for both, `moves` says that it is that session's KV from now on.
+    KV instead; where there is no room for both, `moves` says that it is that session's KV from now on, after what of
+    it is worth to be `kept` was put aside for the disk (see DropKv). With a `beginning` nothing is there, and positions
+    are read from the disk.
     """
 
     session: SessionId
@@ -126,12 +160,24 @@ class OpenKv(Effect):
     slice: tuple[int, ...] = ()  # a `models.slices.SliceBounds`: of whose heads; empty: of all
     source: SessionId | None = None
     moves: bool = False
+    kept: KeptKv | None = None
+    beginning: KeptBeginning | None = None
 
 
 class DropKv(Effect):
-    """Free the KV of a session."""
+    """Free the KV of a session; first write it into a file, where it is worth to be `kept`.
+
+    That is answered by `core.kv_kept()` or `core.kv_lost()`.
+    """
 
     session: SessionId
+    kept: KeptKv | None = None
+
+
+class ForgetKept(Effect):
+    """Delete the files of these names."""
+
+    names: tuple[str, ...]
 
 
 class SessionRows(Value):

@@ -6,10 +6,11 @@ are over (the next turn of the chat may begin with the same tokens).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 
-from swarm.cluster.effects import DropKv, Effect, Unload
+from swarm.cluster.effects import DropKv, Effect, KeptKv, Unload
 from swarm.parts import Part
 from swarm.wire.ids import ModelId, PeerId, SessionId
 
@@ -42,6 +43,7 @@ class Ledger:
         self.total_bytes = total_bytes
         self.parts: dict[PartKey, int] = {}  # weights that are resident or on the way
         self.kv: dict[SessionId, KvEntry] = {}
+        self.keep: Callable[[SessionId], tuple[KeptKv | None, list[Effect]]] = lambda session: (None, [])
 
     @property
     def used_bytes(self) -> int:
@@ -85,7 +87,11 @@ class Ledger:
             self.kv[session] = replace(entry, running=True, used_at=now)
 
     def drop_kv(self, session: SessionId) -> list[Effect]:
-        return [DropKv(session)] if self.kv.pop(session, None) is not None else []
+        """Free it; what is worth it goes to the disk, where others make room for it."""
+        if self.kv.pop(session, None) is None:
+            return []
+        kept, room = self.keep(session)
+        return [*room, DropKv(session, kept)]
 
     def make_room(self, n_bytes: int, needed: AbstractSet[PartKey]) -> list[Effect]:
         """Free `n_bytes`, or as much as can be: weights that are not `needed` go first, then the oldest resting KV."""

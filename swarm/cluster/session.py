@@ -18,9 +18,10 @@ from enum import Enum
 from swarm import limits
 from swarm.cluster.effects import NEVER, Effect, Notice, NoticeKind
 from swarm.cluster.guesses import EntryGuesses
+from swarm.cluster.kept import marks_of
 from swarm.cluster.pipeline import NOBODY, Pipeline
 from swarm.wire.ids import ModelId, PeerId, SessionId
-from swarm.wire.messages import SessionProbed
+from swarm.wire.messages import SessionOpen, SessionProbed
 from swarm.wire.records import Placement, Sampling
 
 
@@ -40,6 +41,7 @@ class AnswerRequest:
     end_ids: tuple[int, ...] = ()
     source: SessionId | None = None
     asker: str = ""  # whoever it is: only whether two are the same matters
+    owner: bytes = b""  # the same as a secret, for what devices keep on their disks; empty: nothing is kept
     has_more: bool = False
     goes_on: bool = False
     guess: bool = True  # compute tokens that may come along with those that are certain, where that is faster
@@ -121,11 +123,14 @@ class Session:
     place_until: float = -NEVER  # a place is held so long for the request that goes on with it
     reused: int = 0  # positions that were there when they began
     loan: Loan | None = None  # of the current opening
+    marks: tuple[bytes, ...] = ()  # in the current opening, of what stages may have on their disks
+    agreed: int = NOTHING  # stages of this placement had different positions; so many all of them have
     doubts: frozenset[PeerId] = frozenset()  # that were left out while they worked on it
     doubted_from: int = NOTHING  # ids from this position on are computed again, and compared
     hands: frozenset[PeerId] = frozenset()  # whose work the ids and the KV may rest on
     look_at: int = 0  # of so many ids on, it is asked whether a spot check is due
     checked_to: int = 0  # ids before this position have passed one
+    is_falsified: bool = False  # what devices have of it on their disks may rest on what is not the model's
     falsified: str = ""  # what was found of an answer that was over, for the reader of the next one
     notice: str = ""
 
@@ -144,7 +149,39 @@ class Session:
 
     def run_on(self, placement: Placement | None) -> None:
         """From now on, these devices work on it."""
+        if placement is not self.placement:
+            self.agreed = NOTHING
         self.placement, self.pipeline = placement, Pipeline.of(placement)
+
+    def mark(self) -> None:
+        """Name the beginning of its ids, as far as it may be taken from a disk."""
+        n = min(len(self.ids) - 1, self.doubted_from - 1, self.agreed)
+        self.marks = marks_of(self.ask.owner, self.ids[:n]) if self.ask.owner and not self.is_falsified else ()
+
+    def opening(self, peer: PeerId, entry: PeerId) -> SessionOpen:
+        """What a stage is told, and remembered of it: positions that it may have."""
+        since = self.acked.get(peer)
+        last = min(len(self.ids), self.doubted_from) - 1
+        keep = min(last, self.true_prefix[since]) if since is not None else 0
+        loan = self.loan
+        keep = loan.n if loan is not None else keep
+        assert self.placement is not None
+        self.keeps[peer] = max(keep, len(self.marks) * limits.MARK_TOKENS)
+        return SessionOpen(
+            session=self.id,
+            model=self.ask.model,
+            epoch=self.epoch,
+            placement=self.placement.epoch,
+            entry=entry,
+            context=self.limit,
+            keep=keep,
+            sampling=self.ask.sampling,
+            end_ids=self.ask.end_ids,
+            source=loan.source if loan is not None else None,
+            source_epoch=loan.epochs[peer] if loan is not None else 0,
+            owner=self.ask.owner,
+            marks=self.marks,
+        )
 
     def doubt(self, peers: frozenset[PeerId]) -> None:
         """These did not do their part: what came through them last is looked at once more."""
@@ -167,12 +204,17 @@ class Session:
     def distrust(self, position: int, peers: frozenset[PeerId]) -> None:
         """One of these has falsified the id at a position: no KV is true, and what is not checked is compared."""
         self.cut(position)
-        self.true_prefix = dict.fromkeys(self.true_prefix, 0)
-        self.hands = frozenset()
+        self.forget_kv()
         first = max(len(self.ask.ids), self.checked_to)
         if first < position:
             self.doubts |= peers
             self.doubted_from = min(self.doubted_from, first)
+
+    def forget_kv(self) -> None:
+        """No KV of it is true, wherever it is."""
+        self.true_prefix = dict.fromkeys(self.true_prefix, 0)
+        self.hands = frozenset()
+        self.is_falsified = True
 
     def say(self, text: str, kind: NoticeKind = NoticeKind.WAITS) -> list[Effect]:
         """One quiet line for its reader, when it changes."""

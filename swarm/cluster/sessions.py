@@ -44,7 +44,6 @@ from swarm.wire.messages import (
     Prefilled,
     SessionClose,
     SessionError,
-    SessionOpen,
     SessionProbe,
     SessionProbed,
     SessionReply,
@@ -176,36 +175,15 @@ class Sessions:
         source = None if session.doubts else source
         session.loan = source.lend(session) if source is not None else None
         session.hands |= source.hands if source is not None and session.loan is not None else frozenset()
+        session.mark()
         session.enter(Phase.OPENING, now)
         return self._send_opens(session, now)
 
     def _send_opens(self, session: Session, now: float) -> list[Effect]:
         session.opened_at = now
         return [
-            Send(peer, self._opening(session, peer)) for peer in session.pipeline.peers if peer not in session.haves
+            Send(peer, session.opening(peer, self.me)) for peer in session.pipeline.peers if peer not in session.haves
         ]
-
-    def _opening(self, session: Session, peer: PeerId) -> SessionOpen:
-        assert session.placement is not None
-        since = session.acked.get(peer)
-        last = min(len(session.ids), session.doubted_from) - 1
-        keep = min(last, session.true_prefix[since]) if since is not None else 0
-        loan = session.loan
-        keep = loan.n if loan is not None else keep
-        session.keeps[peer] = keep
-        return SessionOpen(
-            session=session.id,
-            model=session.ask.model,
-            epoch=session.epoch,
-            placement=session.placement.epoch,
-            entry=self.me,
-            context=session.limit,
-            keep=keep,
-            sampling=session.ask.sampling,
-            end_ids=session.ask.end_ids,
-            source=loan.source if loan is not None else None,
-            source_epoch=loan.epochs[peer] if loan is not None else 0,
-        )
 
     def reply(self, sender: PeerId, message: SessionReply, now: float) -> list[Effect]:
         """A stage opened the session, or did not."""
@@ -250,6 +228,7 @@ class Sessions:
         if max(session.haves.values()) > start:
             for epoch in session.true_prefix:
                 session.true_prefix[epoch] = min(session.true_prefix[epoch], start)
+            session.agreed = start
             least = {peer for peer, have in session.haves.items() if have == start}
             return self._reopen(session, "stages kept different positions", least, now)
         session.forget_old_epochs()

@@ -165,8 +165,7 @@ class SpotChecks:
             session.distrust(position, hands)
             said = session.say(f"{names} {FALSIFIES}; going on without it", NoticeKind.CHANGED)
             return [Unsay(session.id, position, names), *said]
-        session.true_prefix = dict.fromkeys(session.true_prefix, 0)  # no KV is true
-        session.hands = frozenset()
+        session.forget_kv()
         told = f"{names} {FALSIFIES} in an answer of this chat; ask that again"
         if session.is_active:
             return session.say(told, NoticeKind.CHANGED)

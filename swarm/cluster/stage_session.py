@@ -10,16 +10,17 @@ import msgspec
 
 from swarm.cluster.cost import ModelCost
 from swarm.cluster.cuts import Bounds
-from swarm.cluster.effects import Buffer, SessionRows, StageId, Together
+from swarm.cluster.effects import Buffer, KeptBeginning, OpenKv, SessionRows, StageId, Together
 from swarm.cluster.guesses import StageGuesses
 from swarm.cluster.memory import Held
 from swarm.cluster.pipeline import Pipeline
 from swarm.cluster.shards import Claim
 from swarm.cluster.turns import Layers
+from swarm.kernels import _native
 from swarm.value import Value
 from swarm.wire.ids import ModelId, PeerId, SessionId
 from swarm.wire.messages import SessionOpen, SessionReply
-from swarm.wire.records import Sampling
+from swarm.wire.records import Sampling, TensorInfo
 
 
 class Step(Value):
@@ -87,7 +88,8 @@ class StageSession:
     ids: list[int]  # of the positions before `expected`
     model: ModelCost
     steps: deque[Step] = field(default_factory=deque)
-    answered: SessionReply | None = None
+    answered: SessionReply | None = None  # None: its beginning is being read
+    beginning: KeptBeginning | None = None  # that was on the disk
     closed: bool = False  # no data until it is opened again: over, its entry node out of sight, or a step failed
     decodes: bool = False  # the last step that came in was for a reader's next token
     n_guesses: int = 0  # so many of the positions that have come in last may prove wrong
@@ -128,6 +130,30 @@ class StageSession:
         self.closed = True
         self.expected, self.n_guesses, self.n_unsure = self.done, 0, 0
         del self.ids[self.done :]
+
+    def open_kv(self, keep: int) -> OpenKv:
+        """Room for its KV, where so many positions stay."""
+        first, end, bounds = self.place.held
+        opened = self.open
+        return OpenKv(opened.session, opened.model, first, end, opened.context, keep, self.place.kv, bounds)
+
+    def begin(self, ids: list[int]) -> SessionReply:
+        """It is open, with the KV of these ids."""
+        self.expected, self.done, self.ids = len(ids), len(ids), ids
+        self.answered = SessionReply(self.open.session, self.epoch, True, "", len(ids), guesses=True, waits=True)
+        return self.answered
+
+    def can_use(self, frame: Buffer, tensor: TensorInfo) -> bool:
+        """False for activations of another model's width, and with values that are no numbers (NaN, infinite)."""
+        hidden = self.model.hidden
+        if tensor.dtype != "f32" or tensor.shape[1:] != (hidden,) or len(frame) != 4 * hidden * tensor.shape[0]:
+            return False
+        return _native.all_finite(frame)
+
+    def is_source_of(self, message: SessionOpen) -> bool:
+        """Whether this is what the entry node means: its own session, with the ids that it knows of."""
+        is_other = self.open.session != message.session
+        return is_other and self.open.entry == message.entry and self.epoch == message.source_epoch
 
 
 class RingPlace(Value):
@@ -215,3 +241,8 @@ def recent_ids(ids: Sequence[int], end: int, sampling: Sampling) -> tuple[int, .
         return ()
     first = 0 if sampling.repeat_last_n < 0 else max(end - sampling.repeat_last_n, 0)
     return tuple(ids[first:end])
+
+
+def refusal(message: SessionOpen, text: str, missing_bytes: int = 0) -> SessionReply:
+    """Why a session is not opened here."""
+    return SessionReply(message.session, message.epoch, False, text, 0, missing_bytes)

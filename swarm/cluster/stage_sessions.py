@@ -31,14 +31,23 @@ from collections.abc import Iterator, Sequence
 from msgspec.structs import replace
 
 from swarm import limits
-from swarm.cluster.effects import AbortStage, Buffer, Compute, Effect, OpenKv, Send, StageId, StepOutput, Together
+from swarm.cluster.effects import AbortStage, Buffer, Compute, Effect, Send, StageId, StepOutput, Together
 from swarm.cluster.guesses import StageGuesses, WayTimes
 from swarm.cluster.joint_steps import JointStep, JointSteps, has_the_rows, rows_of
+from swarm.cluster.kept import KeptIndex
 from swarm.cluster.memory import KvEntry, Ledger
 from swarm.cluster.shards import Claim, Shards
-from swarm.cluster.stage_session import RingPlace, RunningRows, RunningStep, StageSession, Step, step_rows, void_rows
+from swarm.cluster.stage_session import (
+    RingPlace,
+    RunningRows,
+    RunningStep,
+    StageSession,
+    Step,
+    refusal,
+    step_rows,
+    void_rows,
+)
 from swarm.cluster.turns import Turns, Waiting
-from swarm.kernels import _native
 from swarm.units import size_text
 from swarm.wire.ids import PeerId, SessionId
 from swarm.wire.messages import (
@@ -50,12 +59,10 @@ from swarm.wire.messages import (
     SessionOpen,
     SessionProbe,
     SessionProbed,
-    SessionReply,
     StageStep,
     Token,
     Tokens,
 )
-from swarm.wire.records import TensorInfo
 
 
 class StageSessions:
@@ -66,6 +73,7 @@ class StageSessions:
         self.ledger = ledger
         self.shards = shards
         self.sessions: dict[SessionId, StageSession] = {}
+        self.kept = KeptIndex(ledger, self.sessions)
         self.dropped: Counter[str] = Counter()  # messages of data by reason, for the status and the tests
         self.running: RunningStep | None = None
         self.turns = Turns()
@@ -92,16 +100,15 @@ class StageSessions:
             return [Send(sender, before.answered)] if same and before.answered else self._drop("stale")
         claim = self.shards.ready(sender, message.model, message.placement)
         if claim is None:
-            return [Send(sender, _no(message, "that placement is not ready there"))]
-        effects, reply = self._admit(before, claim, message, now)
-        return [*effects, Send(sender, reply)]
+            return [Send(sender, refusal(message, "that placement is not ready there"))]
+        return self._admit(before, claim, message, now)
 
-    def _admit(
-        self, before: StageSession | None, claim: Claim, message: SessionOpen, now: float
-    ) -> tuple[list[Effect], SessionReply]:
+    def _admit(self, before: StageSession | None, claim: Claim, message: SessionOpen, now: float) -> list[Effect]:
         place = RingPlace.of(claim)
         keeper = self._keeper(before, place, message)
         have = min(message.keep, keeper.done) if keeper is not None else 0
+        beginning = self.kept.begin_of(message, place, have)
+        have = have if beginning is None else 0
         source = message.source if have else None
         model = self.shards.cost_of(claim)
         n_bytes = model.stage_kv_bytes(place.first, place.end, message.context)
@@ -109,24 +116,28 @@ class StageSessions:
         takes = [message.session, source] if source is not None and moves else [message.session]
         room, missing = self._reserve(claim, takes, n_bytes, now)
         if missing > 0:
-            return room, _no(message, f"{size_text(missing)} of memory for the conversation are missing there", missing)
+            text = f"{size_text(missing)} of memory for the conversation are missing there"
+            return [*room, Send(message.entry, refusal(message, text, missing))]
         ids = keeper.ids[:have] if keeper is not None else []
-        reply = SessionReply(message.session, message.epoch, True, "", have, guesses=True, waits=True)
         self.sessions.pop(message.session, None)
-        session = StageSession(message, place, have, have, ids, model, answered=reply)
+        session = StageSession(message, place, 0, 0, [], model, beginning=beginning)
         session.guesses = before.guesses if before is not None else None
         self.sessions[message.session] = session
         self._forget_oldest()
-        first, end, bounds = place.held
-        opened = OpenKv(message.session, message.model, first, end, message.context, have, place.kv, bounds)
-        return [*room, replace(opened, source=source, moves=moves)], reply
+        kept, forgotten = self.kept.keep(source) if source is not None and moves else (None, [])
+        room += forgotten
+        opened = replace(session.open_kv(have), source=source, moves=moves, kept=kept, beginning=beginning)
+        if beginning is not None:
+            self.kept.begins(session, now)
+            return [*room, opened]
+        return [*room, opened, Send(message.entry, session.begin(ids))]
 
     def _keeper(self, before: StageSession | None, place: RingPlace, message: SessionOpen) -> StageSession | None:
         """Whose KV here is true for the new epoch: the session's own, or that of its source."""
         keeper = before if message.source is None else self.sessions.get(message.source)
         if keeper is None or (keeper.place.kv, keeper.open.model) != (place.kv, message.model):
             return None
-        if message.source is not None and not _is_source(keeper, message):
+        if message.source is not None and not keeper.is_source_of(message):
             return None
         entry = self.ledger.kv.get(keeper.open.session)
         return keeper if entry is not None and entry.held == place.held else None
@@ -164,8 +175,9 @@ class StageSessions:
         if message.keep:
             self.ledger.rest(message.session, now)
             return []
+        dropped = self.ledger.drop_kv(message.session)
         self._forget_for_good(message.session)
-        return self.ledger.drop_kv(message.session)
+        return dropped
 
     def _forget_for_good(self, key: SessionId) -> None:
         """Its entry node wants it no more; a step that its leader has begun meanwhile goes on without it."""
@@ -182,8 +194,8 @@ class StageSessions:
             self.sessions[key].closed = True
             self.ledger.rest(key, now)
             if restarted:
-                self._forget_for_good(key)
                 effects += self.ledger.drop_kv(key)
+                self._forget_for_good(key)
         return effects
 
     def peer_lost(self, peer: PeerId) -> list[Effect]:
@@ -198,11 +210,11 @@ class StageSessions:
         """KV of a session that stands still makes way for others, in case its closing was lost."""
         for key in [key for key, until in self._idle() if now >= until]:
             self.ledger.rest(key, now)
-        return self.joint.tick(now)
+        return [*self.kept.tick(now), *self.joint.tick(now)]
 
     def timer(self) -> float:
         """When `tick` has something to do next."""
-        return min([self.joint.timer(), *(until for _, until in self._idle())])
+        return min([self.joint.timer(), self.kept.timer(), *(until for _, until in self._idle())])
 
     def _idle(self) -> Iterator[tuple[SessionId, float]]:
         """Open sessions without work, and when each has stood still for too long."""
@@ -270,7 +282,7 @@ class StageSessions:
             return self._drop("stranger")
         if frame is None or not message.ids or message.tensor.shape[:1] != (len(message.ids),):
             return self._drop("malformed")
-        if not is_result(frame, message.tensor, session.model.hidden):
+        if not session.can_use(frame, message.tensor):
             return self._no_result(session)
         step = Step(message.position, message.ids, message.sample, frame, now, message.n_guesses)
         return self._take(session, step, now)
@@ -375,7 +387,7 @@ class StageSessions:
         if epoch != session.open.epoch:
             self.dropped["stale" if epoch < session.epoch else "early"] += 1
             return None
-        if session.closed:
+        if session.closed or session.answered is None:
             self.dropped["closed"] += 1
             return None
         return session
@@ -567,20 +579,3 @@ class StageSessions:
     def _drop(self, why: str) -> list[Effect]:
         self.dropped[why] += 1
         return []
-
-
-def is_result(frame: Buffer, tensor: TensorInfo, hidden: int) -> bool:
-    """False for activations of another model's width, and with values that are no numbers (NaN, infinite)."""
-    if tensor.dtype != "f32" or tensor.shape[1:] != (hidden,) or len(frame) != 4 * hidden * tensor.shape[0]:
-        return False
-    return _native.all_finite(frame)
-
-
-def _is_source(session: StageSession, message: SessionOpen) -> bool:
-    """Whether this is what the entry node means: its own session, with the ids that it knows of."""
-    is_other = session.open.session != message.session
-    return is_other and session.open.entry == message.entry and session.epoch == message.source_epoch
-
-
-def _no(message: SessionOpen, text: str, missing_bytes: int = 0) -> SessionReply:
-    return SessionReply(message.session, message.epoch, False, text, 0, missing_bytes)

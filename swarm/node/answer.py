@@ -94,6 +94,7 @@ class Beginning:
     session: SessionId
     source: SessionId | None = None
     cached_tokens: int = 0
+    owner: bytes = b""  # in whose name devices keep its keys and values
 
 
 class Answer:
@@ -130,6 +131,7 @@ class Answer:
         self._meter = Meter(len(prompt.ids))
         self._meter.cached_tokens = beginning.cached_tokens
         self._source = beginning.source
+        self._owner = beginning.owner
         self._last_at = time.perf_counter()  # when the last token came, or the question
         self._cancelled = False
 
@@ -210,6 +212,7 @@ class Answer:
             end_ids=ends,
             source=self._source,
             asker=self.question.asker,
+            owner=self._owner,
             has_more=room < most,
             goes_on=bool(self.tokens),
             guess=self.question.guess,

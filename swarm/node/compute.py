@@ -12,6 +12,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field, fields
 from itertools import accumulate, islice
 from typing import NamedTuple, TypeVarTuple
@@ -21,18 +22,30 @@ import numpy.typing as npt
 from msgspec.structs import replace
 
 from swarm.answers import ExpertUse
-from swarm.cluster.effects import Compute, DropKv, Effect, OpenKv, SessionRows, StepOutput, Together, Unload
+from swarm.cluster.effects import (
+    Compute,
+    DropKv,
+    Effect,
+    KeptBeginning,
+    OpenKv,
+    SessionRows,
+    StepOutput,
+    Together,
+    Unload,
+)
 from swarm.engine.candidates import Candidates, all_logits, candidates_of, decode, encode, needs_all, sample_candidates
 from swarm.engine.decoder import Decoder, Keep, Rows
 from swarm.engine.expert_cache import CachedExperts
+from swarm.engine.kv_file import put
 from swarm.engine.sampling import SamplingParams, sample, told
 from swarm.engine.weights import Weights, join_weights
 from swarm.errors import ResourceError, StageLost, SwarmError
 from swarm.kernels import _native
-from swarm.limits import MIN_LOGPROB
+from swarm.limits import KEPT_READ_S, MIN_LOGPROB
 from swarm.models.spec import ModelSpec, Role
 from swarm.node.background import Post
 from swarm.node.constraints import Constraints
+from swarm.node.kept_kv import KeptFiles
 from swarm.node.stages import OpenedStage, Stages
 from swarm.parts import WHOLE, Part, parts_of
 from swarm.value import Value
@@ -41,6 +54,7 @@ from swarm.wire.records import Sampling, TensorInfo, TokenBias, TokenChance
 
 log = logging.getLogger(__name__)
 F32 = npt.NDArray[np.float32]
+U8 = npt.NDArray[np.uint8]
 Logits = F32 | Sequence[Candidates]  # of the whole vocabulary, or what members of a stage told of their slices
 Args = TypeVarTuple("Args")
 FORGOTTEN = "the conversation's memory is gone here"
@@ -100,6 +114,7 @@ class _Kv:
     kind: str
     cache: _native.KvCache
     params: tuple[Sampling, SamplingParams] | None = None  # what was asked for last, as the engine takes it
+    beginning: KeptBeginning | None = None  # that is being read from the disk
 
     def params_of(self, sampling: Sampling) -> SamplingParams:
         """The same for every token of an answer, and checked once."""
@@ -120,7 +135,10 @@ class ComputeWorker:
         isa: str = "",
         constraints: Constraints | None = None,
         stages: Stages | None = None,
+        kept: KeptFiles | None = None,
+        kv_read: Callable[[SessionId, int, int], object] = lambda session, epoch, n: None,
     ) -> None:
+        """`kv_read`: a session begins with so many positions from the disk; on the worker's thread."""
         self.busy_s = 0.0  # computing, since the start
         self.positions = 0  # computed, since the start
         self.decode_steps: deque[float] = deque(maxlen=STEPS_KEPT)  # seconds of the last steps over a single token
@@ -130,6 +148,8 @@ class ComputeWorker:
         self._isa = isa
         self._constraints = constraints
         self._stages = stages
+        self._kept = kept
+        self._kv_read = kv_read
         self._models: dict[ModelId, _Model] = {}
         self._kv: dict[SessionId, _Kv] = {}
         self._queue: queue.SimpleQueue[Effect | Callable[[], None] | None] = queue.SimpleQueue()
@@ -191,8 +211,10 @@ class ComputeWorker:
                     # Without its KV the session's next step fails, and its entry node hears of that.
                     log.error("no KV for session %s: %s", effect.session, _line(error))
                     self._kv.pop(effect.session, None)
-            case DropKv(session):
-                self._kv.pop(session, None)
+            case DropKv(session, kept):
+                kv = self._kv.pop(session, None)
+                if kept is not None and self._kept is not None:
+                    self._kept.write(kept, kv.cache if kv is not None else None)
             case Unload(model, parts):
                 self._unload(model, parts)
 
@@ -217,6 +239,7 @@ class ComputeWorker:
             raise SwarmError(FORGOTTEN)
         if effect.source is not None and effect.moves:
             self._kv[effect.session] = self._kv.pop(effect.source)
+            self._put_aside(effect)
         kv = self._kv.get(effect.session)
         layers = _Range(effect.model, effect.first, effect.end, effect.slice)
         if kv is None or (kv.layers, kv.kind) != (layers, effect.kv):
@@ -229,6 +252,48 @@ class ComputeWorker:
             kv.cache.resize(effect.context)
         if lender is not None:
             kv.cache.copy(lender.cache, effect.keep)
+        kv.beginning = effect.beginning
+        if effect.beginning is not None and self._kept is not None:
+            self._read(effect.session, kv, effect.beginning, self._kept)
+
+    def _put_aside(self, effect: OpenKv) -> None:
+        """What a cache that changes its session holds goes to the disk, as far as memory allows."""
+        if effect.kept is None or self._kept is None:
+            return
+        kv, n = self._kv[effect.session], effect.kept.n
+        aside = None
+        if kv.cache.length >= n:
+            aside = self._decoder(kv.layers, n).new_kv(n, kv.kind)
+            aside.copy(kv.cache, n)
+        self._kept.write(effect.kept, aside)
+
+    def _read(self, session: SessionId, kv: _Kv, beginning: KeptBeginning, files: KeptFiles) -> None:
+        """Fill a cache from a file, a piece between two steps; what was opened anew meanwhile takes none of it."""
+
+        def take(first: int, end: int, piece: U8) -> bool:
+            taken: Future[bool] = Future()
+            self._queue.put(lambda: taken.set_result(self._take(session, kv, beginning, (first, end, piece))))
+            try:
+                return taken.result(KEPT_READ_S)
+            except TimeoutError:  # a long step, or the end of this thread
+                return False
+
+        files.read(beginning, kv.cache, take, lambda: self._queue.put(lambda: self._have_read(session, kv, beginning)))
+
+    def _take(self, session: SessionId, kv: _Kv, beginning: KeptBeginning, piece: tuple[int, int, U8]) -> bool:
+        if self._kv.get(session) is not kv or kv.beginning is not beginning:
+            return False
+        try:
+            put(kv.cache, *piece)
+        except ValueError:
+            log.exception("a bug")
+            return False
+        return True
+
+    def _have_read(self, session: SessionId, kv: _Kv, beginning: KeptBeginning) -> None:
+        if kv.beginning is beginning:
+            kv.beginning = None
+            self._kv_read(session, beginning.epoch, kv.cache.length)
 
     def _compute(self, job: Compute) -> None:
         started = time.perf_counter()

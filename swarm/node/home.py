@@ -46,6 +46,11 @@ class Home:
         return self.root / "experts"
 
     @property
+    def kept_kv(self) -> Path:
+        """Where keys and values of conversations are that memory has no room for."""
+        return self.root / "kv"
+
+    @property
     def store(self) -> Path:
         return self.root / "store"
 

@@ -43,6 +43,7 @@ from swarm.node.helping import Helping
 from swarm.node.holdings import Holdings
 from swarm.node.home import Home
 from swarm.node.house import House
+from swarm.node.kept_kv import KeptFiles
 from swarm.node.library import KnownModel
 from swarm.node.loads import Loads
 from swarm.node.meters import Meters
@@ -63,7 +64,7 @@ from swarm.store.chunks import ChunkStore
 from swarm.text.model_text import Prompt
 from swarm.units import rate_text
 from swarm.wire import messages as m
-from swarm.wire.ids import ModelId, PeerId
+from swarm.wire.ids import ModelId, PeerId, SessionId
 from swarm.wire.records import Capabilities, KvFormat
 
 TransportOf = Callable[[Inbox], Transport]
@@ -116,6 +117,13 @@ class Node:
         self._meters = Meters()
         self._pace = Pace(driver.now)
         self._outbox = outbox = Outbox(self.transport, self.events)
+        self._kept = KeptFiles(
+            options.home.kept_kv,
+            config.parse_bytes("kv_disk", self.settings.kv_disk or "0", of=capabilities.disk_bytes),
+            spare_bytes=lambda: capabilities.disk_bytes - self.store.stored_bytes,
+            written=lambda name: driver.act(lambda core, now: core.kv_kept(name, now)),
+            lost=self._on_kv_lost,
+        )
         self._worker = ComputeWorker(
             self.background.post,
             self._on_done,
@@ -123,6 +131,8 @@ class Node:
             isa=kernels.isa(self.settings.cpu),
             constraints=Constraints(lambda model: self.library.known[model].tokenizer),
             stages=self._stages,
+            kept=self._kept,
+            kv_read=self._on_kv_read,
         )
         experts = options.home.experts
         self.holdings = Holdings(
@@ -168,6 +178,7 @@ class Node:
             settings=self.settings,
             is_settling=self._is_settling,
             has_draft=self.drafts.serves,
+            owner_of=self._kept.owner_of,
             chosen=options.home.chosen(),
             keep_chosen=self._keep_chosen,
         )
@@ -201,14 +212,18 @@ class Node:
             measured=capabilities,
             is_idle=lambda: self._pace.is_idle(driver.now),
         )
-        driver.carry_out(fx.Send, outbox.carry_out)
-        for kind in (fx.Compute, fx.OpenKv, fx.DropKv):
-            driver.carry_out(kind, self._worker.put)
-        self._stages.carry_out(driver)
-        driver.carry_out(fx.Log, self.events.core_said)
+        self._carry_out_effects(driver)
         for part in (self.holdings, self._provider, self.peers, self.status, self.house, self._helping):
             part.take_messages(routes)
         routes.take(m.Heartbeat, self._on_heartbeat)
+
+    def _carry_out_effects(self, driver: Driver) -> None:
+        driver.carry_out(fx.Send, self._outbox.carry_out)
+        for kind in (fx.Compute, fx.OpenKv, fx.DropKv):
+            driver.carry_out(kind, self._worker.put)
+        driver.carry_out(fx.ForgetKept, self._kept.forget)
+        self._stages.carry_out(driver)
+        driver.carry_out(fx.Log, self._on_log)
 
     @classmethod
     async def start(cls, options: Options, transport_of: TransportOf) -> Node:
@@ -219,6 +234,7 @@ class Node:
         capabilities = await loop.run_in_executor(None, measure.capabilities, options.home, options.settings, threads)
         node = cls(options, transport_of, capabilities)
         node._driver.start()
+        await node._find_kept_kv()
         node.background.every(node._look_interval_s, node._look_around)
         node.background.every(lambda: node._pace.catalog_s(node._driver.now), node.holdings.tell_catalog)
         node.background.spawn(node._measure_again())
@@ -235,6 +251,7 @@ class Node:
         """Say goodbye and end everything."""
         self._driver.act(lambda core, now: core.leave(now))
         self.questions.end_all()
+        self._driver.act(lambda core, now: core.keep_all(now))
         await self.peers.stop()
         self._driver.stop()
         self._provider.stop()
@@ -247,6 +264,7 @@ class Node:
         await loop.run_in_executor(None, self._checker.stop)
         await loop.run_in_executor(None, self.drafts.stop)
         await loop.run_in_executor(None, self._worker.stop)
+        await loop.run_in_executor(None, self._kept.stop)
         await loop.run_in_executor(None, self._loads.loader.stop)
         await loop.run_in_executor(None, self.store.close)
         self.background.close()
@@ -407,6 +425,26 @@ class Node:
             self._driver.act(lambda core, now: core.computed(done.job, done.outputs, now))
         except Exception as error:  # as in _on_fast
             self.events.bug(error)
+
+    def _on_log(self, effect: fx.Log) -> None:
+        self.events.core_said(effect)
+        if effect.event == "falsified":  # what was kept may rest on it, on honest devices, too
+            self._kept.disown()
+
+    async def _find_kept_kv(self) -> None:
+        """Conversations that earlier runs have left on the disk can be gone on with."""
+        files = await self.background.run_io(self._kept.scan)
+        self._driver.act(lambda core, now: core.kept_found(files, self._kept.quota_bytes, now))
+
+    def _on_kv_read(self, session: SessionId, epoch: int, n: int) -> None:
+        """A session begins with what was on the disk; on the worker's thread."""
+        self.events.note("kv_read", positions=n)
+        self._driver.act(lambda core, now: core.kv_read(session, epoch, n, now))
+
+    def _on_kv_lost(self, name: str, why: str) -> None:
+        """Keys and values are on no disk; on a thread of theirs."""
+        self.events.note("kv_not_kept", why=why)
+        self._driver.act(lambda core, now: core.kv_lost(name, now))
 
     def _on_event(self, event: net.Event) -> None:
         """Something came from the transport; on the loop."""

@@ -59,12 +59,15 @@ class Questions:
         settings: Settings,
         is_settling: Callable[[], bool],
         has_draft: Callable[[KnownModel], bool] = lambda model: False,
+        owner_of: Callable[[str], bytes] = lambda asker: b"",
         chosen: Mapping[str, str] | None = None,
         keep_chosen: Callable[[dict[str, str]], object] = lambda chosen: None,
     ) -> None:
         """`is_settling`: the node has just started, and devices that it knows may not be there yet.
 
         `has_draft`: whether a small model here guesses for a model.
+
+        `owner_of`: in whose name keys and values of an asker's conversations are kept on disks; empty: they are not.
 
         `chosen`: what names of models meant before, by id; `keep_chosen` remembers it.
         """
@@ -79,6 +82,7 @@ class Questions:
         self._settings = settings
         self._is_settling = is_settling
         self._has_draft = has_draft
+        self._owner_of = owner_of
         self._port = Port(
             ask=lambda ask: driver.act(lambda core, now: core.ask(ask, now)),
             cancel=lambda session: driver.act(lambda core, now: core.cancel(session, now)),
@@ -100,7 +104,8 @@ class Questions:
         model, prompt, context = await self.prompt(question)
         kv_bytes_per_token(model.spec, self._settings.kv.upper())  # says why, when they cannot be kept so
         check_fits(prompt.ids, context)
-        beginning = self._session_for(model.id, prompt.ids, question.asker)
+        owner = self._owner_of(question.asker) if question.asker else b""
+        beginning = replace(self._session_for(model.id, prompt.ids, question.asker), owner=owner)
         guess = question.guess and self._settings.guess != "never"
         question = replace(question, guess=guess, draft=guess and self._has_draft(model))
         answer = Answer(self._port, model, question, prompt, beginning=beginning, context=context)

@@ -25,9 +25,11 @@ from swarm.wire.records import (
     Key,
     LayerIndex,
     LinkMeasurement,
+    Mark,
     Micros,
     ModelHolding,
     NodeState,
+    Owner,
     PeerAddresses,
     Placement,
     Port,
@@ -298,7 +300,8 @@ class SessionOpen(Message, tag=40):
     `epoch` grows with every opening of the session; from then on messages of older epochs are stale. KV of the first
     `keep` positions stays where the stage has it from an earlier opening; all other KV is forgotten. With a `source`,
     another session of the same entry node, those positions are the same as that one's in its epoch `source_epoch`,
-    and their KV is copied.
+    and their KV is copied. `owner` and `marks` find KV of the same ids that a stage has kept on its disk, of whichever
+    session of that owner: a mark names MARK_TOKENS ids more than the one before it (cluster/kept.py).
     """
 
     session: SessionId
@@ -312,6 +315,8 @@ class SessionOpen(Message, tag=40):
     end_ids: Annotated[tuple[TokenId, ...], Meta(max_length=limits.MAX_END_IDS)]
     source: SessionId | None = None
     source_epoch: Epoch = 0
+    owner: Owner = b""
+    marks: Annotated[tuple[Mark, ...], Meta(max_length=limits.MAX_MARKS)] = ()
 
 
 class SessionReply(Message, tag=41):

@@ -55,6 +55,8 @@ KvFormat = Literal["f16", "q8_0"]  # how keys and values are kept
 Key = Annotated[bytes, Meta(min_length=KEY_BYTES, max_length=KEY_BYTES)]
 Fingerprint = Annotated[bytes, Meta(min_length=FINGERPRINT_BYTES, max_length=FINGERPRINT_BYTES)]
 StageSecret = Annotated[bytes, Meta(max_length=STAGE_SECRET_BYTES)]  # empty for those who do not need it
+Owner = Annotated[bytes, Meta(max_length=limits.OWNER_BYTES)]  # of a conversation, known to its entry node alone
+Mark = Annotated[bytes, Meta(min_length=limits.MARK_BYTES, max_length=limits.MARK_BYTES)]
 Port = Annotated[int, Meta(ge=0, le=limits.MAX_PORT)]  # 0: none
 LayerIndex = Annotated[int, Meta(ge=0, le=limits.MAX_LAYERS)]
 GuessCount = Annotated[int, Meta(ge=0, le=limits.MAX_GUESSES)]

@@ -4,7 +4,7 @@ Everything comes from one seed: devices, chats, loss, delay, repetition, reorder
 and one-way links. After every event the invariants of the node that handled it are checked; at the end every chat whose
 entry node lived must have got the exact text that one device gives.
 
-    python -m tests.helpers.sim SEED [-v] [--slices]      play one seed again, with -v every event
+    python -m tests.helpers.sim SEED [-v] [--slices] [--keeps]      play one seed again, with -v every event
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import sys
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from random import Random
 from typing import Protocol
 
@@ -32,6 +32,7 @@ from swarm.wire.messages import Goodbye, Heartbeat, Message
 from swarm.wire.records import Capabilities, Sampling, TensorInfo
 from tests.helpers import toy
 from tests.helpers.guesses import Clairvoyant
+from tests.helpers.sim_kept import KeptDisk
 from tests.helpers.sim_stages import FAILED, Stages
 
 MODEL = ModelId("ab" * 32)
@@ -122,6 +123,7 @@ class Node:
         self.boots = 0
         self.alive = False
         self.frozen = False
+        self.kept = KeptDisk(self)
         self.start()
 
     def start(self) -> None:
@@ -145,6 +147,8 @@ class Node:
         self.computed: set[tuple[SessionId, int, int]] = set()
         self.do(self.core.model_known(MODEL, self.sim.model, self.now))
         self.tell_holdings(self)
+        if self.sim.keeps:
+            self.kept.start()
         self.set_alarm()
 
     @property
@@ -298,8 +302,13 @@ class Node:
                         loading.difference_update(parts)
                 case fx.OpenKv():
                     self.open_kv(effect)
-                case fx.DropKv(session):
-                    engine.caches.pop(session, None)
+                    self.kept.opened(effect)
+                case fx.DropKv(session, kept):
+                    cache = engine.caches.pop(session, None)
+                    if kept is not None and cache is not None:
+                        self.kept.write(kept, cache[0])
+                case fx.ForgetKept():
+                    self.kept.forget(effect)
                 case fx.Compute():
                     engine.busy = True
                     step_s = self.sim.rows_s(effect) * (effect.end - effect.first) * self.sluggish
@@ -343,6 +352,8 @@ class Node:
         kv = caches[opening.session][0] if opening.session in caches else None
         if opening.source is not None:
             kv = deepcopy(caches[opening.source][0])
+            if opening.kept is not None:
+                self.kept.write(opening.kept, kv)
             if opening.moves:
                 del caches[opening.source]
             self.sim.n_copied += keep
@@ -441,8 +452,12 @@ class Sim:
         polls: bool = False,
         verbose: bool = False,
         layout: Layout = "pipeline",
+        keeps: bool = False,
     ) -> None:
+        """`keeps`: devices have disks on which keys and values that leave memory are kept."""
         self.layout = layout
+        self.keeps = keeps
+        self.n_kept = self.n_read = 0  # conversations that were written, and positions that were read
         self.stages = Stages(self)
         self.seed = seed
         self.polls = polls
@@ -542,6 +557,7 @@ class Sim:
         """kill -9: its kernel closes the connections, where the network lets that through."""
         if not node.alive:
             return
+        node.kept.end()
         self.note(node, "KILLED")
         node.alive = False
         self.stages.gone(node)
@@ -601,8 +617,9 @@ class Sim:
             return None
         key = session or SessionId(f"{self.rng.getrandbits(128):032x}")
         seed = self.rng.getrandbits(32)
-        drafts = self.drafts > 0
-        ask = AnswerRequest(key, MODEL, prompt, max_tokens, Sampling(seed=seed), (toy.END_ID,), source, draft=drafts)
+        owner = node.name.encode() if self.keeps else b""
+        ask = AnswerRequest(key, MODEL, prompt, max_tokens, Sampling(seed=seed), (toy.END_ID,), source, owner=owner)
+        ask = replace(ask, draft=self.drafts > 0)
         expected = toy.answer(self.model.n_layers, prompt, max_tokens, seed)
         chat = Chat(ask, node.id, node.boot, expected)
         self.chats.append(chat)
@@ -704,13 +721,14 @@ def play(
     storm: bool = False,
     verbose: bool = False,
     layout: Layout = "pipeline",
+    keeps: bool = False,
 ) -> Sim:
     """One random story: chats and faults for some seconds, then peace; every chat must end as it should.
 
     `storm`: every link loses, delays and repeats, and everybody changes their mind: what is old comes late.
     """
     rng = Random(seed)
-    sim = Sim(seed, n_layers=rng.randint(3, 8), polls=polls, verbose=verbose, layout=layout)
+    sim = Sim(seed, n_layers=rng.randint(3, 8), polls=polls, verbose=verbose, layout=layout, keeps=keeps)
     sim.clairvoyance = (0.0, 0.5, 0.9)[seed // 4 % 3]
     sim.drafts = (0.0, 0.0, 0.9, 0.6)[seed // 12 % 4]
     n = n_devices or rng.randint(2, 5)
@@ -724,6 +742,8 @@ def play(
         _chat(sim, rng, storm=storm)
     for _ in range(rng.choice([0, 1, 2, 4, 6])):
         _fault(sim, rng)
+    for _ in range(4 * keeps):
+        _restart(sim, rng)
     sim.at(12.0, lambda: _peace(sim))
     sim.run_until(13.0)
     # Where rows together cost more than one by one, four prompts of 500 tokens on shared devices take two minutes.
@@ -780,7 +800,11 @@ def _chat(sim: Sim, rng: Random, *, storm: bool) -> None:
             ask((*known[: rng.randint(1, len(known))], *some(rng.choice([1, 20]))), 1, source=chat.ask.session)
 
     def again(chat: Chat, turns: int) -> None:
-        if not sim.lives(chat) or sim.now > 11.0:
+        if sim.now > 11.0:
+            return
+        if not sim.lives(chat):
+            if sim.keeps:  # what its entry node has answered before it started anew is on some disk
+                ask((*chat.ask.ids, *chat.got, *some(20)), turns)
             return
         if chat.ended is None:
             stands_still = not chat.emitted_at or sim.now - chat.emitted_at[-1] > 0.5
@@ -792,7 +816,15 @@ def _chat(sim: Sim, rng: Random, *, storm: bool) -> None:
         kept = rng.choice([len(history), rng.randint(1, len(history)), max(1, len(history) - 1)])
         ask((*history[:kept], *some(rng.choice([1, 20, 150]))), turns, chat.ask.session)
 
-    sim.at(rng.uniform(1.5, 9.0), lambda: ask(some(rng.choice([1, 5, 60, 128, 129, 500])), 8 if fickle else 2))
+    sizes = [128, 200, 300, 500] if sim.keeps else [1, 5, 60, 128, 129, 500]
+    sim.at(rng.uniform(1.5, 9.0), lambda: ask(some(rng.choice(sizes)), 8 if fickle or sim.keeps else 2))
+
+
+def _restart(sim: Sim, rng: Random) -> None:
+    """A device ends, and is back at once."""
+    node, start = rng.choice(sim.nodes), rng.uniform(3.0, 10.0)
+    sim.at(start, lambda: sim.kill(node))
+    sim.at(start + 0.3, lambda: sim.restart(node))
 
 
 def _fault(sim: Sim, rng: Random) -> None:
@@ -845,7 +877,7 @@ def main(arguments: list[str]) -> None:
     failed = 0
     for seed in range(first, last + 1):
         try:
-            play(seed, verbose=verbose, layout=layout)
+            play(seed, verbose=verbose, layout=layout, keeps="--keeps" in arguments)
         except Exception as error:
             if first == last:
                 raise

@@ -6,6 +6,7 @@ from functools import partial
 
 import pytest
 
+from swarm.cluster.kept import KeptIndex
 from swarm.cluster.membership import Membership
 from swarm.cluster.memory import Ledger
 from swarm.cluster.placement import Placer
@@ -76,5 +77,22 @@ IN_STORMS = {"a stage takes data of any epoch"}  # what comes late must also be 
 def test_some_seed_shows_that(what: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     story = partial(play, storm=True) if what in IN_STORMS else play
     found = shown_by(SABOTAGE[what], story, SEEDS, monkeypatch)
+    with capsys.disabled():
+        print(f"\n  {what}: {found}", end="")
+
+
+FROM_DISKS = {
+    "what is on disk is not compared": Sabotage(
+        KeptIndex, "begin_of", "_n_common(self._marks[name], message.marks)", "len(message.marks)", 14
+    ),
+    "KV of other layers is taken": Sabotage(KeptIndex, "begin_of", "_place_of(kept) == wanted", "True", 9),
+}
+
+
+@pytest.mark.parametrize("what", FROM_DISKS)
+def test_some_seed_shows_that_of_disks(
+    what: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = shown_by(FROM_DISKS[what], partial(play, keeps=True), SEEDS, monkeypatch)
     with capsys.disabled():
         print(f"\n  {what}: {found}", end="")

@@ -51,3 +51,9 @@ def test_a_seed_plays_the_same_story_twice(seeds: range) -> None:
     first, second = play(seeds[0]), play(seeds[0])
     assert first.log == second.log
     assert [chat.emitted_at for chat in first.chats] == [chat.emitted_at for chat in second.chats]
+
+
+@pytest.mark.parametrize("first", range(0, 100, 10))
+def test_conversations_that_come_from_disks_have_the_same_text(first: int) -> None:
+    stories = [play(seed, keeps=True) for seed in range(first, first + 10)]
+    assert sum(story.n_kept + story.n_read for story in stories) > 0
