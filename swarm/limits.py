@@ -130,6 +130,10 @@ MAX_INBOUND_BYTES = 128 * 1024 * 1024  # the same, in bytes of raw frames
 
 # --- stages: devices that share layers (swarm/net/slices.py)
 MAX_STAGE_MEMBERS = 16  # each sends to all others: with more, waiting costs more than sharing gains
+REHEARSAL_S = 4.0  # until two devices are connected for one, and in which it should be over, even by Wi-Fi
+REHEARSE_AFTER_S = 2.5  # a device came: by then its throughput was measured
+REHEARSE_EVERY_S = 900.0  # somebody may have moved a cable
+REHEARSALS_KEPT = 3  # with a device; the quickest of them counts
 STAGE_CONNECT_S = 15.0  # until all members are connected, while some still load their weights
 STAGE_DIAL_S = 1.0  # one call to a member of the same home
 STAGE_REDIAL_S = 0.1  # a member that does not listen yet is called again after so long
@@ -216,6 +220,7 @@ JUDGE_EVERY_S = 2.0  # and where it cannot, it is looked at again after so long,
 PATIENCE_SLACK = 4.0  # times as long as was planned may a step take
 PACE_TOKENS = 4  # over so many the pace of an answer is taken
 PACE_S = 3.0  # or over so long
+PACES_KEPT = 4  # of a device; the best of them counts, for whatever disturbs an answer makes it slower
 SLOW_FACTOR = 8.0  # times slower than planned is not what was promised
 SLOW_TOKEN_S = 0.3  # and what is faster than this needs no other device
 QUICK_PROBE_S = 0.1  # an answer that is too slow is looked into so soon after each token

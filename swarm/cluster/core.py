@@ -23,7 +23,16 @@ from typing import Any
 from msgspec.structs import replace
 
 from swarm import limits
-from swarm.cluster.cost import GUESSED_DISK_BYTES_PER_S, LAYER_S, STEP_S, Device, LinkSpeed, ModelCost, exchange_of
+from swarm.cluster.cost import (
+    GUESSED_DISK_BYTES_PER_S,
+    LAYER_S,
+    STEP_S,
+    Device,
+    Exchange,
+    LinkSpeed,
+    ModelCost,
+    exchange_of,
+)
 from swarm.cluster.effects import NEVER, Buffer, Effect, KeptKv, Log, Propose, Send, StepOutput
 from swarm.cluster.membership import Change, Joined, Lost, Membership, ReachChanged
 from swarm.cluster.memory import Ledger
@@ -121,6 +130,11 @@ class Core:
         """The throughput to a peer was measured."""
         self.members.link_measured(peer, bytes_per_s)
         return self._run([], now)
+
+    def rehearsed(self, peer: PeerId, seen: Exchange, now: float) -> list[Effect]:
+        """We exchanged sums with a peer as members of a stage do: others hear what that costs."""
+        self.members.rehearsed(peer, seen)
+        return self._run(self._advertise(self.others()), now)
 
     def tick(self, now: float) -> list[Effect]:
         """Time passed: what is due is done. A tick before `get_timer()` does nothing, a late one does it late."""
@@ -263,6 +277,11 @@ class Core:
             return self.capabilities.rests
         member = self.members.peers.get(peer)
         return member.capabilities.rests if member is not None and member.capabilities is not None else ""
+
+    def shares_layers(self, peer: PeerId) -> bool:
+        """True for a peer that can compute layers together with others."""
+        member = self.members.peers.get(peer)
+        return member is not None and member.capabilities is not None and member.capabilities.slices
 
     def others(self) -> list[PeerId]:
         """All living peers."""

@@ -26,6 +26,10 @@ A stage of several devices computes every layer together, a slice each. Everybod
              + (2 * n_layers + 1) * exchange_s + n_layers * layer_s + STEP_S
     exchange_s = rtt / 2 + (N - 1) * (hidden * PAYLOAD_BITS / 8 + FRAME_BYTES) / link rate + CPU
 
+or, where all of them rehearsed it, what that showed:
+
+    exchange_s = wait + (N - 1) * (hidden * PAYLOAD_BITS / 8 + FRAME_BYTES) / rate + CPU of the N - 2 others
+
 The last exchange of a token brings the leader what each device thinks of it. For batches each device adds up the sums
 of a part of the tokens and passes them round: two latencies, and 2 (N - 1) / N payloads. How long sums are, and the CPU
 time of an exchange, were measured on one machine; how much slower others are (`Device.exchange`) is assumed.
@@ -241,11 +245,21 @@ class Device:
 
 
 @dataclass(frozen=True, slots=True)
+class Exchange:
+    """What two devices saw when they exchanged sums by the very way that members of a stage do."""
+
+    wait_s: float  # beside the bytes: latency, and the CPU time of both ends
+    bytes_per_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class LinkSpeed:
     """One direction between two devices."""
 
     rtt_s: float
     bytes_per_s: float
+    exchange: Exchange | None = None  # None: by arithmetic, from the above
+    may_share: bool = True  # False: devices that could share layers over it have not seen yet what that costs
 
     def hop_s(self, n_bytes: int) -> float:
         return self.rtt_s / 2 + n_bytes / self.bytes_per_s + MESSAGE_S
@@ -391,11 +405,24 @@ def exchange_s(members: Sequence[Device], link: LinkOf, hidden: int, n_tokens: i
     ways = [_link(link, a, b) for a in members for b in members if a is not b]
     rtt_s, rate = max(way.rtt_s for way in ways), min(way.bytes_per_s for way in ways)
     payload = hidden * PAYLOAD_BITS / 8 + FRAME_BYTES
+    seen = [way.exchange for way in ways if way.exchange is not None]
+    if len(seen) == len(ways):
+        return _rehearsed_s(members, seen, n_tokens, payload)
     cpu_s = EXCHANGE_S + EXCHANGE_EACH_S * (n - 1) + EXCHANGE_ROW_S * (n_tokens - 1)
     cpu_s *= max(device.exchange for device in members)
     if n_tokens < SCATTER_TOKENS:
         return rtt_s / 2 + (n - 1) * n_tokens * payload / rate + cpu_s
     return rtt_s + 2 * (n - 1) / n * n_tokens * payload / rate + cpu_s
+
+
+def _rehearsed_s(members: Sequence[Device], seen: Sequence[Exchange], n_tokens: int, payload: float) -> float:
+    """The same from what pairs of them saw; the worst pair counts."""
+    n = len(members)
+    others_s = EXCHANGE_EACH_S * (n - 2) * max(device.exchange for device in members)
+    wait_s, rate = max(each.wait_s for each in seen) + others_s, min(each.bytes_per_s for each in seen)
+    if n_tokens < SCATTER_TOKENS:
+        return wait_s + (n - 1) * n_tokens * payload / rate
+    return 2 * wait_s + 2 * (n - 1) / n * n_tokens * payload / rate
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,11 +16,11 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from swarm import limits
-from swarm.cluster.cost import GUESSED_LINK, LinkSpeed
+from swarm.cluster.cost import GUESSED_LINK, Exchange, LinkSpeed
 from swarm.cluster.effects import NEVER
 from swarm.wire.ids import BootId, PeerId
 from swarm.wire.messages import Measured
@@ -53,10 +53,16 @@ class Peer:
     reaches: dict[PeerId, LinkMeasurement] | None = None  # what it said; None: nothing yet
     rtt_s: float | None = None
     bytes_per_s: float = 0.0
+    exchanges: deque[Exchange] = field(default_factory=lambda: deque(maxlen=limits.REHEARSALS_KEPT))  # with it
     old_boots: deque[BootId] = field(default_factory=lambda: deque(maxlen=4))
     cloned_until: float = 0.0
     lost_at: deque[float] = field(default_factory=lambda: deque(maxlen=limits.MAX_FLAPS))
     lost_why: str = ""
+
+    @property
+    def exchange(self) -> Exchange | None:
+        """The quickest of those seen lately, for whatever disturbs one makes it slower; None before the first."""
+        return min(self.exchanges, key=lambda seen: seen.wait_s, default=None)
 
     @property
     def pace(self) -> float:
@@ -186,6 +192,11 @@ class Membership:
         if peer in self.peers:
             self.peers[peer].bytes_per_s = bytes_per_s
 
+    def rehearsed(self, peer: PeerId, seen: Exchange) -> None:
+        """We exchanged sums with it."""
+        if peer in self.peers:
+            self.peers[peer].exchanges.append(seen)
+
     def tick(self, now: float) -> list[Change]:
         """Time passed."""
         self._forgive_our_own_sleep(now)
@@ -251,15 +262,13 @@ class Membership:
             if other is None or other.health is Health.LOST or not self._says_it_reaches(other, self.me):
                 return None
             rtt = other.rtt_s if other.rtt_s is not None else GUESSED_LINK.rtt_s
-            return LinkSpeed(rtt, other.bytes_per_s or GUESSED_LINK.bytes_per_s)
+            exchange = other.exchange
+            return LinkSpeed(rtt, other.bytes_per_s or GUESSED_LINK.bytes_per_s, exchange, exchange is not None)
         return self._link_between(a, b)
 
     def measured_links(self) -> tuple[LinkMeasurement, ...]:
         """Whom we reach, for others to know."""
-        return tuple(
-            LinkMeasurement(p.id, p.rtt_s if p.rtt_s is not None else GUESSED_LINK.rtt_s, p.bytes_per_s)
-            for p in self.living()
-        )
+        return tuple(map(_said_of, self.living()))
 
     # --- within
 
@@ -269,8 +278,9 @@ class Membership:
             return None
         said = pa.reaches.get(b) if pa.reaches is not None else None
         if said is None:
-            return GUESSED_LINK
-        return LinkSpeed(said.rtt_s, said.bytes_per_s or GUESSED_LINK.bytes_per_s)
+            return replace(GUESSED_LINK, may_share=False)
+        exchange = Exchange(said.exchange_s, said.exchange_bytes_per_s) if said.exchange_bytes_per_s else None
+        return LinkSpeed(said.rtt_s, said.bytes_per_s or GUESSED_LINK.bytes_per_s, exchange, exchange is not None)
 
     @staticmethod
     def _says_it_reaches(peer: Peer, other: PeerId) -> bool:
@@ -326,3 +336,11 @@ class Membership:
         if slept > limits.SUSPECT_S * self.pace:
             for peer in self.peers.values():
                 peer.heard_at, peer.down_at = min(peer.heard_at + slept, now), min(peer.down_at + slept, now)
+
+
+def _said_of(peer: Peer) -> LinkMeasurement:
+    """What others are told of our link to a peer."""
+    rtt_s, seen = peer.rtt_s if peer.rtt_s is not None else GUESSED_LINK.rtt_s, peer.exchange
+    if seen is None:
+        return LinkMeasurement(peer.id, rtt_s, peer.bytes_per_s)
+    return LinkMeasurement(peer.id, rtt_s, peer.bytes_per_s, seen.wait_s, seen.bytes_per_s)

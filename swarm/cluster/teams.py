@@ -16,11 +16,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice, product
 
-from swarm.cluster.cost import Device, LinkOf, ModelCost, StageSums, joint_s
+from swarm.cluster.cost import Device, LinkOf, LinkSpeed, ModelCost, StageSums, joint_s
 from swarm.cluster.cuts import Bounds
 from swarm.cluster.pipeline import Stage
 
 MAX_WIRED_RTT_S = 1e-3  # gigabit through a switch takes 0.3 to 0.5 ms with the program around it, Wi-Fi 2 and more
+MAX_WIRED_EXCHANGE_S = 1e-3  # as it was rehearsed: 0.1 to 0.5 ms by cable
 MAX_SPLITS = 4  # teams that a group is split into
 MAX_LAYOUTS = 120  # pipelines of teams that are tried
 MAX_STEPS = 60  # teams that are tried to improve one
@@ -129,7 +130,14 @@ def _groups(terms: Terms, devices: Sequence[Device]) -> list[Team]:
 def are_wired(terms: Terms, a: Device, b: Device) -> bool:
     """True when two devices may compute layers together."""
     ways = terms.link(a.id, b.id), terms.link(b.id, a.id)
-    return all(way is not None and (terms.any_link or way.rtt_s <= MAX_WIRED_RTT_S) for way in ways)
+    return all(way is not None and (terms.any_link or is_wired(way)) for way in ways)
+
+
+def is_wired(way: LinkSpeed) -> bool:
+    """True for a link over which devices may share layers: a heartbeat's round trip is believed of no real one."""
+    if way.exchange is not None:
+        return way.exchange.wait_s <= MAX_WIRED_EXCHANGE_S
+    return way.may_share and way.rtt_s <= MAX_WIRED_RTT_S
 
 
 def _led(team: Sequence[Device]) -> Team | None:

@@ -119,6 +119,7 @@ class StageLink:
         members: Sequence[tuple[str, str, int]],
         *,
         connect_s: float = limits.STAGE_CONNECT_S,
+        ceiling_s: float = limits.STAGE_CEILING_S,
         aes: bool = True,
         spin_us: int = 0,
     ) -> None:
@@ -134,7 +135,7 @@ class StageLink:
             len(members),
             addresses,
             self._event_fd,
-            ceiling_ms=int(limits.STAGE_CEILING_S * 1000),
+            ceiling_ms=int(ceiling_s * 1000),
             name=lambda member: self.members[member].name,
             spin_us=spin_us,
         )

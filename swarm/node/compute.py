@@ -492,6 +492,11 @@ class ComputeWorker:
             loaded.experts[layers].warm_up()
         return loaded.experts.get(layers)
 
+    @property
+    def n_exchanges(self) -> int:
+        """So often sums were exchanged with others that compute layers together with this device; from any thread."""
+        return self._stages.n_exchanges if self._stages is not None else 0
+
     def experts(self) -> ExpertState | None:
         """How the experts that are on disk are doing, of all models that are loaded now; from any thread."""
         caches = [cache for loaded in list(self._models.values()) for cache in list(loaded.experts.values())]

@@ -53,6 +53,7 @@ from swarm.node.pace import Pace
 from swarm.node.peers import Peers
 from swarm.node.provide import Provider
 from swarm.node.questions import Questions
+from swarm.node.rehearsals import Rehearsals
 from swarm.node.routes import Routes
 from swarm.node.spot_checks import Checker
 from swarm.node.spreading import Spreading
@@ -191,6 +192,7 @@ class Node:
             home=options.home,
             announce_s=self._announce_s,
         )
+        self._rehearsals = Rehearsals(driver, self.background, self._stages, outbox=outbox, me=me.peer)
         self.status = StatusReports(
             driver,
             transport=self.transport,
@@ -213,7 +215,15 @@ class Node:
             is_idle=lambda: self._pace.is_idle(driver.now),
         )
         self._carry_out_effects(driver)
-        for part in (self.holdings, self._provider, self.peers, self.status, self.house, self._helping):
+        for part in (
+            self.holdings,
+            self._provider,
+            self.peers,
+            self.status,
+            self.house,
+            self._helping,
+            self._rehearsals,
+        ):
             part.take_messages(routes)
         routes.take(m.Heartbeat, self._on_heartbeat)
 
@@ -473,6 +483,7 @@ class Node:
         self._driver.act(lambda core, now: core.peer_up(event.peer, event.boot, event.name, now))
         self._outbox.send(event.peer, self.holdings.catalog())
         self.peers.peer_up(event.peer, event.address)
+        self._rehearsals.peer_up(event.peer)
         self._hurry()
 
     def _on_peer_down(self, event: net.PeerDown) -> None:

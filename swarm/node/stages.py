@@ -7,9 +7,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from swarm import limits
+from swarm.cluster.cost import Exchange
 from swarm.cluster.effects import AbortStage, CloseStage, OpenStage, StageId
 from swarm.errors import SwarmNetworkError
 from swarm.kernels import _native
+from swarm.net.rehearsal import rehearse
 from swarm.net.slices import StageLink, StageListener
 from swarm.net.stage_proof import stage_key
 from swarm.node.driver import Driver
@@ -30,6 +32,11 @@ class OpenedStage:
     def leads(self) -> bool:
         """True on the member that passes on what comes out."""
         return self.me == 0
+
+    @property
+    def n_exchanges(self) -> int:
+        """Exchanges so far."""
+        return int(self.link.native.counters()[0])
 
     def meet(self) -> _native.Stage:
         """For the decoder, once all members are connected. Raise StageLost."""
@@ -57,6 +64,7 @@ class Stages:
         self._listener = listener
         self._host_of = host_of
         self._opened: dict[StageId, OpenedStage] = {}
+        self._n_exchanges = 0  # of stages that are closed
         self._lock = threading.Lock()
 
     @property
@@ -70,6 +78,12 @@ class Stages:
         driver.carry_out(CloseStage, self.close)
         driver.carry_out(AbortStage, self.abort)
 
+    @property
+    def n_exchanges(self) -> int:
+        """So often sums were exchanged since the start: twice a layer for a step, however many sessions share it."""
+        with self._lock:
+            return self._n_exchanges + sum(stage.n_exchanges for stage in self._opened.values())
+
     def get(self, stage: StageId) -> OpenedStage | None:
         """A stage that is open."""
         with self._lock:
@@ -82,6 +96,7 @@ class Stages:
         places = [(*host, port) for host, port in zip(hosts, effect.ports, strict=True)]
         with self._lock:
             before = self._opened.pop(effect.stage, None)
+            self._n_exchanges += before.n_exchanges if before is not None else 0
             link = StageLink(self._listener, key, effect.me, places)
             self._opened[effect.stage] = OpenedStage(effect.members, effect.me, link)
         if before is not None:
@@ -91,6 +106,7 @@ class Stages:
         """Hang up; a step that waits for others ends."""
         with self._lock:
             stage = self._opened.pop(effect.stage, None)
+            self._n_exchanges += stage.n_exchanges if stage is not None else 0
         if stage is not None:
             stage.link.close()
 
@@ -99,6 +115,24 @@ class Stages:
         if (stage := self.get(effect.stage)) is not None:
             lost = stage.members.index(effect.lost) if effect.lost in stage.members else None
             stage.link.abort(effect.why, sequence=effect.sequence, member=lost)
+
+    def rehearse(self, asker: PeerId, secret: bytes, me: int, other: PeerId, port: int) -> Exchange:
+        """See what an exchange with a device costs; member 0 asked for it. Blocks; raise SwarmError."""
+        place = (*self._host_of(other), port)
+        places = [("", "", 0), place] if me == 0 else [place, ("", "", 0)]
+        link = StageLink(
+            self._listener,
+            stage_key(secret, asker, 0, 0),
+            me,
+            places,
+            connect_s=limits.REHEARSAL_S,
+            ceiling_s=limits.REHEARSAL_S,
+        )
+        try:
+            link.wait_ready(limits.REHEARSAL_S)
+            return Exchange(*rehearse(link.native))
+        finally:
+            link.close()
 
     def stop(self) -> None:
         """Hang up everywhere."""

@@ -127,6 +127,7 @@ class StatusReports:
             "computed": {
                 "seconds": worker.busy_s,
                 "positions": worker.positions,
+                "exchanges": worker.n_exchanges,
                 "decode_step_s": statistics.median(list(worker.decode_steps) or [0.0]),
             },
             "experts": asdict(experts) if (experts := worker.experts()) is not None else None,
@@ -208,6 +209,7 @@ def _others(core: Core, replies: dict[PeerId, StatusReply], links: dict[PeerId, 
             "address": str(info.address) if info is not None else "",
             "clock_offset_s": info.wall_offset_s if info is not None else None,
             "link_bytes_per_s": peer.bytes_per_s,
+            "exchange_s": peer.exchange.wait_s if peer.exchange is not None else None,
             "excluded": core.members.why_unusable(peer.id, now),
         }
         rows.append(row)

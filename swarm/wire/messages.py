@@ -14,6 +14,7 @@ from msgspec import Meta
 from swarm import limits
 from swarm.wire.ids import BootId, ChunkId, ModelId, PeerId, SessionId
 from swarm.wire.records import (
+    STAGE_SECRET_BYTES,
     WHOLE,
     ByteCount,
     Capabilities,
@@ -451,6 +452,16 @@ class StageStep(Message, tag=52):
     tensor: TensorInfo
 
 
+class Rehearsal(Message, tag=53):
+    """Exchange sums with me, as two members of a stage do, and see how long it takes.
+
+    The sender is member 0, and listens at `port`; keys come from the secret. What is exchanged, PROTOCOL.md says.
+    """
+
+    port: Port
+    secret: Annotated[bytes, Meta(min_length=STAGE_SECRET_BYTES, max_length=STAGE_SECRET_BYTES)]
+
+
 # --- seeing
 
 
@@ -550,6 +561,7 @@ MESSAGES: tuple[type[Message], ...] = (
     StatusRequest,
     StatusReply,
     StageStep,
+    Rehearsal,
     PullBegin,
     PullShare,
     PullReport,

@@ -115,6 +115,8 @@ class LinkMeasurement(Record):
     peer: PeerId
     rtt_s: Seconds  # of a small message, the best of the last ones
     bytes_per_s: Rate  # of bulk; 0 when not measured yet
+    exchange_s: Seconds = 0.0  # that an exchange of partial sums takes beside its bytes; 0 when not rehearsed yet
+    exchange_bytes_per_s: Rate = 0.0  # and how fast these pass
 
 
 class Slice(Record):

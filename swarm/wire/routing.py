@@ -18,6 +18,7 @@ NODE: Kinds = frozenset(
         m.Rekey,
         m.RekeyDone,
         m.LinkProbed,
+        m.Rehearsal,
         m.Catalog,
         m.ManifestRequest,
         m.ManifestReply,

@@ -21,7 +21,7 @@ from typing import Protocol
 from swarm import limits
 from swarm.cluster import effects as fx
 from swarm.cluster.core import Core, Identity
-from swarm.cluster.cost import ModelCost
+from swarm.cluster.cost import Exchange, ModelCost
 from swarm.cluster.pipeline import Pipeline
 from swarm.cluster.planner import Layout
 from swarm.cluster.session import AnswerRequest, Phase
@@ -225,6 +225,8 @@ class Node:
             return
         self.links[peer.id] = (peer.boot, self.now)
         self.do(self.core.peer_up(peer.id, peer.boot, peer.name, self.now))
+        if self.sim.layout != "pipeline":
+            self.do(self.core.rehearsed(peer.id, Exchange(0.0003, 1e8), self.now))
         self.tell_holdings(peer)
 
     def link_down(self, peer: PeerId, why: str, *, certain: bool = False) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from tests.helpers.tiny import TINY, make_weights, wide, write_tiny
 from tests.swarm.test_same_answer import CONTEXT, FAMILIES, alone, body
 
 PLENTY = 2_000_000_000
+READERS = 4
 LONG = 180  # tokens: an answer that is not over before a device is
 
 
@@ -56,6 +58,28 @@ def test_unequal_devices_share_every_layer_of_real_weights(tmp_path: Path, real_
     expected = alone(real_model)
     assert [answer.error for answer in heard] == [""] * 2
     assert all(answer.tokens == expected for answer in heard)
+
+
+def test_readers_at_once_share_steps_and_exchanges(tmp_path: Path, real_model: Path) -> None:
+    """Twice a layer for each step, however many sessions are in it."""
+    with Swarm(tmp_path / "swarm", [PLENTY] * 2, model=real_model, context=CONTEXT, layout="slices") as nodes:
+        entry, n_layers = nodes.nodes[0], cost_of(real_model).n_layers
+        entry.ask(body(nodes.model, 4))  # loaded
+
+        def exchanges() -> int:
+            return int(entry.status()["computed"]["exchanges"])  # type: ignore[index,call-overload]
+
+        before = exchanges()
+        alone_heard = entry.ask(body(nodes.model, LONG))
+        between = exchanges()
+        with ThreadPoolExecutor(READERS) as pool:
+            heard = list(pool.map(lambda _: entry.ask(body(nodes.model, LONG)), range(READERS)))
+        after = exchanges()
+    n_tokens = len(alone_heard.tokens)
+    print(f"{between - before} exchanges for {n_tokens} tokens, {after - between} for {READERS} times as many")
+    assert n_tokens == LONG and between - before <= 2 * n_layers * (n_tokens + 1), "and those of the prompt"
+    assert all(each.tokens == alone_heard.tokens for each in heard)
+    assert after - between < 0.8 * READERS * (between - before)
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "frozen"])

@@ -5,13 +5,18 @@ from __future__ import annotations
 import pytest
 
 from swarm.cluster.cost import (
+    EXCHANGE_EACH_S,
+    FRAME_BYTES,
     MESSAGE_S,
+    PAYLOAD_BITS,
     TOKEN_BYTES,
     Device,
+    Exchange,
     LayerCost,
     LinkSpeed,
     ModelCost,
     decode_s,
+    exchange_s,
     predict,
     prefill_s,
     step_s,
@@ -113,3 +118,24 @@ def test_a_cost_follows_how_keys_and_values_are_kept() -> None:
     assert eighths.weight_bytes == model.weight_bytes
     assert model.kept_as("q4_0") is None
     assert ModelCost("m", (LayerCost(10, 1, 32),), 5, 5, 8, 1).kept_as("q8_0") is None, "heads of another size"
+
+
+def test_an_exchange_that_was_rehearsed_costs_what_that_showed() -> None:
+    three = [device(name, exchange=1.0) for name in "abc"]
+    seen = {
+        ("a", "b"): Exchange(200e-6, 50e6),
+        ("a", "c"): Exchange(300e-6, 100e6),
+        ("b", "c"): Exchange(100e-6, 100e6),
+    }
+
+    def link(a: PeerId, b: PeerId) -> LinkSpeed:
+        return LinkSpeed(0.01, 1e3, seen[min(a, b), max(a, b)])
+
+    payload = 4096 * PAYLOAD_BITS / 8 + FRAME_BYTES
+    assert exchange_s(three[:2], link, 4096) == pytest.approx(200e-6 + payload / 50e6)
+    assert exchange_s(three, link, 4096) == pytest.approx(300e-6 + EXCHANGE_EACH_S + 2 * payload / 50e6), "the worst"
+    parts_s = 2 * (300e-6 + EXCHANGE_EACH_S) + 2 * 2 / 3 * 64 * payload / 50e6
+    assert exchange_s(three, link, 4096, 64) == pytest.approx(parts_s)
+    del seen["b", "c"]
+    seen["b", "c"] = None  # type: ignore[assignment]
+    assert exchange_s(three, link, 4096) > 0.005, "one pair has not: heartbeats say"

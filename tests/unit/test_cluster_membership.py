@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from swarm import limits
+from swarm.cluster.cost import Exchange
 from swarm.cluster.membership import Change, Cloned, Health, Joined, Lost, Membership, ReachChanged, Suspected
 from swarm.wire.ids import BootId, PeerId
 from swarm.wire.messages import Measured
@@ -178,3 +179,25 @@ def test_a_peer_that_hurries_again_is_judged_by_that(members: Membership) -> Non
     members.state(A, NodeState(), None)
     seen = pass_time(members, 0.0, 3.0)
     assert [type(change) for _, change in seen] == [Suspected, Lost]
+
+
+def test_of_rehearsals_the_quickest_of_the_last_few_counts_and_others_hear_of_it(members: Membership) -> None:
+    way = members.link(ME, A)
+    assert way is not None and way.exchange is None and not way.may_share, "what heartbeats say is not enough"
+    for wait_s in (0.0001, 0.0005, 0.0003, 0.0004):
+        members.rehearsed(A, Exchange(wait_s, 1e8))
+    way = members.link(ME, A)
+    assert way is not None and way.exchange == Exchange(0.0003, 1e8) and way.may_share
+    (said,) = members.measured_links()
+    assert (said.exchange_s, said.exchange_bytes_per_s) == (0.0003, 1e8)
+
+
+def test_the_links_of_others_are_believed_when_they_rehearsed(members: Membership) -> None:
+    members.up(B, SECOND, "cellar", 0.0)
+    for seen in (0.0, 1e8):
+        for one, other in ((A, B), (B, A)):
+            link = LinkMeasurement(other, 0.001, 1e8, 0.0002 if seen else 0.0, seen)
+            members.measured(one, Measured(CAPS, (LinkMeasurement(ME, 0.001, 1e8), link)))
+        way = members.link(A, B)
+        assert way is not None and way.may_share is bool(seen)
+        assert way.exchange == (Exchange(0.0002, 1e8) if seen else None)

@@ -7,7 +7,7 @@ from random import Random
 
 import pytest
 
-from swarm.cluster.cost import Device, LayerCost, LinkOf, LinkSpeed, ModelCost, decode_s, exchange_s, joint_s
+from swarm.cluster.cost import Device, Exchange, LayerCost, LinkOf, LinkSpeed, ModelCost, decode_s, exchange_s, joint_s
 from swarm.cluster.cuts import FFN, HEADS, Cuts
 from swarm.cluster.explain import explain
 from swarm.cluster.pipeline import Stage, is_cut
@@ -199,3 +199,18 @@ def test_a_team_reads_in_the_time_of_its_busiest_member() -> None:
     slower = Stage(0, 40, (device(0, slice=left), device(1, 10e9, slice=right)))
     assert joint_s(GLM, slower, 0) == pytest.approx(2 * joint_s(GLM, even, 0), rel=0.05)
     assert GLM.cuts.share(left, HEADS) == 0.5
+
+
+@pytest.mark.parametrize(
+    ("way", "shares"),
+    [
+        (LinkSpeed(0.3e-3, 117e6, None, may_share=False), False),
+        (LinkSpeed(0.3e-3, 117e6, Exchange(0.2e-3, 100e6)), True),
+        (LinkSpeed(3e-3, 117e6, Exchange(0.2e-3, 100e6)), True),
+        (LinkSpeed(0.3e-3, 117e6, Exchange(3e-3, 25e6)), False),
+    ],
+    ids=["not rehearsed", "wired", "wired, and slow to answer", "wireless"],
+)
+def test_a_link_is_believed_when_an_exchange_over_it_was_seen(way: LinkSpeed, shares: bool) -> None:
+    found = planned([device(0), device(1)], lambda a, b: way)
+    assert any(map(is_cut, found.stages)) is shares
