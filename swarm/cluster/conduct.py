@@ -7,12 +7,19 @@ without a failure, take one failure off. The account belongs to the device, not 
 
 What a device says of its memory and its speed is believed as far as it was seen: capped by what any home device has,
 by the memory that it lacked when it was asked for it, and by the pace of the answers that it took part in.
+
+Of paces the best of the last few counts, for other programs only make them worse, and it counts in steps that are not
+left for little: no two answers go alike, and equal devices must not seem to be unequal. Where all answers are slower
+than was planned, that says nothing about one device or another: so what was seen of one is not forgotten while it is
+still seen of others, or answers would go round and round, each time to the one of which nothing is known.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_right
+from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from swarm import limits
 from swarm.cluster.cost import Device
@@ -24,6 +31,8 @@ MOST_MEMORY_BYTES = 4 * 1024**4
 LEAST_LAYER_S = 1e-6  # two native calls
 LEAST_STEP_S = 1e-5
 PACE_SLACK = 3.0  # predictions are that wrong about honest devices; only what is slower counts
+STEPS = tuple(float(one * ten) for ten in (1, 10, 100, 1000, 10_000) for one in (1, 2, 5))  # of slowness
+STEP_LEFT = 1.25  # times beyond its end, a step is left
 
 
 @dataclass(slots=True)
@@ -37,9 +46,10 @@ class Account:
     tokens: int = 0  # of answers that it took part in, since the last failure
     memory_bytes: int | None = None  # what it really had when it was asked
     memory_until: float = 0.0
-    slowness: float = 1.0  # how much slower its answers were than its figures said
+    slowness: float = 1.0  # how much slower its answers were than its figures said: the step of the least of `paces`
+    paces: deque[float] = field(default_factory=lambda: deque(maxlen=limits.PACES_KEPT))
     planned_slowness: float = 1.0  # the same when it was last planned with
-    slow_at: float = 0.0
+    slow_at: float = float("-inf")  # when a pace was seen last
     named: PeerId | None = None  # whom it said last to have been missing in a step, and when
     named_at: float = 0.0
 
@@ -141,8 +151,8 @@ class Conduct:
         for peer in peers:
             if peer != self.me and (ratio > PACE_SLACK or peer in self.accounts):
                 account = self._account(peer)
-                account.slowness = min(max(account.planned_slowness * ratio / PACE_SLACK, 1.0), limits.MAX_SLOWNESS)
-                account.slow_at = now
+                account.paces.append(min(max(account.planned_slowness * ratio / PACE_SLACK, 1.0), limits.MAX_SLOWNESS))
+                account.slowness, account.slow_at = _in_steps(min(account.paces), account.slowness), now
 
     # --- questions
 
@@ -160,8 +170,7 @@ class Conduct:
 
     def believed(self, device: Device, now: float) -> Device:
         """A device's figures as far as they were seen."""
-        account = self.accounts.get(device.id)
-        slowness = account.slowness if account is not None and now < account.slow_at + limits.FORGIVE_S else 1.0
+        slowness = self._slowness(device.id, now)
         return replace(
             device,
             memory_bytes=min(device.memory_bytes, MOST_MEMORY_BYTES),
@@ -180,7 +189,24 @@ class Conduct:
             del self.accounts[min(self.accounts, key=lambda key: (self.accounts[key].until, key))]
         return account
 
+    def _slowness(self, peer: PeerId, now: float) -> float:
+        """What was seen lately; later, as much of that as was seen lately of any device."""
+        account = self.accounts.get(peer)
+        if account is None or account.slowness == 1.0:
+            return 1.0
+        if now < account.slow_at + limits.FORGIVE_S:
+            return account.slowness
+        lately = [each.slowness for each in self.accounts.values() if now < each.slow_at + limits.FORGIVE_S]
+        return min(account.slowness, *lately) if lately else 1.0
+
     @staticmethod
     def _forgive_by_time(account: Account, now: float) -> None:
         forgiven = int((now - account.failed_at) / limits.FORGIVE_S)
         account.failures = max(account.failures - forgiven, 0)
+
+
+def _in_steps(seen: float, before: float) -> float:
+    """The step below what was seen, or the one from before where that is not far from it."""
+    if before / STEP_LEFT <= seen < STEP_LEFT * STEPS[min(bisect_right(STEPS, before), len(STEPS) - 1)]:
+        return before
+    return STEPS[bisect_right(STEPS, seen) - 1]

@@ -35,6 +35,7 @@ from typing import Protocol
 from swarm import limits
 from swarm.cluster.conduct import Conduct
 from swarm.cluster.cost import WORTH_LOADING, Device, LinkSpeed, ModelCost, Prediction, decode_s
+from swarm.cluster.drift import Known, is_like, known_of
 from swarm.cluster.effects import NEVER, Effect, Log, LookUp, Send
 from swarm.cluster.pipeline import Pipeline, Stage, is_cut
 from swarm.cluster.planner import Demand, Layout, NoPlan, Plan, ShardPlan, plan
@@ -113,7 +114,7 @@ class Placing:
     trouble: str = ""  # what went wrong last, for the reader
     no_plan: NoPlan | None = None
     wanted: bool = False  # a session waits for it
-    planned_for: tuple[object, ...] = ()  # the devices that the last plan knew
+    planned_for: Known = field(default_factory=dict)  # the devices that the last plan knew
 
     @property
     def pipeline(self) -> Pipeline:
@@ -184,9 +185,9 @@ class Placer:
     def refresh(self, model: ModelId, now: float) -> list[Effect]:
         """Between answers: use devices that came since, where that is faster."""
         placing = self.placings.get(model)
-        if placing is None or placing.state is not State.READY or placing.planned_for == self._generation(model, now):
+        if placing is None or placing.state is not State.READY:
             return []
-        return self._replan(placing, now)
+        return [] if is_like(placing.planned_for, self._known(model, now)) else self._replan(placing, now)
 
     def failed(self, peers: AbstractSet[PeerId], why: str, now: float) -> list[Effect]:
         """Devices did not do their part, in whatever way: they are left out, and what they took part in is made anew.
@@ -345,9 +346,9 @@ class Placer:
         for placing in self.placings.values():
             if placing.state is not State.READY or not placing.wanted or not any(map(self.world.rests, placing.peers)):
                 continue
-            generation = self._generation(placing.model, now)
-            if placing.planned_for != generation:
-                placing.planned_for = generation
+            there = self._known(placing.model, now)
+            if not is_like(placing.planned_for, there):
+                placing.planned_for = there
                 devices = self._devices(placing.model, now, strict=True)
                 if isinstance(plan(self._demand(placing), devices, self.world.link), Plan):
                     effects += self._replan(placing, now)
@@ -385,10 +386,10 @@ class Placer:
     def _demand(self, placing: Placing) -> Demand:
         return Demand(self.models[placing.model], placing.context, from_disks=True, layout=self.layout)
 
-    def _generation(self, model: ModelId, now: float) -> tuple[object, ...]:
-        """Changes when a device came, went, measured itself again, or may be used again."""
+    def _known(self, model: ModelId, now: float) -> Known:
+        """What a plan is made for: who is there, and what each can do."""
         devices = self._devices(model, now, strict=True)
-        return tuple((d.id, d.memory_bytes, d.read_bytes_per_s, bool(d.excluded)) for d in devices)
+        return known_of(devices, self.world.link, may_share=self.layout != "pipeline")
 
     def _replan(self, placing: Placing, now: float) -> list[Effect]:
         demand = self._demand(placing)
@@ -397,7 +398,7 @@ class Placer:
         own_plan = self._alone(placing, devices) if placing.failures or is_hard else None
         if is_hard and own_plan is None and placing.state is State.IDLE and placing.trouble:
             return self._back_off(placing, now)
-        placing.planned_for = self._generation(placing.model, now) if own_plan is None else ()  # between answers: anew
+        placing.planned_for = self._known(placing.model, now) if own_plan is None else {}  # between answers: anew
         result = own_plan or plan(demand, devices, self.world.link)
         if isinstance(result, NoPlan) and any(self.world.rests(device.id) for device in devices):
             devices = self._devices(placing.model, now, strict=True, resting=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from swarm import limits
-from swarm.cluster.conduct import FASTEST_READ_BYTES_PER_S, MOST_MEMORY_BYTES, Conduct
+from swarm.cluster.conduct import FASTEST_READ_BYTES_PER_S, MOST_MEMORY_BYTES, STEP_LEFT, Conduct
 from swarm.cluster.cost import Device
 from swarm.wire.ids import PeerId
 
@@ -79,9 +79,36 @@ def test_a_device_is_planned_with_at_the_pace_that_was_seen() -> None:
     assert conduct.believed(device(), 1.0).read_bytes_per_s == 1e9
     conduct.planned([A])
     conduct.saw_pace([A], 1.0, 2.0)
-    assert conduct.believed(device(), 3.0).read_bytes_per_s == 3e9, "it does better: believed a little more"
+    assert conduct.believed(device(), 3.0).read_bytes_per_s == 5e9, "it does better: believed more"
     assert conduct.believed(device(), 4.0 + limits.FORGIVE_S).read_bytes_per_s == 1e10
     assert ME not in conduct.accounts
+
+
+def test_of_paces_the_best_of_the_last_few_counts() -> None:
+    conduct = Conduct(ME)
+    for ratio in (300.0, 30.0, 60.0, 90.0):
+        conduct.saw_pace([A], ratio, 0.0)
+    assert conduct.believed(device(), 1.0).read_bytes_per_s == 1e9
+    for _ in range(limits.PACES_KEPT):
+        conduct.saw_pace([A], 300.0, 1.0)
+    assert conduct.believed(device(), 2.0).read_bytes_per_s == 1e8, "it stays so slow"
+
+
+def test_what_is_about_as_it_was_changes_nothing() -> None:
+    conduct = Conduct(ME)
+    for ratio in (15.0, 3.0 * 5 / STEP_LEFT, 3.0 * 10 * STEP_LEFT - 1):
+        for _ in range(limits.PACES_KEPT):
+            conduct.saw_pace([A], ratio, 0.0)
+        assert conduct.believed(device(), 1.0).read_bytes_per_s == 1e10 / 5
+
+
+def test_what_was_seen_is_not_forgotten_while_it_is_seen_of_others() -> None:
+    conduct = Conduct(ME)
+    conduct.saw_pace([A], 30.0, 0.0)
+    later = limits.FORGIVE_S + 1.0
+    conduct.saw_pace([B], 15.0, later)
+    assert conduct.believed(device(), later).read_bytes_per_s == 1e10 / 5, "as of the other one"
+    assert conduct.believed(device(), later + limits.FORGIVE_S).read_bytes_per_s == 1e10
 
 
 def test_the_number_of_accounts_is_bounded_and_those_left_out_longest_stay() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from random import Random
 from typing import TypeVar
 
@@ -84,9 +85,9 @@ def take(placer: Placer, now: float = 0.0) -> list[Effect]:
     return effects
 
 
-def become_ready(placer: Placer) -> None:
-    placer.need(MODEL, 10, 0.0)
-    take(placer)
+def become_ready(placer: Placer, now: float = 0.0) -> None:
+    placer.need(MODEL, 10, now)
+    take(placer, now)
     placing = placer.placings[MODEL]
     assert placing.placement is not None
     for shard in placing.placement.shards:
@@ -319,6 +320,42 @@ def take_slices(placer: Placer) -> list[Effect]:
             peer, PlacementReply(MODEL, placing.placement.epoch, True, "", slice_port=7000 + i), 0.0
         )
     return effects
+
+
+@pytest.mark.parametrize("slower", [1.0, 4.5, 6.0, 30.0])
+@pytest.mark.parametrize("seed", range(3))
+def test_answers_stay_on_the_same_of_equal_devices(seed: int, slower: float) -> None:
+    """However much slower all of them are than they say, and no two answers go alike."""
+    rng, now = Random(seed), 0.0
+    world = FakeWorld({peer: device(peer) for peer in (ME, A, B, C)})
+    placer = Placer(ME, world, Random(1), first_epoch=1)
+    placer.model_known(MODEL, COST, now)
+    layouts: list[Pipeline] = []
+    for _ in range(40):
+        now += 100.0
+        placer.refresh(MODEL, now)
+        become_ready(placer, now)
+        placing, planned = placer.placings[MODEL], placer.predicted(MODEL)
+        layouts.append(placing.pipeline)
+        as_they_say = placer._token_s(placer._demand(placing), list(world.present.values()), placing.pipeline)
+        assert as_they_say is not None and planned is not None
+        day = rng.uniform(0.9, 1.2)
+        for _ in range(8):
+            pace = rng.uniform(1.0, 1.6) * day * slower * as_they_say / planned.token_s
+            placer.conduct.saw_pace(placing.peers, pace, now)
+        placer.rest(MODEL)
+    n_moves = sum(a != b for a, b in pairwise(layouts))
+    assert n_moves <= 6 and len(set(layouts[20:])) == 1, "each is tried once, at most"
+
+
+def test_a_device_that_gets_slower_is_planned_with_anew(placer: Placer, world: FakeWorld) -> None:
+    become_ready(placer)
+    slow = next(peer for peer in placer.placings[MODEL].peers if peer != ME)
+    (other,) = world.present.keys() - set(placer.placings[MODEL].peers)
+    world.present[slow] = device(slow, speed=1e10 / 1.1)
+    assert placer.refresh(MODEL, 1.0) == [], "a little, and it stays"
+    world.present[slow] = device(slow, speed=1e10 / 1.5)
+    assert other in sent(placer.refresh(MODEL, 2.0), PlacementOffer)
 
 
 def test_members_get_ports_and_a_secret_and_nobody_else_does(sharing: tuple[Placer, FakeWorld]) -> None:
