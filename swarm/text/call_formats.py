@@ -12,11 +12,13 @@ class CallFormat(Enum):
     FUNCTION_TAGS = "function tags"  # <tool_call><function=...><parameter=...>: INTELLECT-3, Qwen 3 Coder
     KEY_TAGS = "key tags"  # <tool_call>NAME<arg_key>..</arg_key><arg_value>..</arg_value>: GLM-4.5 and later
     FIRST_LINE = "first line"  # the name alone in a line, then an object of arguments: GLM-4
+    HARMONY = "harmony"  # a message to=functions.NAME on a channel: gpt-oss (harmony.py)
     BARE_JSON = "bare JSON"  # {"name": ..., "parameters": {...}} and nothing else: Llama 3
 
 
 # The first whose words are all in the template; what is more special comes first.
 _WORDS: tuple[tuple[CallFormat, tuple[str, ...]], ...] = (
+    (CallFormat.HARMONY, ("<|channel|>", "<|message|>", "functions")),
     (CallFormat.KEY_TAGS, ("<arg_key>", "<tool_call>")),
     (CallFormat.FUNCTION_TAGS, ("<function=", "<tool_call>")),
     (CallFormat.HERMES, ("<tool_call>", "arguments")),

@@ -38,6 +38,9 @@ def _call(kind: CallFormat, rule: str, name: str, schema: Schema, options: Optio
         case CallFormat.BARE_JSON:
             head = f'{{"name": {written}, "parameters": '
             return [f"{rule}: {_text(head)} {rule}_arguments {_text('}')}", arguments]
+        case CallFormat.HARMONY:
+            to = _text(f"commentary to=functions.{name} ")
+            return [f'{rule}: <|channel|> {to} <|constrain|> "json" <|message|> {rule}_arguments', arguments]
         case CallFormat.FIRST_LINE:
             return [f"{rule}: {_text(name + chr(10))} {rule}_arguments", arguments]
         case CallFormat.KEY_TAGS:

@@ -55,6 +55,8 @@ def call_reader(kind: CallFormat, tools: Tools) -> CallReader:
             return CallsAfterNames(tools)
         case CallFormat.BARE_JSON:
             return BareCalls(tools)
+        case CallFormat.HARMONY:
+            raise ValueError("its calls are told apart with its channels: harmony.py")
 
 
 class CallsInTags:

@@ -20,6 +20,7 @@ FormKind = Literal["json_schema", "gbnf", "lark", "regex", "choice"]
 # One way to write JSON: a small model otherwise fills its answer with blank space.
 JSON_OPTIONS = {"whitespace_flexible": False, "key_separator": ": ", "item_separator": ", "}
 _BLANK = "/[\\n ]{0,2}/"
+_ANALYSIS = 'thought: <|channel|> "analysis" <|message|> analysis <|end|> <|start|> "assistant"\nanalysis: /(.|\\n)*/\n'
 _THOUGHT = 'thought[suffix="</think>"]: /(.|\\n)*/\n'
 
 
@@ -46,6 +47,7 @@ class Speaker:
     calls: CallFormat | None
     inside_thought: bool  # the prompt has opened it
     may_think: bool  # of its own accord
+    on_channels: bool = False  # it chooses a channel for what it says (harmony.py)
 
 
 def grammar_of(form: Form | None, tools: Tools, choice: ToolChoice, speaker: Speaker) -> str:
@@ -60,16 +62,20 @@ def grammar_of(form: Form | None, tools: Tools, choice: ToolChoice, speaker: Spe
         bodies.append("calls")
         lines += calls_rule(speaker.calls, tools, choice, JSON_OPTIONS)
     if form is not None and not must_call:
-        bodies.append("@form")
+        bodies.append("final" if speaker.on_channels else "@form")
+        lines += ['final: <|channel|> "final" <|message|> @form'] * speaker.on_channels
         grammars = _compiled(form)
     start = f"start: {_before(speaker)}({' | '.join(bodies)})\n"
     thought = _THOUGHT if speaker.inside_thought or speaker.may_think else ""
+    thought = _ANALYSIS if speaker.on_channels else thought
     outer = {"lark_grammar": start + thought + "\n".join(lines)}
     return json.dumps({"grammars": [outer, *grammars]})
 
 
 def _before(speaker: Speaker) -> str:
     """What may come before the answer itself."""
+    if speaker.on_channels:
+        return "thought? "
     if speaker.inside_thought:
         return f"thought {_BLANK} "
     return f'{_BLANK} ("<think>" thought {_BLANK})? ' if speaker.may_think else ""

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 
 from swarm.errors import TextError
 from swarm.text.bounded_json import parse_json
+from swarm.text.harmony import is_harmony, one_call_each
 
 Message = Mapping[str, object]
 
@@ -29,6 +30,8 @@ def checked(messages: Sequence[Message]) -> list[dict[str, object]]:
 def for_template(messages: Sequence[Message], source: str) -> list[dict[str, object]]:
     """Map roles that the template would silently drop onto those that it knows."""
     adapted = [_known_role(message, source) for message in messages]
+    if is_harmony(source):
+        return one_call_each(adapted)
     if drops_tools(source):
         return [part for message in adapted for part in _glm4_parts(message)]
     return adapted

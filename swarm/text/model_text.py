@@ -10,7 +10,7 @@ from swarm.text.answer_text import AnswerText
 from swarm.text.call_formats import CallFormat, call_format
 from swarm.text.calls import call_reader
 from swarm.text.forms import Form, Speaker, grammar_of
-from swarm.text.harmony import MARKS, HarmonySplitter, is_harmony
+from swarm.text.harmony import MARKS, MESSAGE, CallsOnChannels, HarmonySplitter, is_harmony
 from swarm.text.infill import Infill, can_infill, infill_ids
 from swarm.text.messages import Message
 from swarm.text.template import NOTHING_MORE, ChatTemplate, Rendered
@@ -67,8 +67,6 @@ class ModelText:
             )
         calls = self._calls() if tools else None
         offered = Tools(tools or ())
-        if form is not None and is_harmony(self.template.source):
-            raise TextError(f"{self.name} writes its answers in channels, and cannot be held to a form; leave it out")
         rendered = self.template.render(messages, tools=tools, thinking=thinking, more=template_values)
         check_length(self.tokenizer.least_tokens(rendered.text), context)
         prompt = Prompt(
@@ -107,7 +105,9 @@ class ModelText:
     def reader(self, prompt: Prompt, stop: Sequence[str]) -> AnswerText:
         """What makes text of the answer to `prompt`."""
         if prompt.is_chat and self.template is not None and self.template.is_harmony:
-            return AnswerText(self.tokenizer.stream(shown=MARKS), StopStrings(list(stop)), HarmonySplitter())
+            channels = HarmonySplitter(calls=prompt.calls is not None)
+            stream, apart = self.tokenizer.stream(shown=MARKS), CallsOnChannels(channels)
+            return AnswerText(stream, StopStrings(list(stop)), channels, apart, one_call=prompt.one_call)
         splitter = ThinkingSplitter(inside=prompt.opens_thinking) if prompt.is_chat else None
         calls = call_reader(prompt.calls, prompt.tools) if prompt.calls is not None else None
         stops = StopStrings(list(stop))
@@ -133,7 +133,8 @@ class ModelText:
     def _speaker(self, rendered: Rendered, thinking: bool | None) -> Speaker:
         may_think = thinking is not False and "thinking" in self.capabilities
         calls = self.template.calls if self.template is not None else None
-        return Speaker(calls, inside_thought=rendered.opens_thinking, may_think=may_think)
+        on_channels = self.template is not None and self.template.is_harmony and not rendered.text.endswith(MESSAGE)
+        return Speaker(calls, rendered.opens_thinking, may_think, on_channels)
 
     def _calls(self) -> CallFormat:
         assert self.template is not None

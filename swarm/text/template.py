@@ -13,7 +13,7 @@ from types import MappingProxyType
 from swarm.errors import BadModelFile, TextError
 from swarm.text.call_formats import CallFormat, call_format
 from swarm.text.guard import Guard
-from swarm.text.harmony import ASSISTANT, FINAL, is_harmony
+from swarm.text.harmony import ASSISTANT, FINAL, described, is_harmony
 from swarm.text.messages import Message, checked, for_template, with_text_arguments, with_tools
 from swarm.text.sandbox import RENDERER, SandboxedTemplate
 from swarm.text.tokenizer import Tokenizer
@@ -113,6 +113,7 @@ class ChatTemplate:
         """
         more = self._read_of(more)
         adapted = with_tools(for_template(checked(messages), self.source), tools, self.source)
+        tools = described(tools) if tools and self.is_harmony else tools
         guard = Guard(self._control, (adapted, tools, more))
         options = {"tools": guard.protect(list(tools)) if tools else None, **_thinking_options(thinking)}
         options |= {name: guard.protect(value) for name, value in more.items()}
@@ -125,8 +126,8 @@ class ChatTemplate:
                 raise
             text = self._render(guard, with_text_arguments(adapted), options)
         rendered = Rendered(*guard.reveal(text))
-        if thinking is False and self.is_harmony:
-            return rendered.answering_at_once()
+        if self.is_harmony:  # on the channel of answers it could call nothing
+            return rendered.answering_at_once() if thinking is False and not tools else rendered
         return rendered.without_thinking() if thinking is False and rendered.opens_thinking else rendered
 
     @property
