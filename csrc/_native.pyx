@@ -19,6 +19,7 @@ from libc.string cimport memcpy, memmove, memset
 cimport openmp
 
 include "isa.pxi"
+include "ways.pxi"
 include "experts.pxi"
 include "weights.pxi"
 include "stage.pxi"

@@ -41,7 +41,7 @@ void sw_add_norm(sw_step *s, const float *norm, sw_residual residual, int grid) 
 static void matmul_item(sw_step *s, const sw_mat *w, const sw_act *a, const sw_split *p, int i, float *y,
                         ptrdiff_t stride) {
   const sw_range r = sw_item_panels(p, i, w);
-  s->kernels->matmul[w->type](w, a, 0, s->n_tokens, r.from, r.to, y, stride);
+  sw_project(s, w, a, 0, s->n_tokens, r.from, r.to, y, stride);
 }
 
 enum { QUERIES, KEYS, VALUES };
@@ -282,7 +282,7 @@ static void project_out(sw_step *s, const sw_attn *w, const sw_act *x, int width
     int32_t wide = 0;
     const sw_sums to = sw_sums_of(s, w->o.type, width, w->post_norm, &wide);
     sw_clear_sums(s, to.grid, row0, row1);
-    s->kernels->sums[w->o.type](&w->o, x, 0, s->n_tokens, r.from, r.to, &to);
+    sw_project_sums(s, &w->o, x, 0, s->n_tokens, r.from, r.to, &to);
     sw_end_sums(s, to.grid, row0, row1, wide);
   }
   sw_join(s);

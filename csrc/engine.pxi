@@ -46,6 +46,7 @@ cdef class Engine:
     cdef void *team_memory
     cdef const sw_kernels *kernels
     cdef const sw_ops *ops
+    cdef sw_ways ways
     cdef sw_residual residual
     cdef Next next
     cdef int n_tokens, n_layers, layer
@@ -58,6 +59,7 @@ cdef class Engine:
                  str isa=""):
         self.isa = isa or best_isa()
         self.kernels = kernels_for(self.isa)
+        self.choose(())
         self.ops = sw_ops_for(self.kernels.name)
         self.dims, self.max_tokens = dims, max_tokens
         self.threads = team_size(threads)
@@ -73,6 +75,21 @@ cdef class Engine:
 
     def __dealloc__(self):
         free(self.team_memory)
+
+    def choose(self, ways):
+        """From the next step on, products of a single token are computed so: (type, whether exact sums, set, streams,
+        ahead) of `ways`, and of all other types as nobody measured. No bit of a result changes. Not while a step runs.
+        """
+        cdef int qtype, streams, ahead
+        cdef bint sums
+        cdef sw_way way
+        sw_usual_ways(&self.ways, self.kernels, READS_AHEAD)
+        for qtype, sums, isa, streams, ahead in ways:
+            way = way_of(qtype, isa, streams, ahead)
+            if sums:
+                self.ways.sums[qtype] = way
+            else:
+                self.ways.rows[qtype] = way
 
     def begin(self, runs, cos, sin, temper=None):
         """A new step over (KvCache, n_tokens) of `runs`: each goes to the next positions of its cache.
@@ -130,7 +147,8 @@ cdef class Engine:
         sw_plan_attention(&s)
 
     cdef sw_step _step(self):
-        return sw_step(self.kernels, self.ops, self.team, &self.dims.d, self.ws, self.n_tokens, 0, self.team.phase)
+        return sw_step(self.kernels, self.ops, self.team, &self.dims.d, self.ws, self.n_tokens, 0, self.team.phase,
+                       &self.ways)
 
     cdef int _expect(self, Next state, bint at_layer, str call) except -1:
         if self.next != state or not at_layer:

@@ -59,8 +59,8 @@ static void gate_up(sw_step *s, const ffn_scratch *f, const sw_ffn *w, int exper
   const int p1 = p0 + (n + SW_PANEL - 1) / SW_PANEL;
   const ptrdiff_t shift = (ptrdiff_t)t0 * SW_FFN_COLS +
                           first; /* matmul writes at [token][row], scratch is [t0][first] */
-  s->kernels->matmul[gate->type](gate, a, t0, t1, p0, p1, f->gate - shift, SW_FFN_COLS);
-  s->kernels->matmul[up->type](up, a, t0, t1, p0, p1, f->up - shift, SW_FFN_COLS);
+  sw_project(s, gate, a, t0, t1, p0, p1, f->gate - shift, SW_FFN_COLS);
+  sw_project(s, up, a, t0, t1, p0, p1, f->up - shift, SW_FFN_COLS);
   for (int t = t0; t < t1; t++, row++) {
     float *out = f->out + (t - t0) * SW_FFN_COLS;
     activate(s, w, expert, f->gate + (t - t0) * SW_FFN_COLS, f->up + (t - t0) * SW_FFN_COLS, first, n, out);
@@ -99,7 +99,7 @@ static void down_dense(sw_step *s, const sw_ffn *w, const sw_act *ffn_mid, int r
   if (to.grid == SW_GRID_X) to.near = (int32_t *)to.near - row * to.stride;
   else to.near = (double *)to.near - row * to.stride;
   to.far -= row * to.stride;
-  s->kernels->sums[w->down.type](&w->down, ffn_mid, row, row + s->n_tokens, p0, p1, &to);
+  sw_project_sums(s, &w->down, ffn_mid, row, row + s->n_tokens, p0, p1, &to);
 }
 
 static void down_expert(sw_step *s, const sw_ffn *w, const sw_act *ffn_mid, int a, int p0, int p1, sw_sums to) {
@@ -108,7 +108,7 @@ static void down_expert(sw_step *s, const sw_ffn *w, const sw_act *ffn_mid, int 
   down.data = w->down_data[ws->active[a]];
   to.factor = ws->pair_weight;
   to.row = ws->pair_token;
-  s->kernels->sums[down.type](&down, ffn_mid, ws->start[a], ws->start[a + 1], p0, p1, &to);
+  sw_project_sums(s, &down, ffn_mid, ws->start[a], ws->start[a + 1], p0, p1, &to);
 }
 
 static int n_groups(const sw_mat *m, const sw_sums *to) { return (m->cols + to->group_cols - 1) / to->group_cols; }
@@ -218,9 +218,7 @@ static void route_experts(sw_step *s, const sw_ffn *w) {
   sw_act ffn_mid = shape_ffn_mid(s, w);
   const int panels = sw_panels(&w->router), shared = w->gate.rows ? col_spans(&w->gate) : 0;
   SW_SHARE(s, i, panels + shared) {
-    if (i < panels)
-      s->kernels->matmul[w->router.type](&w->router, &ws->act_hidden, 0, s->n_tokens, i, i + 1, ws->router,
-                                         w->n_experts);
+    if (i < panels) sw_project(s, &w->router, &ws->act_hidden, 0, s->n_tokens, i, i + 1, ws->router, w->n_experts);
     else gate_up_dense(s, &f, w, i - panels, &ffn_mid, s->n_tokens * w->top_k);
   }
   sw_join(s);
@@ -301,7 +299,7 @@ void sw_lm_head(sw_step *s, const float *norm, const sw_mat *table, sw_residual 
   sw_add_norm(s, norm, residual, SW_GRID_X);
   SW_SHARE(s, i, p.n) {
     const sw_range r = sw_item_panels(&p, i, table);
-    s->kernels->matmul[table->type](table, &s->ws->act_hidden, 0, s->n_tokens, r.from, r.to, logits, table->rows);
+    sw_project(s, table, &s->ws->act_hidden, 0, s->n_tokens, r.from, r.to, logits, table->rows);
   }
   sw_join(s);
 }

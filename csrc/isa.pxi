@@ -3,7 +3,7 @@
 cdef extern from "sw.h" nogil:
     ctypedef struct sw_mat:
         const uint8_t *data
-        int32_t type, rows, cols, tile_cols, ahead
+        int32_t type, rows, cols, tile_cols, streams, ahead
     ctypedef struct sw_act:
         const float *f
         int8_t *q
@@ -12,11 +12,32 @@ cdef extern from "sw.h" nogil:
         ptrdiff_t f_stride, q_stride, s_stride
         int32_t n_tokens, cols
     ctypedef void (*sw_matmul_fn)(const sw_mat *, const sw_act *, int, int, int, int, float *, ptrdiff_t) noexcept nogil
+    ctypedef struct sw_sums:
+        int32_t grid, group_cols
+        const float *factor
+        const int32_t *row
+        void *near
+        int64_t *far
+        ptrdiff_t stride
+        int32_t *wide
+        int32_t *broken
+    ctypedef void (*sw_sums_fn)(const sw_mat *, const sw_act *, int, int, int, int, const sw_sums *) noexcept nogil
     ctypedef void (*sw_quantize_fn)(const float *, int, int8_t *, float *, int16_t *) noexcept nogil
     ctypedef struct sw_kernels:
         const char *name
+        int32_t streams
         sw_matmul_fn *matmul
+        sw_sums_fn *sums
         sw_quantize_fn quantize
+    ctypedef struct sw_way:
+        const sw_kernels *set
+        int32_t streams, ahead
+    ctypedef struct sw_ways:
+        sw_way *rows
+        sw_way *sums
+    void sw_usual_ways(sw_ways *, const sw_kernels *, int)
+    int sw_group_cols(int, int)
+    int SW_STREAMS
     size_t sw_packed_bytes(int, int, int, int)
     int SW_N_TYPES
     const char *sw_type_name(int)

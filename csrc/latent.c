@@ -76,7 +76,7 @@ static void absorb_queries(sw_step *s, const sw_attn *w, int layer) {
     m.data = w->k_b_data[h];
     const sw_act a = head_of(&s->ws->act_nope, h, d->nope, nope_stride(d), width);
     float *q = s->ws->q + (size_t)h * d->head_dim;
-    s->kernels->matmul[m.type](&m, &a, 0, s->n_tokens, 0, sw_panels(&m), q, stride);
+    sw_project(s, &m, &a, 0, s->n_tokens, 0, sw_panels(&m), q, stride);
     for (int t = 0; t < s->n_tokens; t++)
       if (s->ws->rows[t].kv[layer].kind == SW_KV_Q8_0) sw_hadamard(s, q + t * stride, d->head_dim);
   }
@@ -93,7 +93,7 @@ static void expand_values(sw_step *s, const sw_attn *w) {
     m.data = w->v_b_data[h];
     const sw_act a = head_of(&s->ws->act_attn_out, h, d->value_dim, d->value_dim, d->value_dim);
     float *out = s->ws->head_out + (size_t)h * rows;
-    s->kernels->matmul[m.type](&m, &a, 0, s->n_tokens, 0, sw_panels(&m), out, stride);
+    sw_project(s, &m, &a, 0, s->n_tokens, 0, sw_panels(&m), out, stride);
     for (int t = 0; t < s->n_tokens; t++) sw_quantize_row(s, &s->ws->act_head_out, t, out + t * stride, h * rows, rows);
   }
   sw_join(s);

@@ -158,7 +158,8 @@ struct sw_step {
   sw_ws *ws;
   int n_tokens;
   int thread;
-  uint32_t phase; /* the phase this thread is in */
+  uint32_t phase;      /* the phase this thread is in */
+  const sw_ways *ways; /* of the products of a single token */
 };
 
 /* Devices that share layers. After each half, when all of its sums are there, every thread of the team calls

@@ -66,5 +66,6 @@ INLINE vf dot_end(dot *d, dot_format fmt, vs s) {
 
 #include "kernel.inc"
 
-const sw_kernels sw_kernels_avx2 = {.name = "avx2", .matmul = MATMULS, .sums = SUMS, .quantize = quantize};
+const sw_kernels sw_kernels_avx2 = {
+  .name = "avx2", .streams = PANEL_STREAMS, .matmul = MATMULS, .sums = SUMS, .quantize = quantize};
 SW_TARGET_END

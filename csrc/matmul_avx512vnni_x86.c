@@ -149,5 +149,6 @@ INLINE vd vd_dot(vd acc, vi w, const act *a, int g) { return _mm512_dpbusd_epi32
 #include "dot32.inc"
 #include "kernel.inc"
 
-const sw_kernels sw_kernels_avx512vnni = {.name = "avx512vnni", .matmul = MATMULS, .sums = SUMS, .quantize = quantize};
+const sw_kernels sw_kernels_avx512vnni = {
+  .name = "avx512vnni", .streams = PANEL_STREAMS, .matmul = MATMULS, .sums = SUMS, .quantize = quantize};
 SW_TARGET_END

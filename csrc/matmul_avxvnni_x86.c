@@ -15,5 +15,6 @@ INLINE vd vd_dot(vd acc, vi w, const act *a, int g) { return _mm256_dpbusd_avx_e
 #include "dot32.inc"
 #include "kernel.inc"
 
-const sw_kernels sw_kernels_avxvnni = {.name = "avxvnni", .matmul = MATMULS, .sums = SUMS, .quantize = quantize};
+const sw_kernels sw_kernels_avxvnni = {
+  .name = "avxvnni", .streams = PANEL_STREAMS, .matmul = MATMULS, .sums = SUMS, .quantize = quantize};
 SW_TARGET_END

@@ -11,5 +11,6 @@ SW_TARGET("arch=armv8.2-a+dotprod")
 #include "dot32.inc"
 #include "kernel.inc"
 
-const sw_kernels sw_kernels_dotprod = {.name = "dotprod", .matmul = MATMULS, .sums = SUMS, .quantize = quantize};
+const sw_kernels sw_kernels_dotprod = {
+  .name = "dotprod", .streams = PANEL_STREAMS, .matmul = MATMULS, .sums = SUMS, .quantize = quantize};
 SW_TARGET_END

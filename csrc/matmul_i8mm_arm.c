@@ -65,5 +65,6 @@ INLINE vf mma_end(const mma *d, dot_format fmt, vs s, int which) {
 
 #include "kernel.inc"
 
-const sw_kernels sw_kernels_i8mm = {.name = "i8mm", .matmul = MATMULS, .sums = SUMS, .quantize = quantize};
+const sw_kernels sw_kernels_i8mm = {
+  .name = "i8mm", .streams = PANEL_STREAMS, .matmul = MATMULS, .sums = SUMS, .quantize = quantize};
 SW_TARGET_END

@@ -64,4 +64,5 @@ INLINE vf dot_end(const dot *d, dot_format fmt, vs s) {
 
 #include "kernel.inc"
 
-const sw_kernels sw_kernels_neon = {.name = "neon", .matmul = MATMULS, .sums = SUMS, .quantize = quantize};
+const sw_kernels sw_kernels_neon = {
+  .name = "neon", .streams = PANEL_STREAMS, .matmul = MATMULS, .sums = SUMS, .quantize = quantize};

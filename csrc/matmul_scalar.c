@@ -171,6 +171,7 @@ static void quantize(const float *f, int cols, int8_t *q, float *scale, int16_t 
 #define SW_SUMS_ENTRY(name, number, ...) [number] = sums,
 const sw_kernels sw_kernels_scalar = {
   .name = "scalar",
+  .streams = 1,
   .matmul = {SW_QUANTS(SW_MATMUL_ENTRY)},
   .sums = {SW_QUANTS(SW_SUMS_ENTRY)},
   .quantize = quantize,

@@ -12,7 +12,8 @@
 #include <stdint.h>
 #include "quants.h"
 
-#define SW_ALIGN 64 /* alignment in bytes of every buffer that kernels read */
+#define SW_ALIGN 64  /* alignment in bytes of every buffer that kernels read */
+#define SW_STREAMS 4 /* panels that are read side by side, where they are */
 
 /* A packed matrix of `rows` x `cols`: panels of 16 rows, in tiles of `tile_cols` columns.
  * Memory order: [tile][panel][block][...]. tile_cols == cols (rounded up to the type's block) for matrices cut by rows;
@@ -23,7 +24,8 @@ typedef struct {
   int32_t rows; /* real rows; the last panel is padded with zeros */
   int32_t cols; /* input width; a multiple of the type's block */
   int32_t tile_cols;
-  int32_t ahead; /* bytes before its reads that a decode step over one stream fetches; 0: as the set does */
+  int32_t streams; /* how one token's product reads it: 1 or SW_STREAMS panels side by side; 0: as the set likes */
+  int32_t ahead;   /* bytes from the reads of a stream to what it fetches; 0: one stream fetches nothing */
 } sw_mat;
 
 /* The activations of n_tokens tokens, ready for a matmul. Float weights read `f`, quantised weights read the rest.
@@ -81,10 +83,28 @@ typedef void (*sw_quantize_fn)(const float *f, int cols, int8_t *q, float *scale
  * table names the function of a slower one. */
 typedef struct {
   const char *name; /* "scalar" "avx2" "avxvnni" "avx512vnni" "neon" "dotprod" "i8mm" */
+  int32_t streams;  /* what a matrix with `streams` 0 is read with, and the most that it can be */
   sw_matmul_fn matmul[SW_N_TYPES];
   sw_sums_fn sums[SW_N_TYPES];
   sw_quantize_fn quantize;
 } sw_kernels;
+
+/* How the product of one token is computed: by which set, with which `streams` and `ahead` of the matrix. What is
+ * fastest is another way for each type on each CPU; the bits are the same in all. */
+typedef struct {
+  const sw_kernels *set;
+  int32_t streams, ahead;
+} sw_way;
+
+/* By type: of products, and of exact sums. */
+typedef struct {
+  sw_way rows[SW_N_TYPES], sums[SW_N_TYPES];
+} sw_ways;
+
+/* As a set likes, for all types, where nobody measured. */
+static inline void sw_usual_ways(sw_ways *ways, const sw_kernels *set, int ahead) {
+  for (int t = 0; t < SW_N_TYPES; t++) ways->rows[t] = ways->sums[t] = (sw_way){set, 0, ahead};
+}
 
 /* pack.c */
 size_t sw_packed_bytes(int type, int rows, int cols, int tile_cols);
@@ -106,7 +126,7 @@ void sw_dequant_row(const sw_mat *m, int row, float *out); /* (cols,) equal to t
 /* dispatch.c: NULL when this CPU or OS cannot run it. */
 const sw_kernels *sw_kernels_by_name(const char *name);
 const sw_kernels *sw_kernels_best(void);
-int sw_likes_ahead(void);                         /* `ahead` of a matrix on this CPU */
+int sw_likes_ahead(void);                         /* `ahead` of one stream on this CPU, where nothing was measured */
 int sw_kernels_list(const char **names, int max); /* usable here, slowest first */
 
 #endif

@@ -22,6 +22,22 @@ void sw_exchange(sw_step *s);
 void sw_settle(sw_step *s, int token);
 void sw_widen(sw_step *s, int token); /* for an exchange: put all of a token's sums down in far */
 
+/* A product of this step, or its exact sums: of one token in the way of its type. */
+static inline void sw_project(const sw_step *s, const sw_mat *w, const sw_act *x, int t0, int t1, int p0, int p1,
+                              float *y, ptrdiff_t y_stride) {
+  const sw_way *way = &s->ways->rows[w->type];
+  sw_mat m = *w;
+  m.streams = way->streams, m.ahead = way->ahead;
+  (t1 - t0 == 1 ? way->set : s->kernels)->matmul[w->type](&m, x, t0, t1, p0, p1, y, y_stride);
+}
+static inline void sw_project_sums(const sw_step *s, const sw_mat *w, const sw_act *x, int t0, int t1, int p0, int p1,
+                                   const sw_sums *to) {
+  const sw_way *way = &s->ways->sums[w->type];
+  sw_mat m = *w;
+  m.streams = way->streams, m.ahead = way->ahead;
+  (t1 - t0 == 1 ? way->set : s->kernels)->sums[w->type](&m, x, t0, t1, p0, p1, to);
+}
+
 /* The next of n items of this phase, or -1 when all are taken or the others are already past this phase. */
 static inline int sw_take(const sw_step *s, int n) {
   uint64_t t = atomic_load_explicit(&s->team->ticket, memory_order_acquire);

@@ -68,9 +68,6 @@ cdef class Dims:
         self.ffn, self.n_experts, self.top_k, self.expert_ffn = ffn, n_experts, top_k, expert_ffn
 
 
-cdef int READS_AHEAD = sw_likes_ahead()  # asked once: cpuid takes long in a virtual machine
-
-
 cdef class Mat:
     """A packed matrix (rows, cols) of one GGUF type, in memory that `owner` keeps alive."""
 
@@ -79,7 +76,7 @@ cdef class Mat:
     cdef readonly size_t n_bytes
 
     def __init__(self, int qtype, int rows, int cols, const uint8_t[::1] data, int tile_cols=0):
-        self.m = sw_mat(NULL, qtype, rows, cols, tile_cols or cols, READS_AHEAD)
+        self.m = sw_mat(NULL, qtype, rows, cols, tile_cols or cols, 0, 0)
         self.n_bytes = sw_packed_bytes(qtype, rows, cols, self.m.tile_cols)
         if <size_t>data.shape[0] < self.n_bytes or <uintptr_t>&data[0] % 64:
             raise ValueError(f"a packed matrix needs {self.n_bytes} aligned bytes, got {data.shape[0]}")

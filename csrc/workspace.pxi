@@ -68,6 +68,7 @@ cdef extern from "layer.h" nogil:
         sw_ws *ws
         int n_tokens, thread
         uint32_t phase
+        const sw_ways *ways
     int SW_KV_SEGMENT
     void sw_team_init(sw_team *, int)
     size_t sw_scratch_bytes(const sw_dims *, int, int)

@@ -36,6 +36,7 @@ class Mat(ctypes.Structure):
         ("rows", ctypes.c_int32),
         ("cols", ctypes.c_int32),
         ("tile_cols", ctypes.c_int32),
+        ("streams", ctypes.c_int32),
         ("ahead", ctypes.c_int32),
     )
 
@@ -79,6 +80,7 @@ QUANTIZE = ctypes.CFUNCTYPE(None, ctypes.c_void_p, INT, ctypes.c_void_p, ctypes.
 class Kernels(ctypes.Structure):
     _fields_ = (
         ("name", ctypes.c_char_p),
+        ("streams", ctypes.c_int32),
         ("matmul", MATMUL * N_TYPES),
         ("sums", SUMS * N_TYPES),
         ("quantize", QUANTIZE),

@@ -121,7 +121,7 @@ static void run(const sw_kernels *k, int type, const shape *s, int number) {
     uint8_t *src = guarded(n_blocks * quant->file_bytes), *w = guarded(packed), *f = guarded((size_t)n * cols * 4);
     uint8_t *q = guarded((size_t)n * q_stride), *scale = guarded((size_t)n * q_stride / 8);
     uint8_t *sum = guarded((size_t)n * q_stride / 8), *y = guarded(y_bytes);
-    const sw_mat m = {w, type, s->rows, cols, tile, 0};
+    const sw_mat m = {w, type, s->rows, cols, tile, 0, 0};
     const sw_act x = {(float *)f, (int8_t *)q, (float *)scale, (int16_t *)sum, cols, q_stride, q_stride / 32, n, cols};
     state = (uint64_t)(1000 * type + number);
     if (extreme) memset(src, next() % 2 ? 0xff : 0x80, n_blocks * quant->file_bytes);

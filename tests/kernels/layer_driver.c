@@ -38,7 +38,7 @@ static sw_mat matrix(int type, int rows, int cols) {
   for (int i = 0; i < blocks * bytes; i++) raw[i] = (uint8_t)next();
   for (int b = 0; b < blocks && type != SW_F32; b++) memcpy(raw + b * bytes, "\x66\x24", 2);      /* 0.0172 */
   for (int i = 0; i < rows * cols && type == SW_F32; i++) ((float *)raw)[i] = noise(0.15f);
-  sw_mat m = {NULL, type, rows, cols, cols, 0};
+  sw_mat m = {NULL, type, rows, cols, cols, 0, 0};
   uint8_t *packed = buffer(sw_packed_bytes(type, rows, cols, cols));
   sw_pack(&m, packed, raw, 0, rows, NULL);
   m.data = packed;
@@ -127,7 +127,9 @@ static uint64_t run(const sw_kernels *kernels, const sw_ops *ops, int type, int 
   const sw_kv kv = cache(kind);
   sw_team team;
   sw_team_init(&team, 1);
-  sw_step s = {kernels, ops, &team, &dims, &ws, TOKENS, 0, 0};
+  sw_ways ways;
+  sw_usual_ways(&ways, kernels, 0);
+  sw_step s = {kernels, ops, &team, &dims, &ws, TOKENS, 0, 0, &ways};
   uint64_t h = 14695981039346656037u;
   for (int step = 0, position = 0; step < 4; step++) {
     for (int t = 0; t < s.n_tokens; t++) ws.rows[t] = (sw_row){&kv, position++};

@@ -86,18 +86,46 @@ def test_any_number_of_tokens_together_gives_the_bits_of_each_alone(name: str, i
         assert (some[:1] == fill).all() and (some[1 + n :] == fill).all()
 
 
+WAYS_TO_READ = [(streams, ahead) for streams in (1, 4) for ahead in (0, 64, 4096, 1 << 20)]
+
+
 @pytest.mark.parametrize("isa", library().names())
 @pytest.mark.parametrize("name", cases.NAMES)
-def test_fetching_ahead_changes_no_bit(name: str, isa: str) -> None:
+def test_how_it_is_read_changes_no_bit(name: str, isa: str) -> None:
     lib, kernels, rng = library(), library().kernels(isa), rng_of(name)
     assert kernels is not None
-    rows, cols = 16 * 3 + 5, 5 * max(32, cases.BLOCK[name])
+    columns = lib.lib.sw_group_cols(cases.TYPES[name], 64)
+    rows, cols = 16 * 6 + 5, 5 * max(32, cases.BLOCK[name])
     packed = lib.pack(cases.TYPES[name], cases.random_blocks(name, rows, cols, rng), rows, cols)
     acts = lib.activations(kernels, cases.random_activations(1, cols, rng))
-    plain = lib.matmul(kernels, packed, acts)
-    for ahead in (64, 4096, 1 << 20):
-        packed.mat.ahead = ahead
-        assert same_bits(lib.matmul(kernels, packed, acts), plain)
+    factor = np.exp2(rng.integers(4, 14, 1)).astype(np.float32)
+
+    def results() -> list[np.ndarray]:
+        plain = lib.matmul(kernels, packed, acts)
+        cut = lib.matmul(kernels, packed, acts, panels=(1, 6))
+        own = [lib.sums(kernels, packed, acts, columns=columns, factor=factor, own=own) for own in (False, True)]
+        return [plain.view(np.uint32), cut.view(np.uint32), *own]
+
+    usual = results()
+    for packed.mat.streams, packed.mat.ahead in WAYS_TO_READ:
+        assert all(map(np.array_equal, results(), usual)), (packed.mat.streams, packed.mat.ahead)
+
+
+@pytest.mark.parametrize("isa", library().names())
+@pytest.mark.parametrize("name", ["Q4_0", "Q5_1", "Q4_K", "Q6_K"])
+def test_a_row_too_wide_for_one_span_of_activations_has_the_bits_of_a_batch(name: str, isa: str) -> None:
+    lib, kernels, rng = library(), library().kernels(isa), rng_of(name)
+    assert kernels is not None
+    rows, cols, columns = 16 + 3, 256 * 133, lib.lib.sw_group_cols(cases.TYPES[name], 192)
+    packed = lib.pack(cases.TYPES[name], cases.random_blocks(name, rows, cols, rng), rows, cols)
+    acts = lib.activations(kernels, cases.random_activations(20, cols, rng))
+    factor = np.exp2(rng.integers(4, 14, 20)).astype(np.float32)
+    many = lib.matmul(kernels, packed, acts)
+    many_sums = lib.sums(kernels, packed, acts, columns=columns, factor=factor)
+    for packed.mat.streams, packed.mat.ahead in ((0, 0), *WAYS_TO_READ):
+        assert same_bits(lib.matmul(kernels, packed, acts, tokens=(3, 4))[3], many[3])
+        one = lib.sums(kernels, packed, acts, columns=columns, factor=factor, tokens=(3, 4))
+        assert np.array_equal(one[3], many_sums[3])
 
 
 @pytest.mark.parametrize("name", cases.QUANTS)

@@ -27,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from swarm.kernels import _native
 from swarm.kernels.quants import quant_by_name
 from tests.kernels import cases
-from tests.kernels.build import Activations, Kernels, Mat, library
+from tests.kernels.build import Activations, Kernels, Mat, Sums, library
 
 TOTAL_BYTES = 256 * 1024 * 1024
 BATCH_ROWS = 1024
@@ -35,19 +35,19 @@ BATCH_ROWS = 1024
 
 @dataclass(frozen=True)
 class Shape:
-    """A matrix of a real model; `tiled`: cut by columns, as down projections are."""
+    """A matrix of a real model; `summed`: its product ends as exact sums, as those of down projections do."""
 
     rows: int
     cols: int
-    tiled: bool = False
+    summed: bool = False
 
 
 SHAPES = {  # of GLM-4.5-Air and GLM-4-9B, but for the last
     "attention": Shape(4096, 4096),
     "ffn_up": Shape(13696, 4096),
-    "ffn_down": Shape(4096, 13824, tiled=True),
+    "ffn_down": Shape(4096, 13824, summed=True),
     "expert_up": Shape(1408, 4096),
-    "expert_down": Shape(4096, 1536, tiled=True),
+    "expert_down": Shape(4096, 1536, summed=True),
     "small": Shape(3072, 1024),  # of Qwen3-0.6B
 }
 
@@ -57,7 +57,7 @@ class Case:
 
     def __init__(self, quant: str, shape: Shape, kernels: Kernels, tokens: int) -> None:
         lib, rng = library(), np.random.default_rng(1)
-        self.function = kernels.matmul[cases.TYPES[quant]]
+        self.kernels, self.type, self.summed = kernels, cases.TYPES[quant], shape.summed
         self.rows, block = shape.rows, max(32, cases.BLOCK[quant])
         cols = shape.cols // block * block
         row_bytes = quant_by_name(quant).packed_row_bytes(cols)
@@ -67,25 +67,35 @@ class Case:
         copies = max(1, TOTAL_BYTES // self.bytes)
         self.data = np.resize(sample, copies * self.bytes + 64)
         skip = -self.data.ctypes.data % 64
-        tile = block if shape.tiled else cols
         self.mats = [
-            Mat(self.data.ctypes.data + skip + i * self.bytes, cases.TYPES[quant], shape.rows, cols, tile)
-            for i in range(copies)
+            Mat(self.data.ctypes.data + skip + i * self.bytes, self.type, shape.rows, cols, cols) for i in range(copies)
         ]
         self.x: Activations = lib.activations(kernels, cases.random_activations(tokens, cols, rng))
-        self.y = np.empty((tokens, shape.rows), np.float32)
+        self.y = np.zeros((tokens, shape.rows), np.float32)  # or int32, of sums
+        self.far, self.told = np.zeros(self.y.shape, np.int64), np.zeros(2, np.int32)
+        self.factor = np.full(tokens, 1e-3, np.float32)
+        self.group_cols = lib.lib.sw_group_cols(self.type, 64)
         self.ops = 2 * BATCH_ROWS * cols * tokens
+
+    def multiply(self, mat: Mat, tokens: int, p0: int, p1: int) -> None:
+        y = self.y.ctypes.data
+        if not self.summed:
+            self.kernels.matmul[self.type](mat, self.x.act, 0, tokens, p0, p1, y, self.rows)
+            return
+        wide = self.told.ctypes.data
+        to = Sums(0, self.group_cols, self.factor.ctypes.data, 0, y, self.far.ctypes.data, self.rows, wide, wide + 4)
+        self.kernels.sums[self.type](mat, self.x.act, 0, tokens, p0, p1, to)
 
     def decode(self, thread: int, threads: int) -> None:
         p0, p1 = (self.panels * t // threads for t in (thread, thread + 1))
         for mat in self.mats:
-            self.function(mat, self.x.act, 0, 1, p0, p1, self.y.ctypes.data, self.rows)
+            self.multiply(mat, 1, p0, p1)
 
     def batch(self, tokens: int) -> float:
         """CPU seconds."""
         start = time.thread_time()
         panels = min(self.panels, BATCH_ROWS // 16)
-        self.function(self.mats[0], self.x.act, 0, tokens, 0, panels, self.y.ctypes.data, self.rows)
+        self.multiply(self.mats[0], tokens, 0, panels)
         return (time.thread_time() - start) * BATCH_ROWS / (16 * panels)
 
 
