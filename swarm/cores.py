@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 
 SYS_CPU = Path("/sys/devices/system/cpu")
 CGROUP = Path("/sys/fs/cgroup")
 PROC_CGROUP = Path("/proc/self/cgroup")
 PROC_MEMORY = Path("/proc/meminfo")
+PROC_CPUINFO = Path("/proc/cpuinfo")
+# What tells CPUs apart whose names are the same, as those of virtual machines are.
+MODEL_FIELDS = ("vendor_id", "cpu family", "model", "model name", "stepping", "CPU implementer", "CPU part")
+NOT_BUSY = frozenset(("idle", "iowait", "guest", "guest_nice"))  # of what a core does (time of guests is in user, too)
 
 
 def default_threads() -> int:
@@ -77,6 +82,38 @@ def machine_free_bytes(proc_memory: Path = PROC_MEMORY) -> int:
     import psutil  # takes 10 ms to import, as long as all of our own of a command
 
     return int(psutil.virtual_memory().available)
+
+
+def cpu_model(cpuinfo: Path = PROC_CPUINFO) -> str:
+    """Of which make and model the CPU is, for what was measured on it; all kinds of cores that it has."""
+    lines = (line.partition(":") for line in _read(cpuinfo).splitlines())
+    values = [f"{name.strip()} {value.strip()}" for name, _, value in lines if name.strip() in MODEL_FIELDS]
+    return ", ".join(dict.fromkeys(values))
+
+
+class Others:
+    """How busy other programs are, from when it is made."""
+
+    def __init__(self) -> None:
+        self._before = self._busy(), time.process_time(), time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        """Since it was made."""
+        return time.monotonic() - self._before[2]
+
+    def share(self) -> float:
+        """Of all cores, 0 to 1; 0 where the system does not tell."""
+        busy, own, now = self._before
+        seconds = max(time.monotonic() - now, 1e-3) * (os.cpu_count() or 1)
+        return min(max(self._busy() - busy - (time.process_time() - own), 0.0) / seconds, 1.0)
+
+    @staticmethod
+    def _busy() -> float:
+        import psutil
+
+        times: dict[str, float] = psutil.cpu_times()._asdict()
+        return sum(seconds for name, seconds in times.items() if name not in NOT_BUSY)
 
 
 def _siblings(cpu: int, sys_cpu: Path) -> str:

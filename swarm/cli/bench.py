@@ -92,6 +92,7 @@ def measure(path: Path, settings: config.Settings, n_prompt: int, n_gen: int, n_
     """Load the model and time it; the memory is timed before and after, and the faster reading counts."""
     from swarm import kernels
     from swarm.engine.decoder import Decoder
+    from swarm.engine.ways import kept
     from swarm.engine.weights import load_weights
     from swarm.models import kv_bytes_per_token, model_sizes, spec_from_gguf
     from swarm.parts import all_parts
@@ -109,7 +110,8 @@ def measure(path: Path, settings: config.Settings, n_prompt: int, n_gen: int, n_
         started = time.perf_counter()
         weights = load_weights(file, spec, all_parts(spec.n_layers), threads=threads)
         load_s = time.perf_counter() - started
-        decoder = Decoder(spec, weights, context=n_prompt + n_gen, threads=threads, isa=isa, kv=settings.kv)
+        ways = kept(settings.home_path, isa, threads)
+        decoder = Decoder(spec, weights, context=n_prompt + n_gen, threads=threads, isa=isa, kv=settings.kv, ways=ways)
         weight_bytes = model_sizes(spec, file.tensors).active_per_token
     bandwidth = kernels.read_bandwidth(threads)
     time_once(decoder, min(n_prompt, 16), 2, spec.vocab, SEED)  # threads start, pages are touched

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from swarm import config, cores
 from swarm.cli import doctor_device, doctor_network, machine, options
@@ -22,6 +23,9 @@ from swarm.store.keeping import kept_models
 from swarm.store.naming import resolve
 from swarm.units import GIB, rate_text, size_text
 
+if TYPE_CHECKING:
+    from swarm.engine.ways import Choices
+
 HELP = "Check this device: kernels, memory, disk, model, network. Says what is wrong and what to do; exits 1 if so."
 EXAMPLES = """\
   swarm doctor
@@ -31,6 +35,7 @@ MIN_MEMORY_BYTES = GIB  # the default model with its context, Python and the sys
 # A 4-bit 9B model reads 5 GB a token: below this it speaks slower than a token in two seconds.
 SLOW_MEMORY_BYTES_S = 2.5e9
 BANDWIDTH_SECONDS = 0.5
+WAYS_OF = ("Q4_K", "Q6_K", "Q4_0", "Q8_0")  # what most models are stored in
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -122,6 +127,33 @@ def check_kernels(settings: config.Settings) -> list[Finding]:
     ]
 
 
+def check_ways(settings: config.Settings) -> list[Finding]:
+    """How products of a token are computed fastest here; measured now for the commonest types, if nobody did."""
+    try:
+        from swarm import kernels
+        from swarm.engine import ways
+    except (ImportError, NativeError):
+        return []  # said above
+    isa, threads = kernels.isa(settings.cpu), settings.threads or kernels.threads()
+    wanted = [ways.Product(quant, summed) for quant in WAYS_OF for summed in (False, True)]
+    found = ways.renewed(settings.home_path, wanted, isa, threads)
+    if not found:
+        return [Finding("ways", "not measured: this device is busy just now; products are computed as usual", "away")]
+    quants = dict.fromkeys(product.quant for product in found)
+    return [Finding("ways", f"{quant}: {_ways_text(quant, found)}") for quant in quants]
+
+
+def _ways_text(quant: str, found: Choices) -> str:
+    """Of rows, and of the sums that down projections end as."""
+    texts = []
+    for product, choice in found.items():
+        if product.quant == quant:
+            gain = f", {choice.gain:.2f} of the usual" if choice.gain > 1 else ""
+            kind = "sums" if product.summed else "rows"
+            texts.append(f"{kind} {choice.way} ({rate_text(choice.bytes_per_s)}{gain})")
+    return "; ".join(texts)
+
+
 def check_memory(settings: config.Settings) -> list[Finding]:
     memory = machine.memory()
     where = " (limited by its container or service)" if memory.limited_by_group else ""
@@ -164,6 +196,7 @@ CHECKS: tuple[Callable[[config.Settings], list[Finding]], ...] = (
     check_python,
     check_processor,
     check_kernels,
+    check_ways,
     check_memory,
     check_disk,
     check_model,

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from swarm.engine.expert_cache import CachedExperts
 from swarm.engine.rope import Rope
+from swarm.engine.ways import Choices, for_engine
 from swarm.engine.weights import Weights
 from swarm.errors import ContextFull, ExpertUnreadable, ModelError, StageLost
 from swarm.kernels import _native
@@ -60,8 +61,9 @@ class Decoder:
         isa: str = "",
         kv: str = "f16",
         experts: CachedExperts | None = None,
+        ways: Choices | None = None,
     ) -> None:
-        """`experts`: those of the layers whose experts are in files."""
+        """`experts`: those of the layers whose experts are in files. ways: what was found fastest here."""
         self.spec, self.weights, self.context, self.kv_kind, self.experts = spec, weights, context, kv, experts
         self.dims = _dims(spec, weights)
         self.engine = _native.Engine(
@@ -72,6 +74,7 @@ class Decoder:
             threads=threads,
             isa=isa,
         )
+        self.choose(ways or {})
         self.threads: int = self.engine.threads
         self.rope = Rope(spec.rope, weights.vectors.get((OUTSIDE_LAYERS, Role.ROPE_FREQS)), spec.temper)
         self.layers = [self._layer(i) for i in weights.layers]
@@ -81,6 +84,10 @@ class Decoder:
         self._stage: _native.Stage | None = None
         self._sequence = 0
         self._output_norm = _scaled(weights.vectors.get((OUTSIDE_LAYERS, Role.OUTPUT_NORM)), spec.scales.logits)
+
+    def choose(self, ways: Choices) -> None:
+        """From the next step on, products of a token are computed so. No bit changes. Not while a step runs."""
+        self.engine.choose(for_engine(ways))
 
     def meet(self, stage: _native.Stage | None, sequence: int) -> None:
         """The next step is number `sequence` of a stage whose members share these layers: each half's output is that of

@@ -6,6 +6,7 @@ import gc
 import os
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
 
 F32 = npt.NDArray[np.float32]
 I32 = npt.NDArray[np.int32]
+SLOW_LOAD_S = 4.0  # of packing a large model for the first time
 TURN_S = 50e-6  # of the interpreter, while weights and text are made ready side by side
 MAX_IDLE_SESSIONS = 1  # conversations whose KV cache is kept; each may take as much memory as a full context
 LoadProgress = Callable[[int, int], None]  # bytes packed, bytes in all
@@ -244,6 +246,7 @@ def load_decoder(gguf: GGUF, spec: ModelSpec, settings: Settings, progress: Load
     from swarm.engine.decoder import Decoder
     from swarm.engine.expert_folder import ExpertFolder
     from swarm.engine.packed import PackedFile
+    from swarm.engine.ways import kept, products_of, renewed
     from swarm.engine.weights import load_weights
     from swarm.local.memory import memory_plan
     from swarm.parts import all_parts
@@ -255,6 +258,7 @@ def load_decoder(gguf: GGUF, spec: ModelSpec, settings: Settings, progress: Load
     keep = partial(PackedFile.open, packed, packed_key(gguf), always=settings.packed == "always")
     folder = ExpertFolder(packed / packed_key(gguf), spare=MIN_PACKED_FREE_BYTES) if plan.n_slots else None
     source = CheckedGGUF(gguf, digests_dir())
+    started = time.monotonic()
     weights = load_weights(
         source,
         spec,
@@ -266,15 +270,20 @@ def load_decoder(gguf: GGUF, spec: ModelSpec, settings: Settings, progress: Load
         progress=progress,
     )
     source.keep()
+    isa = kernels.isa(settings.cpu)
+    ways = kept(settings.home_path, isa, threads)
+    if time.monotonic() - started > SLOW_LOAD_S:  # then a second more is not noticed
+        ways = renewed(settings.home_path, products_of(weights), isa, threads)
     experts = _cached_experts(weights, plan, folder, threads) if folder is not None else None
     return Decoder(
         spec,
         weights,
         context=plan.context,
         threads=threads,
-        isa=kernels.isa(settings.cpu),
+        isa=isa,
         kv=settings.kv,
         experts=experts,
+        ways=ways,
     )
 
 

@@ -38,6 +38,7 @@ from swarm.engine.decoder import Decoder, Keep, Rows
 from swarm.engine.expert_cache import CachedExperts
 from swarm.engine.kv_file import put
 from swarm.engine.sampling import SamplingParams, sample, told
+from swarm.engine.ways import Choices, Product, products_of
 from swarm.engine.weights import Weights, join_weights
 from swarm.errors import ResourceError, StageLost, SwarmError
 from swarm.kernels import _native
@@ -137,6 +138,7 @@ class ComputeWorker:
         stages: Stages | None = None,
         kept: KeptFiles | None = None,
         kv_read: Callable[[SessionId, int, int], object] = lambda session, epoch, n: None,
+        ways: Choices | None = None,
     ) -> None:
         """`kv_read`: a session begins with so many positions from the disk; on the worker's thread."""
         self.busy_s = 0.0  # computing, since the start
@@ -150,6 +152,8 @@ class ComputeWorker:
         self._stages = stages
         self._kept = kept
         self._kv_read = kv_read
+        self._ways: Choices = ways or {}
+        self.products: dict[Product, None] = {}  # that models needed which were loaded; of the loop
         self._models: dict[ModelId, _Model] = {}
         self._kv: dict[SessionId, _Kv] = {}
         self._queue: queue.SimpleQueue[Effect | Callable[[], None] | None] = queue.SimpleQueue()
@@ -164,12 +168,17 @@ class ComputeWorker:
 
     def install(self, model: ModelId, spec: ModelSpec, part: Part, weights: Weights) -> None:
         """Weights that were loaded."""
+        self.products.update(dict.fromkeys(products_of(weights)))
         self._queue.put(lambda: self._install(model, spec, part, weights))
 
     def weights_of(self, model: ModelId) -> dict[Part, Weights]:
         """What is in memory of a model now; from any thread. They stay there for as long as they are held."""
         loaded = self._models.get(model)
         return dict(loaded.parts) if loaded is not None else {}
+
+    def choose(self, ways: Choices) -> None:
+        """From the next step on, products of a token are computed as it was found fastest here."""
+        self._queue.put(lambda: self._choose(ways))
 
     def call_after(self, function: Callable[[], object]) -> None:
         """Call a function on the loop when all that was put before is done."""
@@ -222,6 +231,12 @@ class ComputeWorker:
         loaded = self._models.setdefault(model, _Model())
         loaded.specs.setdefault(part.slice, spec)
         loaded.parts[part] = weights
+
+    def _choose(self, ways: Choices) -> None:
+        self._ways = ways
+        for loaded in self._models.values():
+            for decoder in loaded.decoders.values():
+                decoder.choose(ways)
 
     def _unload(self, model: ModelId, parts: Iterable[Part]) -> None:
         loaded = self._models.get(model)
@@ -472,6 +487,7 @@ class ComputeWorker:
                 threads=self._threads,
                 isa=self._isa,
                 experts=self._cached_experts(loaded, layers, weights),
+                ways=self._ways,
             )
             loaded.decoders[layers] = decoder
         return decoder

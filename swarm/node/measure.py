@@ -46,7 +46,6 @@ BIG_LAYERS = 3  # 76 MB: past the caches of home devices
 DISK_TEST_BYTES = 32 * 1024 * 1024
 QUIET = 0.1  # of the cores may be busy with other programs while a measurement is taken for good
 AGAIN_FIRST_S, AGAIN_MAX_S = 20.0, 3600.0  # between attempts to repeat one, doubling
-NOT_BUSY = frozenset(("idle", "iowait", "guest", "guest_nice"))  # of what a core does (time of guests is in user, too)
 LOOK_S = 1.0  # how long is looked whether it is quiet
 ROLES = (Role.ATTN_NORM, Role.Q, Role.K, Role.V, Role.O, Role.FFN_NORM, Role.GATE, Role.UP, Role.DOWN)
 
@@ -102,7 +101,7 @@ async def again_when_quiet(home: Home, isa: str, threads: int, is_idle: Callable
     while figures is not None and figures.others > QUIET:
         await asyncio.sleep(wait_s)
         wait_s = min(2 * wait_s, AGAIN_MAX_S)
-        if is_idle() and await asyncio.to_thread(others_now, LOOK_S) <= QUIET and is_idle():
+        if is_idle() and await asyncio.to_thread(is_quiet) and is_idle():
             figures = await asyncio.to_thread(measure, home, isa, threads, figures)
             again = True
     return again
@@ -146,7 +145,7 @@ def remembered(home: Home, isa: str, threads: int) -> Speeds | None:
 
 def measure(home: Home, isa: str, threads: int, before: Speeds | None = None) -> Speeds:
     """Measure, and remember it, or what was better `before`."""
-    watch = _Others()
+    watch = cores.Others()
     big = _Timing(_spec(n_layers=BIG_LAYERS, hidden=2048, heads=16, ffn=5632), isa, threads)
     small = _Timing(_spec(n_layers=8, hidden=256, heads=2, ffn=256), isa, threads)
     none = _Timing(_spec(n_layers=0, hidden=256, heads=2, ffn=256), isa, threads)
@@ -190,29 +189,16 @@ def disk_speed(folder: Path) -> float:
         path.unlink(missing_ok=True)
 
 
+def is_quiet() -> bool:
+    """Look for a second whether other programs leave the device alone."""
+    return others_now(LOOK_S) <= QUIET
+
+
 def others_now(seconds: float) -> float:
     """What share of all cores other programs use just now."""
-    watch = _Others()
+    watch = cores.Others()
     time.sleep(seconds)
     return watch.share()
-
-
-class _Others:
-    """How busy other programs are, from when it is made."""
-
-    def __init__(self) -> None:
-        self._before = self._busy(), time.process_time(), time.monotonic()
-
-    def share(self) -> float:
-        """Of all cores, 0 to 1; 0 where the system does not tell."""
-        busy, own, now = self._before
-        seconds = max(time.monotonic() - now, 1e-3) * (psutil.cpu_count() or 1)
-        return min(max(self._busy() - busy - (time.process_time() - own), 0.0) / seconds, 1.0)
-
-    @staticmethod
-    def _busy() -> float:
-        times: dict[str, float] = psutil.cpu_times()._asdict()
-        return sum(seconds for name, seconds in times.items() if name not in NOT_BUSY)
 
 
 class _Timing:

@@ -24,6 +24,7 @@ from swarm.cluster.core import Core, Identity
 from swarm.cluster.cost import ModelCost
 from swarm.cluster.planner import Demand, Layout
 from swarm.config import HubSettings
+from swarm.engine.ways import kept as kept_ways
 from swarm.errors import ConfigError
 from swarm.net import events as net
 from swarm.net.inbox import Inbox
@@ -33,6 +34,7 @@ from swarm.node.answer import Answer, Question
 from swarm.node.answerable import Answerable, AnswerableModels
 from swarm.node.background import Background
 from swarm.node.bringing import PullStep
+from swarm.node.choosing import choose_when_quiet
 from swarm.node.compute import ComputeWorker, Done
 from swarm.node.constraints import Constraints
 from swarm.node.drafts import DraftWorker
@@ -134,6 +136,7 @@ class Node:
             stages=self._stages,
             kept=self._kept,
             kv_read=self._on_kv_read,
+            ways=kept_ways(options.home.root, kernels.isa(self.settings.cpu), self._threads),
         )
         experts = options.home.experts
         self.holdings = Holdings(
@@ -248,6 +251,7 @@ class Node:
         node.background.every(node._look_interval_s, node._look_around)
         node.background.every(lambda: node._pace.catalog_s(node._driver.now), node.holdings.tell_catalog)
         node.background.spawn(node._measure_again())
+        node.background.spawn(node._choose_ways())
         node.background.spawn(Offering(node.holdings, node.events, node.settings.models_path).forever())
         node.background.spawn(Spreading(node._driver, node.holdings, node.store, node.events, node.peer).forever())
         node._wellbeing.start()
@@ -566,6 +570,18 @@ class Node:
         new = await self.background.run_io(measure.capabilities, home, self.settings, self._threads)
         self.events.note("measured_again", reads=rate_text(new.read_bytes_per_s))
         self._wellbeing.measured(self._driver.read(lambda core: _limits_kept(new, core.measured_here)))
+
+    async def _choose_ways(self) -> None:
+        """What is fastest for the models here is found in quiet moments."""
+        await choose_when_quiet(
+            self.options.home.root,
+            kernels.isa(self.settings.cpu),
+            self._threads,
+            products=lambda: list(self._worker.products),
+            is_quiet=measure.is_quiet,
+            is_idle=self._is_idle,
+            chosen=self._worker.choose,
+        )
 
     def _is_idle(self) -> bool:
         return not self.questions.answers and not self._driver.read(is_serving)

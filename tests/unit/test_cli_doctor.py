@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from swarm import config, cores
+from swarm import config, cores, kernels
 from swarm.cli import doctor, doctor_network, machine
 from swarm.cli import main as cli
+from swarm.engine import ways
 from swarm.store.fetching import SMOLLM2
 
 
@@ -25,6 +26,7 @@ def no_look_at_the_network(monkeypatch: pytest.MonkeyPatch) -> None:
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """One pass over the memory is enough here."""
     monkeypatch.setattr(doctor, "BANDWIDTH_SECONDS", 0.0)
+    monkeypatch.setattr(doctor, "WAYS_OF", ())
 
 
 @pytest.fixture
@@ -49,6 +51,22 @@ def test_json_says_the_same(own_home: Path, capsys: pytest.CaptureFixture[str]) 
     report = json.loads(capsys.readouterr().out)
     assert report["ok"] is True
     assert {"subject": "threads", "text": "1 compute (set by you)", "level": "ok", "advice": ""} in report["findings"]
+
+
+def test_how_products_are_computed_fastest_is_shown(settings: config.Settings) -> None:
+    settings = replace(settings, home=str(Path(settings.models_dir) / "node"), threads=2)
+    assert finding(settings, "ways").level == "away"
+    isa = kernels.isa()
+    found = {
+        ways.Product("Q4_K"): ways.Choice(ways.Way(isa, 1, 8192), 36.1e9, 1.27),
+        ways.Product("Q4_K", True): ways.Choice(ways.Way(isa), 30e9, 1.0),
+    }
+    ways.keep(settings.home_path, isa, 2, found)
+    shown = finding(settings, "ways")
+    assert shown.level == "ok"
+    assert shown.text == (
+        f"Q4_K: rows {isa}, 1 stream, 8192 bytes ahead (36.1 GB/s, 1.27 of the usual); sums {isa}, as usual (30 GB/s)"
+    )
 
 
 def test_missing_kernels_are_a_problem_with_a_remedy(

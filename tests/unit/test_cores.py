@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from swarm import cores
@@ -94,3 +96,31 @@ def test_free_memory_is_what_the_system_says(tmp_path: Path) -> None:
     write(tmp_path / "meminfo", "MemTotal:       8000 kB\nMemFree:         100 kB\nMemAvailable:   5000 kB")
     assert cores.machine_free_bytes(tmp_path / "meminfo") == 5000 * 1024
     assert 0 < cores.machine_free_bytes(tmp_path / "missing") < 2**50
+
+
+def test_others_are_told_from_this_program(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two cores for ten seconds: 12 s of work, of which 3 s were ours."""
+    cpu = psutil.cpu_times()._replace(user=100.0, system=50.0, idle=0.0)
+    times = iter([(cpu, 7.0, 1000.0), (cpu._replace(user=108.0, system=54.0, idle=8.0), 10.0, 1010.0)])
+    now = next(times)
+    monkeypatch.setattr(psutil, "cpu_times", lambda: now[0])
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    monkeypatch.setattr(time, "process_time", lambda: now[1])
+    monkeypatch.setattr(time, "monotonic", lambda: now[2])
+    watch = cores.Others()
+    now = next(times)
+    assert watch.share() == pytest.approx(9 / 20)
+
+
+def test_cpus_of_one_name_are_told_apart(tmp_path: Path) -> None:
+    core = "processor\t: {}\nvendor_id\t: AuthenticAMD\ncpu family\t: {}\nmodel\t\t: 17\nmodel name\t: AMD EPYC\n"
+    core += "cpu MHz\t: {}\n\n"
+    found = []
+    for family in (25, 26):
+        write(tmp_path / "cpuinfo", "".join(core.format(i, family, 2000 + i) for i in range(2)))
+        found.append(cores.cpu_model(tmp_path / "cpuinfo"))
+    assert found[0] == "vendor_id AuthenticAMD, cpu family 25, model 17, model name AMD EPYC"
+    assert found[1] != found[0]
+    write(tmp_path / "cpuinfo", "".join(f"CPU implementer : 0x41\nCPU part : {part}\n" for part in ("0xd03", "0xd08")))
+    assert cores.cpu_model(tmp_path / "cpuinfo") == "CPU implementer 0x41, CPU part 0xd03, CPU part 0xd08"
+    assert cores.cpu_model(tmp_path / "nowhere") == ""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -66,20 +65,6 @@ def test_a_measurement_beside_busy_programs_is_repeated_in_a_quiet_moment(
     if again:
         assert next(busy, None) is next(measured, None) is None
         assert waits == [1e-3 * 2**n for n in range(6)]
-
-
-def test_others_are_told_from_this_program(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two cores for ten seconds: 12 s of work, of which 3 s were ours."""
-    cpu = psutil.cpu_times()._replace(user=100.0, system=50.0, idle=0.0)
-    times = iter([(cpu, 7.0, 1000.0), (cpu._replace(user=108.0, system=54.0, idle=8.0), 10.0, 1010.0)])
-    now = next(times)
-    monkeypatch.setattr(psutil, "cpu_times", lambda: now[0])
-    monkeypatch.setattr(psutil, "cpu_count", lambda: 2)
-    monkeypatch.setattr(time, "process_time", lambda: now[1])
-    monkeypatch.setattr(time, "monotonic", lambda: now[2])
-    watch = measure._Others()
-    now = next(times)
-    assert watch.share() == pytest.approx(9 / 20)
 
 
 def test_another_program_is_noticed() -> None:

@@ -41,8 +41,9 @@ class Swarm:
     """Our engine."""
 
     def __init__(self, path: str, threads: int, context: int = CONTEXT, kv: str = "f16", isa: str = "") -> None:
-        from swarm import kernels
+        from swarm import config, kernels
         from swarm.engine.decoder import Decoder
+        from swarm.engine.ways import kept
         from swarm.engine.weights import load_weights
         from swarm.models import spec_from_gguf
         from swarm.parts import all_parts
@@ -52,7 +53,8 @@ class Swarm:
             self.spec = spec_from_gguf(model.metadata, model.tensors)
             weights = load_weights(model, self.spec, all_parts(self.spec.n_layers), threads=threads)
         isa = kernels.isa(isa or os.environ.get("SWARM_CPU", ""))
-        self.decoder = Decoder(self.spec, weights, context=context, threads=threads, isa=isa, kv=kv)
+        found = kept(config.load().home_path, isa, threads)  # by `swarm doctor`, say
+        self.decoder = Decoder(self.spec, weights, context=context, threads=threads, isa=isa, kv=kv, ways=found)
         self.n_vocab = self.spec.vocab
         self.kv = self.decoder.new_kv()
 
