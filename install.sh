@@ -63,7 +63,7 @@ done
 if ! $python -c 'import ensurepip, venv' 2>/dev/null; then
     say "installing Python's venv module"
     sudo=""; [ "$(id -u)" = 0 ] || sudo=sudo
-    $sudo apt-get install -y -q python3-venv || fail "python3-venv could not be installed: sudo apt install python3-venv"
+    $sudo apt-get install -y -qq python3-venv >/dev/null || fail "it could not be installed: sudo apt install python3-venv"
 fi
 
 temporary=$(mktemp -d) before=$folder.before  # what was installed until now; it comes back when this fails

@@ -6,7 +6,7 @@ import io
 
 from rich.console import Console
 
-from swarm.cli.status import _layers, expert_line, show, survival
+from swarm.cli.status import _layers, expert_line, other_swarms, row, show, survival
 
 WIDTH = 80
 
@@ -61,3 +61,17 @@ def test_a_device_that_reads_experts_from_disk_says_how_that_goes() -> None:
     assert expert_line({"n_resident": 1840, "n_all": 5760, "n_bytes": 5 * 2**30, "use": use}) == (
         "experts here: 1840 of 5760 in memory (5 GiB), hits 81%, 700 MiB read, waited 12.3 s for them"
     )
+
+
+def test_another_swarm_on_the_network_is_told_with_the_way_in() -> None:
+    assert other_swarms({"other_swarms": []}) == [] == other_swarms({})
+    (line,) = other_swarms({"other_swarms": ["10.77.0.2:7417"]})
+    assert line.startswith("another swarm is on this network (at 10.77.0.2:7417): to enter it, `swarm invite` there")
+
+
+def test_of_several_models_it_is_said_whose_each_layer_is() -> None:
+    both = device("pi", 0, 30)
+    other = {**both["shards"][0], "model": "b" * 64}  # type: ignore[index]
+    both["shards"] = [{**both["shards"][0], "model": "a" * 64}, other]  # type: ignore[index]
+    assert row(both, {"a" * 64: "glm", "b" * 64: "qwen"})[2] == "glm: embed 0-29\nqwen: embed 0-29"
+    assert row(both, {})[2] == "embed 0-29\nembed 0-29"

@@ -10,7 +10,7 @@ import pytest
 
 from swarm import limits
 from swarm.errors import SwarmKeyError, SwarmNetworkError
-from swarm.net.invite import InvitationServer, accept_invitation
+from swarm.net.invite import InvitationServer, accept_invitation, why_unreached
 from swarm.net.keys import SwarmKey
 from swarm.net.pairing import Code, Invitation, Party, Secret
 from swarm.wire.ids import PeerId
@@ -111,3 +111,29 @@ def test_more_dialogues_than_there_is_room_for_end_the_oldest() -> None:
 def test_nobody_there_is_one_clear_line() -> None:
     with pytest.raises(SwarmNetworkError, match="run `swarm invite` there"):
         asyncio.run(accept_invitation(CODE, BOB, []))
+
+
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (TimeoutError(), "no answer from 10.77.0.1:7419; if that device is on, its firewall may be in the way: allow"),
+        (ConnectionRefusedError(111, "refused"), "nothing listens at 10.77.0.1:7419; run `swarm invite` there"),
+        (EOFError(), "10.77.0.1:7419 hung up; the invitation may be over"),
+        (OSError(113, "No route to host"), "10.77.0.1:7419 cannot be reached (No route to host); check the address"),
+    ],
+)  # fmt: skip
+def test_who_cannot_be_reached_is_told_with_the_cause_and_what_to_do(error: Exception, says: str) -> None:
+    assert why_unreached(error, Address("10.77.0.1", 7419)).startswith(says)
+
+
+def test_a_firewall_that_drops_everything_is_named_as_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def silence(*_: object, **__: object) -> None:
+        await asyncio.sleep(60)
+
+    async def story() -> None:
+        monkeypatch.setattr(limits, "PAIRING_TIMEOUT_S", 0.05)
+        monkeypatch.setattr(asyncio, "open_connection", silence)
+        with pytest.raises(SwarmNetworkError, match=r"no answer from 10\.77\.0\.1:7419; .*firewall"):
+            await accept_invitation(CODE, BOB, [Address("10.77.0.1", 7419)])
+
+    asyncio.run(story())
