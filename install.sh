@@ -1,6 +1,5 @@
 #!/bin/sh
 # Install Swarm on Debian, Ubuntu or Raspberry Pi OS (64 bit), for this user, or with --system for the whole device:
-#
 #   sh install.sh                     the `swarm` command
 #   sh install.sh --service           and a node that starts with the device
 #   sudo sh install.sh --system --service
@@ -14,11 +13,10 @@ set -eu
 RELEASE=""    # where the wheels lie, and their SHA-256: a release fills these in
 SUM_X86_64=""
 SUM_AARCH64=""
-UNUSED="huggingface_hub hf-xet httpx2 fsspec filelock tqdm requests urllib3 charset-normalizer markdown-it-py mdurl pip"
+UNUSED="huggingface_hub hf-xet httpx2 httpcore2 fsspec filelock requests urllib3 charset-normalizer pygments setuptools"
 
 say() { echo "install: $*"; }
 fail() { echo "install: $*" >&2; exit 1; }
-
 system="" service="" undo="" wheel=""
 while [ $# -gt 0 ]; do
     case "$1" in
@@ -81,17 +79,19 @@ if [ -z "$wheel" ]; then
     [ "$came" = "$(echo "$sum" | cut -d' ' -f1)" ] || fail "what came is not the wheel of this release"
 fi
 
-say "making $folder (some 130 MB with the libraries; a few minutes on a Raspberry Pi)"
+say "making $folder (some 150 MB with the libraries; a few minutes on a Raspberry Pi)"
 if [ -d "$before" ]; then rm -rf "$folder"; elif [ -d "$folder" ]; then mv "$folder" "$before"; fi
 $python -m venv "$folder"
 pip() { "$folder/bin/python" -m pip "$@" -q --disable-pip-version-check; }
 pip install --no-compile --only-binary :all: "$wheel" || fail "pip could not install it; its own message is above"
-# Libraries bring along what Swarm never imports (a hub client of its own, tests): that goes again, and pip with it.
+# Libraries bring along what Swarm never imports (a hub client of its own, tests): that goes again.
 pip uninstall -y $UNUSED 2>/dev/null
-find "$folder/lib" -depth -type d -name tests -exec rm -rf {} +
-"$folder/bin/python" -m compileall -q -j 0 "$folder/lib" >/dev/null || true
-mkdir -p "$(dirname "$link")"
-ln -sf "$folder/bin/swarm" "$link"
+find "$folder/lib" -depth -type d \( -name tests -o -path '*/pip/*__pycache__' \) -exec rm -rf {} +
+# Python keeps what it made of modules that it reads: of those that are used, here, for a service may not write there.
+"$folder/bin/python" -I -c 'import importlib, pkgutil, swarm
+for m in pkgutil.walk_packages(swarm.__path__, "swarm."): m.name.endswith("__main__") or importlib.import_module(m.name)'
+(cd "$folder"/lib/python*/site-packages && "$folder/bin/python" -m compileall -q rich prompt_toolkit uvicorn) >/dev/null || true
+mkdir -p "$(dirname "$link")" && ln -sf "$folder/bin/swarm" "$link"
 say "$("$link" --version) is installed: $link"
 case ":$PATH:" in *":$(dirname "$link"):"*) ;; *) say "log in again, so that the shell finds it (or use the full path)" ;; esac
 if [ -d "$before" ] && "$link" service status ${system:+--system} >/dev/null 2>&1; then service=1; fi  # of the new version

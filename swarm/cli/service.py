@@ -166,7 +166,7 @@ def status_lines(state: dict[str, str], runs: str) -> list[str]:
     """What systemd says, for people; `runs` is the version of the node that runs, "" when none does."""
     active, sub = state.get("ActiveState", "unknown"), state.get("SubState", "")
     lines = [f"service: {active}" + (f" ({sub})" if sub not in ("", active, "running") else "")]
-    if state.get("StatusText"):
+    if state.get("StatusText") and active == "active":  # its last word stays when it has ended
         lines.append(f"node: {state['StatusText']}")
     if state.get("MemoryCurrent", "").isdigit():
         lines.append(f"memory: {size_text(int(state['MemoryCurrent']))} with its page cache")

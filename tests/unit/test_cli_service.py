@@ -113,6 +113,12 @@ def test_status_says_what_is_not_as_it_should_be() -> None:
         assert piece in text
 
 
+def test_a_node_that_has_ended_does_not_say_that_it_takes_part() -> None:
+    told = {"StatusText": "attic takes part with 2 other devices", "UnitFileState": "enabled"}
+    assert "node: attic takes part with 2 other devices" in service.status_lines({**told, "ActiveState": "active"}, "")
+    assert not any("takes part" in line for line in service.status_lines({**told, "ActiveState": "inactive"}, ""))
+
+
 def test_what_is_not_there_cannot_be_removed(said: Said, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["service", "remove"]) == 2
     assert "there is no service" in capsys.readouterr().err

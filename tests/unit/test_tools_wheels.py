@@ -117,7 +117,8 @@ def test_an_update_that_fails_leaves_what_was_there(tmp_path: Path) -> None:
 def test_an_installation_has_nothing_that_only_comes_along(tmp_path: Path) -> None:
     assert install(tmp_path, "--wheel", str(small_wheel(tmp_path))).returncode == 0
     packages = next((tmp_path / ".local/share/swarm/venv/lib").glob("python*/site-packages"))
-    assert not list(packages.glob("pip*")) and list(packages.glob("swarm/__pycache__/*.pyc"))
+    assert not list(packages.glob("setuptools*")) and list(packages.glob("swarm/__pycache__/*.pyc"))
+    assert list(packages.glob("pip*")), "the second source of the default model is fetched by it"
 
 
 WITHOUT = """
