@@ -128,7 +128,7 @@ def test_who_cannot_be_reached_is_told_with_the_cause_and_what_to_do(error: Exce
 
 def test_a_firewall_that_drops_everything_is_named_as_one(monkeypatch: pytest.MonkeyPatch) -> None:
     async def silence(*_: object, **__: object) -> None:
-        await asyncio.sleep(60)
+        await asyncio.Event().wait()
 
     async def story() -> None:
         monkeypatch.setattr(limits, "PAIRING_TIMEOUT_S", 0.05)
