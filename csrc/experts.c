@@ -17,6 +17,20 @@ static int64_t last_token(const sw_residents *r) { return r->first_token + r->n_
 
 static double faded(double value, const double *fade, int64_t age) { return age < SW_FADES ? value * fade[age] : 0.0; }
 
+/* How often an expert was used, as of this step's last token. */
+static double rate(const sw_residents *r, int key) {
+  const int64_t age = last_token(r) - r->used_at[key];
+  return faded(r->fast[key], r->fade_fast, age) + faded(r->slow[key], r->fade_slow, age);
+}
+
+void sw_residents_count(sw_residents *r, int expert) {
+  const int first = r->layer * r->n_experts;
+  const double own = rate(r, first + expert);
+  int rank = 0;
+  for (int e = 0; e < r->n_experts; e++) rank += rate(r, first + e) > own;
+  r->ranks[rank] += 1.0;
+}
+
 void sw_residents_use(sw_residents *r, int expert, int i) {
   const int key = r->layer * r->n_experts + expert;
   const int64_t now = r->first_token + r->n_tokens - r->n_rows + i, age = now - r->used_at[key];
@@ -39,8 +53,7 @@ static double next_use(const sw_residents *r, int key, int reach) {
   const int layer = key / r->n_experts;
   if (layer == r->layer && key % r->n_experts >= reach) return 0.0;
   const int ahead = layer > r->layer ? layer - r->layer : layer - r->layer + r->n_layers;
-  const int64_t age = last_token(r) - r->used_at[key];
-  const double p = 0.5 * (faded(r->fast[key], r->fade_fast, age) + faded(r->slow[key], r->fade_slow, age));
+  const double p = 0.5 * rate(r, key);
   return ahead + r->n_layers * (1.0 / (p > RAREST ? p : RAREST) - 1.0);
 }
 
@@ -53,6 +66,17 @@ static int victim(const sw_residents *r, int pinned_visits, int reach) {
     if (r->visit_of[slot] + pinned_visits > r->visit) continue;
     const double when = next_use(r, key, reach);
     if (when > latest || (when == latest && key < found_key)) latest = when, found = slot, found_key = key;
+  }
+  return found;
+}
+
+int sw_residents_place_for(const sw_residents *r, int from, int n_slots) {
+  double latest = next_use(r, r->key_of[from], r->n_experts);
+  int found = -1;
+  for (int slot = 0; slot < n_slots; slot++) {
+    if (r->key_of[slot] < 0) return slot;
+    const double when = next_use(r, r->key_of[slot], r->n_experts);
+    if (when > latest) latest = when, found = slot;
   }
   return found;
 }

@@ -25,6 +25,7 @@ typedef struct {
   int64_t *visit_of;                   /* (n_slots) the last visit that needed it; 0: none */
   double *fast, *slow;                 /* (keys) decayed frequencies of use, as of token used_at */
   int64_t *used_at;                    /* (keys) */
+  double *ranks;                       /* (n_experts) uses by how many of the layer's experts were used more */
   const double *fade_fast, *fade_slow; /* (SW_FADES) what so many tokens leave of a use */
   int64_t visit;
   int64_t first_token; /* of this step; tokens are counted over all steps */
@@ -35,6 +36,9 @@ typedef struct {
 
 /* A layer of a step of n_tokens is about to use experts. A layer that does not follow the last one begins a step. */
 void sw_residents_enter(sw_residents *r, int layer, int n_tokens);
+/* A step of one token is about to use an expert of this layer, and none yet: count how many of the layer were used more
+ * until now. With so many in memory, and one more, this use would find it. */
+void sw_residents_count(sw_residents *r, int expert);
 /* Token i of the step uses an expert of this layer. */
 void sw_residents_use(sw_residents *r, int expert, int i);
 /* A new visit. */
@@ -45,6 +49,8 @@ int sw_residents_find(sw_residents *r, int expert);
  * lower key. Experts of the last `pinned_visits` visits stay, and those of this layer from number `reach` on are still
  * to come. *evicted: the key that was there, or -1. Returns -1 when every slot is pinned. */
 int sw_residents_claim(sw_residents *r, int expert, int pinned_visits, int reach, int *evicted);
+/* Of the slots before `n_slots` the one to give to what is in slot `from`, which is needed more; -1: there is none. */
+int sw_residents_place_for(const sw_residents *r, int from, int n_slots);
 
 /* readers.c: the slots' bytes, and the threads that read them. */
 
@@ -108,6 +114,9 @@ void sw_experts_pause(sw_experts *c, int paused); /* or go on */
 void sw_experts_fail(sw_experts *c, int error, int key);
 /* After a failure: forget what is queued, wait for what is under way, drop what did not come. */
 void sw_experts_recover(sw_experts *c);
+/* Between steps: go on with another number of slots, at most as many as there were at the beginning. Of fewer, those
+ * experts stay whose next use is expected first; memory behind the last slot may then be given back. */
+void sw_experts_resize(sw_experts *c, int n_slots);
 
 /* crc32c.c */
 uint32_t sw_crc32c(const uint8_t *data, size_t n);

@@ -11,6 +11,7 @@ cdef extern from "experts.h" nogil:
         double *fast
         double *slow
         int64_t *used_at
+        double *ranks
         const double *fade_fast
         const double *fade_slow
         int64_t visit, first_token
@@ -37,6 +38,7 @@ cdef extern from "experts.h" nogil:
         uint64_t hits, misses, n_bytes, wait_ns
     int SW_FADES, SW_EXPERTS_SHORT, SW_EXPERTS_DAMAGED, SW_EXPERTS_CANCELLED
     void sw_residents_enter(sw_residents *, int, int)
+    void sw_residents_count(sw_residents *, int)
     void sw_residents_use(sw_residents *, int, int)
     void sw_residents_visit(sw_residents *)
     int sw_residents_find(sw_residents *, int)
@@ -47,6 +49,7 @@ cdef extern from "experts.h" nogil:
     void sw_experts_pause(sw_experts *, int)
     void sw_experts_fail(sw_experts *, int, int)
     void sw_experts_recover(sw_experts *)
+    void sw_experts_resize(sw_experts *, int)
     uint32_t sw_crc32c(const uint8_t *, size_t)
     uint32_t sw_crc32c_by_tables(const uint8_t *, size_t)
 
@@ -77,16 +80,17 @@ cdef class Residents:
             raise ValueError(f"{n_slots} slots for {n_experts} experts of {n_layers} layers")
         cdef int32_t[::1] slot_of = np.full(keys, -1, np.int32), key_of = np.full(n_slots, -1, np.int32)
         cdef int64_t[::1] visit_of = np.zeros(n_slots, np.int64), used_at = np.zeros(keys, np.int64)
-        cdef double[::1] fast = np.zeros(keys), slow = np.zeros(keys)
+        cdef double[::1] fast = np.zeros(keys), slow = np.zeros(keys), ranks = np.zeros(n_experts)
         cdef const double[::1] fades_fast = np.ascontiguousarray(fade_fast, np.float64)
         cdef const double[::1] fades_slow = np.ascontiguousarray(fade_slow, np.float64)
         if fades_fast.shape[0] != SW_FADES or fades_slow.shape[0] != SW_FADES:
             raise ValueError(f"a table of fading has {SW_FADES} values")
         self.arrays = {"slot_of": slot_of, "key_of": key_of, "visit_of": visit_of, "used_at": used_at, "fast": fast,
-                       "slow": slow, "fade_fast": fades_fast, "fade_slow": fades_slow}
+                       "slow": slow, "ranks": ranks, "fade_fast": fades_fast, "fade_slow": fades_slow}
         r = &self.r
         r.n_layers, r.n_experts, r.n_slots, r.layer, r.visit = n_layers, n_experts, n_slots, n_layers, 2
         r.slot_of, r.key_of, r.visit_of, r.used_at = &slot_of[0], &key_of[0], &visit_of[0], &used_at[0]
+        r.ranks = &ranks[0]
         r.fast, r.slow, r.fade_fast, r.fade_slow = &fast[0], &slow[0], &fades_fast[0], &fades_slow[0]
 
     def replay(self, const int32_t[:, :, ::1] trace not None):
@@ -106,6 +110,8 @@ cdef class Residents:
             for layer in range(r.n_layers):
                 sw_residents_enter(r, layer, 1)
                 sw_residents_visit(r)
+                for j in range(top_k):
+                    sw_residents_count(r, trace[t, layer, j])
                 for j in range(top_k):
                     sw_residents_use(r, trace[t, layer, j], 0)
                 for j in range(top_k):
@@ -127,6 +133,14 @@ cdef class Residents:
         for name, values in zip(("fast", "slow"), np.asarray(scores, np.float64), strict=True):
             np.asarray(self.arrays[name])[:] = values.reshape(shape).reshape(-1)
 
+    def ranks(self):
+        """Uses, each by itself, by how many experts of its layer were used more until then: float64 (experts,)."""
+        return np.array(self.arrays["ranks"])
+
+    def set_ranks(self, ranks):
+        """Begin with what another run has counted."""
+        np.asarray(self.arrays["ranks"])[:] = ranks
+
     def resident(self):
         """Which experts have a slot: bool (layers, experts)."""
         return (np.asarray(self.arrays["slot_of"]) >= 0).reshape(self.r.n_layers, self.r.n_experts)
@@ -146,6 +160,7 @@ cdef class ExpertCache:
     cdef list owners
     cdef object error
     cdef bint is_open
+    cdef int most_slots
     cdef public bint begun  # a step runs, or has run
 
     def __init__(self, Residents residents not None, files, uint8_t[::1] arena not None, size_t slot_bytes,
@@ -161,7 +176,7 @@ cdef class ExpertCache:
             raise MemoryError()
         self.c = <sw_experts *>((<uintptr_t>self.memory + 63) // 64 * 64)
         c = self.c
-        self.residents, self.owners = residents, [arena]
+        self.residents, self.owners, self.most_slots = residents, [arena], r.n_slots
         c.residents, c.arena, c.slot_bytes = r, &arena[0], slot_bytes
         c.piece_bytes, c.n_readers = piece_bytes, n_readers
         c.files = self._files(files)
@@ -207,6 +222,17 @@ cdef class ExpertCache:
             self.is_open = False
             with nogil:
                 sw_experts_stop(self.c)
+
+    def resize(self, int n_slots):
+        """Between steps, on the thread that makes them: go on with so many slots, the first ones of the arena.
+
+        At most as many as in the beginning. Of fewer, those experts stay whose next use is expected first.
+        """
+        if not 0 < n_slots <= self.most_slots:
+            raise ValueError(f"{n_slots} slots of {self.most_slots}")
+        if self.is_open:
+            with nogil:
+                sw_experts_resize(self.c, n_slots)
 
     def pause(self, bint paused):
         """Begin no more reads, or go on: a disk that stands still, for tests."""

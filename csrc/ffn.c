@@ -200,6 +200,7 @@ static void need_experts(sw_step *s, const sw_ffn *w) {
   sw_ws *ws = s->ws;
   if (w->cache) {
     sw_residents_enter(w->cache->residents, w->cache_layer, s->n_tokens);
+    for (int a = 0; a < ws->n_active && s->n_tokens == 1; a++) sw_residents_count(w->cache->residents, ws->active[a]);
     for (int a = 0; a < ws->n_active; a++)
       for (int p = ws->start[a]; p < ws->start[a + 1]; p++)
         sw_residents_use(w->cache->residents, ws->active[a], ws->pair_token[p]);

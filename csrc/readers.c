@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
+#include <string.h>
 #include <time.h>
 #include <unistd.h>
 #include "experts.h"
@@ -247,6 +248,32 @@ int sw_experts_fetch(sw_experts *c, int layer, int expert) {
     return 1;
   }
   return 0;
+}
+
+/* Give the place of what is in slot `to`, if anything, to what is in slot `from`. */
+static void move_expert(sw_experts *c, int from, int to) {
+  sw_residents *r = c->residents;
+  if (r->key_of[to] >= 0) r->slot_of[r->key_of[to]] = -1;
+  memcpy(c->arena + (size_t)to * c->slot_bytes, c->arena + (size_t)from * c->slot_bytes, c->slot_bytes);
+  r->key_of[to] = r->key_of[from];
+  r->visit_of[to] = r->visit_of[from];
+  r->slot_of[r->key_of[to]] = to;
+}
+
+void sw_experts_resize(sw_experts *c, int n_slots) {
+  sw_residents *r = c->residents;
+  pthread_mutex_lock(&c->lock);
+  finish_reading_ahead(c);
+  if (atomic_load(&c->failed)) n_slots = r->n_slots; /* the next step says so; until then nothing moves */
+  for (int slot = n_slots; slot < r->n_slots; slot++) {
+    const int key = r->key_of[slot], to = key < 0 ? -1 : sw_residents_place_for(r, slot, n_slots);
+    if (to >= 0) move_expert(c, slot, to);
+    else if (key >= 0) r->slot_of[key] = -1;
+    r->key_of[slot] = -1;
+    r->visit_of[slot] = 0;
+  }
+  r->n_slots = n_slots;
+  pthread_mutex_unlock(&c->lock);
 }
 
 /* ---- the threads that compute */

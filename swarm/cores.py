@@ -14,6 +14,7 @@ PROC_CPUINFO = Path("/proc/cpuinfo")
 # What tells CPUs apart whose names are the same, as those of virtual machines are.
 MODEL_FIELDS = ("vendor_id", "cpu family", "model", "model name", "stepping", "CPU implementer", "CPU part")
 NOT_BUSY = frozenset(("idle", "iowait", "guest", "guest_nice"))  # of what a core does (time of guests is in user, too)
+PROC_PRESSURE = Path("/proc/pressure/memory")
 
 
 def default_threads() -> int:
@@ -75,10 +76,8 @@ def free_memory_bytes() -> int:
 
 def machine_free_bytes(proc_memory: Path = PROC_MEMORY) -> int:
     """Memory that the machine can give without swapping."""
-    for line in _read(proc_memory).splitlines():
-        name, _, value = line.partition(":")
-        if name == "MemAvailable":
-            return int(value.split()[0]) * 1024
+    if free := _kilobytes(proc_memory, "MemAvailable"):
+        return free * 1024
     import psutil  # takes 10 ms to import, as long as all of our own of a command
 
     return int(psutil.virtual_memory().available)
@@ -114,6 +113,42 @@ class Others:
 
         times: dict[str, float] = psutil.cpu_times()._asdict()
         return sum(seconds for name, seconds in times.items() if name not in NOT_BUSY)
+
+
+def machine_memory_bytes(proc_memory: Path = PROC_MEMORY) -> int:
+    """All memory of the machine; 0 where the system does not tell."""
+    return _kilobytes(proc_memory, "MemTotal") * 1024
+
+
+def container_headroom(proc_cgroup: Path = PROC_CGROUP, root: Path = CGROUP) -> int | None:
+    """What this process's groups may still take, with page cache that nobody uses; None where nothing limits them."""
+    limit, used = cgroup_memory(proc_cgroup, root)
+    if limit is None:
+        return None
+    stats = [
+        root / _group(proc_cgroup, "") / "memory.stat",
+        root / "memory" / _group(proc_cgroup, "memory") / "memory.stat",
+    ]
+    lines = [line.split() for stat in stats for line in _read(stat).splitlines()]
+    unused = [int(words[1]) for words in lines if words[0] in ("inactive_file", "total_inactive_file")]
+    return max(0, limit - used + max(unused, default=0))
+
+
+def memory_stall(proc_pressure: Path = PROC_PRESSURE) -> float:
+    """The share of the last ten seconds in which all programs waited for memory; 0 where the system does not tell."""
+    for line in _read(proc_pressure).splitlines():
+        words = dict(word.split("=") for word in line.split()[1:])
+        if line.startswith("full") and "avg10" in words:
+            return float(words["avg10"]) / 100.0
+    return 0.0
+
+
+def _kilobytes(proc_memory: Path, wanted: str) -> int:
+    for line in _read(proc_memory).splitlines():
+        name, _, value = line.partition(":")
+        if name == wanted:
+            return int(value.split()[0])
+    return 0
 
 
 def _siblings(cpu: int, sys_cpu: Path) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from enum import Enum
 from typing import NamedTuple
 
@@ -83,6 +84,7 @@ class Decoder:
         self._output = weights.matrices.get((OUTSIDE_LAYERS, Role.LM_HEAD))
         self._stage: _native.Stage | None = None
         self._sequence = 0
+        self._turn = experts.turn if experts is not None else nullcontext()
         self._output_norm = _scaled(weights.vectors.get((OUTSIDE_LAYERS, Role.OUTPUT_NORM)), spec.scales.logits)
 
     def choose(self, ways: Choices) -> None:
@@ -142,12 +144,13 @@ class Decoder:
         At most MAX_STEP_TOKENS together (or the context of the decoder), each KV cache once.
         """
         try:
-            tokens = self._begin(rows)
-            if len(tokens) == len(rows) or len(tokens) <= MAX_ONE_CALL_TOKENS:
-                self._one_call(tokens, None)
-            else:
-                self._halves(tokens, self.layers)
-            return self.engine.hidden()
+            with self._turn:
+                tokens = self._begin(rows)
+                if len(tokens) == len(rows) or len(tokens) <= MAX_ONE_CALL_TOKENS:
+                    self._one_call(tokens, None)
+                else:
+                    self._halves(tokens, self.layers)
+                return self.engine.hidden()
         except BaseException as error:
             self._abandon(error)
             raise
@@ -156,12 +159,13 @@ class Decoder:
         """A step of the last stage: logits float32 (wanted, vocab) after the tokens that `keep` says, in order."""
         wanted = _wanted(rows)
         try:
-            tokens = self._begin(rows)
-            if len(wanted) == len(tokens) and (len(tokens) == len(rows) or len(tokens) <= MAX_ONE_CALL_TOKENS):
-                logits = self._one_call(tokens, self._output)
-                assert logits is not None
-                return logits
-            return self._logits(tokens, wanted)
+            with self._turn:
+                tokens = self._begin(rows)
+                if len(wanted) == len(tokens) and (len(tokens) == len(rows) or len(tokens) <= MAX_ONE_CALL_TOKENS):
+                    logits = self._one_call(tokens, self._output)
+                    assert logits is not None
+                    return logits
+                return self._logits(tokens, wanted)
         except BaseException as error:
             self._abandon(error)
             raise

@@ -200,11 +200,16 @@ class Memory:
             with suppress(OSError):  # a kernel without huge pages: everything works, some per cent slower
                 # The rest of the last huge page would be taken, too: a shard of one layer may be small.
                 self._map.madvise(mmap.MADV_HUGEPAGE, start, n_bytes // HUGE_PAGE * HUGE_PAGE)
-        self._free = whole[start:]
+        self._start, self._free = start, whole[start:]
 
     def take(self, n_bytes: int) -> U8:
         taken, self._free = self._free[:n_bytes], self._free[_aligned(n_bytes) :]
         return taken
+
+    def give_back(self, start: int, end: int) -> None:
+        """The system may have these bytes of what was taken, whole pages, until they are written again."""
+        if hasattr(mmap, "MADV_DONTNEED") and end > start:
+            self._map.madvise(mmap.MADV_DONTNEED, self._start + start, end - start)
 
     def finish(self) -> None:
         """Nothing to keep."""

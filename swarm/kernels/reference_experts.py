@@ -35,6 +35,7 @@ class ReferenceResidents:
         self.uses = np.zeros((2, n_layers * n_experts))
         self.used_at = np.zeros(n_layers * n_experts, np.int64)
         self.key_of = np.full(n_slots, -1)
+        self.ranks = np.zeros(n_experts)  # uses by how many experts of the layer were used more until then
 
     def replay(self, trace: I32) -> I32:
         """Use experts as `trace` (tokens, layers, top_k) says; what each use did, like `_native.Residents.replay`."""
@@ -46,6 +47,7 @@ class ReferenceResidents:
 
     def _visit(self, token: int, layer: int, experts: Sequence[int] | I32) -> list[int]:
         keys = layer * self.n_experts + np.asarray(experts)
+        self._count_ranks(token, layer, keys)
         self.uses[:, keys] = self._faded(keys, token) + (1.0 - self.fades[:, 1:2])
         self.used_at[keys] = token
         did = [HIT if key in self.key_of else FREE for key in keys]
@@ -57,6 +59,12 @@ class ReferenceResidents:
                 self.key_of[slot] = key
                 pinned.add(key)
         return did
+
+    def _count_ranks(self, token: int, layer: int, keys: npt.NDArray[np.int64]) -> None:
+        fast, slow = self._faded(np.arange(layer * self.n_experts, (layer + 1) * self.n_experts), token)
+        rates = fast + slow
+        for key in keys:
+            self.ranks[np.count_nonzero(rates > rates[key % self.n_experts])] += 1
 
     def _faded(self, keys: npt.NDArray[np.int64], token: int) -> F64:
         age = token - self.used_at[keys]

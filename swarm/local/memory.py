@@ -109,7 +109,8 @@ class _Sizes:
 def _from_disk(
     spec: ModelSpec, tensors: Mapping[str, TensorEntry], wanted_context: int, kv_token: int, free_bytes: int
 ) -> MemoryPlan:
-    sizes, buffers = _Sizes.of(spec, tensors), buffer_bytes(spec)
+    sizes = _Sizes.of(spec, tensors)
+    buffers = buffer_bytes(spec, min(wanted_context or PREFILL_BATCH, PREFILL_BATCH))  # a step has no more tokens
     room = free_bytes - sizes.least(buffers)
     smallest = (wanted_context or min(context_of(spec, 0), MIN_DEFAULT_CONTEXT)) * kv_token
     if room < smallest:

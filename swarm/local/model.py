@@ -290,7 +290,9 @@ def load_decoder(gguf: GGUF, spec: ModelSpec, settings: Settings, progress: Load
 def _cached_experts(weights: Weights, plan: MemoryPlan, folder: ExpertFolder, threads: int) -> CachedExperts:
     from swarm.engine.expert_cache import CachedExperts
 
-    experts = CachedExperts(weights.expert_files, plan.n_slots, threads=threads, hot_list=folder.hot_list)
+    experts = CachedExperts(
+        weights.expert_files, plan.n_slots, threads=threads, hot_list=folder.hot_list, min_slots=plan.min_slots
+    )
     experts.warm_up()
     return experts
 

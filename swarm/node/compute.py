@@ -504,6 +504,7 @@ class ComputeWorker:
                 n_slots,
                 threads=self._threads,
                 hot_list=folder / f"{layers.first}-{layers.end}{cut}.hot",
+                min_slots=2 * top_k,
             )
             loaded.experts[layers].warm_up()
         return loaded.experts.get(layers)
@@ -515,16 +516,22 @@ class ComputeWorker:
 
     def experts(self) -> ExpertState | None:
         """How the experts that are on disk are doing, of all models that are loaded now; from any thread."""
-        caches = [cache for loaded in list(self._models.values()) for cache in list(loaded.experts.values())]
+        caches = self._caches()
         if not caches:
             return None
-        use = sum((cache.use() for cache in caches), ExpertUse())
         return ExpertState(
             sum(cache.n_resident for cache in caches),
             sum(cache.n_all for cache in caches),
             sum(cache.n_bytes for cache in caches),
-            use,
+            self.expert_use(),
         )
+
+    def expert_use(self) -> ExpertUse:
+        """The figures of all models that are loaded now, since they were; from any thread."""
+        return sum((cache.use() for cache in self._caches()), ExpertUse())
+
+    def _caches(self) -> list[CachedExperts]:
+        return [cache for loaded in list(self._models.values()) for cache in list(loaded.experts.values())]
 
 
 def _after(rows: SessionRows, tokens: list[int]) -> SessionRows:

@@ -124,3 +124,42 @@ def test_cpus_of_one_name_are_told_apart(tmp_path: Path) -> None:
     write(tmp_path / "cpuinfo", "".join(f"CPU implementer : 0x41\nCPU part : {part}\n" for part in ("0xd03", "0xd08")))
     assert cores.cpu_model(tmp_path / "cpuinfo") == "CPU implementer 0x41, CPU part 0xd03, CPU part 0xd08"
     assert cores.cpu_model(tmp_path / "nowhere") == ""
+
+
+def test_headroom_of_a_container_counts_pages_that_nobody_uses(tmp_path: Path) -> None:
+    write(tmp_path / "proc", "0::/a")
+    assert cores.container_headroom(tmp_path / "proc", tmp_path / "cg") is None
+    write(tmp_path / "cg/a/memory.max", "8000")
+    write(tmp_path / "cg/a/memory.current", "7000")
+    assert cores.container_headroom(tmp_path / "proc", tmp_path / "cg") == 1000
+    write(tmp_path / "cg/a/memory.stat", "anon 100\nfile 5000\ninactive_file 4000")
+    assert cores.container_headroom(tmp_path / "proc", tmp_path / "cg") == 5000
+
+
+def test_headroom_in_version_1(tmp_path: Path) -> None:
+    write(tmp_path / "proc", "3:memory:/docker/1")
+    write(tmp_path / "cg/memory/docker/1/memory.limit_in_bytes", "8000")
+    write(tmp_path / "cg/memory/docker/1/memory.usage_in_bytes", "7500")
+    write(tmp_path / "cg/memory/docker/1/memory.stat", "cache 300\ninactive_file 7\ntotal_inactive_file 200")
+    assert cores.container_headroom(tmp_path / "proc", tmp_path / "cg") == 700
+
+
+@pytest.mark.parametrize(
+    ("text", "stall"),
+    [
+        ("some avg10=9.00 avg60=0.00 avg300=0.00 total=1\nfull avg10=6.25 avg60=0.00 avg300=0.00 total=2", 0.0625),
+        ("some avg10=9.00 avg60=0.00 avg300=0.00 total=1", 0.0),
+        ("", 0.0),
+    ],
+)
+def test_how_long_all_programs_waited_for_memory(tmp_path: Path, text: str, stall: float) -> None:
+    write(tmp_path / "pressure", text)
+    assert cores.memory_stall(tmp_path / "pressure") == stall
+    assert cores.memory_stall(tmp_path / "none") == 0.0
+
+
+def test_all_memory_of_the_machine(tmp_path: Path) -> None:
+    write(tmp_path / "meminfo", "MemTotal:  8000 kB\nMemFree: 10 kB\nMemAvailable: 2000 kB")
+    assert cores.machine_memory_bytes(tmp_path / "meminfo") == 8_192_000
+    assert cores.machine_free_bytes(tmp_path / "meminfo") == 2_048_000
+    assert cores.machine_memory_bytes(tmp_path / "none") == 0

@@ -10,11 +10,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from swarm.engine import expert_cache
 from swarm.engine.decoder import Keep, Rows
+from swarm.engine.expert_room import ExpertRoom, MemoryLook
+from swarm.engine.weights import Memory
 from swarm.errors import ExpertUnreadable
 from swarm.kernels import _native
 from swarm.kernels.reference_experts import FAST_HALF_LIFE, SLOW_HALF_LIFE, fading
-from tests.helpers.mixtures import MIN_SLOTS, N_EXPERTS, cached_experts, from_disk, from_memory, write_mixture
+from tests.helpers.mixtures import MIN_SLOTS, N_EXPERTS, TOP_K, cached_experts, from_disk, from_memory, write_mixture
 from tests.helpers.nodes import wait_for
 
 IDS = np.random.default_rng(7).integers(4, 256, 80).astype(np.int32)
@@ -205,6 +208,110 @@ def test_a_hot_list_that_makes_no_sense_is_as_good_as_none(tmp_path: Path, conte
     d = from_disk(path, 16, hot_list=hot_list)
     cached_experts(d).warm_up()
     assert np.array_equal(d.logits(IDS), from_memory(path).logits(IDS))
+
+
+LOW, PLENTY = MemoryLook(1, 1000), MemoryLook(1 << 40, 1 << 41)
+
+
+def test_slots_go_when_others_need_memory_and_come_back_and_the_bits_stay(tmp_path: Path) -> None:
+    path = write_mixture(tmp_path)
+    want, d = from_memory(path).logits(IDS), from_disk(path, 40)
+    experts, kv, rows = cached_experts(d), d.new_kv(), []
+    experts = limited(experts, MIN_SLOTS)
+    looks = {10: LOW, 11: LOW, 12: LOW, 30: LOW, 50: PLENTY}
+    sizes = []
+    for token in range(len(IDS)):
+        if token in looks:
+            experts.leave_room(100.0 * token, looks[token])
+        rows.append(d.forward(IDS[token : token + 1], kv))
+        sizes.append(experts.n_slots)
+        assert experts.n_resident <= experts.n_slots
+    assert np.array_equal(np.stack(rows), want)
+    assert sorted(set(sizes), reverse=True) == [40, 35, 30, 25, 20]
+    assert sizes[49:51] == [20, 25], "an eighth is taken back"
+    assert experts.n_bytes == experts.n_slots * experts.slot_bytes
+
+
+def test_the_experts_that_are_used_most_stay_and_are_not_read_again(tmp_path: Path) -> None:
+    path = write_mixture(tmp_path, "qwen3moe", "Q4_0")
+    d = from_disk(path, 40)
+    experts, kv = limited(cached_experts(d), MIN_SLOTS), d.new_kv()
+    for token in range(60):
+        d.forward(IDS[token : token + 1], kv)
+    rates = experts.residents.scores().sum(0) * experts.residents.resident()
+    experts.leave_room(0.0, LOW)
+    kept = experts.residents.resident()
+    assert kept.sum() == experts.n_slots == 35
+    # Which are used most is as of now, and scores as of their last use: those at the border may change places.
+    assert np.median(rates[kept]) > np.median(rates[~kept & (rates > 0)])
+    before = experts.use()
+    again = from_memory(path)
+    assert np.array_equal(d.forward(IDS[60:61], kv), again.forward(IDS[:61], again.new_kv()))
+    assert (experts.use() - before).hits > 0, "moved to another slot, and found there"
+
+
+def test_memory_that_is_given_back_is_given_back(tmp_path: Path) -> None:
+    arena = Memory(64 << 20)
+    arena.take(64 << 20)[:] = 1
+    before = rss_bytes()
+    arena.give_back(8 << 20, 64 << 20)
+    assert before - rss_bytes() > 50 << 20
+
+
+def test_while_a_step_runs_nothing_moves(tmp_path: Path) -> None:
+    d = from_disk(write_mixture(tmp_path), 40)
+    experts = limited(cached_experts(d), MIN_SLOTS)
+    with experts.turn:
+        experts.leave_room(0.0, LOW)
+        assert experts.n_slots == 40
+    d.forward(IDS[:1], d.new_kv())
+    assert experts.n_slots == 35
+
+
+def test_a_watcher_leaves_room_by_itself_until_the_cache_is_closed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(expert_cache, "LOOK_S", 0.001)
+    monkeypatch.setattr(expert_cache, "look_at_memory", lambda: LOW)
+    file = cached_experts(from_disk(write_mixture(tmp_path), 40)).files
+    experts = expert_cache.CachedExperts(file, 40, min_slots=MIN_SLOTS)
+    wait_for(lambda: experts.n_slots == MIN_SLOTS, "all that may go to go")
+    experts.close()
+    wait_for(lambda: "expert-room" not in {thread.name for thread in threading.enumerate()}, "the watcher to end")
+
+
+def test_how_experts_are_used_is_kept_for_plans_and_counted_on(tmp_path: Path) -> None:
+    path, hot_list = write_mixture(tmp_path), tmp_path / "folder" / "hot"
+    hot_list.parent.mkdir()
+    d = from_disk(path, 16, hot_list=hot_list)
+    kv = d.new_kv()
+    for token in range(20):
+        d.forward(IDS[token : token + 1], kv)
+    experts = cached_experts(d)
+    assert experts.residents.ranks().sum() == 20 * TOP_K * len(experts.layers)
+    assert expert_cache.learnt_ranks(tmp_path) == []
+    experts.close()
+    assert expert_cache.learnt_ranks(hot_list.parent) == experts.residents.ranks().tolist()
+    again = cached_experts(from_disk(path, 16, hot_list=hot_list))
+    assert again.residents.ranks().sum() == 20 * TOP_K * len(experts.layers)
+
+
+@pytest.mark.parametrize("content", [b"", b"nonsense", np.full(N_EXPERTS, np.nan).tobytes(), np.ones(3).tobytes()])
+def test_notes_of_uses_that_make_no_sense_are_as_good_as_none(tmp_path: Path, content: bytes) -> None:
+    path, hot_list = write_mixture(tmp_path), tmp_path / "hot"
+    (tmp_path / expert_cache.HITS_FILE).write_bytes(content)
+    experts = cached_experts(from_disk(path, 16, hot_list=hot_list))
+    assert not experts.residents.ranks().any()
+
+
+def limited(experts: expert_cache.CachedExperts, min_slots: int) -> expert_cache.CachedExperts:
+    """May be made smaller by hand: without a watcher, and with a clock that is turned."""
+    experts._room = ExpertRoom(experts.n_slots, min_slots, experts.slot_bytes)
+    return experts
+
+
+def rss_bytes() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def test_threads_end_with_the_cache(tmp_path: Path) -> None:

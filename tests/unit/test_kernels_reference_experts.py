@@ -73,8 +73,10 @@ def test_it_is_never_worse_than_least_recently_used(name: str) -> None:
 def test_c_and_numpy_decide_equally(name: str, share: float) -> None:
     trace = np.ascontiguousarray(trace_of(name)[:48, :12])
     n_slots = slots_for(trace, share)
-    expected = ReferenceResidents(trace.shape[1], routing.N_EXPERTS, n_slots, *fades()).replay(trace)
-    assert np.array_equal(replay(trace, n_slots), expected)
+    reference = ReferenceResidents(trace.shape[1], routing.N_EXPERTS, n_slots, *fades())
+    native = _native.Residents(trace.shape[1], routing.N_EXPERTS, n_slots, *fades())
+    assert np.array_equal(native.replay(trace), reference.replay(trace))
+    assert np.array_equal(native.ranks(), reference.ranks) and reference.ranks.sum() == trace.size
 
 
 def test_a_use_is_forgotten_after_as_many_tokens_as_the_table_has() -> None:
