@@ -18,7 +18,7 @@ Where only a share of the experts is in memory, the misses of a step are read fr
 
     step_s  += max(missed bytes / disk rate - expert bytes that were found / read rate, 0)
 
-A decode step finds as many as `expected_hit_rate` says of the share; a prefill batch finds the share.
+A decode step finds as many as the model's curve says of the share (expert_hits.py); a prefill batch finds the share.
 
 A stage of several devices computes every layer together, a slice each. Everybody waits twice a layer for the busiest:
 
@@ -42,7 +42,7 @@ from dataclasses import dataclass, field, replace
 
 from swarm import limits
 from swarm.cluster.cuts import EXPERT, FFN, HEADS, SHARED, VOCAB, Bounds, Cuts
-from swarm.cluster.expert_hits import expected_hit_rate
+from swarm.cluster.expert_hits import CURVE, Curve, expected_hit_rate, own_curve
 from swarm.cluster.pipeline import Stage, hops, is_cut
 from swarm.parts import EMBED, Part, parts_of
 from swarm.wire.ids import PeerId
@@ -80,6 +80,7 @@ class LayerCost:
     key_bytes: int = 0  # and by the key heads that these read
     ffn_bytes: int = 0  # by columns of the dense FFN
     shared_bytes: int = 0  # and of the shared expert; what is left every slice has whole
+    curve: Curve = CURVE  # how often an expert is found in memory
 
     @property
     def weight_bytes(self) -> int:
@@ -90,9 +91,14 @@ class LayerCost:
         """Those that are held in memory."""
         return self.dense_bytes + int(self.expert_bytes * self.resident_share)
 
+    @property
+    def hit_rate(self) -> float:
+        """Of the experts that a decode step uses, the share that is found in memory."""
+        return expected_hit_rate(self.resident_share, self.curve)
+
     def found_bytes(self, n_tokens: int = 1) -> float:
         """Of the expert bytes that a step reads, those that are in memory."""
-        hits = expected_hit_rate(self.resident_share) if n_tokens == 1 else self.resident_share
+        hits = self.hit_rate if n_tokens == 1 else self.resident_share
         return hits * (self.read_bytes(n_tokens) - self.dense_bytes)
 
     def missed_bytes(self, n_tokens: int = 1) -> float:
@@ -107,13 +113,10 @@ class LayerCost:
     def sliced(self, bounds: Bounds, cuts: Cuts) -> LayerCost:
         """What a slice of it takes."""
         heads, keys = cuts.share(bounds, HEADS), cuts.key_share(bounds)
-        cut = {
-            "query_bytes": int(self.query_bytes * heads),
-            "key_bytes": int(self.key_bytes * keys),
-            "ffn_bytes": int(self.ffn_bytes * cuts.share(bounds, FFN)),
-            "shared_bytes": int(self.shared_bytes * cuts.share(bounds, SHARED)),
-        }
-        dense = self.replicated_bytes + sum(cut.values())
+        query, key = int(self.query_bytes * heads), int(self.key_bytes * keys)
+        ffn = int(self.ffn_bytes * cuts.share(bounds, FFN))
+        shared = int(self.shared_bytes * cuts.share(bounds, SHARED))
+        dense = self.replicated_bytes + query + key + ffn + shared
         experts = int(self.expert_bytes * cuts.share(bounds, EXPERT))
         read = dense + experts * self.expert_share
         return replace(
@@ -124,7 +127,10 @@ class LayerCost:
             expert_bytes=experts,
             context_macs=int(self.context_macs * heads),
             kv_q8_0_bytes=int(self.kv_q8_0_bytes * keys),
-            **cut,
+            query_bytes=query,
+            key_bytes=key,
+            ffn_bytes=ffn,
+            shared_bytes=shared,
         )
 
     def read_bytes(self, n_tokens: int = 1) -> float:
@@ -159,12 +165,22 @@ class ModelCost:
         return min((layer.resident_share for layer in self.layers if layer.expert_bytes), default=1.0)
 
     @property
+    def hit_rate(self) -> float:
+        """Of the experts that a decode step uses, the share that is found in memory."""
+        return min((layer.hit_rate for layer in self.layers if layer.expert_bytes), default=1.0)
+
+    @property
     def has_experts(self) -> bool:
         return any(layer.expert_bytes for layer in self.layers)
 
     def with_resident_share(self, share: float) -> ModelCost:
         """The same with so much of the experts in memory."""
         return replace(self, layers=tuple(replace(layer, resident_share=share) for layer in self.layers))
+
+    def with_ranks(self, ranks: Sequence[float]) -> ModelCost:
+        """The same with what was seen of how it uses its experts: `ranks` as `own_curve` takes them."""
+        curve = own_curve(ranks, len(ranks) * sum(layer.expert_share for layer in self.layers))
+        return replace(self, layers=tuple(replace(layer, curve=curve) for layer in self.layers))
 
     def kept_as(self, kv: str) -> ModelCost | None:
         """The same with keys and values kept in that format; None where they cannot be."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from swarm.cluster.cost import ModelCost
-from swarm.cluster.expert_hits import expected_hit_rate
 from swarm.cluster.pipeline import Stage
 from swarm.cluster.planner import LeftOut, NoPlan, Plan, ShardPlan
 from swarm.units import size_text, time_text
@@ -45,7 +44,7 @@ def _on_disk(model: ModelCost) -> str:
 def _in_memory(plan: Plan) -> str:
     if plan.in_memory is None:
         return ""
-    hits = 100 * expected_hit_rate(plan.demand.model.resident_share)
+    hits = 100 * plan.demand.model.hit_rate
     return f" ({_rate(plan.in_memory.tokens_per_s)} if all of it fitted; {hits:.0f} % of experts found in memory)"
 
 

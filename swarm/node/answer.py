@@ -15,7 +15,7 @@ from functools import partial
 
 import msgspec
 
-from swarm.answers import EndReason, Meter, Piece, Stats
+from swarm.answers import EndReason, ExpertUse, Meter, Piece, Stats
 from swarm.cluster.effects import Effect, Emit, Ended, Notice, NoticeKind, Unsay
 from swarm.cluster.session import AnswerRequest
 from swarm.engine.sampling import SamplingParams
@@ -85,6 +85,7 @@ class Port:
     cancel: Callable[[SessionId], None]
     closed: Callable[[SessionId], None]
     is_settling: Callable[[], bool]  # the node has just started: devices that it knows may not be there yet
+    expert_use: Callable[[], ExpertUse] = ExpertUse  # of the experts that this device has on disk, since the beginning
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +131,7 @@ class Answer:
         self._inbox: asyncio.Queue[Effect | Reading | Pulse] = asyncio.Queue()
         self._meter = Meter(len(prompt.ids))
         self._meter.cached_tokens = beginning.cached_tokens
+        self._used_before = port.expert_use()
         self._source = beginning.source
         self._owner = beginning.owner
         self._last_at = time.perf_counter()  # when the last token came, or the question
@@ -252,6 +254,7 @@ class Answer:
         self._reader, self.tokens, self.told = reader, kept, self.told[: len(kept)]
 
     def _on_end(self, ended: Ended) -> Iterator[Piece]:
+        self._meter.experts = (self._port.expert_use() - self._used_before).sensible
         if ended.reason is EndReason.FAILED:
             self.finish_reason = EndReason.FAILED
             raise error_of(ended)

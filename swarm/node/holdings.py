@@ -11,8 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from swarm import limits
+from swarm.cluster.cost import ModelCost
 from swarm.cluster.effects import LookUp
-from swarm.engine.expert_folder import delete_experts
+from swarm.engine.expert_cache import learnt_ranks
+from swarm.engine.expert_folder import ExpertFolder, delete_experts
 from swarm.errors import ModelNotFound, ResourceError, SwarmError
 from swarm.node.background import Background
 from swarm.node.driver import Driver, is_serving
@@ -81,10 +83,16 @@ class Holdings:
         """Get to know a model, and tell the core; raise SwarmError when that cannot be."""
         known_model = await self.library.know(model)
         if not self._driver.read(lambda core: model in core.shards.models):
-            self._driver.act(lambda core, now: core.model_known(model, known_model.cost, now))
+            cost = self.cost_of(known_model)
+            self._driver.act(lambda core, now: core.model_known(model, cost, now))
             self._tell_core(known_model)
             await self._hear_who_has(model)
         return known_model
+
+    def cost_of(self, known_model: KnownModel) -> ModelCost:
+        """What a model costs, with what was seen here of how it uses its experts."""
+        ranks = learnt_ranks(ExpertFolder(self._experts / known_model.id).path)
+        return known_model.cost.with_ranks(ranks) if ranks else known_model.cost
 
     async def get_right(self, model: ModelId, chunks: list[int]) -> None:
         """Have these chunks on the disk, as they should be; what turns out to be damaged is fetched again."""

@@ -34,18 +34,33 @@ class Headed(Protocol):
 
 
 async def plan_here(
-    header: Headed, settings: config.Settings, add: Sequence[str], context: int, *, is_here: bool = True
+    header: Headed,
+    settings: config.Settings,
+    add: Sequence[str],
+    context: int,
+    *,
+    is_here: bool = True,
+    ranks: Sequence[float] = (),
 ) -> Json:
-    """Where a model would run; `is_here`: this device has its file."""
-    return await asyncio.to_thread(_plan, header, settings, add, context, is_here)
+    """Where a model would run; `is_here`: this device has its file. ranks: how it was seen to use its experts."""
+    return await asyncio.to_thread(_plan, header, settings, add, context, is_here=is_here, ranks=ranks)
 
 
-def _plan(header: Headed, settings: config.Settings, add: Sequence[str], context: int, is_here: bool) -> Json:
+def _plan(
+    header: Headed,
+    settings: config.Settings,
+    add: Sequence[str],
+    context: int,
+    *,
+    is_here: bool,
+    ranks: Sequence[float],
+) -> Json:
     home = Home(settings.home_path)
     home.make()
     capabilities = measure.capabilities(home, settings, settings.threads or kernels.threads())
     spec = spec_from_gguf(header.metadata, header.tensors)
     cost = cost_as_kept(model_cost(slug(model_name(header.metadata)), spec, header.tensors), spec, settings.kv)
+    cost = cost.with_ranks(ranks)
     context_of(spec, context)  # raises ConfigError for more than it was made for
     mine = Device(
         id=PeerId("0" * 32),

@@ -183,6 +183,7 @@ class Node:
             is_settling=self._is_settling,
             has_draft=self.drafts.serves,
             owner_of=self._kept.owner_of,
+            expert_use=self._worker.expert_use,
             chosen=options.home.chosen(),
             keep_chosen=self._keep_chosen,
         )
@@ -384,7 +385,7 @@ class Node:
         """Where a model would run, with made-up devices if wanted."""
         known_model = await self.find(model)
         tokens = context or plan.default_plan_context(known_model.spec.context_length, self.settings.context)
-        cost = plan.cost_as_kept(known_model.cost, known_model.spec, self.settings.kv)
+        cost = plan.cost_as_kept(self.holdings.cost_of(known_model), known_model.spec, self.settings.kv)
         demand = Demand(cost, tokens, layout=self._layout)
         return await plan.plan_model(self._driver, known_model.id, demand, add, self.background.run_io)
 

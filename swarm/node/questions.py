@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from swarm.answers import EndReason
+from swarm.answers import EndReason, ExpertUse
 from swarm.cluster.core import Core
 from swarm.cluster.effects import Emit, Ended, Notice, NoticeKind, Unsay
 from swarm.cluster.membership import Health
@@ -60,10 +60,12 @@ class Questions:
         is_settling: Callable[[], bool],
         has_draft: Callable[[KnownModel], bool] = lambda model: False,
         owner_of: Callable[[str], bytes] = lambda asker: b"",
+        expert_use: Callable[[], ExpertUse] = ExpertUse,
         chosen: Mapping[str, str] | None = None,
         keep_chosen: Callable[[dict[str, str]], object] = lambda chosen: None,
     ) -> None:
-        """`is_settling`: the node has just started, and devices that it knows may not be there yet.
+        """`is_settling`: the node has just started, and devices that it knows may not be there yet. expert_use: how
+        experts that this device has on disk were found so far.
 
         `has_draft`: whether a small model here guesses for a model.
 
@@ -88,6 +90,7 @@ class Questions:
             cancel=lambda session: driver.act(lambda core, now: core.cancel(session, now)),
             closed=self._forget,
             is_settling=is_settling,
+            expert_use=expert_use,
         )
         self._downloads: SharedWork[str, Path] = SharedWork()
         self._placements: dict[SessionId, Placement] = {}  # who worked on each answer at its last word
