@@ -64,6 +64,11 @@ class ExpertUse:
         """The share of uses that found their expert in memory; 1 where there was none."""
         return self.hits / (self.hits + self.misses) if self.hits + self.misses else 1.0
 
+    @property
+    def sensible(self) -> ExpertUse:
+        """None at all where figures run backwards: what they were taken from has begun anew in between."""
+        return self if min(self.hits, self.misses, self.read_bytes) >= 0 else ExpertUse()
+
     def __add__(self, other: ExpertUse) -> ExpertUse:
         return ExpertUse(
             self.hits + other.hits,

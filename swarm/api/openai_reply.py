@@ -6,9 +6,10 @@ import secrets
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
-from swarm.answers import EndReason, Piece, Stats
+from swarm.answers import EndReason, ExpertUse, Piece, Stats
 from swarm.api.dialect import EVENT_STREAM, STILL_AT_IT, Gathered, Json, has_called, sse
 from swarm.api.errors import body_of
 from swarm.api.openai_logprobs import TokenTexts, Told
@@ -44,7 +45,14 @@ def usage(answers: Sequence[Answer]) -> Json:
             "rejected_prediction_tokens": sum(answer.stats.guesses for answer in answers) - n_guessed,
         },
         "prompt_tokens_details": {"cached_tokens": sum(stats.cached_tokens for stats in prompts.values())},
+        **_experts(answers),
     }
+
+
+def _experts(answers: Sequence[Answer]) -> Json:
+    """How experts that this device has on disk were found meanwhile, where some are: answers at once count the same."""
+    use = max((answer.stats.experts for answer in answers), key=lambda use: use.hits + use.misses, default=ExpertUse())
+    return {"experts": asdict(use)} if use.hits or use.misses else {}
 
 
 def timings(stats: Stats) -> Json:

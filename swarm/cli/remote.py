@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
-from swarm.answers import Channel, Meter, Piece, Stats
+from swarm.answers import Channel, ExpertUse, Meter, Piece, Stats
 from swarm.cli.local import IMPORT_S, LocalNode, error_text, name_of_model
 from swarm.errors import SwarmNetworkError
 
@@ -177,6 +177,7 @@ class RemoteAnswer:
             guesses=timings.get("draft_n", 0),
             first_token_s=timings["first_token_s"],
             decode_s=timings["decode_s"],
+            experts=ExpertUse(**usage.get("experts", {})),
         )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from swarm.answers import EndReason, Piece, Stats
+from swarm.answers import EndReason, ExpertUse, Piece, Stats
 from swarm.api.openai_reply import finish_of, timings, usage
 from tests.helpers.played_answer import PlayedAnswer, calls
 
@@ -42,3 +42,10 @@ def test_times_are_told_in_seconds_and_as_llama_server_does() -> None:
     told = timings(Stats(generated_tokens=3, guessed_tokens=1, guesses=4))
     assert (told["draft_n"], told["draft_n_accepted"]) == (4, 1)
     assert "draft_n" not in timings(Stats(generated_tokens=3))
+
+
+def test_how_experts_were_found_is_told_where_some_are_on_disk() -> None:
+    answer = PlayedAnswer()
+    assert "experts" not in usage([answer])  # type: ignore[list-item]
+    answer.stats = Stats(experts=ExpertUse(hits=3, misses=1, read_bytes=4096, wait_s=0.5))
+    assert usage([answer])["experts"] == {"hits": 3, "misses": 1, "read_bytes": 4096, "wait_s": 0.5}  # type: ignore[list-item]

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from swarm.answers import EndReason, Piece
+from swarm.answers import EndReason, ExpertUse, Piece
 from swarm.cluster.effects import Emit, Ended, Notice, Unsay
 from swarm.cluster.session import AnswerRequest
 from swarm.engine.sampling import SamplingParams
@@ -65,13 +65,19 @@ class FakeCore:
 
 
 def answer(
-    core: FakeCore, *, context: int = 4096, n_prompt: int = 10, prompt: Prompt | None = None, **question: Any
+    core: FakeCore,
+    *,
+    context: int = 4096,
+    n_prompt: int = 10,
+    prompt: Prompt | None = None,
+    expert_use: Callable[[], ExpertUse] = ExpertUse,
+    **question: Any,
 ) -> Answer:
     tokenizer = Tokenizer.from_metadata(text_metadata("llama"))
     text = ModelText("m", tokenizer, None, len(VOCAB))
     model: Any = SimpleNamespace(id=ModelId("cd" * 32), tokenizer=tokenizer, text=text)
     made = Answer(
-        Port(core.ask, core.cancel, core.close, is_settling=lambda: core.settling),
+        Port(core.ask, core.cancel, core.close, is_settling=lambda: core.settling, expert_use=expert_use),
         model,
         Question("m", prompt="p", **question),
         prompt or Prompt([1] * n_prompt),
@@ -105,6 +111,20 @@ def test_an_answer_ends_after_as_many_tokens_as_were_asked_for() -> None:
     assert heard(made)[0] == "klmno"
     assert made.finish_reason == "length" and made.stats.generated_tokens == 5
     assert (len(core.asks), core.closed) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "told"),
+    [
+        (ExpertUse(5, 5, 50, 1.0), ExpertUse(9, 6, 60, 1.5), ExpertUse(4, 1, 10, 0.5)),
+        (ExpertUse(5, 5, 50, 1.0), ExpertUse(1, 0, 0, 0.0), ExpertUse()),  # the model was loaded anew in between
+    ],
+)
+def test_it_tells_how_experts_were_found_meanwhile(before: ExpertUse, after: ExpertUse, told: ExpertUse) -> None:
+    uses = iter([before, after])
+    made = answer(FakeCore(length), max_tokens=5, expert_use=lambda: next(uses))
+    heard(made)
+    assert made.stats.experts == told
 
 
 def test_an_answer_without_a_limit_goes_on_with_the_next_reservation_until_the_context_is_full() -> None:
