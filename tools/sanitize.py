@@ -30,6 +30,7 @@ TESTS = [
     "tests/unit/test_engine_expert_file.py",
 ]
 THREADED = ["tests/unit/test_engine_decoder_rows.py", "tests/unit/test_engine_expert_cache.py"]
+EXPERTS = ("tests/kernels/experts_threads.c", "csrc/experts.c", "csrc/readers.c", "csrc/crc32c.c")
 # What is no finding: interpreter and libraries are not compiled for the sanitizer, and free less than they take.
 RACES_OF_OTHERS = "called_from_lib:libopenblas\ncalled_from_lib:libzmq\nrace:^_Py\nrace:^Py\ndeadlock:^Py\n"
 MAIN = "#include <Python.h>\nint main(int n, char **words) { return Py_BytesMain(n, words); }\n"
@@ -66,9 +67,10 @@ def main() -> int:
         return 2
     build(kind, tree)
     python, environment = runner(args.kind, tree)
+    found = not tests and run_alone(kind, tree)
     # -s: a report is written while a test runs, and would be lost with what pytest keeps of it
     options = ["-q", "-x", "-s", "-p", "no:cacheprovider", "-o", "timeout=0"]
-    found = run(python, ["-m", "pytest", *options, *(tests or kind.tests)], tree, environment)
+    found |= run(python, ["-m", "pytest", *options, *(tests or kind.tests)], tree, environment)
     if args.kind == "address" and not tests:
         found |= run(python, ["-c", LOADS, str(args.loads)], tree, environment)
     return int(found)
@@ -140,6 +142,13 @@ def runner(kind: str, tree: Path) -> tuple[str, dict[str, str]]:
         "OMP_NUM_THREADS": "4",
     }
     return str(tree / "python-thread"), environment
+
+
+def run_alone(kind: Kind, tree: Path) -> bool:
+    """The cache of experts with its readers, without engine and interpreter: steps under many threads, at random."""
+    flags, out = kind.flags.split(), str(tree / "experts_threads")
+    subprocess.run([kind.compiler, *flags, "-Icsrc", "-o", out, *EXPERTS, "-lpthread"], cwd=tree, check=True)
+    return any([run(out, [str(tree), "1000", str(seed)], tree, dict(os.environ)) for seed in range(8)])
 
 
 def run(python: str, arguments: list[str], tree: Path, environment: dict[str, str]) -> bool:

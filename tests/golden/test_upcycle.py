@@ -11,9 +11,13 @@ from swarm.engine.decoder import Decoder
 from swarm.models import spec_from_gguf
 from swarm.store.gguf import open_gguf
 from tests.helpers.families import open_decoder, random_ids
+from tests.helpers.mixtures import cached_experts, from_disk
 from tests.helpers.numpy_decoder import NumpyDecoder
+from tests.helpers.routing import belady_hit_rate, lru_hit_rate
 from tests.helpers.tiny import make_tiny
 from tools.upcycle import upcycle
+
+N_SAID = 60
 
 
 @pytest.mark.parametrize("mix", ["F32", "Q8_0"])
@@ -51,6 +55,25 @@ def test_mixture_of_a_real_model_speaks_as_the_dense_one(real_model: Path, tmp_p
     assert lost.max() < 0.5, lost  # the next word differs at near ties only: logits span about 40
     # Sums in another order tip roundings to int8; the dense model is as far from its own float32 logits (0.003).
     assert divergence(expected, found).mean() < 0.01
+
+
+def test_it_says_the_same_with_a_quarter_of_its_experts_in_memory(real_model: Path, tmp_path: Path) -> None:
+    upcycle(real_model, tmp_path / "mixture.gguf")  # 8 copies: 56 experts of each of 29 layers
+    ids, whole = [504, 5345, 282, 4649, 314], open_decoder(tmp_path / "mixture.gguf")
+    said = greedy(whole, ids, N_SAID)
+    d = from_disk(tmp_path / "mixture.gguf", 29 * 56 // 4)
+    assert greedy(d, ids, N_SAID) == said
+    kv, traced, before = d.new_kv(), [], cached_experts(d).residents.scores()[0]
+    cold = cached_experts(d).use()
+    for token in said:
+        d.forward([token], kv)
+        after = cached_experts(d).residents.scores()[0]
+        traced.append([np.flatnonzero(row) for row in after != before])
+        before = after
+    trace, use = np.array(traced, np.int32), cached_experts(d).use() - cold
+    best, lru = (100 * rate(trace, 29 * 56 // 4) for rate in (belady_hit_rate, lru_hit_rate))
+    print(f"{100 * use.hit_rate:.1f} % found; Belady, from nothing: {best:.1f} %, LRU: {lru:.1f} %")
+    assert use.hits + use.misses == trace.size and 100 * use.hit_rate > lru
 
 
 def greedy(decoder: Decoder, ids: list[int], count: int) -> list[int]:

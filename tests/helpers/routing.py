@@ -67,3 +67,25 @@ def lru_hit_rate(trace: I32, n_slots: int) -> float:
                 slots[key] = None
                 slots.move_to_end(key)
     return hits / trace.size
+
+
+def belady_hit_rate(trace: I32, n_slots: int) -> float:
+    """The share of uses found when what is used last of all goes: it knows the future, and nobody does better."""
+    keys = (np.arange(trace.shape[1])[:, None] * N_EXPERTS + trace).reshape(len(trace) * trace.shape[1], -1)
+    uses: dict[int, list[int]] = {}
+    for visit, wanted in enumerate(keys):
+        for key in wanted:
+            uses.setdefault(int(key), []).append(visit)
+    resident: set[int] = set()
+    hits = 0
+    for wanted in keys:
+        now = {int(key) for key in wanted}
+        hits += len(now & resident)
+        for key in now:
+            uses[key].pop(0)
+        for key in now - resident:
+            if len(resident) >= n_slots:
+                gone = max(resident - now, key=lambda key: (uses[key][0] if uses[key] else len(keys), key))
+                resident.remove(gone)
+            resident.add(key)
+    return hits / keys.size
