@@ -20,7 +20,7 @@ from tests.helpers import mixtures
 def no_overhead(monkeypatch: pytest.MonkeyPatch) -> None:
     """Buffers of a model of a test are larger than the model."""
     monkeypatch.setattr(memory, "SPARE_BYTES", 0)
-    monkeypatch.setattr(memory, "buffer_bytes", lambda spec: 1000)
+    monkeypatch.setattr(memory, "buffer_bytes", lambda spec, n_tokens=0: 1000)
 
 
 def plan(path: Path, free_bytes: int, context: int = 0) -> MemoryPlan:
