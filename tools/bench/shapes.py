@@ -16,6 +16,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from gguf import ExpertGatingFuncType, GGMLQuantizationType, GGUFWriter
@@ -183,28 +184,60 @@ def _put_in_pieces(scale_bytes: U8, d: np.ndarray) -> None:
     scale_bytes[:] = words.view(np.uint8)
 
 
-def write_model(path: Path, shape: Shape, mix: str) -> Path:
-    """Write the model to `path`, unless it is there already."""
+class Edit(Protocol):
+    """What is to be different from noise."""
+
+    def matrix(self, name: str, quant: Quant, rows: U8) -> None:
+        """Change the stored rows (rows, row_bytes) of a matrix."""
+
+    def vectors(self, layer: int, found: dict[str, tuple[np.ndarray, str]]) -> None:
+        """Change what `vectors` gives for a layer."""
+
+    def metadata(self, w: GGUFWriter) -> bool:
+        """Add to the file's metadata; True when that was a tokenizer."""
+
+
+def write_model(path: Path, shape: Shape, mix: str, edit: Edit | None = None) -> Path:
+    """Write the model to `path`, unless it is there already; a tensor at a time is in memory."""
     if path.exists():
         return path
     partial = path.with_suffix(".partial")
     w = GGUFWriter(str(partial), shape.arch)
     add_metadata(w, shape)
-    for seed, (name, layer, dims) in enumerate(matrices(shape)):
-        quant = quant_for(shape, mix, name, layer, dims[-1])
-        raw = noise_blocks(quant, int(np.prod(dims[:-1])), dims[-1], seed).reshape(*dims[:-1], -1)
-        prefix = f"blk.{layer}." if layer >= 0 else ""
-        w.add_tensor(f"{prefix}{name}.weight", raw, raw_dtype=GGMLQuantizationType(quant.id))
-    for i in range(shape.n_layers):
-        for name, (values, suffix) in vectors(shape, i).items():
-            w.add_tensor(f"blk.{i}.{name}.{suffix}", values)
-    w.add_tensor("output_norm.weight", np.ones(shape.hidden, np.float32))
+    if edit is None or not edit.metadata(w):
+        w.add_tokenizer_model("no_vocab")
+    quants = [quant_for(shape, mix, name, layer, dims[-1]) for name, layer, dims in matrices(shape)]
+    for quant, (name, layer, dims) in zip(quants, matrices(shape), strict=True):
+        stored = (*dims[:-1], dims[-1] // quant.block_cols * quant.block_bytes)
+        prefix, kind = f"blk.{layer}." if layer >= 0 else "", GGMLQuantizationType(quant.id)
+        w.add_tensor_info(f"{prefix}{name}.weight", stored, np.dtype(np.uint8), int(np.prod(stored)), raw_dtype=kind)
+    small = list(_vectors(shape, edit))
+    for name, values in small:
+        w.add_tensor_info(name, values.shape, values.dtype, values.nbytes)
     w.write_header_to_file()
     w.write_kv_data_to_file()
-    w.write_tensors_to_file()
+    w.write_ti_data_to_file()
+    for seed, (quant, (name, _, dims)) in enumerate(zip(quants, matrices(shape), strict=True)):
+        rows = noise_blocks(quant, int(np.prod(dims[:-1])), dims[-1], seed)
+        if edit is not None:
+            edit.matrix(name, quant, rows)
+        w.write_tensor_data(rows.reshape(*dims[:-1], -1))
+    for _, values in small:
+        w.write_tensor_data(values)
     w.close()
     partial.rename(path)
     return path
+
+
+def _vectors(shape: Shape, edit: Edit | None) -> Iterator[tuple[str, np.ndarray]]:
+    """Everything that is no quantised matrix, by its name in the file."""
+    for i in range(shape.n_layers):
+        found = vectors(shape, i)
+        if edit is not None:
+            edit.vectors(i, found)
+        for name, (values, suffix) in found.items():
+            yield f"blk.{i}.{name}.{suffix}", values
+    yield "output_norm.weight", np.ones(shape.hidden, np.float32)
 
 
 def add_metadata(w: GGUFWriter, s: Shape) -> None:
@@ -222,7 +255,6 @@ def add_metadata(w: GGUFWriter, s: Shape) -> None:
     w.add_rope_dimension_count(s.rope_dims)
     w.add_rope_freq_base(s.theta)
     w.add_vocab_size(s.vocab)
-    w.add_tokenizer_model("no_vocab")
     if s.n_experts:
         w.add_expert_count(s.n_experts)
         w.add_expert_used_count(s.top_k)
