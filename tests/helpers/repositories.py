@@ -32,8 +32,8 @@ class HugeFile:
         return part + bytes(stop - start - len(part))
 
 
-def air_file(path: Path) -> HugeFile:
-    """GLM-4.5-Air as Q4_K: a header of real size, in front of as many bytes as the model has."""
+def air_file(path: Path, mix: str = "Q4_K") -> HugeFile:
+    """GLM-4.5-Air in a mix: a header of real size, in front of as many bytes as the model has."""
     moe = TINY["air"].moe
     assert moe is not None
     air = replace(
@@ -54,6 +54,6 @@ def air_file(path: Path) -> HugeFile:
     metadata["tokenizer.ggml.tokens"] = [f"token{number:06d}" for number in range(air.vocab)]
     metadata["tokenizer.ggml.merges"] = [f"merge{number:06d} {number % 997}" for number in range(318_088)]
     del metadata["tokenizer.ggml.token_type"]
-    table = {name: (tensor.shape, tensor.quant.name) for name, tensor in tensor_table(air, "Q4_K").items()}
+    table = {name: (tensor.shape, tensor.quant.name) for name, tensor in tensor_table(air, mix).items()}
     n_bytes = write_header(path, metadata, table)
     return HugeFile(path.read_bytes(), n_bytes)

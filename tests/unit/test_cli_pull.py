@@ -188,3 +188,14 @@ def test_a_model_of_real_size_is_planned_from_some_mb_with_no_node_and_no_file(
     assert cli.main(["show", "hf.co/u/Air-GGUF"]) == 0
     assert "128 experts, 8 a token" in capsys.readouterr().out
     assert not models(own_home)
+
+
+@pytest.mark.parametrize("mix", ["IQ2_XXS", "IQ3_XXS"])
+def test_small_uploads_of_a_large_model_run_on_eight_devices_of_8_gib(
+    mix: str, hub: StandInHub, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    air = air_file(tmp_path / "air.header", mix)
+    hub.repos["u/Air-GGUF"] = Repo({f"GLM-4.5-Air-{mix}.gguf": air})  # type: ignore[dict-item]
+    assert cli.main(["plan", f"hf.co/u/Air-GGUF:{mix}", "--add", "pi5:8GiBx8"]) == 0
+    out = capsys.readouterr().out
+    assert "tok/s" in out and "first token after" in out, out
