@@ -5,8 +5,9 @@
     tools/bench/type_speed.py decode             tokens a second beside llama.cpp, the types of less than four bits
     tools/bench/type_speed.py shares --write     also put it into docs/types.md
 
-shares: as tools/bench/kernels.py has it, for AVX2 and AVX-512, one and two threads; bits are of the packed form.
-decode: two layers of an 8B Llama shape with random weights (shapes.py), two threads, engines in turns, medians.
+shares: as tools/bench/kernels.py has it, for AVX2 and AVX-512; bits are of the packed form.
+decode: two layers of an 8B Llama shape with random weights (shapes.py), engines in turns, medians.
+Rates are of one thread's CPU time, which a busy machine disturbs least; with --wall and --threads, of the clock.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import argparse
 import os
 import statistics
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -23,8 +25,10 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tools/bench")]
 
 import compare  # noqa: E402
 import kernels as products  # noqa: E402
+import numpy as np  # noqa: E402
 from shapes import SMALL, model_file  # noqa: E402
 
+from swarm.kernels import _native  # noqa: E402
 from swarm.kernels.quants import QUANTS, Quant, quant_by_name  # noqa: E402
 from tests.kernels.build import library  # noqa: E402
 from tools.pages import put_table  # noqa: E402
@@ -32,7 +36,7 @@ from tools.pages import put_table  # noqa: E402
 PAGE = ROOT / "docs" / "types.md"
 BAR, BAR_BITS = 0.7, 3.0  # of the file; types of fewer are measured beside llama.cpp
 MODEL = "llama3-8b@2"
-DECODED = 24  # tokens a turn
+DECODED = 12  # tokens a turn
 ENGINES = (("swarm", "avx512vnni"), ("swarm", "avx2"), ("llama", ""))
 
 
@@ -50,8 +54,10 @@ def types_of(names: list[str] | None) -> list[Quant]:
 def shares(args: argparse.Namespace) -> str:
     """The table of products."""
     isas = [isa for isa in args.isa if isa in library().names()]
+    args.threads = args.threads if args.wall else [1]
     cells = [f"{isa}, {n} thread{'s' * (n > 1)}: GB/s" for isa in isas for n in args.threads]
-    lines = [f"{products.cpu_name()}.\n\n| type | bits | " + " | share | ".join(cells) + f" | share | {BAR} |"]
+    lines = [f"{products.cpu_name()}, {'by the clock' if args.wall else 'of CPU time'}."]
+    lines[0] += f"\n\n| type | bits | {' | share | '.join(cells)} | share | {BAR} |"
     lines.append("|---" * (2 * len(cells) + 3) + "|")
     print("\n".join(lines), flush=True)
     with ThreadPoolExecutor(max(args.threads)) as pool:
@@ -68,7 +74,10 @@ def shares_row(quant: Quant, isas: list[str], args: argparse.Namespace, pool: Th
         assert chosen is not None
         case = products.Case(quant.name, products.SHAPES["ffn_up"], chosen, 1)
         for threads in args.threads:
-            rate, share = products.decode_rates(case, threads, args.rounds, pool)
+            if args.wall:
+                rate, share = products.decode_rates(case, threads, args.rounds, pool)
+            else:
+                rate, share = cpu_rates(case, args.rounds)
             found.append(share)
             texts.append(f"{rate:.1f} | {share:.2f}")
     bits = 8 * quant.block_bytes / quant.block_cols
@@ -76,24 +85,42 @@ def shares_row(quant: Quant, isas: list[str], args: argparse.Namespace, pool: Th
     return f"| `{quant.name}` | {packed_bits(quant):g} | {' | '.join(texts)} | {verdict} |"
 
 
+def cpu_rates(case: products.Case, rounds: int) -> tuple[float, float]:
+    """As products.decode_rates, by one thread's CPU time: waiting for memory counts, waiting for a core does not."""
+    memory = np.ones(products.TOTAL_BYTES, np.uint8)
+    rates, shares = [], []
+    for _ in range(rounds):
+        start = time.thread_time()
+        _native.read_all(memory, 1)
+        middle = time.thread_time()
+        case.decode(0, 1)
+        rate = len(case.mats) * case.bytes / (time.thread_time() - middle)
+        rates.append(rate / 1e9)
+        shares.append(rate / (len(memory) / (middle - start)))
+    return statistics.median(rates), statistics.median(shares)
+
+
 def decode(args: argparse.Namespace) -> str:
     """The table of whole steps beside llama.cpp."""
     head = " | ".join(f"swarm {isa}" for _, isa in ENGINES[:-1])
-    lines = [f"{products.cpu_name()}, {args.threads[-1]} threads.\n\n| type | {head} | llama.cpp | ratios |"]
+    threads, clock = (args.threads[-1], "by the clock") if args.wall else (1, "of CPU time")
+    lines = [f"{products.cpu_name()}; {threads} thread{'s' * (threads > 1)}, tokens a second {clock}."]
+    lines[0] += f"\n\n| type | {head} | llama.cpp | times as fast |"
     lines.append("|---" * (len(ENGINES) + 2) + "|")
     print("\n".join(lines), flush=True)
     for name in args.types or SMALL:
         path = str(model_file(f"{MODEL}:{name}", args.models_dir))
-        rates = decode_rates(path, args.threads[-1], args.rounds)
+        rates = decode_rates(path, threads, args.rounds, args.wall)
         ratios = ", ".join(f"{rate / rates[-1]:.2f}" for rate in rates[:-1])
         lines.append(f"| `{name}` | {' | '.join(f'{rate:.1f}' for rate in rates)} | {ratios} |")
         print(lines[-1], flush=True)
     return "\n".join(lines)
 
 
-def decode_rates(path: str, threads: int, rounds: int) -> list[float]:
+def decode_rates(path: str, threads: int, rounds: int, wall: bool) -> list[float]:
     """Median tokens a second of each engine."""
-    workers = [compare.Worker(engine, path, threads, __file__, (isa,)) for engine, isa in ENGINES]
+    clock = "wall" if wall else "cpu"
+    workers = [compare.Worker(engine, path, threads, __file__, (isa, clock)) for engine, isa in ENGINES]
     turns = [[worker.measure("decode", DECODED) for worker in workers] for _ in range(rounds + 1)]
     for worker in workers:
         worker.stop()
@@ -110,11 +137,12 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--models-dir", type=Path, default=Path.home() / ".cache" / "swarm" / "bench")
     parser.add_argument("--write", action="store_true", help="put the table into docs/types.md")
-    parser.add_argument("--work", nargs=4, help=argparse.SUPPRESS)
+    parser.add_argument("--wall", action="store_true", help="by the clock, with --threads")
+    parser.add_argument("--work", nargs=5, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.work:
-        engine, path, threads, os.environ["SWARM_CPU"] = args.work
-        compare.work(engine, path, int(threads))
+        engine, path, threads, os.environ["SWARM_CPU"], clock = args.work
+        compare.work(engine, path, int(threads), time.process_time if clock == "cpu" else time.perf_counter)
         return
     table = shares(args) if args.table == "shares" else decode(args)
     if args.write:
