@@ -5,7 +5,8 @@
     tools/bench/type_speed.py decode             tokens a second beside llama.cpp, the types of less than four bits
     tools/bench/type_speed.py shares --write     also put it into docs/types.md
 
-shares: as tools/bench/kernels.py has it, for AVX2 and AVX-512; bits are of the packed form.
+shares: as tools/bench/ways.py has it, for AVX2 and AVX-512, each type in the way that is fastest here, which a device
+finds out by itself; bits are of the packed form. In cache: what the instructions allow.
 decode: two layers of an 8B Llama shape with random weights (shapes.py), engines in turns, medians.
 Rates are of one thread's CPU time, which a busy machine disturbs least; with --wall and --threads, of the clock.
 """
@@ -17,26 +18,27 @@ import os
 import statistics
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "tools/bench")]
 
 import compare  # noqa: E402
-import kernels as products  # noqa: E402
-import numpy as np  # noqa: E402
 from shapes import SMALL, model_file  # noqa: E402
 
+from swarm import kernels  # noqa: E402
+from swarm.engine import ways  # noqa: E402
+from swarm.engine.ways import Way  # noqa: E402
+from swarm.engine.weights import Memory  # noqa: E402
 from swarm.kernels import _native  # noqa: E402
 from swarm.kernels.quants import QUANTS, Quant, quant_by_name  # noqa: E402
-from tests.kernels.build import library  # noqa: E402
 from tools.pages import put_table  # noqa: E402
 
 PAGE = ROOT / "docs" / "types.md"
 BAR, BAR_BITS = 0.7, 3.0  # of the file; types of fewer are measured beside llama.cpp
 MODEL = "llama3-8b@2"
 DECODED = 12  # tokens a turn
+CACHED_BYTES, CACHED_TRIES, LEAST_BYTES = 256 * 1024, 7, 16 * 1024 * 1024
 ENGINES = (("swarm", "avx512vnni"), ("swarm", "avx2"), ("llama", ""))
 
 
@@ -53,58 +55,64 @@ def types_of(names: list[str] | None) -> list[Quant]:
 
 def shares(args: argparse.Namespace) -> str:
     """The table of products."""
-    isas = [isa for isa in args.isa if isa in library().names()]
-    args.threads = args.threads if args.wall else [1]
-    cells = [f"{isa}, {n} thread{'s' * (n > 1)}: GB/s" for isa in isas for n in args.threads]
-    lines = [f"{products.cpu_name()}, {'by the clock' if args.wall else 'of CPU time'}."]
-    lines[0] += f"\n\n| type | bits | {' | share | '.join(cells)} | share | {BAR} |"
-    lines.append("|---" * (2 * len(cells) + 3) + "|")
+    isas = [isa for isa in args.isa if isa in kernels.isas()]
+    threads = args.threads[-1] if args.wall else 1
+    clock = "by the clock" if args.wall else "of CPU time"
+    lines = [f"{compare.machine()}; {threads} thread{'s' * (threads > 1)}, {clock}."]
+    lines[0] += "\n\n| type | bits | " + " | ".join(f"{isa}: GB/s | share | in cache" for isa in isas) + f" | {BAR} |"
+    lines.append("|---" * (3 * len(isas) + 3) + "|")
     print("\n".join(lines), flush=True)
-    with ThreadPoolExecutor(max(args.threads)) as pool:
-        for quant in types_of(args.types):
-            lines.append(shares_row(quant, isas, args, pool))
-            print(lines[-1], flush=True)
+    data = Memory(ways.PASS_BYTES).take(ways.PASS_BYTES)
+    data.fill(ways.FILLING)
+    for quant in types_of(args.types):
+        lines.append(shares_row(quant, isas, data, threads, args))
+        print(lines[-1], flush=True)
     return "\n".join(lines)
 
 
-def shares_row(quant: Quant, isas: list[str], args: argparse.Namespace, pool: ThreadPoolExecutor) -> str:
+def shares_row(quant: Quant, isas: list[str], data: ways.U8, threads: int, args: argparse.Namespace) -> str:
     found, texts = [], []
     for isa in isas:
-        chosen = library().kernels(isa)
-        assert chosen is not None
-        case = products.Case(quant.name, products.SHAPES["ffn_up"], chosen, 1)
-        for threads in args.threads:
-            if args.wall:
-                rate, share = products.decode_rates(case, threads, args.rounds, pool)
-            else:
-                rate, share = cpu_rates(case, args.rounds)
-            found.append(share)
-            texts.append(f"{rate:.1f} | {share:.2f}")
+        rate, share = best_way(quant, isa, data, threads, args)
+        cached = min(
+            seconds(quant, ways.candidates(isa)[0], data[:CACHED_BYTES], 1, False) for _ in range(CACHED_TRIES)
+        )
+        found.append(share)
+        texts.append(f"{rate:.1f} | {share:.2f} | {CACHED_BYTES / 1e9 / cached:.0f}")
     bits = 8 * quant.block_bytes / quant.block_cols
     verdict = "" if bits < BAR_BITS else "met" if min(found) >= BAR else f"missed: {min(found):.2f}"
     return f"| `{quant.name}` | {packed_bits(quant):g} | {' | '.join(texts)} | {verdict} |"
 
 
-def cpu_rates(case: products.Case, rounds: int) -> tuple[float, float]:
-    """As products.decode_rates, by one thread's CPU time: waiting for memory counts, waiting for a core does not."""
-    memory = np.ones(products.TOTAL_BYTES, np.uint8)
-    rates, shares = [], []
-    for _ in range(rounds):
-        start = time.thread_time()
-        _native.read_all(memory, 1)
-        middle = time.thread_time()
-        case.decode(0, 1)
-        rate = len(case.mats) * case.bytes / (time.thread_time() - middle)
-        rates.append(rate / 1e9)
-        shares.append(rate / (len(memory) / (middle - start)))
-    return statistics.median(rates), statistics.median(shares)
+def best_way(quant: Quant, isa: str, data: ways.U8, threads: int, args: argparse.Namespace) -> tuple[float, float]:
+    """GB/s and share of the read bandwidth, in the way that such a device would choose (swarm/engine/ways.py)."""
+    tried = ways.candidates(isa)
+    taken: dict[Way | None, list[float]] = {way: [] for way in (None, *tried)}
+    for _ in range(args.rounds):
+        for way in (None, *tried):
+            taken[way].append(seconds(quant, way, data, threads, args.wall))
+    best = min(tried, key=lambda way: statistics.median(taken[way]))
+    share = statistics.median(read / own for read, own in zip(taken[None], taken[best], strict=True))
+    return len(data) / 1e9 / statistics.median(taken[best]), share
+
+
+def seconds(quant: Quant, way: Way | None, data: ways.U8, threads: int, wall: bool) -> float:
+    """Of one pass over the data: a product, or (no way) plain reading. CPU time counts waiting for memory alone."""
+    clock = time.perf_counter if wall else time.thread_time
+    times = max(1, LEAST_BYTES // len(data))
+    start = clock()
+    if way is None:
+        _native.read_all(data, threads)
+        return clock() - start
+    _native.product_seconds(quant.id, False, *way, data, ways.COLUMNS, threads, times)
+    return (clock() - start) / times
 
 
 def decode(args: argparse.Namespace) -> str:
     """The table of whole steps beside llama.cpp."""
     head = " | ".join(f"swarm {isa}" for _, isa in ENGINES[:-1])
     threads, clock = (args.threads[-1], "by the clock") if args.wall else (1, "of CPU time")
-    lines = [f"{products.cpu_name()}; {threads} thread{'s' * (threads > 1)}, tokens a second {clock}."]
+    lines = [f"{compare.machine()}; {threads} thread{'s' * (threads > 1)}, tokens a second {clock}."]
     lines[0] += f"\n\n| type | {head} | llama.cpp | times as fast |"
     lines.append("|---" * (len(ENGINES) + 2) + "|")
     print("\n".join(lines), flush=True)
