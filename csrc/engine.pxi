@@ -362,6 +362,14 @@ cdef class Engine:
         memcpy(&out[0, 0], self.ws.x, <size_t>self.n_tokens * self.dims.d.hidden * sizeof(float))
         return hidden
 
+    def states(self):
+        """After a step: a copy of x (rows, hidden) as its layers left the rows that were wanted, before any norm."""
+        self._expect(BEGIN, True, "states")
+        states = np.empty((self.n_tokens, self.dims.d.hidden), np.float32)
+        cdef float[:, ::1] out = states
+        memcpy(&out[0, 0], self.ws.x, <size_t>self.n_tokens * self.dims.d.hidden * sizeof(float))
+        return states
+
     def lm_head(self, norm, Mat table not None):
         """End the step: the logits float32 (tokens, vocab) of all rows."""
         self._expect(ATTENTION, self.layer == self.n_layers, "lm_head")

@@ -27,6 +27,7 @@ PRIOR = ((4.0, 0.8), (4.0, 1.2), (4.0, 1.6), (4.0, 2.0), (4.0, 2.4), (4.0, 2.8),
 LONG = 6  # a match of so many tokens that ends may have met an edit
 DRAFT_PRIOR = ((4.0, 2.8), (4.0, 2.8), (4.0, 2.8), (4.0, 2.8))  # the same for a draft, by place in the row
 MAX_DRAFTED = 7
+MTP = "mtp"  # in place of a draft's name: the block of the model's own file that predicts further tokens
 FORCED_CHANCE = 0.97  # of a token that a form asks for: it may be spelled in another way
 SUPPOSED_COST = 1.1  # of a step of two rows beside one row, before any was seen: little, so that it is tried
 

@@ -16,7 +16,8 @@ from swarm.cli import local, pulling
 from swarm.cli.local import ModelOfSwarm
 from swarm.cli.progress import ProgressBar
 from swarm.cli.terminal import DIM, LINE, note, paint
-from swarm.errors import ModelNotFound
+from swarm.errors import ConfigError, ModelNotFound
+from swarm.guessing import MTP
 from swarm.store.fetching import Download
 from swarm.store.hub_names import HubName, WebAddress
 from swarm.store.keeping import file_at, is_path
@@ -148,11 +149,13 @@ def open_model(args: argparse.Namespace, settings: config.Settings) -> tuple[Mod
     node = None if args.alone else local.find(settings)
     if node is None:
         path = find_model(args.model, settings)
-        draft = find_model(args.draft, settings) if args.draft else None
+        draft = MTP if args.draft == MTP else find_model(args.draft, settings) if args.draft else None
         return load_model(path, settings, draft), str(path)
     from swarm.cli.remote import RemoteModel
 
     name = pulling.ensure(node, args.model, settings)
+    if args.draft == MTP:
+        raise ConfigError("--draft mtp is for a model on this device alone: add --alone")
     if args.draft:
         path = find_model(args.draft, settings)
         node.post("/swarm/draft", {"path": str(path.resolve()), "model": name or ""}, local.IMPORT_S)
@@ -179,7 +182,7 @@ class Quiet:
             sys.stdout.flush()
 
 
-def load_model(path: Path, settings: config.Settings, draft: Path | None = None) -> Model:
+def load_model(path: Path, settings: config.Settings, draft: Path | str | None = None) -> Model:
     """The model, ready to answer on this device; a progress bar shows when that takes more than a second."""
     import swarm
 

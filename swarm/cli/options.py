@@ -43,7 +43,8 @@ def add_engine(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--draft",
         metavar="MODEL",
-        help="a small model of the same vocabulary, whose guesses MODEL checks; this device's node keeps it",
+        help="a small model of the same vocabulary, whose guesses MODEL checks; this device's node keeps it. `mtp`: "
+        "the block of the model's own file that predicts further tokens",
     )
 
 

@@ -59,6 +59,7 @@ class Summary:
     available_bytes: int
     fetching: str = ""  # what it takes to have it here
     words: str = ""  # how they are cut, where the file does not say
+    mtp_bytes: int = 0  # of a block that predicts further tokens
     least_bytes: int = 0  # with the experts of a mixture on disk; 0 for dense models
     available_share: float = 1.0  # of the experts that would be in memory here; 0 when not even that fits
 
@@ -89,6 +90,7 @@ def summarise(seen: loading.SeenModel, kv: str) -> Summary:
     quants: Counter[str] = Counter()
     for tensor in file.tensors.values():
         quants[tensor.quant.name] += tensor.n_bytes
+    mtp = _mtp_block(file.metadata, file.tensors)
     moe = next((layer.moe for layer in spec.layers if layer.moe), None)
     kinds = dict.fromkeys([*kv_kinds(spec, config.KV_TYPES), kv])
     per_token = {name: kv_bytes_per_token(spec, name.upper()) for name in kinds}
@@ -118,8 +120,17 @@ def summarise(seen: loading.SeenModel, kv: str) -> Summary:
         available_bytes=machine.memory().available,
         fetching=seen.fetching,
         words=_words(file.metadata),
+        mtp_bytes=sum(tensor.n_bytes for name, tensor in file.tensors.items() if mtp and name.startswith(mtp)),
         **_from_disk(spec, file.tensors, kv),
     )
+
+
+def _mtp_block(metadata: Mapping[str, Any], tensors: Mapping[str, TensorEntry]) -> str:
+    """How the names of the block that predicts further tokens begin; "" where there is none that is of use here."""
+    from swarm.models.registry import mtp_from_gguf
+
+    mtp = mtp_from_gguf(metadata, tensors)
+    return mtp.prefix.removesuffix("nextn.") if mtp is not None else ""
 
 
 def _words(metadata: Mapping[str, Any]) -> str:
@@ -168,7 +179,16 @@ def lines(summary: Summary, kv: str) -> list[str]:
         f"  needs RAM    ({kv} keys and values; {size_text(summary.available_bytes)} is free here)",
         *(f"    {_need(summary, context)}" for context in summary.ram_bytes),
         *_disk_lines(summary),
+        *_mtp_lines(summary),
     ]
+
+
+def _mtp_lines(summary: Summary) -> list[str]:
+    """What of the file guesses, if it is asked to."""
+    if not summary.mtp_bytes:
+        return []
+    size = size_text(summary.mtp_bytes)
+    return [f"  guesses      {size} of it predict further tokens (MTP): loaded with --draft mtp only"]
 
 
 def _packed_lines(summary: Summary) -> list[str]:

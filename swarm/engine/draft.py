@@ -8,6 +8,8 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from swarm.guessing import MAX_DRAFTED
+
 F32 = npt.NDArray[np.float32]
 I32 = npt.NDArray[np.int32]
 Choose = Callable[[F32, Sequence[int]], int]  # (logits (vocab,), ids so far) -> the token that comes next
@@ -27,6 +29,8 @@ class DraftSteps(Protocol):
 
 class DraftModel:
     """For one conversation after the other: its KV cache follows the ids of the large model."""
+
+    most = MAX_DRAFTED  # tokens at once
 
     def __init__(self, decoder: DraftSteps, vocab: int) -> None:
         """`vocab`: of the large model; no token beyond it is said."""

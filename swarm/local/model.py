@@ -21,13 +21,14 @@ import numpy.typing as npt
 from swarm.answers import ExpertUse
 from swarm.config import parse_bytes, user_cache_dir
 from swarm.cores import free_memory_bytes
-from swarm.engine.draft import DraftModel
+from swarm.engine.draft import Choose, DraftModel
 from swarm.engine.sampling import SamplingFields, SamplingParams
 from swarm.errors import ConfigError, SwarmError
 from swarm.files import stamps
+from swarm.guessing import MTP
 from swarm.limits import MIN_PACKED_FREE_BYTES
 from swarm.local.answer import LocalAnswer, SessionLoan
-from swarm.local.session import LocalSession, Order, Progress, Steps
+from swarm.local.session import GuessingSteps, LocalSession, Order, OwnDraft, Progress, Steps
 from swarm.text.forms import Form
 from swarm.text.messages import Message
 from swarm.text.model_text import ModelText, Prompt, check_fits
@@ -41,9 +42,10 @@ if TYPE_CHECKING:
     from swarm.engine.decoder import Decoder
     from swarm.engine.expert_cache import CachedExperts
     from swarm.engine.expert_folder import ExpertFolder
+    from swarm.engine.mtp import MtpDecoder
     from swarm.engine.weights import Weights
     from swarm.local.memory import MemoryPlan
-    from swarm.models.spec import ModelSpec
+    from swarm.models.spec import ModelSpec, MtpSpec
     from swarm.store.gguf import GGUF
 
 F32 = npt.NDArray[np.float32]
@@ -68,10 +70,11 @@ class Model:
         threads: int,
         guess: bool = True,
         draft: Steps | None = None,
+        guesses_itself: bool = False,
     ) -> None:
         """`guess`: compute tokens that are likely to come along with those that are certain, where that is faster.
 
-        draft: a small model of the same vocabulary that says which may come.
+        draft: a small model of the same vocabulary that says which may come. guesses_itself: the decoder says it.
         """
         self.path = path
         self.spec = spec
@@ -81,7 +84,12 @@ class Model:
         self.guess = guess
         self._text = ModelText(path.name, tokenizer, template, spec.vocab)
         self._decoder = _InTurn(decoder)
-        self._sessions = _Sessions(self._decoder, _InTurn(draft) if draft is not None else None, spec.vocab)
+        self._sessions = _Sessions(
+            self._decoder,
+            _InTurn(draft) if draft is not None else None,
+            spec.vocab,
+            guesses_itself=guesses_itself,
+        )
 
     @property
     def template(self) -> ChatTemplate | None:
@@ -183,8 +191,9 @@ def load(
     conversation may hold; default what the model was made for, at most 8192. kv: 'f16' or 'q8_0', how past tokens are
     kept. guess: 'auto' or 'never', whether tokens of a text that repeats are computed ahead. memory: the most that this
     process is to use, as in '6GiB'; a larger mixture keeps its experts on disk. draft: the file of a small model of the
-    same vocabulary, which guesses. Raise ModelError for a file that cannot be run, OutOfMemory when it does not fit,
-    ConfigError for a draft that speaks of other tokens.
+    same vocabulary, which guesses, or 'mtp': the block of the model's own file that predicts further tokens. Raise
+    ModelError for a file that cannot be run, OutOfMemory when it does not fit, ConfigError for a draft that speaks of
+    other tokens, or a block that is not there.
     """
     from swarm import config
     from swarm.models.registry import spec_from_gguf
@@ -203,11 +212,46 @@ def load(
             if progress is not None:
                 progress(done, total)
 
+        mtp = mtp_of(gguf) if draft == MTP else None
         decoder = load_decoder(gguf, spec, settings, tell)
+        own = with_block(decoder, mtp, gguf) if mtp is not None else None
     tokenizer, template = text.result()
-    small = load_draft(draft, tokenizer, settings, decoder.context) if draft is not None else None
-    guesses = settings.guess != "never"
-    return Model(gguf.path, spec, tokenizer, template, decoder, threads=decoder.threads, guess=guesses, draft=small)
+    small = None
+    if draft is not None and own is None:
+        small = load_draft(draft, tokenizer, settings, decoder.context)
+    return Model(
+        gguf.path,
+        spec,
+        tokenizer,
+        template,
+        own or decoder,
+        threads=decoder.threads,
+        guess=settings.guess != "never",
+        draft=small,
+        guesses_itself=own is not None,
+    )
+
+
+def mtp_of(gguf: GGUF) -> MtpSpec:
+    """The block of a file that predicts further tokens; raise ConfigError where it has none."""
+    from swarm.models.registry import mtp_from_gguf
+
+    mtp = mtp_from_gguf(gguf.metadata, gguf.tensors)
+    if mtp is None:
+        raise ConfigError(
+            f"{gguf.path.name} has no block that predicts further tokens (MTP): of the models that run here, files of "
+            "GLM-4.5 may have one; leave --draft mtp out, or name a small model"
+        )
+    return mtp
+
+
+def with_block(decoder: Decoder, mtp: MtpSpec, gguf: GGUF) -> MtpDecoder:
+    """The same, guessing for itself; raise ConfigError where its experts are on disk."""
+    from swarm.engine.mtp import MtpBlock, MtpDecoder
+
+    if decoder.experts is not None:
+        raise ConfigError("this model's experts are on disk, for want of memory; there its own block has no room")
+    return MtpDecoder(decoder, MtpBlock(mtp, gguf, decoder))
 
 
 def load_draft(path: str | os.PathLike[str], tokenizer: Tokenizer, settings: Settings, context: int) -> Decoder:
@@ -383,12 +427,19 @@ class _InTurn:
         with self._lock:
             return self._decoder.logits(ids)
 
+    def propose(self, ids: Sequence[int], choose: Choose, kv: Any) -> list[int]:
+        """Of a decoder that guesses for itself."""
+        decoder: GuessingSteps = self._decoder  # type: ignore[assignment]  # asked of no other
+        with self._lock:
+            return decoder.propose(ids, choose, kv)
+
 
 class _Sessions:
     """Sessions at rest, each with a KV cache that the next turn of the same conversation can use."""
 
-    def __init__(self, decoder: _InTurn, draft: _InTurn | None, vocab: int) -> None:
+    def __init__(self, decoder: _InTurn, draft: _InTurn | None, vocab: int, *, guesses_itself: bool = False) -> None:
         self._decoder, self._draft, self._vocab = decoder, draft, vocab
+        self._guesses_itself = guesses_itself
         self._idle: list[LocalSession] = []
         self._lock = threading.Lock()
 
@@ -396,11 +447,18 @@ class _Sessions:
         """The idle session that has computed most of `prompt`; a new one when all are busy."""
         with self._lock:
             if not self._idle:
-                draft = DraftModel(self._draft, self._vocab) if self._draft is not None else None
-                return LocalSession(self._decoder, draft=draft)
+                return self._new()
             best = max(self._idle, key=lambda session: session.reusable(prompt))
             self._idle.remove(best)
             return best
+
+    def _new(self) -> LocalSession:
+        session = LocalSession(self._decoder)
+        if self._guesses_itself:
+            session.draft = OwnDraft(self._decoder, session)
+        elif self._draft is not None:
+            session.draft = DraftModel(self._draft, self._vocab)
+        return session
 
     def give_back(self, session: LocalSession) -> None:
         """Keep it for the next turn, in place of the one that has rested longest."""

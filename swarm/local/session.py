@@ -45,8 +45,21 @@ class Steps(Protocol):
         ...
 
 
+class GuessingSteps(Steps, Protocol):
+    """A decoder that guesses for itself."""
+
+    def propose(self, ids: Sequence[int], choose: Choose, kv: Any, /) -> list[int]:
+        """What may come after `ids`."""
+        ...
+
+
 class Drafts(Protocol):
     """Who says what may come next, at a cost."""
+
+    @property
+    def most(self) -> int:
+        """Tokens that it says at once."""
+        ...
 
     def propose(self, ids: Sequence[int], n: int, choose: Choose, /) -> list[int]:
         """At most n tokens that may come after `ids`."""
@@ -80,6 +93,11 @@ class LocalSession:
         self.guesser = Guesser()
         self._batch_tokens = batch_tokens
         self._kv: Any = None  # made when the first prompt comes
+
+    @property
+    def kv(self) -> Any:
+        """The KV cache; None before the first prompt."""
+        return self._kv
 
     def reusable(self, prompt: Sequence[int]) -> int:
         """How many tokens of `prompt` need no computing; never the last, whose logits are wanted."""
@@ -126,6 +144,19 @@ class LocalSession:
         if length < len(self.ids):
             self._kv.truncate(length)
             del self.ids[length:]
+
+
+class OwnDraft:
+    """A session whose decoder guesses for itself (swarm/engine/mtp.py)."""
+
+    most = 1
+
+    def __init__(self, decoder: GuessingSteps, session: LocalSession) -> None:
+        self._decoder, self._session = decoder, session
+
+    def propose(self, ids: Sequence[int], n: int, choose: Choose) -> list[int]:
+        """The token that may come after `ids`."""
+        return self._decoder.propose(ids, choose, self._session.kv)
 
 
 class TokenRun:
@@ -193,7 +224,7 @@ class TokenRun:
         most = min(room, self._left if self._left is not None else room) - 1
         forced = self.order.forced(self._ids[len(self.order.prompt) :]) if self.order.forced is not None else ()
         if session.draft is not None and not forced:
-            drafted = session.guesser.plan_draft(most)
+            drafted = session.guesser.plan_draft(min(most, session.draft.most))
             if drafted.tokens_per_s > session.guesser.plan(most).tokens_per_s:
                 return self._draft(session.draft, drafted.n)
         return session.guesser.guess(most, forced)

@@ -7,11 +7,13 @@ The first layers are dense. The q width is not the hidden one. block_count count
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from swarm.errors import BadModelFile, UnsupportedModel
 from swarm.models import header, naming
 from swarm.models.header import Header
 from swarm.models.naming import Name
-from swarm.models.spec import LayerSpec, ModelSpec, MoeSpec, Role
+from swarm.models.spec import LayerSpec, ModelSpec, MoeSpec, MtpSpec, Role
 
 
 def declare(h: Header) -> ModelSpec:
@@ -36,6 +38,17 @@ def declare(h: Header) -> ModelSpec:
     )
     beside = mtp_blocks(h) | {str(block) for block in range(n_layers, header.block_count(h))}
     return naming.bind(h, spec, [names(h, spec, layer) for layer in range(n_layers)], beside)
+
+
+def declare_mtp(h: Header, spec: ModelSpec) -> MtpSpec | None:
+    """The first block of a file that predicts a further token; None where it has none. `spec`: of the model."""
+    mtp = mtp_blocks(h)
+    block = next((n for n in range(spec.n_layers, header.block_count(h)) if str(n) in mtp), None)
+    if block is None or not h.has(f"blk.{block}.nextn.eh_proj.weight"):
+        return None
+    layer = moe_layers(h, block, block + 1)
+    alone = replace(spec, n_layers=1, layers=layer)
+    return naming.bind_mtp(h, alone, f"blk.{block}.nextn.", [*names(h, alone, block, layer[0].moe)])
 
 
 def trunk_layers(h: Header) -> int:
@@ -83,14 +96,14 @@ def mixture(h: Header, first: int) -> MoeSpec:
     )
 
 
-def names(h: Header, spec: ModelSpec, layer: int) -> list[Name]:
-    """Tensors of one layer."""
+def names(h: Header, spec: ModelSpec, layer: int, moe: MoeSpec | None = None) -> list[Name]:
+    """Tensors of one layer; `moe` of one that the spec does not have."""
     qk_norm = (("attn_q_norm", Role.Q_NORM), ("attn_k_norm", Role.K_NORM)) if spec.qk_norm else ()
     return [
         *naming.layer_names(layer, ("attn_norm", Role.ATTN_NORM)),
         *naming.qkv_names(h, layer, spec.qkv_bias),
         *naming.layer_names(layer, *qk_norm, ("attn_output", Role.O), ("post_attention_norm", Role.FFN_NORM)),
-        *ffn_names(h, layer, spec.layers[layer].moe),
+        *ffn_names(h, layer, moe or spec.layers[layer].moe),
     ]
 
 

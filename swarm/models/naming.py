@@ -13,7 +13,7 @@ from dataclasses import replace
 from swarm.architectures import quoted
 from swarm.errors import BadModelFile, UnsupportedModel
 from swarm.models.header import Header
-from swarm.models.spec import OUTSIDE_LAYERS, ModelSpec, Role, RoleShape, TensorRef, role_shape
+from swarm.models.spec import OUTSIDE_LAYERS, ModelSpec, MtpSpec, Role, RoleShape, TensorRef, role_shape
 
 # One tensor of the file and the roles whose rows it holds, in order.
 Name = tuple[str, tuple[Role, ...]]
@@ -104,6 +104,31 @@ def bind(
     bound = replace(spec, layers=layers, tensors=outside)
     _refuse_other_tensors(h, bound, beside)
     return bound
+
+
+def bind_mtp(h: Header, spec: ModelSpec, prefix: str, layer: list[Name]) -> MtpSpec:
+    """A block that predicts a further token, a model of one layer but for what feeds it; its tensors are checked.
+
+    What it does not have of its own is the model's: the embedding, the last norm, the head.
+    """
+
+    def own_or(name: str, other: str) -> str:
+        return f"{prefix}{name}.weight" if h.has(f"{prefix}{name}.weight") else other
+
+    head = "token_embd.weight" if is_tied(h) else "output.weight"
+    outside: list[Name] = [
+        (own_or("embed_tokens", "token_embd.weight"), (Role.EMBED,)),
+        (own_or("shared_head_norm", "output_norm.weight"), (Role.OUTPUT_NORM,)),
+        (own_or("shared_head_head", head), (Role.LM_HEAD,)),
+    ]
+    if h.has("rope_freqs.weight"):
+        outside.append(("rope_freqs.weight", (Role.ROPE_FREQS,)))
+    blocks = (replace(spec.layers[0], tensors=_refs(h, spec, 0, layer)),)
+    bound = replace(spec, layers=blocks, tensors=_refs(h, spec, OUTSIDE_LAYERS, outside))
+    wide, vector = RoleShape(spec.hidden, 2 * spec.hidden), RoleShape(spec.hidden, 1)
+    for name, shape in (("eh_proj", wide), ("enorm", vector), ("hnorm", vector)):
+        _check_tensor(h, f"{prefix}{name}.weight", shape)
+    return MtpSpec(bound, prefix)
 
 
 def _refs(h: Header, spec: ModelSpec, layer: int, names: list[Name]) -> dict[Role, TensorRef]:

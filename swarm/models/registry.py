@@ -20,7 +20,7 @@ from swarm.models import (
     smollm3,
 )
 from swarm.models.header import Header, TensorEntry
-from swarm.models.spec import ModelSpec
+from swarm.models.spec import ModelSpec, MtpSpec
 
 FAMILIES: dict[str, Callable[[Header], ModelSpec]] = {
     "chatglm": chatglm.declare,
@@ -47,3 +47,9 @@ def spec_from_gguf(metadata: Mapping[str, Any], tensors: Mapping[str, TensorEntr
     """
     h = Header(metadata, tensors)
     return FAMILIES[h.arch](h)
+
+
+def mtp_from_gguf(metadata: Mapping[str, Any], tensors: Mapping[str, TensorEntry]) -> MtpSpec | None:
+    """The block of a GGUF file that predicts a further token; None where it has none, or none that is known here."""
+    h = Header(metadata, tensors)
+    return glm4moe.declare_mtp(h, glm4moe.declare(h)) if h.arch == "glm4moe" else None

@@ -244,6 +244,21 @@ class ModelSpec:
         return self.n_kv_heads * self.head_dim
 
 
+@dataclass(frozen=True, slots=True)
+class MtpSpec:
+    """A block that predicts the token after the next one (multi-token prediction), as a model of one layer.
+
+    For token x at position p, and the model's state g of position p - 1 after its last norm:
+
+        h = EH_PROJ @ [norm(EMBED[x], ENORM), norm(g, HNORM)];  then the layer, OUTPUT_NORM and LM_HEAD as in any model
+
+    `prefix` is how the names of eh_proj, enorm and hnorm begin.
+    """
+
+    spec: ModelSpec
+    prefix: str
+
+
 class RoleShape(NamedTuple):
     """Rows and columns of one matrix (a vector has one column), and of how many experts or heads there is one each."""
 

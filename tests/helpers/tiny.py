@@ -452,9 +452,11 @@ def _mtp_tensors(tiny: Tiny, weights: Weights, mix: str) -> dict[str, tuple[np.n
     prefix = f"blk.{tiny.n_layers}."
     tensors = dict(_gguf_tensors(tiny, weights, mix))
     block = {prefix + n.removeprefix(last): tensor for n, tensor in tensors.items() if n.startswith(last)}
-    block[prefix + "nextn.eh_proj.weight"] = (np.ones((tiny.hidden, 2 * tiny.hidden), np.float32), "F32")
+    rng = np.random.default_rng(tiny.hidden)
+    feeds = rng.standard_normal((tiny.hidden, 2 * tiny.hidden), np.float32) / np.float32(np.sqrt(2 * tiny.hidden))
+    block[prefix + "nextn.eh_proj.weight"] = (feeds, "F32")
     for name in ("enorm", "hnorm", "shared_head_norm"):
-        block[f"{prefix}nextn.{name}.weight"] = (np.ones(tiny.hidden, np.float32), "F32")
+        block[f"{prefix}nextn.{name}.weight"] = (rng.uniform(0.5, 1.5, tiny.hidden).astype(np.float32), "F32")
     return block
 
 

@@ -50,6 +50,15 @@ def test_a_mixture_of_experts_shows_them(mixture: Path) -> None:
     assert "Q8_0 88.1 %, F32 11.9 %" in text
 
 
+def test_a_block_that_predicts_further_tokens_is_said_to_be_there(mixture: Path, tmp_path: Path) -> None:
+    assert any(
+        "predict further tokens (MTP): loaded with --draft mtp only" in line
+        for line in show.lines(summarise(mixture, "f16"), "f16")
+    )
+    without = make_tiny(tmp_path / "intellect3.gguf", "intellect3")
+    assert not any("MTP" in line for line in show.lines(summarise(without, "f16"), "f16"))
+
+
 def test_what_is_larger_in_memory_than_in_the_file_is_said_and_counted(tmp_path: Path) -> None:
     path = make_tiny(tmp_path / "tiny.gguf", "llama-wide", "IQ2_S")
     summary = summarise(path, "f16")
