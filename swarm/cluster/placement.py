@@ -218,6 +218,11 @@ class Placer:
             return False
         return not any(share.fetch_bytes for stage in found.stages for share in stage.members)
 
+    @property
+    def waits_for_weights(self) -> bool:
+        """A session waits for a placement whose weights are being loaded."""
+        return any(placing.state is State.LOADING and placing.wanted for placing in self.placings.values())
+
     def awaited(self, model: ModelId) -> set[PeerId]:
         """The other devices that a placement waits for, while it waits for nothing of this one."""
         placing = self.placings[model]

@@ -21,6 +21,7 @@ from swarm.cluster.effects import NEVER, CloseStage, Effect, Load, Log, LookUp, 
 from swarm.cluster.memory import ClaimKey, Held, Ledger, PartKey
 from swarm.cluster.pipeline import Pipeline, Stage, is_cut
 from swarm.cluster.planner import MIN_CONTEXT
+from swarm.parts import Part
 from swarm.units import size_text
 from swarm.wire.ids import ModelId, PeerId
 from swarm.wire.messages import PlacementCommit, PlacementOffer, PlacementReply, ShardReady
@@ -103,6 +104,19 @@ class Shards:
     def needed(self) -> set[PartKey]:
         """Weights that some placement needs."""
         return {part for claim in self._claims() for part in claim.parts}
+
+    def neighbours_parts(self, model: ModelId) -> frozenset[Part]:
+        """What the next member holds of each stage of several that this device is in, the first one after the last.
+
+        Were that one lost, most of it would fall to those beside it.
+        """
+        parts: set[Part] = set()
+        for claim in self.live.values():
+            if claim.stage_id is not None and claim.placement.model == model:
+                members = claim.stage.members
+                beside = members[(members.index(claim.shard) + 1) % len(members)]
+                parts.update(self.models[model].parts(beside.layer_start, beside.layer_end, beside.slice.bounds))
+        return frozenset(parts)
 
     def model_of(self, placement: Placement) -> ModelCost | None:
         """What the model costs that placement; None when it is not known, or its KV cannot be kept as it wants."""

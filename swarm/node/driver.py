@@ -146,3 +146,8 @@ class Driver:
 def is_serving(core: Core) -> bool:
     """An answer passes through this device."""
     return any(entry.running for entry in core.ledger.kv.values())
+
+
+def waits_for_weights(core: Core) -> bool:
+    """An answer of this device stands still until weights are loaded here or elsewhere, or weights are loaded here."""
+    return bool(core.shards.loading) or core.placer.waits_for_weights

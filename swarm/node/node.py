@@ -38,7 +38,7 @@ from swarm.node.choosing import choose_when_quiet
 from swarm.node.compute import ComputeWorker, Done
 from swarm.node.constraints import Constraints
 from swarm.node.drafts import DraftWorker
-from swarm.node.driver import Driver, is_serving
+from swarm.node.driver import Driver, is_serving, waits_for_weights
 from swarm.node.event_log import EventLog
 from swarm.node.fast_path import FastPath
 from swarm.node.helping import Helping
@@ -557,7 +557,7 @@ class Node:
     def _give_way_to_answers(self) -> None:
         """While an answer passes through here, fetching and giving leave most of the network to it."""
         rate = None
-        if self._meters.busy > 0 and self._driver.read(is_serving):
+        if self._meters.busy > 0 and self._driver.read(lambda core: is_serving(core) and not waits_for_weights(core)):
             rates = self._driver.read(lambda core: [peer.bytes_per_s for peer in core.members.living()])
             rate = max(BUSY_SHARE * max(rates, default=0.0), limits.BUSY_FETCH_BYTES_PER_S)
         self.library.fetcher.set_rate(rate)

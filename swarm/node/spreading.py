@@ -1,5 +1,8 @@
 """A second copy of every model, in the background: so that no device is one that all depend on.
 
+Of a stage of several devices each also copies what the next one needs for its slice: where that one is lost, the others
+read from their own disks what falls to them, and the answer does not wait for the network.
+
 It waits until nothing else is done, takes only disk that is free, and never makes another model go for it.
 """
 
@@ -37,15 +40,18 @@ class Spreading:
             await asyncio.sleep(SPREAD_EVERY_S)
 
     async def copy(self, known_model: KnownModel) -> None:
-        """Copy the parts of a model that fall to this device, unless something else is going on."""
+        """Copy the parts of a model that fall to this device, and its neighbour's, unless something is going on."""
         if self._driver.read(is_serving) or self._holdings.library.fetcher.is_fetching:
             return
         devices = self._driver.read(lambda core: core.devices(known_model.id, self._driver.now))
-        parts = second_copy(self._me, devices, known_model.cost)
+        beside = self._driver.read(lambda core: core.shards.neighbours_parts(known_model.id))
+        parts = [*second_copy(self._me, devices, known_model.cost), *sorted(beside)]
         chunks_here = self._store.model(known_model.id)
         if not parts or chunks_here is None:
             return
         missing = [chunk for chunk in known_model.chunks_of(parts) if not chunks_here.held[chunk]]
+        if not missing:
+            return
         try:
             self._store.check_room(int(chunks_here.manifest.chunk_sizes[missing].sum()))
             await self._holdings.library.fetcher.fetch(known_model.id, missing)

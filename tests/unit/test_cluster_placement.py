@@ -103,6 +103,18 @@ def test_a_need_is_offered_committed_to_all_and_ready_when_all_are(placer: Place
     become_ready(placer)
 
 
+def test_an_answer_waits_for_weights_from_the_commit_until_all_are_ready(placer: Placer) -> None:
+    seen = [placer.waits_for_weights]
+    placer.need(MODEL, 10, 0.0)
+    seen.append(placer.waits_for_weights)
+    take(placer)
+    seen.append(placer.waits_for_weights)
+    placer.rest(MODEL)
+    seen.append(placer.waits_for_weights)
+    become_ready(placer)
+    assert [*seen, placer.waits_for_weights] == [False, False, True, False, False]
+
+
 def test_an_unknown_model_is_looked_up_first(world: FakeWorld) -> None:
     placer = Placer(ME, world, Random(1), first_epoch=1)
     assert placer.need(MODEL, 10, 0.0) == [LookUp(MODEL)]

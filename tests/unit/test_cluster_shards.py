@@ -328,6 +328,24 @@ BAD = {
 }
 
 
+def test_what_the_next_member_holds_is_known_while_the_placement_lives() -> None:
+    s = sliced()
+    assert s.neighbours_parts(MODEL) == frozenset()
+    s.offer(PlacementOffer(shared()), 0.0)
+    assert s.neighbours_parts(MODEL) == frozenset(), "nobody has committed it yet"
+    s.commit(PlacementCommit(shared(), SECRET, (7001, 7000)), 0.0)
+    assert s.neighbours_parts(MODEL) == frozenset(s.models[MODEL].parts(0, 8, RIGHT.bounds)), "the first after the last"
+    assert s.neighbours_parts(OTHER) == frozenset()
+    s.author_gone(LOW, restarted=False)
+    assert s.neighbours_parts(MODEL) == frozenset()
+
+
+def test_whole_layers_have_no_neighbours() -> None:
+    s = shards(1000)
+    load(s, placement(1, 0, 4))
+    assert s.neighbours_parts(MODEL) == frozenset()
+
+
 @pytest.mark.parametrize("what", BAD)
 def test_slices_that_are_not_the_model_are_refused(what: str) -> None:
     mine, its = BAD[what]

@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 
+from swarm.cluster.memory import KvEntry
 from swarm.net import events
 from swarm.node import node as nodes
 from swarm.node.compute import Done, StepOutput
 from swarm.node.node import Node
-from swarm.wire.ids import BootId, PeerId
+from swarm.wire.ids import BootId, ModelId, PeerId, SessionId
 from swarm.wire.records import Address, Version
 from tests.helpers.one_node import one_node
 
@@ -62,3 +63,23 @@ def test_a_bug_in_a_fast_message_or_a_step_is_noted_and_ends_no_thread(tmp_path:
             return [event for _, event, _ in node.events.entries]
 
     assert asyncio.run(story()) == ["bug", "step_failed"]
+
+
+def test_chunks_give_way_to_an_answer_but_not_those_that_one_waits_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rates: list[float | None] = []
+
+    async def scenario() -> None:
+        async with one_node(tmp_path) as node:
+            monkeypatch.setattr(node._provider, "set_rate", rates.append)
+            entry = KvEntry((node.peer, ModelId("1" * 64)), 0, 1, 1, True, 0.0)
+            node._driver.read(lambda core: core.ledger.kv.update({SessionId("2" * 32): entry}))
+            for busy, loading in ((0.0, {}), (0.5, {}), (0.5, {1: set()}), (0.5, {})):
+                node._meters.busy = busy
+                node._driver.read(lambda core, loading=loading: setattr(core.shards, "loading", loading))
+                node._give_way_to_answers()
+            node._driver.read(lambda core: core.ledger.kv.clear())
+
+    asyncio.run(scenario())
+    assert [rate is not None for rate in rates[-4:]] == [False, True, False, True]

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from swarm.cluster.shards import Shards
 from swarm.node import spreading
 from swarm.node.spreading import Spreading
 from swarm.parts import Part
@@ -31,11 +32,17 @@ def test_what_falls_to_this_device_is_fetched_and_a_full_disk_is_noted(
             chunks = node.store.model(model)
             assert chunks is not None
             chunks.held[:] = False
+            node.store.quota_bytes = 10**9  # however full the disk of this machine is
             monkeypatch.setattr(node.library.fetcher, "fetch", fetch)
             monkeypatch.setattr(spreading, "second_copy", lambda me, devices, cost: [Part(1)])
+            monkeypatch.setattr(Shards, "neighbours_parts", lambda self, model: frozenset([Part(0)]))
             spreads = Spreading(node._driver, node.holdings, node.store, node.events, node.peer)
             await spreads.copy(known_model)
-            assert asked == [known_model.chunks_of([Part(1)])]
+            assert asked == [known_model.chunks_of([Part(0), Part(1)])], "and what a neighbour has"
+            chunks.held[known_model.chunks_of([Part(0), Part(1)])] = True
+            await spreads.copy(known_model)
+            assert len(asked) == 1, "all of it is here"
+            chunks.held[:] = False
             node.store.quota_bytes = 10
             await spreads.copy(known_model)
             events: list[Any] = [event for _, event, _ in node.events.entries]
