@@ -24,6 +24,7 @@ from swarm.config import Settings
 from swarm.engine.decoder import Decoder
 from swarm.engine.draft import DraftModel
 from swarm.engine.sampling import sample
+from swarm.engine.ways import kept
 from swarm.engine.weights import load_weights
 from swarm.errors import ConfigError, OutOfMemory
 from swarm.files import stamps
@@ -149,7 +150,8 @@ class DraftWorker:
         self._set_aside(cost.weight_bytes + cost.stage_kv_bytes(0, spec.n_layers, context))
         weights = load_weights(gguf, spec, all_parts(spec.n_layers), threads=self._threads)
         isa = kernels.isa(self._settings.cpu)
-        return Decoder(spec, weights, context=context, threads=self._threads, isa=isa, kv=self._settings.kv)
+        ways = kept(self._settings.home_path, isa, self._threads)
+        return Decoder(spec, weights, context=context, threads=self._threads, isa=isa, kv=self._settings.kv, ways=ways)
 
     def _set_aside(self, n_bytes: int) -> None:
         def decide(core: Core, now: float) -> list[Effect]:

@@ -5,15 +5,14 @@
     tools/bench/ways.py --quants Q4_K Q6_K --isa avx2 --rounds 7 --all-ways
 
 Rows are products as of up and gate projections, attention and the head; sums end as down projections do
-(csrc/README.md, "Exact sums"). GB/s and shares are medians over rounds, in each of which all ways of a type and plain
-reading of as many bytes take turns. In cache: the usual way over 256 KiB, one thread, the fastest round, which is what
-its instructions allow.
+(csrc/README.md, "Exact sums"). All ways of a type and plain reading of as many bytes take turns, and of each the
+fastest round counts: what other work on the machine does makes a round slower, never faster. Shares are of plain
+reading. In cache: the usual way over 256 KiB, one thread: what its instructions allow.
 """
 
 from __future__ import annotations
 
 import argparse
-import statistics
 import sys
 import time
 from pathlib import Path
@@ -58,17 +57,22 @@ def line(product: Product, isa: str, data: ways.U8, threads: int, args: argparse
     """A row of the table."""
     tried = ways.candidates(isa)
     found = rates(product, tried, data, threads, args.rounds)
-    medians = {way: statistics.median(column) for way, column in found.items()}
-    shares = {way: statistics.median(a / b for a, b in zip(found[way], found[None], strict=True)) for way in tried}
-    usual, best = tried[0], max(tried, key=lambda way: medians[way])
-    gain = statistics.median(a / b for a, b in zip(found[best], found[usual], strict=True))
+    fastest = {way: max(column) for way, column in found.items()}
+    shares = {way: fastest[way] / fastest[None] for way in tried}
+    usual, best = tried[0], max(tried, key=lambda way: fastest[way])
     cached = (
         len(data[:CACHED_BYTES])
         / 1e9
         / min(seconds(product, usual, data[:CACHED_BYTES], 1, CACHED_TIMES) for _ in range(args.rounds))
     )
     cells = [product.quant, isa, "sums" if product.summed else "rows", str(threads), f"{cached:.0f}"]
-    cells += [f"{medians[usual]:.1f}", f"{shares[usual]:.2f}", str(best), f"{shares[best]:.2f}", f"{gain:.2f}"]
+    cells += [
+        f"{fastest[usual]:.1f}",
+        f"{shares[usual]:.2f}",
+        str(best),
+        f"{shares[best]:.2f}",
+        f"{shares[best] / shares[usual]:.2f}",
+    ]
     if args.all_ways:
         cells += [f"{shares[way]:.2f}" for way in tried]
     return "| " + " | ".join(cells) + " |"
