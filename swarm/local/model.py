@@ -294,6 +294,7 @@ def load_decoder(gguf: GGUF, spec: ModelSpec, settings: Settings, progress: Load
     from swarm.engine.weights import load_weights
     from swarm.local.memory import memory_plan
     from swarm.parts import all_parts
+    from swarm.store.fetching import is_looked_at
     from swarm.store.tensor_digests import CheckedGGUF
 
     threads, free = settings.threads or kernels.threads(), _free_bytes(settings)
@@ -301,10 +302,10 @@ def load_decoder(gguf: GGUF, spec: ModelSpec, settings: Settings, progress: Load
     packed = packed_dir()
     keep = partial(PackedFile.open, packed, packed_key(gguf), always=settings.packed == "always")
     folder = ExpertFolder(packed / packed_key(gguf), spare=MIN_PACKED_FREE_BYTES) if plan.n_slots else None
-    source = CheckedGGUF(gguf, digests_dir())
+    checked = None if is_looked_at(gguf.path) else CheckedGGUF(gguf, digests_dir())  # nothing is hashed twice
     started = time.monotonic()
     weights = load_weights(
-        source,
+        checked or gguf,
         spec,
         all_parts(spec.n_layers),
         threads=threads,
@@ -313,7 +314,8 @@ def load_decoder(gguf: GGUF, spec: ModelSpec, settings: Settings, progress: Load
         experts=folder,
         progress=progress,
     )
-    source.keep()
+    if checked is not None:
+        checked.keep()
     isa = kernels.isa(settings.cpu)
     ways = kept(settings.home_path, isa, threads)
     if time.monotonic() - started > SLOW_LOAD_S:  # then a second more is not noticed

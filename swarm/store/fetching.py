@@ -73,7 +73,7 @@ SMOLLM2 = Download(
 DOWNLOADS = {model.name: model for model in (SMOLLM2,)}
 
 
-_RIGHT: dict[tuple[str, int, int, int], bool] = {}  # of files that were looked at in this run, as they were then
+_RIGHT: dict[tuple[int, int, int, int], bool] = {}  # of files that were looked at in this run, as they were then
 
 
 def download_at(path: Path, folder: Path) -> Download | None:
@@ -83,12 +83,22 @@ def download_at(path: Path, folder: Path) -> Download | None:
 
 def is_right(model: Download, path: Path) -> bool:
     """False when a file that was verified once is another one now; looked at once in a run."""
-    status = path.stat()
-    key = (str(path), status.st_ino, status.st_size, status.st_mtime_ns)
+    if not model.blake3:
+        return True
+    key = _as_it_is(path)
     if key not in _RIGHT:
-        digest = blake3(max_threads=blake3.AUTO).update_mmap(path).hexdigest() if model.blake3 else ""
-        _RIGHT[key] = digest == model.blake3
+        _RIGHT[key] = blake3(max_threads=blake3.AUTO).update_mmap(path).hexdigest() == model.blake3
     return _RIGHT[key]
+
+
+def is_looked_at(path: Path) -> bool:
+    """True when this run has seen that every byte of the file is right, and nobody has written to it since."""
+    return _RIGHT.get(_as_it_is(path), False)
+
+
+def _as_it_is(path: Path) -> tuple[int, int, int, int]:
+    status = path.stat()
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def fetch(model: Download, folder: Path, progress: StepProgress | None = None) -> Path:

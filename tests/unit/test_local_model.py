@@ -14,8 +14,9 @@ import pytest
 import swarm
 from swarm.engine.sampling import SamplingParams
 from swarm.errors import ConfigError, ContextFull, OutOfMemory, TextError
-from swarm.local.model import Model
+from swarm.local.model import Model, load
 from swarm.models.sizes import fitting_context
+from swarm.store import fetching, tensor_digests
 from tests.helpers.fake_decoder import FakeDecoder
 from tests.helpers.local_models import HI, TOKENIZER, model_of, model_saying
 from tests.helpers.tiny import make_tiny
@@ -158,3 +159,15 @@ def test_importing_and_answering_ask_nothing_of_the_network(own_home: Path, tmp_
         [sys.executable, "-c", WITHOUT_NETWORK, str(path)], capture_output=True, text=True, check=False, timeout=120
     )
     assert done.returncode == 0, done.stderr[-500:]
+
+
+def test_a_file_that_was_looked_at_whole_is_not_hashed_again(
+    own_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = make_tiny(tmp_path / "tiny.gguf", "glm4")
+    hashed: list[Path] = []
+    monkeypatch.setattr(tensor_digests.CheckedGGUF, "_look_at", lambda self, name: hashed.append(path))
+    for looked_at in (True, False):
+        monkeypatch.setattr(fetching, "is_looked_at", lambda path, answer=looked_at: answer)
+        assert load(path, threads=1).logits([5, 6]).shape[0] == 2
+        assert bool(hashed) is not looked_at

@@ -17,7 +17,7 @@ import pytest
 from blake3 import blake3
 
 from swarm.errors import DiskFull, DownloadError, ResourceError
-from swarm.store.fetching import SMOLLM2, Download, fetch, file_sha256
+from swarm.store.fetching import SMOLLM2, Download, fetch, file_sha256, is_looked_at
 
 CONTENT = b"GGUF" + bytes(range(256)) * 100
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -74,6 +74,18 @@ def test_a_file_that_the_disk_has_damaged_is_fetched_again(tmp_path: Path) -> No
     assert fetch(model, tmp_path / "models", lambda what, done, total: said.append(what)).read_bytes() == CONTENT
     assert calls(source) == 2 and "was damaged" in said[0]
     assert fetch(model, tmp_path / "models") == path and calls(source) == 2
+
+
+def test_a_file_is_known_as_looked_at_until_it_is_written_to(tmp_path: Path) -> None:
+    model = replace(model_from(FakeSource(tmp_path / "a")), blake3=blake3(CONTENT).hexdigest())
+    path = fetch(model, tmp_path / "models")
+    assert not is_looked_at(path), "it was verified while it came, and not since it has its name"
+    assert fetch(model, tmp_path / "models") == path and is_looked_at(path)
+    os.utime(path, ns=(0, path.stat().st_mtime_ns + 1))
+    assert not is_looked_at(path)
+    unpinned = replace(model, name="other", file_name="Other.gguf", blake3="")
+    for _ in range(2):
+        assert not is_looked_at(fetch(unpinned, tmp_path / "models"))
 
 
 def test_the_staging_directory_is_gone_afterwards(tmp_path: Path) -> None:
