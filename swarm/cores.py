@@ -121,7 +121,7 @@ def machine_memory_bytes(proc_memory: Path = PROC_MEMORY) -> int:
 
 
 def container_headroom(proc_cgroup: Path = PROC_CGROUP, root: Path = CGROUP) -> int | None:
-    """What this process's groups may still take, with page cache that nobody uses; None where nothing limits them."""
+    """What this process's groups may still take, page cache counted as free; None where nothing limits them."""
     limit, used = cgroup_memory(proc_cgroup, root)
     if limit is None:
         return None
@@ -130,8 +130,9 @@ def container_headroom(proc_cgroup: Path = PROC_CGROUP, root: Path = CGROUP) -> 
         root / "memory" / _group(proc_cgroup, "memory") / "memory.stat",
     ]
     lines = [line.split() for stat in stats for line in _read(stat).splitlines()]
-    unused = [int(words[1]) for words in lines if words[0] in ("inactive_file", "total_inactive_file")]
-    return max(0, limit - used + max(unused, default=0))
+    found = {words[0]: int(words[1]) for words in lines}
+    cache = [found.get(f"{prefix}inactive_file", 0) + found.get(f"{prefix}active_file", 0) for prefix in ("", "total_")]
+    return max(0, limit - used + max(cache))
 
 
 def memory_stall(proc_pressure: Path = PROC_PRESSURE) -> float:

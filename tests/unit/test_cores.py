@@ -132,15 +132,18 @@ def test_headroom_of_a_container_counts_pages_that_nobody_uses(tmp_path: Path) -
     write(tmp_path / "cg/a/memory.max", "8000")
     write(tmp_path / "cg/a/memory.current", "7000")
     assert cores.container_headroom(tmp_path / "proc", tmp_path / "cg") == 1000
-    write(tmp_path / "cg/a/memory.stat", "anon 100\nfile 5000\ninactive_file 4000")
-    assert cores.container_headroom(tmp_path / "proc", tmp_path / "cg") == 5000
+    write(tmp_path / "cg/a/memory.stat", "anon 100\nfile 5000\ninactive_file 4000\nactive_file 500")
+    assert cores.container_headroom(tmp_path / "proc", tmp_path / "cg") == 5500
 
 
 def test_headroom_in_version_1(tmp_path: Path) -> None:
     write(tmp_path / "proc", "3:memory:/docker/1")
     write(tmp_path / "cg/memory/docker/1/memory.limit_in_bytes", "8000")
     write(tmp_path / "cg/memory/docker/1/memory.usage_in_bytes", "7500")
-    write(tmp_path / "cg/memory/docker/1/memory.stat", "cache 300\ninactive_file 7\ntotal_inactive_file 200")
+    write(
+        tmp_path / "cg/memory/docker/1/memory.stat",
+        "cache 300\ninactive_file 7\ntotal_inactive_file 200\ntotal_active_file 0",
+    )
     assert cores.container_headroom(tmp_path / "proc", tmp_path / "cg") == 700
 
 

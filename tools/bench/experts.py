@@ -22,7 +22,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -142,7 +142,7 @@ def child(args: argparse.Namespace) -> None:
     disk, _, name = limit.partition(":")
     n = args.warm + args.tokens
     ids = np.arange(int(first), int(first) + n) if int(first) else (np.arange(n) * 37 + 11) % 1000 + 100
-    feed = Feed(args, ids, lambda: Group(name=name).read_at_most(float(disk), FOLDER))
+    feed = Feed(args, ids, Group(name=name), float(disk))
     row = peer(args, feed) if engine == "llama.cpp" else swarm(args, feed, int(slots), memory)
     print(json.dumps(row | {"load": round(os.getloadavg()[0], 1)}))
 
@@ -150,15 +150,15 @@ def child(args: argparse.Namespace) -> None:
 class Feed:
     """Feeds a model its tokens, one after the other, and measures all but the first."""
 
-    def __init__(self, args: argparse.Namespace, ids: np.ndarray, limit: Callable[[], None]) -> None:
-        self._args, self._ids, self._limit = args, ids, limit
+    def __init__(self, args: argparse.Namespace, ids: np.ndarray, group: Group, disk: float) -> None:
+        self._args, self._ids, self._group, self._disk = args, ids, group, disk
 
     def play(self, step: Callable[[int], np.ndarray | None], begin: Callable[[], None]) -> dict[str, Any]:
         """`step` computes a token; `begin` is called before the first that counts."""
         args, digest, took = self._args, blake2b(digest_size=8), []
         for i, token in enumerate(self._ids.tolist()):
             if i == args.warm:
-                self._limit()
+                self._group.read_at_most(self._disk, FOLDER)
                 begin()
                 busy, read, started = time.process_time(), disk_reads(), time.perf_counter()
             at = time.perf_counter()
@@ -179,6 +179,7 @@ class Feed:
             "disk_bytes_per_s": int((disk_reads() - read) / took_s),
             "logits": digest.hexdigest(),
             "took_s": round(took_s, 2),
+            **dict(zip(("rss_bytes", "cache_bytes"), self._group.used(), strict=True)),
         }
 
 
@@ -193,7 +194,7 @@ def swarm(args: argparse.Namespace, feed: Feed, slots: int, memory: str) -> dict
     started = time.perf_counter()
     decoder = load(args, slots, memory)
     load_s, kv, experts = time.perf_counter() - started, decoder.new_kv(CONTEXT), decoder.experts
-    before = [ExpertUse()]
+    before, slots_before = [ExpertUse()], experts.n_slots if experts else 0
 
     def begin() -> None:
         before[0] = experts.use() if experts is not None else ExpertUse()
@@ -201,7 +202,8 @@ def swarm(args: argparse.Namespace, feed: Feed, slots: int, memory: str) -> dict
     row = feed.play(lambda token: decoder.forward(np.array([token], np.int32), kv), begin)
     use = experts.use() - before[0] if experts is not None else ExpertUse()
     return row | {
-        "slots": experts.n_slots if experts else 0,
+        "slots": slots_before,
+        "slots_after": experts.n_slots if experts else 0,
         "experts": experts.n_all if experts else 0,
         "expert_bytes": experts.slot_bytes if experts else 0,
         "hit_rate": round(use.hit_rate, 4),
@@ -224,7 +226,9 @@ def load(args: argparse.Namespace, slots: int, memory: str) -> Decoder:
     from swarm.parts import all_parts
     from swarm.store.gguf import open_gguf
 
+    packed = "auto" if memory else "never"  # all in memory means so: not in a file that is mapped
     settings = config.load({"context": CONTEXT, "memory": memory or None, "threads": args.threads or None})
+    settings = replace(settings, packed=packed)
     threads = settings.threads or kernels.threads()
     with open_gguf(args.model) as file:
         spec = spec_from_gguf(file.metadata, file.tensors)
@@ -277,6 +281,8 @@ def faults(rows: list[dict[str, Any]]) -> list[str]:
             )
         if use["read_bytes"] != use["misses"] * row["expert_bytes"]:
             found.append(f"BUG: {name(row)}: {use['read_bytes']} bytes for {use['misses']} misses")
+        if row["slots_after"] != row["slots"]:
+            found.append(f"BUG: {name(row)}: {row['slots_after']} slots in the end, {row['slots']} in the beginning")
         if row["cap_bytes"] and row.get("peak_bytes", 0) > row["cap_bytes"]:
             found.append(f"BUG: {name(row)}: {row['peak_bytes']} bytes under a cap of {row['cap_bytes']}")
     return found
@@ -328,6 +334,7 @@ def text(row: dict[str, Any], size: int) -> str:
         line += f", predicted {row['predicted_own']:.2f} (default curve {row['predicted']:.2f})"
     if "peak_bytes" in row and row["share"]:
         line += f"; peak {row['peak_bytes'] / 1e9:.2f} GB"
+        line += f" (in memory {row['rss_bytes'] / 1e9:.2f}, page cache {row['cache_bytes'] / 1e9:.2f})"
     return f"{line}; logits {row['logits']}, load {row['load']}"
 
 
