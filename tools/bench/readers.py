@@ -1,12 +1,12 @@
 """Many readers at once: tokens a second of all together, time to the first token, and the same texts as alone.
 
-    python tools/bench/readers.py [--model FILE] [--nodes 1] [--readers 1 2 4 8 16] [--tokens 64]
+    python tools/bench/readers.py [--model FILE] [--nodes 1] [--layout pipeline] [--readers 1 2 4 8 16] [--tokens 64]
         [--tree OTHER] [--llama]
 
 Each reader asks something of his own at the same moment. All nodes are on this machine; each computes with one
-thread. `--tree` measures another checkout, with its extensions built. `--llama` asks the server of llama-cpp-python the
-same, in turns with ours: the same file, one thread, requests not interrupted by others (pip install
-'llama-cpp-python[server]').
+thread: layers of its own or, with `--layout slices`, all layers together with the others. `--tree` measures another
+checkout, with its extensions built. `--llama` asks the server of llama-cpp-python the same, in turns with ours: the
+same file, one thread, requests not interrupted by others (pip install 'llama-cpp-python[server]').
 """
 
 from __future__ import annotations
@@ -116,6 +116,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--model", type=Path)
     parser.add_argument("--nodes", type=int, default=1)
+    parser.add_argument("--layout", choices=["pipeline", "slices"], default="pipeline")
     parser.add_argument("--readers", type=int, nargs="+", default=[1, 2, 4, 8, 16])
     parser.add_argument("--tokens", type=int, default=64)
     parser.add_argument("--repeat", type=int, default=3)
@@ -131,7 +132,7 @@ def main() -> None:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         nodes.SPEED = measure.measure(Home(folder), kernels.isa(), nodes.THREADS)
         memories = memories_for(cost, layers, KV_TOKENS)
-        swarm = stack.enter_context(Swarm(folder / "swarm", memories, model=path, context=CONTEXT))
+        swarm = stack.enter_context(Swarm(folder / "swarm", memories, model=path, context=CONTEXT, layout=args.layout))
         servers: dict[str, Ask] = {"swarm": lambda i: swarm.nodes[0].ask(body(swarm.model, i, args.tokens))}
         processes = {"swarm": [node.process.pid for node in swarm.nodes if node.process is not None]}
         if args.llama:
