@@ -16,6 +16,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from swarm.api.errors import BadRequest, bug_of, response_of
+from swarm.api.gate import Gate
 from swarm.api.lan_guard import REALM, lan_refusal
 
 _HOST = r"(?:127\.0\.0\.1|localhost|\[::1\])(?::[0-9]{1,5})?"
@@ -32,6 +33,7 @@ class Door:
         self._app = app
         self._token = token
         self._report = report
+        self._gate = Gate()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -55,6 +57,8 @@ class Door:
             await _preflight(Request(scope))(scope, receive, send_on)
             return
 
+        if scope["method"] == "POST":
+            await self._gate.turn()
         try:
             await self._app(scope, receive, send_on)
         except Exception as error:
