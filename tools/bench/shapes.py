@@ -61,7 +61,8 @@ SHAPES = {
     "qwen3-0.6b": Shape("qwen3", 28, 28, 1024, 16, 8, 128, 3072, 151936, 128, 1e6, tied=True),
     "llama3-8b": Shape("llama", 6, 32, 4096, 32, 8, 128, 14336, 128256, 128, 5e5),
 }
-SMALL = ("IQ3_S", "IQ3_XXS", "IQ2_S", "IQ2_XS", "IQ2_XXS", "IQ1_M", "IQ1_S", "TQ1_0", "TQ2_0")  # of all but the LM head
+# Types of less than four bits, of all matrices but the LM head.
+SMALL = ("Q3_K", "IQ3_S", "IQ3_XXS", "Q2_K", "IQ2_S", "IQ2_XS", "IQ2_XXS", "IQ1_M", "IQ1_S", "TQ1_0", "TQ2_0")
 MIXES = ("Q4_0", "Q4_K_M", "Q8_0", *SMALL)
 FALLBACK = {"Q4_K": "Q5_0", "Q5_K": "Q5_1", "Q6_K": "Q8_0", **dict.fromkeys(SMALL, "IQ4_NL")}
 QK_NORM = ("qwen3", "qwen3moe")
@@ -149,6 +150,8 @@ SCALES = {
     "Q4_K": ((0, 1 / 150.0), (2, 1 / 20.0)),
     "Q6_K": ((208, 1 / 1400.0),),
     "IQ4_NL": ((0, 1 / 66.0),),
+    "Q3_K": ((108, 1 / 43.0),),
+    "Q2_K": ((80, 1 / 12.0), (82, 1 / 8.0)),
     "IQ3_S": ((0, 1 / 157.0),),
     "IQ3_XXS": ((0, 1 / 166.0),),
     "IQ2_S": ((0, 1 / 57.0),),
@@ -167,6 +170,8 @@ def noise_blocks(quant: Quant, rows: int, cols: int, seed: int) -> U8:
     own = min(rows, 8192)
     n_blocks = own * cols // quant.block_cols
     blocks = np.frombuffer(rng.bytes(n_blocks * quant.block_bytes), np.uint8).reshape(n_blocks, -1).copy()
+    if quant.name == "TQ2_0":  # no file has 3, and with it weights would not be about zero
+        blocks &= ~((blocks & (blocks >> 1) & 0x55) << 1)
     for offset, unit in SCALES[quant.name]:
         scale = (unit * cols**-0.5 * rng.uniform(0.8, 1.2, n_blocks)).astype(np.float16)
         if quant.name == "IQ1_M":
