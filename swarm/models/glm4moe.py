@@ -47,8 +47,8 @@ def declare_mtp(h: Header, spec: ModelSpec) -> MtpSpec | None:
     if block is None or not h.has(f"blk.{block}.nextn.eh_proj.weight"):
         return None
     layer = moe_layers(h, block, block + 1)
-    alone = replace(spec, n_layers=1, layers=layer)
-    return naming.bind_mtp(h, alone, f"blk.{block}.nextn.", [*names(h, alone, block, layer[0].moe)])
+    of_block = replace(spec, n_layers=1, layers=layer)
+    return naming.bind_mtp(h, of_block, f"blk.{block}.nextn.", [*names(h, of_block, block, layer[0].moe)])
 
 
 def trunk_layers(h: Header) -> int:
