@@ -171,7 +171,8 @@ def boot(folder: Path, command: list[str], user: str) -> int:
     finally:
         stop(starter)
         remove_cgroups(groups)
-        shutil.rmtree(own, ignore_errors=True)
+        own.rmdir()
+        Path(log.name).unlink()
 
 
 def make_cgroups(name: str) -> list[Path]:
