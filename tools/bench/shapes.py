@@ -50,12 +50,21 @@ class Shape:
     shared: int = 0
     dense_layers: int = 0
     tied: bool = False
+    mtp: bool = False  # a block more, that predicts further tokens
+
+    @property
+    def n_blocks(self) -> int:
+        """Layers, and that block."""
+        return self.n_layers + self.mtp
 
 
 SHAPES = {
     "glm4-9b": Shape("glm4", 6, 40, 4096, 32, 2, 128, 13696, 151552, 64),
     "glm4.5-air": Shape(
         "glm4moe", 4, 46, 4096, 96, 8, 128, 10944, 151552, 64, 1e6, 128, 8, 1408, shared=1, dense_layers=1
+    ),
+    "glm4.5-air-mtp": Shape(
+        "glm4moe", 2, 46, 4096, 96, 8, 128, 10944, 151552, 64, 1e6, 128, 8, 1408, shared=1, dense_layers=1, mtp=True
     ),
     "qwen3-30b-a3b": Shape("qwen3moe", 8, 48, 2048, 32, 4, 128, 6144, 151936, 128, 1e6, 128, 8, 768),
     "qwen3-0.6b": Shape("qwen3", 28, 28, 1024, 16, 8, 128, 3072, 151936, 128, 1e6, tied=True),
@@ -88,7 +97,7 @@ def matrices(s: Shape) -> Iterator[tuple[str, int, tuple[int, ...]]]:
     """(name, layer, shape) of every matrix; layer -1 is outside layers."""
     yield "token_embd", -1, (s.vocab, s.hidden)
     q_width, kv_width = s.n_heads * s.head_dim, s.n_kv_heads * s.head_dim
-    for i in range(s.n_layers):
+    for i in range(s.n_blocks):
         for name, rows in (("attn_q", q_width), ("attn_k", kv_width), ("attn_v", kv_width)):
             yield name, i, (rows, s.hidden)
         yield "attn_output", i, (s.hidden, q_width)
@@ -101,6 +110,8 @@ def matrices(s: Shape) -> Iterator[tuple[str, int, tuple[int, ...]]]:
             yield "ffn_gate", i, (s.ffn, s.hidden)
             yield "ffn_up", i, (s.ffn, s.hidden)
             yield "ffn_down", i, (s.hidden, s.ffn)
+    if s.mtp:
+        yield "nextn.eh_proj", s.n_layers, (s.hidden, 2 * s.hidden)
     if not s.tied:
         yield "output", -1, (s.vocab, s.hidden)
 
@@ -139,6 +150,9 @@ def vectors(s: Shape, i: int) -> dict[str, tuple[np.ndarray, str]]:
         found["ffn_gate_inp"] = (noise(s.n_experts, s.hidden, scale=s.hidden**-0.5), "weight")
         if s.arch == "glm4moe":
             found["exp_probs_b"] = (noise(s.n_experts, scale=0.05), "bias")
+    if i == s.n_layers:
+        for name in ("enorm", "hnorm", "shared_head_norm"):
+            found[f"nextn.{name}"] = (noise(s.hidden, about=1), "weight")
     return found
 
 
@@ -236,7 +250,7 @@ def write_model(path: Path, shape: Shape, mix: str, edit: Edit | None = None) ->
 
 def _vectors(shape: Shape, edit: Edit | None) -> Iterator[tuple[str, np.ndarray]]:
     """Everything that is no quantised matrix, by its name in the file."""
-    for i in range(shape.n_layers):
+    for i in range(shape.n_blocks):
         found = vectors(shape, i)
         if edit is not None:
             edit.vectors(i, found)
@@ -248,7 +262,9 @@ def _vectors(shape: Shape, edit: Edit | None) -> Iterator[tuple[str, np.ndarray]
 def add_metadata(w: GGUFWriter, s: Shape) -> None:
     """What both engines need to know; no vocabulary, as both are fed ids."""
     w.add_name("random")
-    w.add_block_count(s.n_layers)
+    w.add_block_count(s.n_blocks)
+    if s.mtp:
+        w.add_nextn_predict_layers(1)
     w.add_context_length(32768)
     w.add_embedding_length(s.hidden)
     w.add_feed_forward_length(s.ffn)
