@@ -9,9 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from swarm import kernels
 from swarm.cluster.effects import Compute, DropKv, OpenKv, SessionRows
 from swarm.engine.decoder import Decoder
 from swarm.engine.sampling import SamplingParams, sample
+from swarm.engine.ways import Choice, Choices, candidates
 from swarm.engine.weights import load_weights
 from swarm.models import spec_from_gguf
 from swarm.models.spec import ModelSpec
@@ -96,6 +98,30 @@ def test_several_sessions_in_a_step_get_the_tokens_that_each_gets_alone(worker: 
     for i in range(3):
         n = len(ids[i]) - len(PROMPTS[i])
         assert ids[i][len(PROMPTS[i]) :] == worker.tokens_alone(i, n) and n >= 3
+
+
+def test_what_was_found_fastest_is_taken_between_two_tokens_and_changes_none(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    n_layers, isa = worker.spec.n_layers, kernels.isa()
+    wanted = worker.tokens_alone(0, 4)
+    products = list(worker.worker.products)
+    assert {product.summed for product in products} == {False, True}
+    taken: list[Choices] = []
+    choose = Decoder.choose
+    monkeypatch.setattr(Decoder, "choose", lambda self, ways: (taken.append(ways), choose(self, ways)))
+    worker.open(0, n_layers)
+    ids, found = list(PROMPTS[0]), []
+    for way in candidates(isa)[:4]:
+        (output,) = worker.compute(0, n_layers, rows(0, len(ids) - 1 if found else 0, *(ids[-1:] if found else ids)))
+        assert output.token is not None
+        ids.append(output.token)
+        found.append(dict.fromkeys(products, Choice(way, 1e9, 1.0)))
+        worker.worker.choose(found[-1])
+    assert ids[len(PROMPTS[0]) :] == wanted
+    worker.open(0, n_layers, 2 * CONTEXT)
+    worker.compute(0, n_layers, rows(0, 0, *PROMPTS[0]))
+    assert taken == [{}, *found, found[-1]], "of the decoder that there was, and of a larger one"
 
 
 def test_each_session_keeps_keys_and_values_in_its_own_format(worker: Worker) -> None:
