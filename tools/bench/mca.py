@@ -26,8 +26,13 @@ from swarm.kernels.quants import QUANTS  # noqa: E402
 
 CC, OBJDUMP = "aarch64-linux-gnu-gcc", "aarch64-linux-gnu-objdump"
 FLAGS = ["-O3", "-std=gnu11", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"]
+TWINS = ("IQ2_XXS", "IQ1_S", "IQ2_S", "TQ1_0")  # they have the loops of others (csrc/quants.h)
 # bytes of a packed block, parts of 32 columns
-TYPES = {q.name: (16 * q.packed_block_bytes, q.block_cols // 32) for q in QUANTS.values() if q.block_cols > 1}
+TYPES = {
+    q.name: (16 * q.packed_block_bytes, q.block_cols // 32)
+    for q in QUANTS.values()
+    if q.block_cols > 1 and q.name not in TWINS
+}
 ROWS = ("Q4_0", "Q8_0")
 TARGETS = {
     "cortex-a76": ("matmul_dotprod_arm.c", "sdot", "-march=armv8.2-a+dotprod"),
@@ -86,7 +91,7 @@ def cycles(loop: Loop, cpu: str) -> float:
 def packed(target: Path, name: str, cpu: str, show: bool) -> float:
     """Bytes per cycle of one token's loop."""
     size, parts = TYPES[name]
-    found = loops(target, f"matmul_{name}")
+    found = loops(target, f"one_side_{name}")
     step = next(loop for loop in found if loop.has("prfm") and loop.has(DOTS))
     if show:
         print(f"--- {name} on {cpu}\n" + "\n".join(step.lines), file=sys.stderr)
