@@ -51,6 +51,7 @@ class Heard:
     error: str = ""
     timings: dict[str, float] = field(default_factory=dict)
     n_prompt: int = 0
+    experts: dict[str, float] = field(default_factory=dict)  # that the node has on disk: how they were found
 
     @property
     def longest_gap_s(self) -> float:
@@ -177,6 +178,7 @@ class NodeProcess:
                 heard.finish = str(value["swarm_finish"])
                 heard.timings = value["timings"]  # type: ignore[assignment]
                 heard.n_prompt = value["usage"]["prompt_tokens"]  # type: ignore[index]
+                heard.experts = value["usage"].get("experts", {})  # type: ignore[attr-defined]
         return heard
 
     def events(self, body: dict[str, object]) -> Iterator[tuple[str, dict[str, object]]]:

@@ -23,6 +23,8 @@ def test_nodes_answer_from_disk_what_one_answers_from_memory(tmp_path: Path, lay
     expected = alone(path)
     assert [answer.error for answer in heard] == [""] * len(heard)
     assert all(answer.tokens == expected for answer in heard)
+    assert all(answer.experts["hits"] for answer in heard) and heard[0].experts["misses"], [a.experts for a in heard]
+    assert sum(answer.experts["misses"] for answer in heard) <= sum(one["experts"]["use"]["misses"] for one in status)
     experts = [one["experts"] for one in status]
     assert all(isinstance(one, dict) and 0 < one["n_resident"] < one["n_all"] for one in experts)
     assert sum(one["n_all"] for one in experts) == 2 * N_EXPERTS, "each caches the mixtures among its own layers"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from swarm.cluster.cost import (
@@ -139,3 +141,13 @@ def test_an_exchange_that_was_rehearsed_costs_what_that_showed() -> None:
     del seen["b", "c"]
     seen["b", "c"] = None  # type: ignore[assignment]
     assert exchange_s(three, link, 4096) > 0.005, "one pair has not: heartbeats say"
+
+
+def test_what_was_seen_of_a_model_counts_in_place_of_what_is_usual() -> None:
+    layer = LayerCost(dense_bytes=100, macs=1, kv_bytes=1, expert_bytes=1000, expert_share=0.25, resident_share=0.5)
+    model = replace(MODEL, layers=(layer,) * 2)
+    assert model.hit_rate == 0.92
+    assert model.with_ranks([10.0] * 7).hit_rate == 0.92, "too little was seen"
+    always = model.with_ranks([10_000.0, 0.0, 0.0, 0.0])
+    assert (always.hit_rate, always.layers[0].missed_bytes()) == (1.0, 0.0)
+    assert model.with_ranks([10_000.0] * 4).hit_rate == pytest.approx(0.5)

@@ -72,7 +72,7 @@ def measure(args: argparse.Namespace, model: Path) -> dict[str, object]:
     environment = {**os.environ, "XDG_CACHE_HOME": str(args.folder), "PYTHONPATH": str(ROOT)}
     write = [sys.executable, __file__, "--child", "--folder", str(args.folder)]
     run = [sys.executable, "-m", "swarm", "run", "--alone", str(model), QUESTION, "--memory", f"{args.gib:g}GiB"]
-    run += ["--max-tokens", str(args.tokens), "--temperature", "0", "--json"]
+    run += ["--max-tokens", str(args.tokens), "--temp", "0", "--json"]
     told: dict[str, object] = {"cap_bytes": cap}
     marks = []
     with Group(cap) as group, watched(group) as seen:
