@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from swarm.errors import ConfigError, SwarmKeyError
+from swarm.net.discovery import Seen
 from swarm.net.events import PeerDown, PeerUp, Received
 from swarm.net.keys import new_swarm_key
 from swarm.node import peers as peers_of
@@ -49,6 +50,22 @@ def test_devices_that_were_met_are_remembered(tmp_path: Path) -> None:
             return node.options.home.addresses()
 
     assert asyncio.run(story()) == {PEER: "192.0.2.1:7417"}
+
+
+@pytest.mark.parametrize("is_alone", [True, False])
+def test_who_began_a_swarm_beside_another_one_is_told_how_to_enter_it_once(tmp_path: Path, is_alone: bool) -> None:
+    seen = Seen("other", OTHER, Version(1, 0), b"another key", (Address("10.77.0.2", 7417),))
+
+    async def story() -> list[dict[str, Any]]:
+        async with one_node(tmp_path) as node:
+            if is_alone:
+                node.options.home.say_alone()
+            for _ in range(2):
+                node.peers._on_seen(seen)
+            return [fields for _, event, fields in node.events.entries if event == "another_swarm"]
+
+    told = [{"address": "10.77.0.2:7417", "to_enter": "`swarm invite` there, then `swarm join CODE` here"}]
+    assert asyncio.run(story()) == (told if is_alone else [])
 
 
 def test_a_link_is_measured_and_the_core_hears_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
