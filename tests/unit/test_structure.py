@@ -21,7 +21,6 @@ UNTESTED = {
     "swarm.cli.invite",
     "swarm.cli.join",
     "swarm.cli.leave",
-    "swarm.cli.live",
     "swarm.cli.plan",
     "swarm.cli.rekey",
     "swarm.errors",
