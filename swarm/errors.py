@@ -28,18 +28,24 @@
         └── DoesNotFit          the devices at hand cannot hold the model
 
 The text of an error is what the user reads: what happened, and what to do now,
-in one line. The command line prints it and exits with `exit_code`.
+in one line, without control characters, whatever a library or a file put into
+it. The command line prints it and exits with `exit_code`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+from swarm.plain import visible
+
 
 class SwarmError(Exception):
     """Something went wrong; the text says what, and what to do about it."""
 
     exit_code = 1
+
+    def __str__(self) -> str:
+        return visible(super().__str__())
 
 
 class ModelError(SwarmError):

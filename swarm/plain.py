@@ -26,6 +26,17 @@ def one_line(text: str, most: int = MAX_SHOWN_CHARS) -> str:
     return text if len(text) <= most else f"{text[: most - 3]}..."
 
 
+def visible(text: str) -> str:
+    """The same on one line, with what has no look escaped, whatever a file or a library put into a message."""
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else _escaped(char) for char in " ".join(text.split()))
+
+
+def _escaped(char: str) -> str:
+    return char.encode("unicode_escape").decode()
+
+
 def printable(text: str, most: int = MAX_SHOWN_NAME_CHARS) -> str:
     """What a file holds, or a library says of it: characters without a look are escaped."""
     text = text[: 4 * most]

@@ -18,6 +18,7 @@ from swarm.cli.finding import Finding
 from swarm.cli.terminal import DIM, GREEN, RED, YELLOW, paint
 from swarm.errors import NativeError, SwarmError
 from swarm.files import spare_bytes
+from swarm.plain import visible
 from swarm.store.fetching import DOWNLOADS, file_sha256
 from swarm.store.keeping import kept_models
 from swarm.store.naming import resolve
@@ -76,10 +77,10 @@ def examine(settings: config.Settings) -> list[Finding]:
 def failed(subject: str, error: Exception) -> Finding:
     """A check that could not be made."""
     if isinstance(error, OSError) and error.filename:
-        text = f"{error.filename}: {error.strerror}"
+        text = visible(f"{error.filename}: {error.strerror}")
         return Finding(subject, text, "problem", "see to it that this user may read and write there")
     advice = "SWARM_DEBUG=1 swarm doctor shows where; please report it"
-    return Finding(subject, f"could not look ({type(error).__name__}: {error})", "warning", advice)
+    return Finding(subject, visible(f"could not look ({type(error).__name__}: {error})"), "warning", advice)
 
 
 def check_python(settings: config.Settings) -> list[Finding]:

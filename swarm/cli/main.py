@@ -17,6 +17,7 @@ import swarm
 from swarm import config
 from swarm.cli.terminal import end_line
 from swarm.errors import ConfigError, SwarmError
+from swarm.plain import visible
 
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells count
 EXIT_BROKEN_PIPE = 141  # 128 + SIGPIPE
@@ -164,7 +165,7 @@ def fail(error: BaseException, text: str, code: int) -> int:
 
         traceback.print_exception(error)
     end_line()
-    print(f"swarm: {' '.join(text.split())}", file=sys.stderr)
+    print(f"swarm: {visible(text)}", file=sys.stderr)
     return code
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from swarm.limits import MAX_SHOWN_NAME_CHARS
-from swarm.plain import harmless, one_line, printable
+from swarm.plain import harmless, one_line, printable, visible
 
 
 def test_text_keeps_its_lines_and_loses_its_controls() -> None:
@@ -23,3 +23,8 @@ def test_a_line_has_an_end() -> None:
 def test_what_a_file_holds_is_shown_escaped() -> None:
     assert printable("a\x1b[31m\u200b") == r"'a\x1b[31m\u200b'"
     assert printable("x" * 500) == "x" * MAX_SHOWN_NAME_CHARS + "..."
+
+
+def test_a_message_is_one_line_and_shows_what_has_no_look() -> None:
+    assert visible("a\x1b]0;PWNED\x07\r\n  b\u202e") == r"a\x1b]0;PWNED\x07 b\u202e"
+    assert visible("grüß  漢 \udcff") == r"grüß 漢 \udcff" and visible("as  it is") == "as  it is"
