@@ -13,6 +13,7 @@ By hand: `python -m tests.helpers.lan 3 --rate 1gbit --delay 0.15` prints how to
 from __future__ import annotations
 
 import argparse
+import ctypes
 import os
 import shlex
 import shutil
@@ -26,6 +27,7 @@ from types import TracebackType
 
 DELAY = Path(__file__).with_name("delay.py")
 QUEUE = 1  # NFQUEUE number inside each host
+CLONE_NEWNET = 0x40000000  # linux/sched.h
 TOOLS = ("ip", "tc", "nft", "iptables")
 
 
@@ -58,6 +60,13 @@ def why_not() -> str:
     except RuntimeError as error:
         return f"this machine makes no network namespaces: {error}"
     return ""
+
+
+def enter(namespace: str) -> None:
+    """Put this thread into a network namespace, for good."""
+    with open(f"/run/netns/{namespace}") as file:
+        if ctypes.CDLL(None, use_errno=True).setns(file.fileno(), CLONE_NEWNET):
+            raise OSError(ctypes.get_errno(), "setns")
 
 
 class Lan:

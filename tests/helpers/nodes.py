@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import http.client
 import json
 import os
@@ -28,10 +27,9 @@ from swarm.node.home import Home
 from swarm.node.measure import Speeds, conditions
 from swarm.node.model_cost import model_cost
 from swarm.store.gguf import open_gguf
-from tests.helpers.lan import Lan
+from tests.helpers.lan import Lan, enter
 
 ROOT = Path(__file__).resolve().parents[2]
-CLONE_NEWNET = 0x40000000  # linux/sched.h
 PATIENCE_S = 90.0  # for anything that takes a second on an idle machine
 MOST_GAP_S = 15.0  # of an answer that survives a fault: three are usual, more is a patience of minutes that runs out
 THREADS = 1
@@ -77,9 +75,7 @@ class ThereNode(LocalNode):
             return pool.submit(self._create_there, *arguments, **options).result()
 
     def _create_there(self, *arguments: Any, **options: Any) -> socket.socket:
-        with open(f"/run/netns/{self.namespace}") as file:
-            if ctypes.CDLL(None, use_errno=True).setns(file.fileno(), CLONE_NEWNET):
-                raise OSError(ctypes.get_errno(), "setns")
+        enter(self.namespace)
         return socket.create_connection(*arguments, **options)
 
 
