@@ -10,6 +10,7 @@ import os
 import re
 import sys
 import tomllib
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from functools import cache
@@ -264,6 +265,13 @@ def _checked(name: str, value: object, where: str) -> Value:
     if type(value) is not kind:
         raise ConfigError(f"{where}: {name} must be {_article(kind)}, not {value!r}")
     assert isinstance(value, (str, int))
+    return _seen(name, value, where)
+
+
+def _seen(name: str, value: Value, where: str) -> Value:
+    """A value as it is; a text must not hold what nobody sees: it would move the cursor wherever it is shown."""
+    if isinstance(value, str) and any(unicodedata.category(char) == "Cc" for char in value):
+        raise ConfigError(f"{where}: {name} is {value!r}, with control characters; write it again")
     return value
 
 
@@ -278,7 +286,7 @@ def _read_environment(env: Mapping[str, str]) -> dict[str, Value]:
 
 def _parsed(name: str, text: str) -> Value:
     if isinstance(getattr(defaults(), name), str):
-        return text
+        return _seen(name, text, f"SWARM_{name.upper()}")
     try:
         return int(text)
     except ValueError:

@@ -35,6 +35,18 @@ def test_every_setting_has_a_line_of_why_above_it() -> None:
             assert lines[number - 1].startswith("# "), line
 
 
+@pytest.mark.parametrize(
+    "text", ["\\u0000", "/models/\\u001b]0;PWNED\\u0007", "/a\\nb"], ids=["nothing", "title", "line"]
+)
+def test_a_text_with_control_characters_is_refused_before_it_is_shown_or_made(tmp_path: Path, text: str) -> None:
+    with pytest.raises(ConfigError, match=r"models_dir is '.*', with control characters") as told:
+        load(tmp_path, f'models_dir = "{text}"\n')
+    assert str(told.value).isprintable()
+    with pytest.raises(ConfigError, match="SWARM_MODELS_DIR: models_dir is"):
+        load(tmp_path, env={"SWARM_MODELS_DIR": "/a\x1b[31m"})
+    assert load(tmp_path, 'models_dir = "/grüße/漢"\n').models_dir == "/grüße/漢"
+
+
 def test_user_file_beats_default_environment_beats_file_and_flag_beats_all(tmp_path: Path) -> None:
     toml = "threads = 2\n"
     assert load(tmp_path).threads == 0

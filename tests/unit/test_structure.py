@@ -23,7 +23,6 @@ UNTESTED = {
     "swarm.cli.leave",
     "swarm.cli.plan",
     "swarm.cli.rekey",
-    "swarm.errors",
     "swarm.kernels.reference_matmul",
     "swarm.limits",
     "swarm.net.events",
