@@ -48,15 +48,21 @@ class Failed(Exception):
 
 def play(target: str, seed: int) -> bool:
     """Try one case; True when it was taken. Raise Failed."""
+    taken, took_s = _timed(target, seed)
+    if took_s > SLOW_S:  # beside busy programs anything may take long, once
+        taken, took_s = _timed(target, seed)
+    if took_s > SLOW_S:
+        raise Failed(f"({target!r}, {seed}): took {took_s:.1f} s")
+    return taken
+
+
+def _timed(target: str, seed: int) -> tuple[bool, float]:
     started = time.monotonic()
     try:
         taken = TARGETS[target](random.Random(f"{target} {seed}"))
     except Exception as error:
         raise Failed(f"({target!r}, {seed}): {type(error).__name__}: {str(error)[:200]}") from error
-    took_s = time.monotonic() - started
-    if took_s > SLOW_S:
-        raise Failed(f"({target!r}, {seed}): took {took_s:.1f} s")
-    return taken
+    return taken, time.monotonic() - started
 
 
 def mutate(data: bytearray, end: int, rng: random.Random) -> None:
