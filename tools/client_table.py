@@ -29,8 +29,17 @@ CLIENTS = {
     "test_pydantic_ai": "pydantic-ai-slim",
     "test_llama_index": "llama-index-llms-openai-like",
 }
+# Of Node's clients one test tries several things.
+NODE_CLIENTS = (
+    ("openai for Node", {"lists", "chat", "stream"}, "openai_lists_chats_and_streams"),
+    ("openai for Node", {"tools", "errors"}, "openai_calls_functions_and_hears_what_is_wrong"),
+    ("AI SDK", {"chat", "stream"}, "the_ai_sdk_chats_and_streams"),
+    ("AI SDK", {"tools", "structured_output"}, "the_ai_sdk_gets_objects_and_calls"),
+)
 FEATURES = ("lists", "chat", "stream", "tools", "structured_output", "errors")
 RESULT = re.compile(r"^(PASSED|FAILED|ERROR|SKIPPED) .*?tests/clients/(\w+)\.py(?:::test_(\w+))?", re.MULTILINE)
+NPM = re.compile(r"^npm (\S+) (\S+)$", re.MULTILINE)
+ALSO_NODE = {"openai": "responses", "ai": "`@ai-sdk/openai-compatible`"}
 MARKS = {"PASSED": "yes", "FAILED": "**no**", "ERROR": "**no**", "SKIPPED": "not tried"}
 
 
@@ -56,7 +65,21 @@ def table(said: str) -> str:
         marks = [mark(outcomes[module, feature]) for feature in FEATURES]
         also = ", ".join(name for name, outcome in others[module].items() if outcome == "PASSED")
         rows.append(f"| {package} {version_of(package)} | {' | '.join(marks)} | {also} |")
-    return "\n".join(rows)
+    return "\n".join([*rows, *node_rows(said)])
+
+
+def node_rows(said: str) -> list[str]:
+    """The rows of the clients for Node, whose packages come from npm."""
+    outcomes = {test: outcome for outcome, module, test in RESULT.findall(said) if module == "test_node_js"}
+    versions = dict(NPM.findall(said))
+    rows = []
+    for package, name in (("openai", "openai for Node"), ("ai", "AI SDK")):
+        marks = []
+        for feature in FEATURES:
+            tests = [test for of, does, test in NODE_CLIENTS if of == name and feature in does]
+            marks.append(mark({outcomes.get(test, "SKIPPED") for test in tests}))
+        rows.append(f"| {name} {versions.get(package, '')} | {' | '.join(marks)} | {ALSO_NODE[package]} |")
+    return rows
 
 
 def mark(outcomes: set[str]) -> str:

@@ -28,6 +28,7 @@ from starlette.routing import Route
 from swarm.api import (
     anthropic,
     control,
+    docs_page,
     llama_completion,
     llama_server,
     models,
@@ -170,6 +171,7 @@ ROUTES = [
     _post("/detokenize", llama_server.detokenize),
     _post("/apply-template", llama_server.apply_template),
     _get("/openapi.json", openapi.document),
+    _get("/docs", docs_page.docs),
     *control.ROUTES,
     *PAGE_ROUTES,
 ]

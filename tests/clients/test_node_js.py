@@ -32,6 +32,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         pytest.skip("npm does not answer")
     if done.returncode:
         pytest.skip(f"npm gives none of {', '.join(PACKAGES)}: {done.stderr[-200:]}")
+    for package in PACKAGES:  # tools/client_table.py reads which versions were tried
+        told = json.loads((made / "node_modules" / package / "package.json").read_text(encoding="utf-8"))
+        print(f"npm {package} {told['version']}")
     return made
 
 
