@@ -125,20 +125,29 @@ def measure(
     if not products or cores.free_memory_bytes() < ROOM_BYTES:
         return {}
     watch = cores.Others()
-    memory = Memory(PASS_BYTES).take(PASS_BYTES)
-    memory.fill(FILLING)
+    memory = filled_memory()
     found: dict[Product, Choice] = {}
     for product in products:
         if watch.seconds > BUDGET_S:
             break
-        choice = _fastest(product, isa, threads, memory, go_on)
+        choice = fastest(product, isa, threads, memory, go_on)
         if choice is None:
             return {}
         found[product] = choice
     return found if watch.share() <= QUIET else {}
 
 
-def _fastest(product: Product, isa: str, threads: int, memory: U8, go_on: Callable[[], bool]) -> Choice | None:
+def filled_memory() -> U8:
+    """What `fastest` reads."""
+    memory = Memory(PASS_BYTES).take(PASS_BYTES)
+    memory.fill(FILLING)
+    return memory
+
+
+def fastest(
+    product: Product, isa: str, threads: int, memory: U8, go_on: Callable[[], bool] = lambda: True
+) -> Choice | None:
+    """The fastest way of one product, however busy the device is; None when `go_on` ended it."""
     quant = quant_by_name(product.quant)
     ways = candidates(isa)
     took = {way: float("inf") for way in ways}

@@ -25,7 +25,6 @@ from compare import machine  # noqa: E402
 from swarm import kernels  # noqa: E402
 from swarm.engine import ways  # noqa: E402
 from swarm.engine.ways import Product, Way  # noqa: E402
-from swarm.engine.weights import Memory  # noqa: E402
 from swarm.kernels import _native  # noqa: E402
 from swarm.kernels.quants import QUANTS, quant_by_name  # noqa: E402
 
@@ -88,8 +87,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--all-ways", action="store_true", help="the share of each way, in the order they are tried")
     args = parser.parse_args(arguments)
-    data = Memory(ways.PASS_BYTES).take(ways.PASS_BYTES)
-    data.fill(ways.FILLING)
+    data = ways.filled_memory()
     columns = ["type", "set", "kind", "threads", "in cache", "usual GB/s", "share", "best way", "share", "gain"]
     print(f"{machine()}\n")
     for isa in args.isa:
