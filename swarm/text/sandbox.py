@@ -21,7 +21,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 
-from swarm.errors import TextError
+from swarm.errors import ResourceError, TextError
 from swarm.limits import (
     MAX_PROMPT_CHARS,
     MAX_TEMPLATE_BYTES,
@@ -33,7 +33,6 @@ from swarm.plain import one_line
 
 _WORKER = Path(__file__).with_name("render_worker.py")
 _PIPE_BYTES = select.PIPE_BUF  # a pipe that is ready takes at least so much without waiting
-INTERRUPTED = "was interrupted: the program ends"
 _GRACE_S = 2.0  # the worker's own timer comes first; a worker that is frozen is killed after this
 
 
@@ -58,6 +57,8 @@ class SandboxedTemplate:
     def _ask(self, request: Mapping[str, object]) -> str:
         try:
             reply = self._renderer.ask({"source": self._source, **request})
+        except Interrupted:  # no fault of the template: nobody may try it another way
+            raise ResourceError("this device is leaving the swarm: nothing is read any more; ask again later") from None
         except WorkerEnded as ended:
             raise TextError(f"the model's chat template failed: it {ended}") from None
         except (TypeError, ValueError, RecursionError):
@@ -74,6 +75,10 @@ class SandboxedTemplate:
 
 class WorkerEnded(Exception):
     """The process that renders ended before it had an answer; the text goes on after "it"."""
+
+
+class Interrupted(WorkerEnded):
+    """It was told to end."""
 
 
 class Renderer:
@@ -99,7 +104,7 @@ class Renderer:
         before = self._n_interrupts
         with self._lock:
             if before != self._n_interrupts:
-                raise WorkerEnded(INTERRUPTED)
+                raise Interrupted
             process = self._running()
             try:
                 reply: dict[str, str] = json.loads(_exchange(process, line, self._seconds + _GRACE_S))
@@ -107,7 +112,7 @@ class Renderer:
             except (OSError, ValueError, TimeoutError):
                 process.kill()
                 code = process.wait()
-                raise WorkerEnded(INTERRUPTED if before != self._n_interrupts else self._why(code)) from None
+                raise (Interrupted() if before != self._n_interrupts else WorkerEnded(self._why(code))) from None
             except BaseException:  # Ctrl-C: what the worker still writes belongs to nobody
                 self._end()
                 raise
