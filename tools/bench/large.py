@@ -138,7 +138,10 @@ class Speaking:
         rest = [byte for byte in range(256) if byte not in visible]
         letters = {byte: chr(byte) for byte in visible} | {byte: chr(256 + i) for i, byte in enumerate(rest)}
         tokens = (
-            [letters[byte] for byte in range(256)] + [f"word{i}" for i in range(256, self._vocab - 1)] + ["<|end|>"]
+            [letters[byte] for byte in range(256)]
+            + ["wo"]
+            + [f"word{i}" for i in range(257, self._vocab - 1)]
+            + ["<|end|>"]
         )
         w.add_tokenizer_model("gpt2")
         w.add_tokenizer_pre("gpt-2")
