@@ -69,9 +69,8 @@ def cgroup_memory(proc_cgroup: Path = PROC_CGROUP, root: Path = CGROUP) -> tuple
 
 def free_memory_bytes() -> int:
     """What this process may still take: free memory of the machine, or of its container where that is less."""
-    free = machine_free_bytes()
-    limit, used = cgroup_memory()
-    return free if limit is None else min(free, max(0, limit - used))
+    free, headroom = machine_free_bytes(), container_headroom()
+    return free if headroom is None else min(free, headroom)
 
 
 def machine_free_bytes(proc_memory: Path = PROC_MEMORY) -> int:
