@@ -57,7 +57,7 @@ class SandboxedTemplate:
     def _ask(self, request: Mapping[str, object]) -> str:
         try:
             reply = self._renderer.ask({"source": self._source, **request})
-        except Interrupted:  # no fault of the template: nobody may try it another way
+        except WorkerInterrupted:  # no fault of the template: nobody may try it another way
             raise ResourceError("this device is leaving the swarm: nothing is read any more; ask again later") from None
         except WorkerEnded as ended:
             raise TextError(f"the model's chat template failed: it {ended}") from None
@@ -77,7 +77,7 @@ class WorkerEnded(Exception):
     """The process that renders ended before it had an answer; the text goes on after "it"."""
 
 
-class Interrupted(WorkerEnded):
+class WorkerInterrupted(WorkerEnded):
     """It was told to end."""
 
 
@@ -104,7 +104,7 @@ class Renderer:
         before = self._n_interrupts
         with self._lock:
             if before != self._n_interrupts:
-                raise Interrupted
+                raise WorkerInterrupted
             process = self._running()
             try:
                 reply: dict[str, str] = json.loads(_exchange(process, line, self._seconds + _GRACE_S))
@@ -112,7 +112,7 @@ class Renderer:
             except (OSError, ValueError, TimeoutError):
                 process.kill()
                 code = process.wait()
-                raise (Interrupted() if before != self._n_interrupts else WorkerEnded(self._why(code))) from None
+                raise (WorkerInterrupted() if before != self._n_interrupts else WorkerEnded(self._why(code))) from None
             except BaseException:  # Ctrl-C: what the worker still writes belongs to nobody
                 self._end()
                 raise

@@ -128,10 +128,6 @@ SABOTAGE = {
         Sabotage(StageSession, "computed", "step.certain_end, step.n_guesses", "step.certain_end, 0", 1),
         guessing_honest,
     ),
-    "a member goes on from guesses of a step before one that failed": (
-        Sabotage(StageSession, "failed", "= self.done, 0, 0", "= self.done, 0, 3", 123),
-        slices,
-    ),
     "a member takes a step as often as it is told": (
         Sabotage(JointSteps, "is_new", "message.sequence <= self._sequences.get(stage, 0)", "False", 13),
         slices,
