@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import threading
 import time
+import warnings
 
 BEAT_S = 0.002
 
@@ -18,7 +19,9 @@ class PauseWatch:
         self._thread = threading.Thread(target=self._beat)
 
     def __enter__(self) -> PauseWatch:
-        gc.collect()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # clients of others leave loops and sockets open
+            gc.collect()
         gc.freeze()  # what other tests left behind is no part of a node, and would be looked through again and again
         self._thread.start()
         return self

@@ -74,7 +74,7 @@ def test_an_endless_pipe_is_refused_and_not_read_into_memory(monkeypatch: pytest
 def answer(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     code = cli.main(["run", *arguments])
     out, err = capsys.readouterr()
-    assert (code, err) == (0, "")
+    assert (code, err) == (0, ""), err
     return out
 
 
@@ -105,7 +105,7 @@ def test_a_mixture_that_is_larger_than_its_memory_says_the_same_from_disk(
     whole = json.loads(answer(capsys, *ask))
     assert "experts" not in whole
     monkeypatch.setattr("swarm.local.memory.SPARE_BYTES", 0)  # larger than a model of a test
-    monkeypatch.setattr("swarm.local.memory.buffer_bytes", lambda spec: 0)
+    monkeypatch.setattr("swarm.local.memory.buffer_bytes", lambda *_: 0)
     monkeypatch.setattr("swarm.local.model._free_bytes", lambda settings: path.stat().st_size // 2)
     told = json.loads(answer(capsys, *ask))
     assert told["text"] == whole["text"] and told["generated_tokens"] > 1
