@@ -19,7 +19,7 @@ def test_a_model_is_gone_from_the_store_and_the_list_but_its_file_stays(tmp_path
         async with one_node(tmp_path) as node:
             model = await node.add_file(path)
             assert node.files()["files"] == {model: str(path)}
-            assert (await node.verify())["models"][0]["wrong"] == 0  # type: ignore[index]
+            assert (await node.verify(""))["models"][0]["wrong"] == 0  # type: ignore[index]
             assert await node.remove("", str(path), everywhere=False) == {"bytes": 0, "devices": [], "refused": {}}
             assert node.library.entries() == [] and node.store.model(model) is None
             assert not (node.store.root / "models" / model).exists()
