@@ -28,9 +28,7 @@ from swarm.value import Value
 from swarm.wire.ids import ModelId, PeerId, SessionId
 
 FALSIFIES = "computed something else than the model says"
-STREAMS = (
-    3  # float rows of the model's width for each position: before a layer, after it, and when they are put together
-)
+STREAMS = 3  # float rows of the model's width for each position: before a layer, after it, and put together
 STEP_STREAMS = 8  # and for each position of a step
 STEP_TOKENS = 512  # of one step, at most
 
