@@ -109,14 +109,12 @@ class AbortStage(Effect):
 # --- KV and computing, in order on the compute worker
 
 
-class KeptKv(Value):
-    """Keys and values of a conversation's beginning in a file of this device: whose, of which layers, of which ids.
+class KeptPlace(Value):
+    """What keys and values must have in common to be of use to a session: whose they are, and of which layers.
 
-    `name` follows from all the rest. `owner` tells conversations of one entry node apart that may not know of each
-    other; nobody can guess it.
+    `owner` tells conversations of one entry node apart that may not know of each other; nobody can guess it.
     """
 
-    name: str
     entry: PeerId
     owner: bytes
     model: ModelId
@@ -124,6 +122,13 @@ class KeptKv(Value):
     first: int
     end: int
     slice: tuple[int, ...]
+
+
+class KeptKv(Value):
+    """Keys and values of a conversation's beginning in a file of this device; `name` follows from all the rest."""
+
+    name: str
+    place: KeptPlace
     ids: bytes  # int32, of the positions
     n_bytes: int  # that it takes
 

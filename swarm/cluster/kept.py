@@ -14,28 +14,15 @@ from __future__ import annotations
 import hashlib
 from array import array
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
 
 from swarm import limits
-from swarm.cluster.effects import NEVER, Effect, ForgetKept, KeptBeginning, KeptKv, Send
+from swarm.cluster.effects import NEVER, Effect, ForgetKept, KeptBeginning, KeptKv, KeptPlace, Send
 from swarm.cluster.memory import Ledger
 from swarm.cluster.stage_session import RingPlace, StageSession
-from swarm.wire.ids import ModelId, PeerId, SessionId
+from swarm.wire.ids import SessionId
 from swarm.wire.messages import SessionOpen
 
 Marks = tuple[bytes, ...]
-
-
-class KeptPlace(NamedTuple):
-    """What keys and values must have in common to be of use to a session."""
-
-    entry: PeerId
-    owner: bytes
-    model: ModelId
-    kv: str
-    first: int
-    end: int
-    slice: tuple[int, ...]
 
 
 class KeptIndex:
@@ -71,7 +58,7 @@ class KeptIndex:
         wanted = KeptPlace(message.entry, message.owner, message.model, place.kv, *place.held)
         best, most = "", have // limits.MARK_TOKENS
         for name, kept in self.files.items():
-            if name in self._written and _place_of(kept) == wanted:
+            if name in self._written and kept.place == wanted:
                 n = _n_common(self._marks[name], message.marks)
                 best, most = (name, n) if n > most else (best, most)
         if not best:
@@ -135,12 +122,12 @@ class KeptIndex:
         if name not in self.files:
             return [ForgetKept((name,))]
         self._written.add(name)
-        place, marks = _place_of(self.files[name]), self._marks[name]
+        place, marks = self.files[name].place, self._marks[name]
         others = [
             other
             for other, kept in self.files.items()
             if other in self._written - {name}
-            and _place_of(kept) == place
+            and kept.place == place
             and marks[: len(self._marks[other])] == self._marks[other]
         ]
         return self._forget(others)
@@ -155,10 +142,10 @@ class KeptIndex:
 
     def _has(self, kept: KeptKv) -> bool:
         """Whether all of it, or nearly, is in some file already."""
-        place, marks = _place_of(kept), _marks_of(kept)
+        place, marks = kept.place, _marks_of(kept)
         least = len(marks) - len(marks) // limits.KEPT_GROWTH
         for name, other in self.files.items():
-            if _place_of(other) == place and _n_common(self._marks[name], marks) >= least:
+            if other.place == place and _n_common(self._marks[name], marks) >= least:
                 self._use(name)
                 return True
         return False
@@ -206,11 +193,7 @@ def _ids_of(kept: KeptKv, n: int) -> list[int]:
 
 
 def _marks_of(kept: KeptKv) -> Marks:
-    return marks_of(kept.owner, _ids_of(kept, kept.n))
-
-
-def _place_of(kept: KeptKv) -> KeptPlace:
-    return KeptPlace(kept.entry, kept.owner, kept.model, kept.kv, kept.first, kept.end, kept.slice)
+    return marks_of(kept.place.owner, _ids_of(kept, kept.n))
 
 
 def _kept_of(session: StageSession, n: int) -> KeptKv:
@@ -220,7 +203,9 @@ def _kept_of(session: StageSession, n: int) -> KeptKv:
     what = (opened.entry, opened.model, place.kv, first, end, bounds, marks_of(opened.owner, ids)[-1].hex())
     name = hashlib.blake2b(repr(what).encode(), digest_size=limits.MARK_BYTES).hexdigest()
     data = array("i", ids).tobytes()
-    return KeptKv(name, opened.entry, opened.owner, opened.model, place.kv, first, end, bounds, data, n_bytes)
+    return KeptKv(
+        name, KeptPlace(opened.entry, opened.owner, opened.model, place.kv, first, end, bounds), data, n_bytes
+    )
 
 
 def _n_common(a: Marks, b: Marks) -> int:

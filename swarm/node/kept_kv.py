@@ -27,7 +27,7 @@ import numpy as np
 import numpy.typing as npt
 
 from swarm import limits
-from swarm.cluster.effects import ForgetKept, KeptBeginning, KeptKv
+from swarm.cluster.effects import ForgetKept, KeptBeginning, KeptKv, KeptPlace
 from swarm.engine.kv_file import read_header, read_kv, write_kv
 from swarm.errors import DiskFull
 from swarm.files import check_space, is_disk_full, make_private, replace_file
@@ -205,13 +205,9 @@ class KeptFiles:
             told = msgspec.msgpack.decode(read_header(path) or b"", type=_FileHeader)
             kept = KeptKv(
                 name=path.stem,
-                entry=PeerId(told.entry),
-                owner=told.owner,
-                model=ModelId(told.model),
-                kv=told.kv,
-                first=told.first,
-                end=told.end,
-                slice=told.slice,
+                place=KeptPlace(
+                    PeerId(told.entry), told.owner, ModelId(told.model), told.kv, told.first, told.end, told.slice
+                ),
                 ids=told.ids,
                 n_bytes=path.stat().st_size,
             )
@@ -278,8 +274,7 @@ def build() -> str:
 
 
 def _header(kept: KeptKv) -> bytes:
+    at = kept.place
     return msgspec.msgpack.encode(
-        _FileHeader(
-            build(), str(kept.entry), kept.owner, str(kept.model), kept.kv, kept.first, kept.end, kept.slice, kept.ids
-        )
+        _FileHeader(build(), str(at.entry), at.owner, str(at.model), at.kv, at.first, at.end, at.slice, kept.ids)
     )

@@ -88,7 +88,7 @@ FROM_DISKS = {
     "what is on disk is not compared": Sabotage(
         KeptIndex, "begin_of", "_n_common(self._marks[name], message.marks)", "len(message.marks)", 14
     ),
-    "KV of other layers is taken": Sabotage(KeptIndex, "begin_of", "_place_of(kept) == wanted", "True", 9),
+    "KV of other layers is taken": Sabotage(KeptIndex, "begin_of", "kept.place == wanted", "True", 9),
 }
 
 

@@ -88,7 +88,7 @@ def kept_of(effects: list[Effect]) -> KeptKv | None:
 def test_what_leaves_memory_is_found_by_what_begins_alike() -> None:
     disk = Disk()
     file = disk.keep(1, [*ids(4), 5, 6])
-    assert (file.n, file.n_bytes, file.first, file.end) == (4 * RUN, 4 * RUN * 2 * 2, 0, 2)
+    assert (file.n, file.n_bytes, file.place.first, file.place.end) == (4 * RUN, 4 * RUN * 2 * 2, 0, 2)
     assert disk.found(ids(4)) == 4 * RUN
     assert disk.found([*ids(2), *ids(3, first=9000)]) == 2 * RUN, "a beginning of it"
     assert disk.found([*ids(4)[:-1], 0, 7]) == 3 * RUN

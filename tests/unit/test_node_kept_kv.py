@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from swarm import files, limits
-from swarm.cluster.effects import ForgetKept, KeptBeginning, KeptKv
+from swarm.cluster.effects import ForgetKept, KeptBeginning, KeptKv, KeptPlace
 from swarm.engine.decoder import Decoder
 from swarm.engine.kv_file import U8, put, write_kv
 from swarm.engine.weights import load_weights
@@ -100,9 +100,9 @@ def disk(tmp_path: Path) -> Iterator[Disk]:
 
 
 def kept(name: str = "a" * 32, **more: object) -> KeptKv:
-    made = KeptKv(
-        name, PeerId("e" * 32), b"owner", ModelId("1" * 64), "f16", 0, 2, (), array("i", IDS.tolist()).tobytes(), 1000
-    )
+    place = KeptPlace(PeerId("e" * 32), b"owner", ModelId("1" * 64), "f16", 0, 2, ())
+    at = {field: more.pop(field) for field in KeptPlace.__struct_fields__ if field in more}
+    made = KeptKv(name, msgspec.structs.replace(place, **at), array("i", IDS.tolist()).tobytes(), 1000)
     return msgspec.structs.replace(made, **more)
 
 
