@@ -27,7 +27,6 @@ from swarm.cores import free_memory_bytes
 from swarm.engine.decoder import Decoder
 from swarm.engine.weights import MATRICES, load_weights
 from swarm.errors import ConfigError
-from swarm.files import spare_bytes
 from swarm.kernels.quants import Quant, quant_by_name
 from swarm.models.spec import LayerSpec, ModelSpec, Role, RopeSpec, TensorRef, role_shape
 from swarm.node.home import Home, read_json, write_json
@@ -39,7 +38,8 @@ U8 = npt.NDArray[np.uint8]
 MEMORY_SHARE = 0.8  # of the machine, when nobody says: the rest is for its user
 SPARE_BYTES = 256 * 1024 * 1024  # of what is free now that is left alone, too, and this process's own needs
 BASE_BYTES = 150 * 1024 * 1024  # of a node beside weights and conversations: the bar of docs/memory.md
-DISK_SHARE = 0.9  # of the disk that may be full, when nobody says
+FREE_SHARE = 0.1  # of the disk that stays free when nobody says how much chunks may take,
+FREE_BYTES = 4 * 1024**3  # but no more than this: a tenth of a large disk is more than many have left
 PROMPT_TOKENS = 64  # enough for the speed of a longer chunk, and done in a second on a Pi 4
 DECODE_STEPS = 12
 BIG_LAYERS = 3  # 76 MB: past the caches of home devices
@@ -84,7 +84,7 @@ def capabilities(home: Home, settings: config.Settings, threads: int) -> Capabil
         kernels=isa[:16],
         threads=threads,
         memory_bytes=usable_memory(settings.memory),
-        disk_bytes=usable_disk(home.root, settings.disk),
+        disk_bytes=usable_disk(home, settings.disk),
         read_bytes_per_s=speeds.read_bytes_per_s,
         prefill_ops_per_s=speeds.macs_per_s,
         disk_bytes_per_s=speeds.disk_bytes_per_s,
@@ -125,12 +125,13 @@ def usable_memory(wanted: str) -> int:
     return n_bytes
 
 
-def usable_disk(folder: Path, wanted: str) -> int:
-    """Bytes that chunks of models may take on the disk of `folder`, with those that are there already."""
-    disk = psutil.disk_usage(str(folder))
+def usable_disk(home: Home, wanted: str) -> int:
+    """Bytes that chunks of models may take on the disk of `home`, with those that are there already."""
+    disk = psutil.disk_usage(str(home.root))
     if wanted:
         return config.parse_bytes("disk", wanted, of=disk.total)
-    return max(0, spare_bytes(folder) - int((1 - DISK_SHARE) * disk.total))
+    there = sum(file.lstat().st_blocks * 512 for file in home.store.rglob("*"))
+    return max(0, there + disk.free - min(int(FREE_SHARE * disk.total), FREE_BYTES))
 
 
 def remembered(home: Home, isa: str, threads: int) -> Speeds | None:

@@ -206,7 +206,7 @@ class ChunkStore:
         if self.quota_bytes is not None and stored + n_bytes > self.quota_bytes:
             raise DiskFull(
                 f"the model store may take {size_text(self.quota_bytes)}, has {size_text(stored)} and needs "
-                f"{size_text(n_bytes)} more; remove a model or raise the limit"
+                f"{size_text(n_bytes)} more; remove a model, free some of the disk or raise `disk`"
             )
         check_space(self.root, n_bytes, "free some space or remove a model")
 

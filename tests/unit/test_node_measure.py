@@ -98,3 +98,20 @@ def test_more_memory_than_the_machine_has_is_refused_with_what_it_has(monkeypatc
         measure.usable_memory("2GiB")
     monkeypatch.setattr(measure, "free_memory_bytes", lambda: 2**40)
     assert measure.usable_memory("") == int(0.8 * (2 * 2**30 - measure.BASE_BYTES)), "the node itself is counted"
+
+
+def test_a_nearly_full_disk_keeps_what_it_has_and_gives_all_but_a_little(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = Home(tmp_path)
+    free, total = 24 * 2**30, 252 * 2**30
+    monkeypatch.setattr(psutil, "disk_usage", lambda _: SimpleNamespace(total=total, free=free))
+    assert measure.usable_disk(home, "") == 20 * 2**30, "not nothing, because a tenth of the disk is 25 GiB"
+    (home.store / "model").mkdir(parents=True)
+    (home.store / "model" / "chunks").write_bytes(bytes(2**20))
+    there = sum(file.lstat().st_blocks * 512 for file in home.store.rglob("*"))
+    assert there >= 2**20
+    assert measure.usable_disk(home, "") == 20 * 2**30 + there, "what the store has already is its own"
+    free, total = 2**30, 32 * 2**30
+    assert measure.usable_disk(home, "") == 0
+    assert measure.usable_disk(home, "3GiB") == 3 * 2**30, "what was said is obeyed; a full disk is found when it is"
