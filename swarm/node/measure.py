@@ -128,10 +128,11 @@ def usable_memory(wanted: str) -> int:
 def usable_disk(home: Home, wanted: str) -> int:
     """Bytes that chunks of models may take on the disk of `home`, with those that are there already."""
     disk = psutil.disk_usage(str(home.root))
+    free_bytes: int = disk.free
     if wanted:
         return config.parse_bytes("disk", wanted, of=disk.total)
     there = sum(file.lstat().st_blocks * 512 for file in home.store.rglob("*"))
-    return max(0, there + disk.free - min(int(FREE_SHARE * disk.total), FREE_BYTES))
+    return max(0, there + free_bytes - min(int(FREE_SHARE * disk.total), FREE_BYTES))
 
 
 def remembered(home: Home, isa: str, threads: int) -> Speeds | None:
