@@ -9,7 +9,10 @@ from swarm.cli import local
 from swarm.cli.leave import end
 from swarm.cli.terminal import note
 
-HELP = "Drop this device's keys: it is in no swarm then, and gets a new id. Chunks of models stay."
+HELP = (
+    "Drop this device's keys: it is in no swarm then, and gets a new id. Chunks of models stay; what it kept of "
+    "conversations is deleted."
+)
 EXAMPLES = """\
   swarm forget             then `swarm join CODE` joins another swarm
 """
@@ -30,5 +33,6 @@ def run(args: argparse.Namespace) -> int:
     gone = home.keys.forget()
     home.peers_file.unlink(missing_ok=True)
     home.say_not_alone()
+    home.forget_conversations()
     note("swarm: the keys are gone; this device is in no swarm" if gone else "swarm: this device was in no swarm")
     return 0

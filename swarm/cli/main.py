@@ -46,7 +46,7 @@ COMMANDS = {
     "page": "open the page for chatting and looking at the swarm",
     "plan": "where a model would run, how fast, and why",
     "leave": "end this device's part in the swarm for now",
-    "forget": "drop the swarm's keys from this device",
+    "forget": "drop the swarm's keys from this device, and what it kept of conversations",
     "rekey": "give the swarm a new key, to shut a lost device out",
     "service": "start this device's part at boot, and keep it up",
     "logs": "what the node on this device said",

@@ -121,6 +121,12 @@ class Home:
         if running is not None and running.pid == pid:
             self.running_file.unlink(missing_ok=True)
 
+    def forget_conversations(self) -> None:
+        """Delete keys and values of all conversations; raise ResourceError when that is not possible."""
+        with disk_errors(self.root, "home"):
+            for path in self.kept_kv.iterdir() if self.kept_kv.is_dir() else ():
+                path.unlink()
+
     def addresses(self) -> dict[str, str]:
         """Where devices of this swarm were reached before: id -> HOST:PORT."""
         value = read_json(self.peers_file)

@@ -22,3 +22,14 @@ def test_a_nodes_file_is_its_users_alone_and_goes_with_it(tmp_path: Path) -> Non
     for text in ("", "[]", '{"pid": 1}', "{" * 5000):
         home.running_file.write_text(text)
         assert home.running() is None
+
+
+def test_what_was_kept_of_conversations_goes(tmp_path: Path) -> None:
+    home = Home(tmp_path / "home")
+    home.forget_conversations()
+    home.kept_kv.mkdir(parents=True)
+    for name in ("a.kv", "owner.key", "written.json"):
+        (home.kept_kv / name).write_text("x")
+    (home.root / "peers.json").write_text("{}")
+    home.forget_conversations()
+    assert [path.name for path in home.root.rglob("*") if path.is_file()] == ["peers.json"]
