@@ -38,7 +38,7 @@ NODE_CLIENTS = (
 )
 FEATURES = ("lists", "chat", "stream", "tools", "structured_output", "errors")
 RESULT = re.compile(r"^(PASSED|FAILED|ERROR|SKIPPED) .*?tests/clients/(\w+)\.py(?:::test_(\w+))?", re.MULTILINE)
-NPM = re.compile(r"^npm (\S+) (\S+)$", re.MULTILINE)
+VERSION = re.compile(r"^(?:npm|apart) (\S+) (\S+)$", re.MULTILINE)  # of what is not installed in this environment
 ALSO_NODE = {"openai": "responses", "ai": "`@ai-sdk/openai-compatible`"}
 MARKS = {"PASSED": "yes", "FAILED": "**no**", "ERROR": "**no**", "SKIPPED": "not tried"}
 
@@ -59,19 +59,20 @@ def table(said: str) -> str:
             others[module][test.replace("_", " ")] = outcome
         else:
             outcomes[module, feature].add(outcome)
+    versions = dict(VERSION.findall(said))
     rows = [f"| client | {' | '.join(name.replace('_', ' ') for name in FEATURES)} | also |"]
     rows.append("|---" * (len(FEATURES) + 2) + "|")
     for module, package in CLIENTS.items():
         marks = [mark(outcomes[module, feature]) for feature in FEATURES]
         also = ", ".join(name for name, outcome in others[module].items() if outcome == "PASSED")
-        rows.append(f"| {package} {version_of(package)} | {' | '.join(marks)} | {also} |")
+        rows.append(f"| {package} {versions.get(package) or version_of(package)} | {' | '.join(marks)} | {also} |")
     return "\n".join([*rows, *node_rows(said)])
 
 
 def node_rows(said: str) -> list[str]:
     """The rows of the clients for Node, whose packages come from npm."""
     outcomes = {test: outcome for outcome, module, test in RESULT.findall(said) if module == "test_node_js"}
-    versions = dict(NPM.findall(said))
+    versions = dict(VERSION.findall(said))
     rows = []
     for package, name in (("openai", "openai for Node"), ("ai", "AI SDK")):
         marks = []

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from importlib.metadata import version
 
 from llama_index.core.llms import ChatMessage
 from llama_index.core.tools import FunctionTool
@@ -44,4 +45,5 @@ try:
     talker.chat([ChatMessage(role="user", content="word " * 1500)])
 except OpenAIError as error:
     said["long"] = error.code
+said["version"] = version("llama-index-llms-openai-like")
 print(json.dumps(said))
