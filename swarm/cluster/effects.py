@@ -179,6 +179,16 @@ class DropKv(Effect):
     kept: KeptKv | None = None
 
 
+class KeepKv(Effect):
+    """Write the beginning of a session's KV into a file, when nothing else wants the disk; it stays in memory.
+
+    Nobody waits for that, and it ends where the session is opened anew. It is answered as DropKv is.
+    """
+
+    session: SessionId
+    kept: KeptKv
+
+
 class ForgetKept(Effect):
     """Delete the files of these names."""
 

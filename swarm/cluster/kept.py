@@ -1,9 +1,10 @@
 """Keys and values on this device's disk: what is worth a file, what makes way for it, what a question can begin with.
 
 A conversation that memory has no room for any more, or that is there when the node ends, leaves its keys and values in
-a file. They are found again by **marks**: a mark names a run of MARK_TOKENS ids together with all that is before it,
-under the secret of their owner. So a stage needs to know neither whose question it is nor what it asks, and a device
-finds what an earlier run of it has kept, for another session.
+a file; one that rests in memory gets one as well, for a device may lose its power. They are found again by **marks**: a
+mark names a run of MARK_TOKENS ids together with all that is before it, under the secret of their owner. So a stage
+needs to know neither whose question it is nor what it asks, and a device finds what an earlier run of it has kept, for
+another session.
 
 A file is a cache: whatever is wrong with it, its positions are computed again. Its part of a model is exact, so each
 device of a pipeline, and each member of a stage, keeps what it has and says how much of it there is.
@@ -13,10 +14,10 @@ from __future__ import annotations
 
 import hashlib
 from array import array
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from swarm import limits
-from swarm.cluster.effects import NEVER, Effect, ForgetKept, KeptBeginning, KeptKv, KeptPlace, Send
+from swarm.cluster.effects import NEVER, Effect, ForgetKept, KeepKv, KeptBeginning, KeptKv, KeptPlace, Send
 from swarm.cluster.memory import Ledger
 from swarm.cluster.stage_session import RingPlace, StageSession
 from swarm.wire.ids import SessionId
@@ -39,6 +40,8 @@ class KeptIndex:
         self._marks: dict[str, Marks] = {}
         self._written: set[str] = set()  # those that are whole
         self._reading: dict[SessionId, float] = {}  # sessions whose beginning is read, and until when it may be
+        self._resting: tuple[SessionId, str] | None = None  # the one that is written while it stays in memory; its file
+        self._looked_at: dict[SessionId, float] = {}  # those that rest and need no file, or have one: used when last
 
     @property
     def n_bytes(self) -> int:
@@ -87,25 +90,51 @@ class KeptIndex:
             if session is not None and session.answered is None:
                 effects += [session.open_kv(0)] if key in self._ledger.kv else []
                 effects += [Send(session.open.entry, session.begin([]))]
-        return effects
+        return effects + self._keep_resting(now)
 
     def timer(self) -> float:
         """When `tick` has something to do next."""
-        return min(self._reading.values(), default=NEVER)
+        return min([*self._reading.values(), *(due for due, _ in self._unkept())], default=NEVER)
 
     def keep(self, key: SessionId) -> tuple[KeptKv | None, list[Effect]]:
         """The file for a session that leaves memory, or None; and what makes room for it.
 
         One that is answered just now is computed on elsewhere, and gets none unless this node ends.
         """
+        if self._resting is not None and self._resting[0] == key:
+            self.lost(self._resting[1])  # it is not whole, and will not be: what is written now is
+        return self._file_of(key, rests=False)
+
+    def _keep_resting(self, now: float) -> list[Effect]:
+        """While nobody is answered, conversations that have rested for a while get files, one after the other."""
+        for _, key in sorted(each for each in self._unkept() if each[0] <= now):
+            self._looked_at[key] = self._ledger.kv[key].used_at
+            kept, room = self._file_of(key, rests=True)
+            if kept is not None:
+                self._resting = key, kept.name
+                return [*room, KeepKv(key, kept)]
+        return []
+
+    def _unkept(self) -> Iterator[tuple[float, SessionId]]:
+        """Conversations that may need a file while they rest, and when they have done so for long enough."""
+        is_busy = self._resting is not None or any(entry.running for entry in self._ledger.kv.values())
+        if not self.quota_bytes or self._is_ending or is_busy:
+            return
+        for key, entry in self._ledger.kv.items():
+            if self._looked_at.get(key) != entry.used_at:
+                yield entry.used_at + limits.KEPT_REST_S, key
+
+    def _file_of(self, key: SessionId, *, rests: bool) -> tuple[KeptKv | None, list[Effect]]:
+        """A new file for a session, which leaves memory or `rests` there, unless one has most of it; and its room."""
         session = self._sessions.get(key)
         if session is None or not session.open.owner or not (session.closed or self._is_ending):
             return None, []
         n = min(session.done // limits.MARK_TOKENS, limits.MAX_MARKS) * limits.MARK_TOKENS
         if n < limits.MIN_KEPT_TOKENS:
             return None, []
-        kept = _kept_of(session, n)
-        if kept.n_bytes > self.quota_bytes or self._has(kept):
+        kept = _kept_of(session, n, rests=rests)
+        growth = limits.KEPT_REST_GROWTH if rests else limits.KEPT_GROWTH
+        if kept.n_bytes > self.quota_bytes or self._has(kept, growth):
             return None, []
         room = self._make_room(kept.n_bytes)
         self._add(kept)
@@ -122,6 +151,7 @@ class KeptIndex:
         if name not in self.files:
             return [ForgetKept((name,))]
         self._written.add(name)
+        self._rested(name)
         place, marks = self.files[name].place, self._marks[name]
         others = [
             other
@@ -137,13 +167,20 @@ class KeptIndex:
         self.files.pop(name, None)
         self._marks.pop(name, None)
         self._written.discard(name)
+        self._rested(name)
 
     # --- within
 
-    def _has(self, kept: KeptKv) -> bool:
-        """Whether all of it, or nearly, is in some file already."""
+    def _rested(self, name: str) -> None:
+        """That file is written or never will be: the next conversation that rests may get one."""
+        if self._resting is not None and self._resting[1] == name:
+            self._resting = None
+            self._looked_at = {key: at for key, at in self._looked_at.items() if key in self._ledger.kv}
+
+    def _has(self, kept: KeptKv, growth: int) -> bool:
+        """Whether all of it but one part in `growth` is in some file already."""
         place, marks = kept.place, _marks_of(kept)
-        least = len(marks) - len(marks) // limits.KEPT_GROWTH
+        least = len(marks) - len(marks) // growth
         for name, other in self.files.items():
             if other.place == place and _n_common(self._marks[name], marks) >= least:
                 self._use(name)
@@ -196,11 +233,12 @@ def _marks_of(kept: KeptKv) -> Marks:
     return marks_of(kept.place.owner, _ids_of(kept, kept.n))
 
 
-def _kept_of(session: StageSession, n: int) -> KeptKv:
+def _kept_of(session: StageSession, n: int, *, rests: bool) -> KeptKv:
+    """A file of its first n positions; while it `rests` in memory one of another name, for both may be on the way."""
     opened, place, ids = session.open, session.place, session.ids[:n]
     first, end, bounds = place.held
     n_bytes = session.model.stage_kv_bytes(first, end, n)
-    what = (opened.entry, opened.model, place.kv, first, end, bounds, marks_of(opened.owner, ids)[-1].hex())
+    what = (opened.entry, opened.model, place.kv, first, end, bounds, marks_of(opened.owner, ids)[-1].hex(), rests)
     name = hashlib.blake2b(repr(what).encode(), digest_size=limits.MARK_BYTES).hexdigest()
     data = array("i", ids).tobytes()
     return KeptKv(

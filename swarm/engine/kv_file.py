@@ -31,9 +31,10 @@ PANEL_TOKENS = 16  # positions that lie together (csrc/ops.h)
 DIGEST_BYTES = 32
 
 
-def write_kv(path: Path, header: bytes, cache: _native.KvCache, n: int, go_on: Callable[[], bool]) -> int:
+def write_kv(path: Path, header: bytes, n: int, next_piece: Callable[[int, int], U8 | None]) -> int:
     """Write the first n positions, whole panels of 16, into a file; return its bytes, or 0 when told to stop.
 
+    `next_piece(first, end)` gives positions as `piece_of` does, one range after the other, or None, which is to stop.
     The file has its name once it is whole; whether it survives a power cut, its digests tell. Raise OSError; nothing is
     left then.
     """
@@ -41,7 +42,7 @@ def write_kv(path: Path, header: bytes, cache: _native.KvCache, n: int, go_on: C
     descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, PRIVATE)
     try:
         with os.fdopen(descriptor, "wb", buffering=0) as file:
-            n_bytes = _write(file, header, cache, n, go_on)
+            n_bytes = _write(file, header, n, next_piece)
         if n_bytes:
             partial.replace(path)
             return n_bytes
@@ -81,6 +82,15 @@ def read_kv(
             yield min(end, n)
 
 
+def piece_of(cache: _native.KvCache, first: int, end: int) -> U8:
+    """Positions [first, end) of all layers, whole panels of 16, as they are written; raise ValueError beyond them."""
+    if end > cache.length:
+        raise ValueError(f"{cache.length} positions in memory, {end} were to be kept")
+    panels = slice(first // PANEL_TOKENS, end // PANEL_TOKENS)
+    parts = [rows[:, panels].reshape(-1) for layer in range(cache.n_layers) for rows in cache.rows(layer)]
+    return np.concatenate(parts)
+
+
 def put(cache: _native.KvCache, first: int, end: int, piece: U8) -> None:
     """Positions [first, end) of a piece become the next ones of a cache; it must hold `first` and have room."""
     if cache.length != first or end > cache.capacity:
@@ -100,14 +110,14 @@ def put(cache: _native.KvCache, first: int, end: int, piece: U8) -> None:
 # --- within
 
 
-def _write(file: BinaryIO, header: bytes, cache: _native.KvCache, n: int, go_on: Callable[[], bool]) -> int:
+def _write(file: BinaryIO, header: bytes, n: int, next_piece: Callable[[int, int], U8 | None]) -> int:
     file.write(_sealed(header))
     seal = _digest(header)
     synced = 0
     for first in range(0, n, PIECE_TOKENS):
-        if not go_on():
+        piece = next_piece(first, min(first + PIECE_TOKENS, n))
+        if piece is None:
             return 0
-        piece = _piece(cache, first, min(first + PIECE_TOKENS, n))
         file.write(piece.data)
         file.write(_piece_digest(seal, first, piece))
         if file.tell() - synced >= SYNC_BYTES:  # memory is short where this is done: it is not to fill with what waits
@@ -115,12 +125,6 @@ def _write(file: BinaryIO, header: bytes, cache: _native.KvCache, n: int, go_on:
             os.fdatasync(file.fileno())
             os.posix_fadvise(file.fileno(), 0, synced, os.POSIX_FADV_DONTNEED)
     return file.tell()
-
-
-def _piece(cache: _native.KvCache, first: int, end: int) -> U8:
-    panels = slice(first // PANEL_TOKENS, end // PANEL_TOKENS)
-    parts = [rows[:, panels].reshape(-1) for layer in range(cache.n_layers) for rows in cache.rows(layer)]
-    return np.concatenate(parts)
 
 
 def _position_bytes(cache: _native.KvCache) -> int:

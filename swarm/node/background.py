@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+import threading
 from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol, TypeVar, TypeVarTuple
@@ -12,6 +14,8 @@ Result = TypeVar("Result")
 Args = TypeVarTuple("Args")
 AFTER_BUG_S = 1.0  # a bug that comes again at once must not fill the log
 IO_THREADS = 3  # hash, write and read chunks; import files; build tokenizers
+# A tenth of a busy core; at a hundredth, Python's lock would wait for such a thread, and everybody for the lock.
+NICE = 10
 
 
 class Post(Protocol):
@@ -83,3 +87,9 @@ class Background:
         error = None if task.cancelled() else task.exception()
         if error is not None:
             self.on_bug(error)
+
+
+def give_way_to_others() -> None:
+    """From now on this thread has less of a processor, and of a disk, that others want."""
+    with contextlib.suppress(OSError, AttributeError):
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)

@@ -12,7 +12,6 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future
 from dataclasses import dataclass, field, fields
 from itertools import accumulate, islice
 from typing import NamedTuple, TypeVarTuple
@@ -26,7 +25,7 @@ from swarm.cluster.effects import (
     Compute,
     DropKv,
     Effect,
-    KeptBeginning,
+    KeepKv,
     OpenKv,
     SessionRows,
     StepOutput,
@@ -36,16 +35,16 @@ from swarm.cluster.effects import (
 from swarm.engine.candidates import Candidates, all_logits, candidates_of, decode, encode, needs_all, sample_candidates
 from swarm.engine.decoder import Decoder, Keep, Rows
 from swarm.engine.expert_cache import CachedExperts
-from swarm.engine.kv_file import put
 from swarm.engine.sampling import SamplingParams, sample, told
 from swarm.engine.ways import Choices, Product, products_of
 from swarm.engine.weights import Weights, join_weights
 from swarm.errors import ResourceError, StageLost, SwarmError
 from swarm.kernels import _native
-from swarm.limits import KEPT_READ_S, MIN_LOGPROB
+from swarm.limits import MIN_LOGPROB
 from swarm.models.spec import ModelSpec, Role
 from swarm.node.background import Post
 from swarm.node.constraints import Constraints
+from swarm.node.kept_caches import KeptCaches
 from swarm.node.kept_kv import KeptFiles
 from swarm.node.stages import OpenedStage, Stages
 from swarm.parts import WHOLE, Part, parts_of
@@ -55,7 +54,6 @@ from swarm.wire.records import Sampling, TensorInfo, TokenBias, TokenChance
 
 log = logging.getLogger(__name__)
 F32 = npt.NDArray[np.float32]
-U8 = npt.NDArray[np.uint8]
 Logits = F32 | Sequence[Candidates]  # of the whole vocabulary, or what members of a stage told of their slices
 Args = TypeVarTuple("Args")
 FORGOTTEN = "the conversation's memory is gone here"
@@ -115,7 +113,6 @@ class _Kv:
     kind: str
     cache: _native.KvCache
     params: tuple[Sampling, SamplingParams] | None = None  # what was asked for last, as the engine takes it
-    beginning: KeptBeginning | None = None  # that is being read from the disk
 
     def params_of(self, sampling: Sampling) -> SamplingParams:
         """The same for every token of an answer, and checked once."""
@@ -150,13 +147,15 @@ class ComputeWorker:
         self._isa = isa
         self._constraints = constraints
         self._stages = stages
-        self._kept = kept
-        self._kv_read = kv_read
         self._ways: Choices = ways or {}
         self.products: dict[Product, None] = {}  # that models needed which were loaded; of the loop
         self._models: dict[ModelId, _Model] = {}
         self._kv: dict[SessionId, _Kv] = {}
         self._queue: queue.SimpleQueue[Effect | Callable[[], None] | None] = queue.SimpleQueue()
+        self._files = kept
+        self._kept: KeptCaches | None = None
+        if kept is not None:
+            self._kept = KeptCaches(kept, call=self._queue.put, cache_of=self._cache_of, have_read=kv_read)
         self._thread = threading.Thread(target=self._run, name="swarm-compute", daemon=True)
         self._thread.start()
 
@@ -222,8 +221,11 @@ class ComputeWorker:
                     self._kv.pop(effect.session, None)
             case DropKv(session, kept):
                 kv = self._kv.pop(session, None)
-                if kept is not None and self._kept is not None:
-                    self._kept.write(kept, kv.cache if kv is not None else None)
+                if kept is not None and self._files is not None:
+                    self._files.write(kept, kv.cache if kv is not None else None)
+            case KeepKv(session, kept):
+                if self._kept is not None:
+                    self._kept.keep(session, kept)
             case Unload(model, parts):
                 self._unload(model, parts)
 
@@ -267,48 +269,23 @@ class ComputeWorker:
             kv.cache.resize(effect.context)
         if lender is not None:
             kv.cache.copy(lender.cache, effect.keep)
-        kv.beginning = effect.beginning
-        if effect.beginning is not None and self._kept is not None:
-            self._read(effect.session, kv, effect.beginning, self._kept)
+        if self._kept is not None:
+            self._kept.opened(effect.session, effect.beginning)
 
     def _put_aside(self, effect: OpenKv) -> None:
         """What a cache that changes its session holds goes to the disk, as far as memory allows."""
-        if effect.kept is None or self._kept is None:
+        if effect.kept is None or self._files is None:
             return
         kv, n = self._kv[effect.session], effect.kept.n
         aside = None
         if kv.cache.length >= n:
             aside = self._decoder(kv.layers, n).new_kv(n, kv.kind)
             aside.copy(kv.cache, n)
-        self._kept.write(effect.kept, aside)
+        self._files.write(effect.kept, aside)
 
-    def _read(self, session: SessionId, kv: _Kv, beginning: KeptBeginning, files: KeptFiles) -> None:
-        """Fill a cache from a file, a piece between two steps; what was opened anew meanwhile takes none of it."""
-
-        def take(first: int, end: int, piece: U8) -> bool:
-            taken: Future[bool] = Future()
-            self._queue.put(lambda: taken.set_result(self._take(session, kv, beginning, (first, end, piece))))
-            try:
-                return taken.result(KEPT_READ_S)
-            except TimeoutError:  # a long step, or the end of this thread
-                return False
-
-        files.read(beginning, kv.cache, take, lambda: self._queue.put(lambda: self._have_read(session, kv, beginning)))
-
-    def _take(self, session: SessionId, kv: _Kv, beginning: KeptBeginning, piece: tuple[int, int, U8]) -> bool:
-        if self._kv.get(session) is not kv or kv.beginning is not beginning:
-            return False
-        try:
-            put(kv.cache, *piece)
-        except ValueError:
-            log.exception("a bug")
-            return False
-        return True
-
-    def _have_read(self, session: SessionId, kv: _Kv, beginning: KeptBeginning) -> None:
-        if kv.beginning is beginning:
-            kv.beginning = None
-            self._kv_read(session, beginning.epoch, kv.cache.length)
+    def _cache_of(self, session: SessionId) -> _native.KvCache | None:
+        kv = self._kv.get(session)
+        return kv.cache if kv is not None else None
 
     def _compute(self, job: Compute) -> None:
         started = time.perf_counter()

@@ -1,8 +1,9 @@
 """Files of keys and values: written and read on threads of their own, beside the steps of others.
 
-Memory is given up when its file is whole. What is read is checked piece by piece, and taken by the compute worker
-between two steps; a question waits for it for KEPT_READ_S at most, and computes the rest. No more is written in a day
-than the files may take together: an SD card of a chat that comes and goes for years must live.
+Memory is given up when its file is whole. What stays in memory is written slowly, by a thread that gives way to all
+others, and only up to a part of what a day allows. What is read is checked piece by piece, and taken by the compute
+worker between two steps; a question waits for it for KEPT_READ_S at most, and computes the rest. No more is written in
+a day than the files may take together: an SD card of a chat that comes and goes for years must live.
 
 What another build of Swarm has computed may differ in bits, so it is not used, and is deleted at the start.
 """
@@ -28,15 +29,17 @@ import numpy.typing as npt
 
 from swarm import limits
 from swarm.cluster.effects import ForgetKept, KeptBeginning, KeptKv, KeptPlace
-from swarm.engine.kv_file import read_header, read_kv, write_kv
+from swarm.engine.kv_file import piece_of, read_header, read_kv, write_kv
 from swarm.errors import DiskFull
 from swarm.files import check_space, is_disk_full, make_private, replace_file
 from swarm.kernels import _native
+from swarm.node.background import give_way_to_others
 from swarm.wire.ids import ModelId, PeerId
 
 log = logging.getLogger(__name__)
 U8 = npt.NDArray[np.uint8]
 Take = Callable[[int, int, U8], bool]
+Give = Callable[[int, int], U8 | None]
 SUFFIX = ".kv"
 DAY_S = 86400.0
 
@@ -82,6 +85,7 @@ class KeptFiles:
         # A question does not wait for what is written, and one that is answered from the disk not for another.
         self._writer = ThreadPoolExecutor(1, "swarm-kv-write")
         self._reader = ThreadPoolExecutor(2, "swarm-kv-read")
+        self._copier = ThreadPoolExecutor(1, "swarm-kv-copy", initializer=give_way_to_others)
 
     @property
     def is_on(self) -> bool:
@@ -125,6 +129,10 @@ class KeptFiles:
             self._waiting_bytes += kept.n_bytes
         self._writer.submit(self._write, kept, [kv])
 
+    def copy(self, kept: KeptKv, give: Give, done: Callable[[], object]) -> None:
+        """Write what stays in memory: `give` is asked for piece after piece, None ends it; in the end, `done`."""
+        self._copier.submit(self._copy, kept, give, done)
+
     def read(self, beginning: KeptBeginning, kv: _native.KvCache, take: Take, done: Callable[[], object]) -> None:
         """Read what a cache of that kind begins with: `take` gets each piece that is whole; in the end, `done`."""
         self._reader.submit(self._read, beginning, kv, take, done)
@@ -141,6 +149,7 @@ class KeptFiles:
         self._end_by = time.monotonic() + limits.KEPT_END_S
         self._stopping.set()
         self._reader.shutdown(cancel_futures=True)
+        self._copier.shutdown(cancel_futures=True)
         self._writer.shutdown()
 
     # --- the threads
@@ -148,29 +157,57 @@ class KeptFiles:
     def _write(self, kept: KeptKv, caches: list[_native.KvCache]) -> None:
         """`caches` holds the only one, so that its memory goes as soon as it is written."""
         kv = caches.pop()
+
+        def give(first: int, end: int) -> U8 | None:
+            return piece_of(kv, first, end) if time.monotonic() < self._end_by else None
+
+        why = self._write_file(kept, give, self.quota_bytes)
+        if why is not None:
+            self._lost(kept.name, why or "the node ended before it was written")
+        with self._lock:
+            self._waiting_bytes -= kept.n_bytes
+
+    def _copy(self, kept: KeptKv, give: Give, done: Callable[[], object]) -> None:
+        """The same at a pace that others do not feel."""
+        wait_s = 0.0
+
+        def give_slowly(first: int, end: int) -> U8 | None:
+            nonlocal wait_s
+            piece = None if self._stopping.wait(wait_s) else give(first, end)
+            wait_s = len(piece) / limits.KEPT_REST_BYTES_PER_S if piece is not None else 0.0
+            return piece
+
+        why = self._write_file(kept, give_slowly, int(limits.KEPT_REST_DAY_SHARE * self.quota_bytes))
+        if why is not None:
+            self._lost(kept.name, why or "it is gone on with")
+        done()
+
+    def _write_file(self, kept: KeptKv, give: Give, day_bytes: int) -> str | None:
+        """Write a file; return why there is none: nothing is said where `give` ended it. None: it is there."""
+        given = 0
+
+        def counted(first: int, end: int) -> U8 | None:
+            nonlocal given
+            piece = give(first, end)
+            given += len(piece) if piece is not None else 0
+            return piece
+
         try:
-            self._check_room(kept.n_bytes)
-            if kv.length < kept.n:
-                raise ValueError(f"{kv.length} positions in memory, {kept.n} were to be kept")
+            self._check_room(kept.n_bytes, day_bytes)
             make_private(self._root)
-            n_bytes = write_kv(self._path(kept.name), _header(kept), kv, kept.n, self._may_go_on)
-            self._count(n_bytes)
+            n_bytes = 0
+            try:
+                n_bytes = write_kv(self._path(kept.name), _header(kept), kept.n, counted)
+            finally:
+                self._count(n_bytes or given)  # a card wears by what was not finished, too
             if n_bytes:
                 self._written(kept.name)
-            else:
-                self._lost(kept.name, "the node ended before it was written")
+            return None if n_bytes else ""
         except (OSError, DiskFull, ValueError) as error:
-            why = "the disk is full" if is_disk_full(error) else str(error)
-            self._lost(kept.name, why)
+            return "the disk is full" if is_disk_full(error) else str(error)
         except Exception as error:
             log.exception("a bug")
-            self._lost(kept.name, f"{type(error).__name__}: {error}")
-        finally:
-            with self._lock:
-                self._waiting_bytes -= kept.n_bytes
-
-    def _may_go_on(self) -> bool:
-        return time.monotonic() < self._end_by
+            return f"{type(error).__name__}: {error}"
 
     def _read(self, beginning: KeptBeginning, kv: _native.KvCache, take: Take, done: Callable[[], object]) -> None:
         kept, deadline = beginning.kept, time.monotonic() + limits.KEPT_READ_S
@@ -223,11 +260,11 @@ class KeptFiles:
             if path.suffix == SUFFIX or path.name.endswith(".partial"):
                 path.unlink()
 
-    def _check_room(self, n_bytes: int) -> None:
-        """Raise DiskFull when so much may not be written now."""
+    def _check_room(self, n_bytes: int, day_bytes: int) -> None:
+        """Raise DiskFull when so much may not be written now, or not on top of all that was today."""
         if self._on_disk() + n_bytes > self._spare_bytes():
             raise DiskFull("the node's part of the disk is full")
-        if self._today()[1] + n_bytes > self.quota_bytes:
+        if self._today()[1] + n_bytes > day_bytes:
             raise DiskFull("as much as a day allows was written already")
         check_space(self._root, n_bytes, "it is computed again")
 
@@ -244,9 +281,10 @@ class KeptFiles:
         return since, n_bytes
 
     def _count(self, n_bytes: int) -> None:
-        since, before = self._today()
-        told = json.dumps({"since": since, "bytes": before + n_bytes})
-        replace_file(self._root / DAY_FILE, told.encode(), durable=False)
+        with self._lock:
+            since, before = self._today()
+            told = json.dumps({"since": since, "bytes": before + n_bytes})
+            replace_file(self._root / DAY_FILE, told.encode(), durable=False)
 
 
 OWNER_KEY = "owner.key"

@@ -233,7 +233,7 @@ class Node:
 
     def _carry_out_effects(self, driver: Driver) -> None:
         driver.carry_out(fx.Send, self._outbox.carry_out)
-        for kind in (fx.Compute, fx.OpenKv, fx.DropKv):
+        for kind in (fx.Compute, fx.OpenKv, fx.DropKv, fx.KeepKv):
             driver.carry_out(kind, self._worker.put)
         driver.carry_out(fx.ForgetKept, self._kept.forget)
         self._stages.carry_out(driver)

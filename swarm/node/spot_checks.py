@@ -6,9 +6,7 @@ that is idle, and a tenth of one where it is not.
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import os
 import threading
 from collections.abc import Callable
 
@@ -24,7 +22,7 @@ from swarm.engine.weights import Weights, join_weights, load_weights
 from swarm.errors import OutOfMemory, SwarmError
 from swarm.limits import CHECK_ROWS
 from swarm.models.spec import ModelSpec
-from swarm.node.background import Background
+from swarm.node.background import Background, give_way_to_others
 from swarm.node.compute import ComputeWorker, params_of
 from swarm.node.driver import Driver
 from swarm.node.event_log import EventLog
@@ -37,9 +35,6 @@ from swarm.wire.ids import ModelId
 log = logging.getLogger(__name__)
 F32 = npt.NDArray[np.float32]
 WeightsOf = Callable[[ModelId], dict[Part, Weights]]
-NICE = (
-    10  # a tenth of a busy core; at a hundredth, Python's lock would wait for this thread, and everybody for the lock
-)
 
 
 class CheckStopped(Exception):
@@ -168,12 +163,6 @@ def _sampled(
             position = work.first + len(tokens)
             tokens.append(sample(logits, params, position, recent_ids(work.ids, position, work.sampling)))
     return tuple(tokens)
-
-
-def give_way_to_others() -> None:
-    """From now on this thread has less of a processor that others want."""
-    with contextlib.suppress(OSError, AttributeError):
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
 
 
 def _whole(weights: Weights | None) -> Weights | None:

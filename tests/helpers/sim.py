@@ -309,6 +309,8 @@ class Node:
                     cache = engine.caches.pop(session, None)
                     if kept is not None and cache is not None:
                         self.kept.write(kept, cache[0])
+                case fx.KeepKv():
+                    self.kept.copy(effect)
                 case fx.ForgetKept():
                     self.kept.forget(effect)
                 case fx.Compute():
@@ -460,6 +462,7 @@ class Sim:
         self.layout = layout
         self.keeps = keeps
         self.n_kept = self.n_read = 0  # conversations that were written, and positions that were read
+        self.n_copied_at_rest = 0  # of them those that stayed in memory
         self.stages = Stages(self)
         self.seed = seed
         self.polls = polls

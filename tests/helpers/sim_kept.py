@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from tests.helpers.sim import Node
 
 QUOTA_BYTES = 200_000
-WRITE_S, READ_S = 0.2, 0.3
+WRITE_S, READ_S, COPY_S = 0.2, 0.3, 3.0
 LATE_S = 5.0  # more than anybody waits for
 FAILS = 0.1  # of what is written and read
 LATE = 0.05
@@ -28,12 +28,13 @@ class KeptDisk:
         self.rng = Random(f"{node.sim.seed} {node.name}")
         self.files: dict[str, tuple[fx.KeptKv, toy.ToyKv]] = {}
         self.reading: dict[SessionId, fx.KeptBeginning | None] = {}
+        self.copying: dict[SessionId, fx.KeptKv] = {}
         self.is_ending = False
 
     def start(self) -> None:
         """The device begins to run."""
         node = self.node
-        self.reading, self.is_ending = {}, False
+        self.reading, self.copying, self.is_ending = {}, {}, False
         node.do(node.core.kept_found([kept for kept, _ in self.files.values()], QUOTA_BYTES, node.now))
 
     def end(self) -> None:
@@ -63,6 +64,22 @@ class KeptDisk:
         else:
             node.later(self.rng.uniform(0.0, WRITE_S), done)
 
+    def copy(self, effect: fx.KeepKv) -> None:
+        """What stays in memory, unless it is opened anew or dropped before that is done."""
+        node, session, kept = self.node, effect.session, effect.kept
+        kv, _ = node.engine.caches[session]
+        self.copying[session] = kept
+
+        def done() -> None:
+            cache = node.engine.caches.get(session)
+            if self.copying.get(session) is kept and cache is not None and cache[0] is kv:
+                node.sim.n_copied_at_rest += 1
+                self.write(kept, kv)
+            else:
+                node.do(node.core.kv_lost(kept.name, node.now))
+
+        node.later(self.rng.uniform(0.0, COPY_S), done)
+
     def forget(self, effect: fx.ForgetKept) -> None:
         """Delete files; one that is not there yet comes all the same."""
         for name in effect.names:
@@ -70,6 +87,7 @@ class KeptDisk:
 
     def opened(self, opening: fx.OpenKv) -> None:
         """A session's KV was opened; some of it comes from here."""
+        self.copying.pop(opening.session, None)
         self.reading[opening.session] = beginning = opening.beginning
         if beginning is None:
             return

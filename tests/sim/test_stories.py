@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import pytest
 
+from swarm import limits
 from tests.helpers.sim import play
 
 SEEDS = 240
@@ -54,6 +55,8 @@ def test_a_seed_plays_the_same_story_twice(seeds: range) -> None:
 
 
 @pytest.mark.parametrize("first", range(0, 100, 10))
-def test_conversations_that_come_from_disks_have_the_same_text(first: int) -> None:
+def test_conversations_that_come_from_disks_have_the_same_text(first: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "KEPT_REST_S", 0.3)  # a chat of theirs takes seconds
     stories = [play(seed, keeps=True) for seed in range(first, first + 10)]
     assert sum(story.n_kept + story.n_read for story in stories) > 0
+    assert sum(story.n_copied_at_rest for story in stories) > 0

@@ -10,7 +10,7 @@ import pytest
 
 from swarm import limits
 from swarm.cluster.cost import LayerCost, ModelCost
-from swarm.cluster.effects import NEVER, DropKv, Effect, ForgetKept, KeptKv, OpenKv, Send
+from swarm.cluster.effects import NEVER, DropKv, Effect, ForgetKept, KeepKv, KeptKv, OpenKv, Send
 from swarm.cluster.kept import KeptIndex, marks_of
 from swarm.cluster.memory import KvEntry, Ledger
 from swarm.cluster.stage_session import RingPlace, StageSession
@@ -215,6 +215,71 @@ def test_what_earlier_runs_left_is_found_within_the_quota() -> None:
     assert later.kept.found(files, 2 * 4 * RUN * 4) == [ForgetKept((files[0].name,))]
     assert [later.found(ids(4, first=1000 * i)) for i in (1, 2, 3)] == [0, 4 * RUN, 4 * RUN]
     assert later.drop(later.said(9, ids(4, first=3000))) is None
+
+
+def resting(effects: list[Effect]) -> KeptKv | None:
+    """What is to be written while it stays in memory."""
+    found = [effect.kept for effect in effects if isinstance(effect, KeepKv)]
+    assert len(found) <= 1
+    return found[0] if found else None
+
+
+def test_what_rests_for_long_is_written_and_stays() -> None:
+    disk = Disk()
+    first, second = disk.said(1, ids(4)), disk.said(2, ids(4, first=5000))
+    assert disk.kept.timer() == 1.0 + limits.KEPT_REST_S
+    assert disk.kept.tick(disk.kept.timer() - 0.01) == []
+    file = resting(disk.kept.tick(1000.0))
+    assert file is not None and file.n == 4 * RUN and first in disk.ledger.kv
+    assert disk.kept.tick(1000.0) == [] and disk.kept.timer() == NEVER, "one after the other"
+    disk.kept.written(file.name)
+    assert disk.found(ids(4)) == 4 * RUN
+    other = resting(disk.kept.tick(1000.0))
+    assert other is not None
+    disk.kept.lost(other.name)
+    assert disk.kept.tick(2000.0) == [] and disk.kept.timer() == NEVER, "a full disk is not asked again and again"
+    assert disk.drop(first) is None, "there is a file of it"
+    assert disk.drop(second) is not None
+
+
+def test_what_rests_is_written_when_nobody_is_answered_only() -> None:
+    disk = Disk()
+    disk.said(1, ids(4))
+    busy = disk.said(2, ids(4, first=5000))
+    disk.ledger.wake(busy, 900.0)
+    assert disk.kept.tick(1000.0) == [] and disk.kept.timer() == NEVER
+    disk.ledger.rest(busy, 1000.0)
+    assert resting(disk.kept.tick(1000.0)) is not None
+    off = Disk(quota_bytes=0)
+    off.said(1, ids(4))
+    assert off.kept.tick(1000.0) == [] and off.kept.timer() == NEVER
+
+
+def test_a_chat_that_grows_is_written_anew_when_it_is_twice_as_long() -> None:
+    disk = Disk()
+    file = resting(disk.kept.tick(1000.0)) if disk.said(1, ids(4)) else None
+    assert file is not None
+    disk.kept.written(file.name)
+    disk.now = 2000.0
+    disk.said(1, ids(7))
+    assert resting(disk.kept.tick(3000.0)) is None and disk.kept.timer() == NEVER
+    disk.said(1, ids(9))
+    longer = resting(disk.kept.tick(3000.0))
+    assert longer is not None and disk.kept.written(longer.name) == [ForgetKept((file.name,))]
+
+
+def test_what_leaves_memory_while_it_is_written_gets_a_file_of_its_own() -> None:
+    disk = Disk()
+    key = disk.said(1, ids(4))
+    begun = resting(disk.kept.tick(1000.0))
+    file = disk.drop(key)
+    assert begun is not None and file is not None and file.name != begun.name
+    disk.kept.lost(begun.name)  # as its writer says
+    assert disk.kept.written(file.name) == [] and disk.found(ids(4)) == 4 * RUN
+    assert disk.kept.written(begun.name) == [ForgetKept((begun.name,))], "or it was whole just then"
+    disk.said(2, ids(4, first=5000))
+    assert resting(disk.kept.tick(2000.0)) is not None, "the next one is not held up"
+    assert len([effect for effect in disk.kept.keep_all() if isinstance(effect, DropKv) and effect.kept]) == 1
 
 
 def begun(disk: Disk, n: int = 4, epoch: int = 1) -> StageSession:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 
 from swarm.engine import kv_file
 from swarm.engine.decoder import Decoder
-from swarm.engine.kv_file import DIGEST_BYTES, PANEL_TOKENS, U8, put, read_header, read_kv, write_kv
+from swarm.engine.kv_file import DIGEST_BYTES, PANEL_TOKENS, U8, piece_of, put, read_header, read_kv, write_kv
 from swarm.engine.weights import load_weights
 from swarm.kernels import _native
 from swarm.models import spec_from_gguf
@@ -48,7 +49,7 @@ def computed(decoder: Decoder, n: int = N, capacity: int = CONTEXT) -> _native.K
 
 def kept(decoder: Decoder, folder: Path) -> Path:
     path = folder / "kept.kv"
-    assert write_kv(path, HEADER, computed(decoder, N + 3), N, lambda: True) == path.stat().st_size
+    assert write_kv(path, HEADER, N, partial(piece_of, computed(decoder, N + 3))) == path.stat().st_size
     assert path.stat().st_mode & 0o777 == 0o600 and [each.name for each in folder.glob("*kept*")] == ["kept.kv"]
     return path
 
@@ -109,7 +110,7 @@ def test_a_file_of_another_conversation_is_not_read(decoder: Decoder, tmp_path: 
 
 def test_pieces_of_two_files_do_not_mix(decoder: Decoder, tmp_path: Path) -> None:
     ours, theirs = kept(decoder, tmp_path), tmp_path / "theirs.kv"
-    write_kv(theirs, b"whose it was", computed(decoder), N, lambda: True)
+    write_kv(theirs, b"whose it was", N, partial(piece_of, computed(decoder)))
     start = len(kv_file._sealed(HEADER))
     mixed = ours.read_bytes()[:start] + theirs.read_bytes()[len(kv_file._sealed(b"whose it was")) :]
     ours.write_bytes(mixed)
@@ -118,13 +119,12 @@ def test_pieces_of_two_files_do_not_mix(decoder: Decoder, tmp_path: Path) -> Non
 
 
 def test_who_is_told_to_stop_leaves_nothing(decoder: Decoder, tmp_path: Path) -> None:
-    asked: list[int] = []
+    kv = computed(decoder)
 
-    def go_on() -> bool:
-        asked.append(0)
-        return len(asked) < 3
+    def two_pieces(first: int, end: int) -> U8 | None:
+        return piece_of(kv, first, end) if first < 128 else None
 
-    assert write_kv(tmp_path / "kept.kv", HEADER, computed(decoder), N, go_on) == 0
+    assert write_kv(tmp_path / "kept.kv", HEADER, N, two_pieces) == 0
     assert not list(tmp_path.glob("*kept*"))
 
 
@@ -134,7 +134,7 @@ def test_a_full_disk_leaves_nothing(decoder: Decoder, tmp_path: Path, monkeypatc
 
     monkeypatch.setattr(kv_file, "_piece_digest", full)
     with pytest.raises(OSError, match="No space"):
-        write_kv(tmp_path / "kept.kv", HEADER, computed(decoder), N, lambda: True)
+        write_kv(tmp_path / "kept.kv", HEADER, N, partial(piece_of, computed(decoder)))
     assert not list(tmp_path.glob("*kept*"))
 
 
@@ -144,6 +144,8 @@ def test_rows_are_put_where_they_belong_only(decoder: Decoder, tmp_path: Path) -
         put(kv, 64, 128, np.zeros(0, np.uint8))
     with pytest.raises(ValueError, match="into 0 of 64"):
         put(kv, 0, 128, np.zeros(0, np.uint8))
+    with pytest.raises(ValueError, match="0 positions in memory, 64 were to be kept"):
+        piece_of(kv, 0, 64)
     with pytest.raises(ValueError, match="cannot fill"):
         kv.fill(65)
     with pytest.raises(IndexError):

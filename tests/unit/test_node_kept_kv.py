@@ -8,6 +8,7 @@ import threading
 from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -16,13 +17,14 @@ import pytest
 
 from swarm import files, limits
 from swarm.cluster.effects import ForgetKept, KeptBeginning, KeptKv, KeptPlace
+from swarm.engine import kv_file
 from swarm.engine.decoder import Decoder
-from swarm.engine.kv_file import U8, put, write_kv
+from swarm.engine.kv_file import U8, piece_of, put, write_kv
 from swarm.engine.weights import load_weights
 from swarm.kernels import _native
 from swarm.models import spec_from_gguf
 from swarm.node import kept_kv
-from swarm.node.kept_kv import DAY_FILE, KeptFiles
+from swarm.node.kept_kv import DAY_FILE, Give, KeptFiles
 from swarm.parts import all_parts
 from swarm.store.gguf import open_gguf
 from swarm.wire.ids import ModelId, PeerId
@@ -76,6 +78,14 @@ class Disk:
         heard = len(self.news)
         self.files.write(kept, kv)
         self.files._writer.submit(lambda: None).result()
+        (news,) = self.news[heard:]
+        return news
+
+    def copy(self, kept: KeptKv, give: Give) -> tuple[str, str]:
+        """What is heard of a file of what stays in memory."""
+        heard, done = len(self.news), threading.Event()
+        self.files.copy(kept, give, done.set)
+        assert done.wait(30)
         (news,) = self.news[heard:]
         return news
 
@@ -135,7 +145,7 @@ def test_what_is_of_no_use_is_deleted_at_the_start(
     monkeypatch.setattr(kept_kv, "build", lambda: "another build")
     disk.write(kept("b" * 32), kv)
     monkeypatch.undo()
-    write_kv(disk.root / "c.kv", b"\x93 no header", kv, N, lambda: True)
+    write_kv(disk.root / "c.kv", b"\x93 no header", N, partial(piece_of, kv))
     (disk.root / "d.kv").write_bytes(b"x")
     (disk.root / ".e.kv.partial").write_bytes(b"cut off")
     (disk.root / "deep").mkdir()
@@ -191,6 +201,47 @@ def test_no_more_is_written_in_a_day_than_the_files_may_take(disk: Disk, kv: _na
     (disk.root / DAY_FILE).write_text('{"since": "x"}')
     assert disk.write(kept("d" * 32, n_bytes=size), kv)[1] == "", "a damaged count begins anew"
     assert json.loads((disk.root / DAY_FILE).read_text())["bytes"] == size
+
+
+def test_what_stays_in_memory_is_written_up_to_a_part_of_the_day(disk: Disk, kv: _native.KvCache) -> None:
+    disk.write(kept("f" * 32), kv)
+    size = disk.files._path("f" * 32).stat().st_size
+    disk.files.quota_bytes = 4 * size + 100
+    assert disk.copy(kept(n_bytes=size), partial(piece_of, kv)) == (kept().name, "")
+    assert disk.files._path(kept().name).read_bytes()[-1000:] == disk.files._path("f" * 32).read_bytes()[-1000:]
+    assert "a day" in disk.copy(kept("b" * 32, n_bytes=size), partial(piece_of, kv))[1]
+    assert disk.write(kept("b" * 32, n_bytes=size), kv)[1] == "", "what leaves memory has the rest"
+
+
+def test_what_is_gone_on_with_while_it_is_written_leaves_no_file(
+    disk: Disk, kv: _native.KvCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kv_file, "PIECE_TOKENS", 64)
+    asked: list[int] = []
+
+    def give(first: int, end: int) -> U8 | None:
+        asked.append(first)
+        return piece_of(kv, first, end) if len(asked) < 2 else None
+
+    assert disk.copy(kept(), give) == (kept().name, "it is gone on with")
+    assert asked == [0, 64] and not list(disk.root.glob("*.kv*"))
+    assert json.loads((disk.root / DAY_FILE).read_text())["bytes"] == len(piece_of(kv, 0, 64)), "a card wears by it"
+    assert "were to be kept" in disk.copy(kept(ids=array("i", [1] * (N + 16)).tobytes()), partial(piece_of, kv))[1]
+
+
+def test_a_slow_copy_ends_with_the_node(disk: Disk, kv: _native.KvCache, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kv_file, "PIECE_TOKENS", 64)
+    monkeypatch.setattr(limits, "KEPT_REST_BYTES_PER_S", 1)
+    begun, done = threading.Event(), threading.Event()
+
+    def give(first: int, end: int) -> U8 | None:
+        begun.set()
+        return piece_of(kv, first, end)
+
+    disk.files.copy(kept(), give, done.set)
+    assert begun.wait(30)
+    disk.files.stop()
+    assert done.is_set() and disk.news == [(kept().name, "it is gone on with")]
 
 
 def test_memory_does_not_fill_with_what_waits_for_the_disk(
