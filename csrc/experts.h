@@ -13,6 +13,11 @@
 #include <stddef.h>
 #include <stdint.h>
 
+/* What a thread that was put aside may read while another one writes it already for what comes next: whatever it reads
+ * then decides nothing (places_of in ffn.c says why). Atomic, so that no compiler makes more of it than that. */
+static inline int32_t sw_peek(const int32_t *at) { return __atomic_load_n(at, __ATOMIC_RELAXED); }
+static inline void sw_poke(int32_t *at, int32_t value) { __atomic_store_n(at, value, __ATOMIC_RELAXED); }
+
 /* experts.c: which experts stay. No I/O, no clock; the caller owns all memory. swarm/kernels/reference_experts.py
  * decides the same, in NumPy. */
 

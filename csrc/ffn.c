@@ -174,11 +174,15 @@ static void ffn_dense(sw_step *s, const sw_ffn *w) {
   sw_join(s);
 }
 
-/* Of `active`, the places of the experts of wave `wave`: those whose numbers are in a range. */
+/* Of `active`, the places of the experts of wave `wave`: those whose numbers are in a range.
+ *
+ * A thread that was put aside may look while another writes what the next layer needs (sw_group_pairs): then this phase
+ * is over, and sw_take gives it nothing, whatever it saw here. */
 static sw_range places_of(const sw_ws *ws, int wave, int wave_size) {
+  const int n = sw_peek(&ws->n_active);
   sw_range r = {0, 0};
-  while (r.from < ws->n_active && ws->active[r.from] < wave * wave_size) r.from++;
-  for (r.to = r.from; r.to < ws->n_active && ws->active[r.to] < (wave + 1) * wave_size;) r.to++;
+  while (r.from < n && sw_peek(&ws->active[r.from]) < wave * wave_size) r.from++;
+  for (r.to = r.from; r.to < n && sw_peek(&ws->active[r.to]) < (wave + 1) * wave_size;) r.to++;
   return r;
 }
 
@@ -252,8 +256,7 @@ static void run_wave(sw_step *s, ffn_scratch *f, const sw_ffn *w, int wave, int 
   const sw_range places = places_of(s->ws, wave, wave_size);
   const int units = (places.to - places.from) * col_spans(&w->expert_gate);
   const int32_t *order = w->cache ? w->cache->order[wave & 1] : NULL;
-  const int waits = w->cache &&
-                    w->cache->n_waiting[wave & 1]; /* then items are short: nobody takes what is late alone */
+  const int waits = w->cache && sw_peek(&w->cache->n_waiting[wave & 1]); /* nobody takes what is late alone */
   const sw_split up = sw_split_of(s, waits ? 2 : s->n_tokens, sw_max(units, 1), 1);
   SW_SHARE(s, i, up.n) {
     const sw_range r = sw_item(&up, i);

@@ -207,7 +207,7 @@ void sw_experts_ask(sw_experts *c, int turn, const int32_t *active, int n, int p
     order[i] = order[j];
     order[j] = a;
   }
-  c->n_waiting[turn] = waiting;
+  sw_poke(&c->n_waiting[turn], waiting);
   if (waiting && !atomic_load(&c->failed)) {
     pthread_mutex_lock(&c->lock);
     if (c->ahead) finish_reading_ahead(c);

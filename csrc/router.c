@@ -75,15 +75,16 @@ void sw_group_pairs(const sw_ffn *w, sw_ws *ws, int n_tokens) {
   int32_t count[MAX_EXPERTS + 1] = {0};
   const int pairs = n_tokens * w->top_k;
   for (int i = 0; i < pairs; i++) count[ws->topk_ids[i] + 1]++;
-  ws->n_active = 0;
+  int n_active = 0;
   for (int e = 0; e < w->n_experts; e++) {
     if (count[e + 1]) {
-      ws->active[ws->n_active] = e;
-      ws->start[ws->n_active++] = count[e];
+      sw_poke(&ws->active[n_active], e);
+      ws->start[n_active++] = count[e];
     }
     count[e + 1] += count[e];
   }
-  ws->start[ws->n_active] = pairs;
+  ws->start[n_active] = pairs;
+  sw_poke(&ws->n_active, n_active);
   for (int i = 0; i < pairs; i++) {
     const int at = count[ws->topk_ids[i]]++;
     ws->pair_token[at] = i / w->top_k;
