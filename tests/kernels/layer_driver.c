@@ -1,6 +1,8 @@
 /* Runs two small layers, dense and a mixture of experts, over every kernel set usable here (or ONLY alone) and prints
  * "set 0 case hash" of the residual stream: a prefill, then single tokens, with each kind of KV cache. Equal hashes
- * mean that a whole layer, norms, rotation, attention and routing included, has the same bits on both processors. */
+ * mean that a whole layer, norms, rotation, attention and routing included, has the same bits on both processors.
+ * TEAM threads work on each step, and go through the layer ROUNDS times in it: for sanitizers. */
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -8,6 +10,10 @@
 
 enum { HIDDEN = 64, HEADS = 4, KV_HEADS = 2, HEAD_DIM = 32, FFN = 96, EXPERTS = 6, TOP_K = 2 };
 enum { TOKENS = 70, CONTEXT = 128 };
+#ifndef TEAM
+#define TEAM 1
+#define ROUNDS 1
+#endif
 
 static uint64_t state = 7;
 
@@ -67,13 +73,13 @@ static sw_ws workspace(const sw_dims *d) {
   w.act_hidden = act(w.normed, TOKENS, HIDDEN); w.act_attn_out = act(w.attn_out, TOKENS, qw);
   w.act_ffn_mid = act(w.ffn_mid, pairs, 128);
   w.rows = buffer(TOKENS * sizeof(sw_row));
-  w.tiles = buffer(sw_max_tiles(d, TOKENS, 1, 1) * sizeof(sw_tile)); w.lone = buffer(TOKENS * sizeof(sw_lone));
+  w.tiles = buffer(sw_max_tiles(d, TOKENS, 1, TEAM) * sizeof(sw_tile)); w.lone = buffer(TOKENS * sizeof(sw_lone));
   w.partial_m = buffer(HEADS * 4); w.partial_l = buffer(HEADS * 4); w.partial_acc = buffer((size_t)qw * 4);
   w.topk_ids = buffer(TOKENS * TOP_K * 4); w.topk_weights = buffer(TOKENS * TOP_K * 4);
   w.active = buffer(EXPERTS * 4); w.start = buffer((EXPERTS + 1) * 4);
   w.pair_token = buffer(TOKENS * TOP_K * 4); w.pair_weight = buffer(TOKENS * TOP_K * 4);
   w.scratch_bytes = sw_scratch_bytes(d, HIDDEN, 1);
-  w.scratch = buffer(w.scratch_bytes);
+  w.scratch = buffer(w.scratch_bytes * TEAM);
   return w;
 }
 
@@ -117,6 +123,40 @@ static uint64_t hash(uint64_t h, const void *data, size_t n) {
   return h;
 }
 
+typedef struct {
+  sw_step step;
+  const sw_attn *a;
+  const sw_ffn *f;
+} share;
+
+/* What one thread does of a step. */
+static void *work(void *arg) {
+  const share *mine = arg;
+  sw_step s = mine->step;
+  sw_residual before = {0};
+  for (int i = 0; i < ROUNDS; i++) {
+    sw_attention(&s, mine->a, 0, before);
+    sw_ffn_route(&s, mine->f, (sw_residual){.has_delta = 1, .post_norm = mine->a->post_norm});
+    sw_ffn_experts(&s, mine->f);
+    before = (sw_residual){.has_delta = 1, .post_norm = mine->f->post_norm};
+  }
+  sw_finish(&s, before);
+  return NULL;
+}
+
+static void work_together(sw_step *s, const sw_attn *a, const sw_ffn *f) {
+  share shares[TEAM];
+  pthread_t threads[TEAM];
+  s->phase = s->team->phase;
+  for (int i = 0; i < TEAM; i++) {
+    shares[i] = (share){*s, a, f};
+    shares[i].step.thread = i;
+    if (i && pthread_create(&threads[i], NULL, work, &shares[i])) exit(2);
+  }
+  work(&shares[0]);
+  for (int i = 1; i < TEAM; i++) pthread_join(threads[i], NULL);
+}
+
 static uint64_t run(const sw_kernels *kernels, const sw_ops *ops, int type, int mixture, int kind, int pair) {
   state = 7;
   const sw_dims dims = {HIDDEN, HEADS, KV_HEADS, HEAD_DIM, HEAD_DIM / 4, pair,
@@ -126,7 +166,7 @@ static uint64_t run(const sw_kernels *kernels, const sw_ops *ops, int type, int 
   const sw_ffn f = feed_forward(type, mixture);
   const sw_kv kv = cache(kind);
   sw_team team;
-  sw_team_init(&team, 1);
+  sw_team_init(&team, TEAM);
   sw_ways ways;
   sw_usual_ways(&ways, kernels, 0);
   sw_step s = {kernels, ops, &team, &dims, &ws, TOKENS, 0, 0, &ways};
@@ -135,10 +175,7 @@ static uint64_t run(const sw_kernels *kernels, const sw_ops *ops, int type, int 
     for (int t = 0; t < s.n_tokens; t++) ws.rows[t] = (sw_row){&kv, position++};
     sw_plan_attention(&s);
     for (int i = 0; i < s.n_tokens * HIDDEN; i++) ws.x[i] = noise(1.0f);
-    sw_attention(&s, &a, 0, (sw_residual){0});
-    sw_ffn_route(&s, &f, (sw_residual){.has_delta = 1, .post_norm = a.post_norm});
-    sw_ffn_experts(&s, &f);
-    sw_finish(&s, (sw_residual){.has_delta = 1, .post_norm = f.post_norm});
+    work_together(&s, &a, &f);
     h = hash(h, ws.x, (size_t)s.n_tokens * HIDDEN * 4);
     s.n_tokens = 1;
   }
