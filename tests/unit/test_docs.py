@@ -167,3 +167,27 @@ def test_what_is_expected_of_devices_is_what_the_planner_expects(page: str) -> N
     text = text_of(ROOT / "docs" / page)
     assert "<!-- expectations -->" in text
     assert expectations.with_table(page, text) == text, "tools/expectations.py --write"
+
+
+# --- what is promised
+
+
+def promises() -> list[list[str]]:
+    """The rows of the tables of promises, cell by cell: the last one names the tests."""
+    tables = re.findall(r"^\| promise \|.*\n\|[-|]+\n((?:\|.*\n)+)", text_of(ROOT / "docs/guarantees.md"), re.MULTILINE)
+    return [[cell.strip() for cell in row.split("|")[1:-1]] for table in tables for row in table.splitlines()]
+
+
+def test_each_promise_names_its_tests_and_they_are_there() -> None:
+    rows = promises()
+    assert len(rows) > 40
+    for row in rows:
+        named = re.findall(r"`(\w+/test_\w+\.py)`", row[-1])
+        assert named or "*this is not prevented*" in row[0], row[0]
+        for name in named:
+            assert re.search(r"^(?:async )?def test_", text_of(ROOT / "tests" / name), re.MULTILINE), name
+
+
+def test_tests_that_the_page_of_promises_names_elsewhere_are_there() -> None:
+    for name in re.findall(r"`(\w+/test_\w+\.py)`", text_of(ROOT / "docs/guarantees.md")):
+        assert (ROOT / "tests" / name).is_file(), name
