@@ -91,11 +91,12 @@ cdef class Engine:
             else:
                 self.ways.rows[qtype] = way
 
-    def begin(self, runs, cos, sin, temper=None):
+    def begin(self, runs, cos, sin, temper=None, *, int layer=0, int ahead=0):
         """A new step over (KvCache, n_tokens) of `runs`: each goes to the next positions of its cache.
 
         cos and sin are those of all tokens, float32 (tokens, rope_dims / 2); temper, float32 (tokens,), is what their
-        queries are multiplied with.
+        queries are multiplied with. layer: the first that is computed, of rows that `leave` gave after those before.
+        ahead: positions that other rows have filled in this layer and not in all of them yet, before these.
         """
         cdef KvCache kv
         cdef int n, i, total = 0, n_layers = -1
@@ -103,18 +104,20 @@ cdef class Engine:
         runs = tuple(runs)
         if not runs:
             raise ValueError("a step without rows")
+        if layer < 0 or ahead < 0:
+            raise ValueError(f"a step from layer {layer} on, {ahead} positions ahead")
         if len(runs) > 1 and len({id(cache) for cache, _ in runs}) < len(runs):
             raise ValueError("a step has two runs of one KV cache")
         for kv, n in runs:
             n_layers = kv.n_layers if n_layers < 0 else n_layers
-            self._check_kv(kv, n, n_layers)
+            self._check_kv(kv, n + ahead, n_layers)
             if not 0 < n <= self.max_tokens - total:
                 raise ValueError(f"a run of {n} after {total} tokens in a step of at most {self.max_tokens}")
             for i in range(n):
-                self.ws.rows[total + i] = sw_row(kv.layers, kv.filled + i)
+                self.ws.rows[total + i] = sw_row(kv.layers, kv.filled + ahead + i)
             total += n
         self._place(total, cos, sin, temper)
-        self.runs, self.n_layers, self.layer, self.next = runs, n_layers, 0, INPUT
+        self.runs, self.n_layers, self.layer, self.next = runs, n_layers, layer, INPUT
 
     def abandon(self):
         """Forget a step that is under way; nothing of it counts."""
@@ -350,12 +353,28 @@ cdef class Engine:
         if table.m.cols != self.dims.d.hidden:
             raise ValueError(f"an LM head of width {table.m.cols}, expected {self.dims.d.hidden}")
 
-    def hidden(self):
-        """End the step: a copy of x (tokens, hidden) with what is pending added, which travels to the next stage."""
-        self._expect(ATTENTION, self.layer == self.n_layers, "hidden")
+    def leave(self, float[:, ::1] out not None):
+        """Between two layers: x (tokens, hidden) with what is pending added goes to `out`, and the step is over.
+
+        Keys and values of its layers are stored. Its positions count when a step through the last layer has ended.
+        """
+        self._expect(ATTENTION, True, "leave")
+        if out.shape[0] != self.n_tokens or out.shape[1] != self.dims.d.hidden:
+            raise ValueError(f"room for {(out.shape[0], out.shape[1])}, not {(self.n_tokens, self.dims.d.hidden)}")
+        self._finish()
+        memcpy(&out[0, 0], self.ws.x, <size_t>self.n_tokens * self.dims.d.hidden * sizeof(float))
+        self.runs, self.next = (), BEGIN
+
+    cdef _finish(self):
+        """x += what is pending."""
         cdef sw_step s = self._step()
         with nogil, parallel(num_threads=self.threads):
             run_finish(s, threadid(), self.residual)
+
+    def hidden(self):
+        """End the step: a copy of x (tokens, hidden) with what is pending added, which travels to the next stage."""
+        self._expect(ATTENTION, self.layer == self.n_layers, "hidden")
+        self._finish()
         self._commit()
         hidden = np.empty((self.n_tokens, self.dims.d.hidden), np.float32)
         cdef float[:, ::1] out = hidden

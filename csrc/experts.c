@@ -3,19 +3,34 @@
 
 #define RAREST 1e-6 /* a probability of use that is below it counts as this */
 
+static void begin_step(sw_residents *r) {
+  r->first_token += r->n_tokens;
+  r->n_tokens = 0;
+}
+
+void sw_residents_part(sw_residents *r, int before, int more) {
+  const int is_long = before >= 0;
+  if (is_long && !r->is_long) begin_step(r);
+  r->is_long = is_long, r->before = before, r->more = is_long && more;
+}
+
 void sw_residents_enter(sw_residents *r, int layer, int n_tokens) {
-  if (layer <= r->layer) {
-    r->first_token += r->n_tokens;
-    r->n_tokens = 0;
-  }
+  if (!r->is_long && layer <= r->layer) begin_step(r);
   r->layer = layer;
   r->n_rows = n_tokens;
+  if (r->is_long) {
+    r->n_tokens = r->before + n_tokens;
+    return;
+  }
   if (n_tokens > r->n_tokens) r->n_tokens = n_tokens; /* a last layer goes on with the rows that are wanted */
 }
 
 static int64_t last_token(const sw_residents *r) { return r->first_token + r->n_tokens - 1; }
 
-static double faded(double value, const double *fade, int64_t age) { return age < SW_FADES ? value * fade[age] : 0.0; }
+/* A use of a layer that is through with more rows of a long step than this one counts as one of now. */
+static double faded(double value, const double *fade, int64_t age) {
+  return age < SW_FADES ? value * fade[age > 0 ? age : 0] : 0.0;
+}
 
 /* How often an expert was used, as of this step's last token. */
 static double rate(const sw_residents *r, int key) {
@@ -48,10 +63,11 @@ int sw_residents_find(sw_residents *r, int expert) {
 }
 
 /* Layers that pass, it is expected, until a key is used again: those until its layer comes, and a whole round of them
- * for each token that does without it. */
+ * for each token that does without it. Further rows of a layer come to its experts in ascending order, too. */
 static double next_use(const sw_residents *r, int key, int reach) {
-  const int layer = key / r->n_experts;
-  if (layer == r->layer && key % r->n_experts >= reach) return 0.0;
+  const int layer = key / r->n_experts, expert = key % r->n_experts;
+  if (layer == r->layer && expert >= reach) return 0.0;
+  if (layer == r->layer && r->more) return (1.0 + expert) / (1.0 + r->n_experts);
   const int ahead = layer > r->layer ? layer - r->layer : layer - r->layer + r->n_layers;
   const double p = 0.5 * rate(r, key);
   return ahead + r->n_layers * (1.0 / (p > RAREST ? p : RAREST) - 1.0);

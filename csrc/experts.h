@@ -37,10 +37,15 @@ typedef struct {
   int n_tokens;        /* of this step */
   int n_rows;          /* of this visit: the last of them */
   int layer;           /* of this visit */
+  int is_long, before; /* a long step goes layer by layer, in parts: rows of it that were before these in a layer */
+  int more;            /* of such a layer, further rows are still to come */
 } sw_residents;
 
 /* A layer of a step of n_tokens is about to use experts. A layer that does not follow the last one begins a step. */
 void sw_residents_enter(sw_residents *r, int layer, int n_tokens);
+/* Until told otherwise (before < 0), layers that are entered belong to one step, which takes each in parts: this
+ * part comes after `before` rows of it; `more`: others follow. What is remembered is what a step of all rows leaves. */
+void sw_residents_part(sw_residents *r, int before, int more);
 /* A step of one token is about to use an expert of this layer, and none yet: count how many of the layer were used more
  * until now. With so many in memory, and one more, this use would find it. */
 void sw_residents_count(sw_residents *r, int expert);

@@ -38,6 +38,7 @@ cdef extern from "experts.h" nogil:
         uint64_t hits, misses, n_bytes, wait_ns
     int SW_FADES, SW_EXPERTS_SHORT, SW_EXPERTS_DAMAGED, SW_EXPERTS_CANCELLED
     void sw_residents_enter(sw_residents *, int, int)
+    void sw_residents_part(sw_residents *, int, int)
     void sw_residents_count(sw_residents *, int)
     void sw_residents_use(sw_residents *, int, int)
     void sw_residents_visit(sw_residents *)
@@ -121,6 +122,12 @@ cdef class Residents:
                         sw_residents_claim(r, trace[t, layer, j], 1, r.n_experts, &evicted)
                         out[t, layer, j] = evicted
         return np.asarray(out)
+
+    def part(self, int before, bint more):
+        """The next visits are of rows that follow `before` others of a step that goes through its rows layer by layer;
+        more: others follow in the same layer. before -1: steps take all of their rows through all layers again.
+        """
+        sw_residents_part(&self.r, before, more)
 
     def scores(self):
         """How often each expert is used, as of its last use: float64 (2, layers, experts), fast and slow."""

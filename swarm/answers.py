@@ -10,6 +10,8 @@ from typing import NamedTuple
 # Of a prompt that one device computes at once: enough to read each weight once for many tokens, few enough to show
 # progress and to stop.
 PREFILL_BATCH = 512
+# Of a prompt that goes layer by layer, because experts are read from disk: 32 MiB of hidden states at 4,096 values.
+HELD_TOKENS = 2048
 # Where stages work one behind another, smaller batches keep all of them busy.
 PIPELINED_PREFILL_BATCH = 128
 

@@ -203,3 +203,15 @@ def load_model(path: Path, settings: config.Settings, draft: Path | str | None =
             draft=draft,
             progress=progress,
         )
+
+
+def learnt_here(seen: SeenModel) -> list[float]:
+    """What runs on this device noted of how a model uses its experts (`own_curve`); [] for none."""
+    from swarm.engine.expert_cache import learnt_ranks
+    from swarm.engine.expert_folder import ExpertFolder
+    from swarm.local.model import packed_dir, packed_key
+    from swarm.store.gguf import GGUF
+
+    return (
+        learnt_ranks(ExpertFolder(packed_dir() / packed_key(seen.header)).path) if isinstance(seen.header, GGUF) else []
+    )

@@ -76,19 +76,7 @@ def plan_alone(args: argparse.Namespace, settings: config.Settings) -> Any:
     from swarm.node.local_plan import plan_here
 
     with loading.see_model(args.model, settings) as seen:
-        ranks, context = _learnt_here(seen), args.context or 0
+        ranks, context = loading.learnt_here(seen), args.context or 0
         is_here = seen.found is None
         result = asyncio.run(plan_here(seen.header, settings, args.add, context, is_here=is_here, ranks=ranks))
         return with_fetching(result, seen)
-
-
-def _learnt_here(seen: loading.SeenModel) -> list[float]:
-    """What runs on this device noted of how a model uses its experts."""
-    from swarm.engine.expert_cache import learnt_ranks
-    from swarm.engine.expert_folder import ExpertFolder
-    from swarm.local.model import packed_dir, packed_key
-    from swarm.store.gguf import GGUF
-
-    return (
-        learnt_ranks(ExpertFolder(packed_dir() / packed_key(seen.header)).path) if isinstance(seen.header, GGUF) else []
-    )

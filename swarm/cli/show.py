@@ -6,15 +6,15 @@ import argparse
 import json
 import math
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from swarm import config
 from swarm.cli import loading, machine, options
 from swarm.cli.terminal import harmless, human_count
-from swarm.cluster.expert_hits import expected_hit_rate
+from swarm.cluster.expert_hits import CURVE, expected_hit_rate, own_curve
 from swarm.units import size_text
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ EXAMPLES = """\
   swarm show MODEL --json         for scripts
 """
 CONTEXTS = (2048, 8192, 32768, 131072)
+SHARES = (3, 6, 10, 20, 30, 50, 70)  # per cent of the experts in memory, as docs/experts.md has them
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,8 @@ class Summary:
     mtp_bytes: int = 0  # of a block that predicts further tokens
     least_bytes: int = 0  # with the experts of a mixture on disk; 0 for dense models
     available_share: float = 1.0  # of the experts that would be in memory here; 0 when not even that fits
+    available_hits: float = 1.0  # of their uses, those that would find their expert there
+    own_hits: dict[int, float] = field(default_factory=dict)  # the same by per cent in memory, as runs here noted it
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -121,7 +124,7 @@ def summarise(seen: loading.SeenModel, kv: str) -> Summary:
         fetching=seen.fetching,
         words=_words(file.metadata),
         mtp_bytes=sum(tensor.n_bytes for name, tensor in file.tensors.items() if mtp and name.startswith(mtp)),
-        **_from_disk(spec, file.tensors, kv),
+        **_from_disk(spec, file.tensors, kv, loading.learnt_here(seen)),
     )
 
 
@@ -145,13 +148,14 @@ def _words(metadata: Mapping[str, Any]) -> str:
     return f"cut as {pre}, by its tokens: it has no tokenizer.ggml.pre" if pre else CUT_BY_GUESS
 
 
-def _from_disk(spec: ModelSpec, tensors: Mapping[str, TensorEntry], kv: str) -> dict[str, Any]:
-    """What a mixture needs and gets when its experts may stay on disk."""
+def _from_disk(spec: ModelSpec, tensors: Mapping[str, TensorEntry], kv: str, ranks: Sequence[float]) -> dict[str, Any]:
+    """What a mixture needs and gets when its experts may stay on disk. ranks: how runs here used them."""
     from swarm.errors import OutOfMemory
     from swarm.local.memory import least_bytes, memory_plan
     from swarm.models.appraise import OVERHEAD_BYTES
 
-    if not any(layer.moe for layer in spec.layers):
+    mixtures = [layer.moe for layer in spec.layers if layer.moe]
+    if not mixtures:
         return {}
     least = least_bytes(spec, tensors, kv=kv) + OVERHEAD_BYTES
     try:
@@ -159,7 +163,10 @@ def _from_disk(spec: ModelSpec, tensors: Mapping[str, TensorEntry], kv: str) -> 
         share = memory_plan(spec, tensors, wanted_context=0, kv=kv, free_bytes=free).resident_share
     except OutOfMemory:
         share = 0.0
-    return {"least_bytes": least, "available_share": share}
+    curve = own_curve(ranks, sum(moe.top_k for moe in mixtures))
+    own = {per_cent: expected_hit_rate(per_cent / 100, curve) for per_cent in SHARES} if curve is not CURVE else {}
+    hits = expected_hit_rate(share, curve)
+    return {"least_bytes": least, "available_share": share, "available_hits": hits, "own_hits": own}
 
 
 def lines(summary: Summary, kv: str) -> list[str]:
@@ -203,11 +210,14 @@ def _disk_lines(summary: Summary) -> list[str]:
         return []
     lines = [f"  from disk    runs, slowly, from {size_text(summary.least_bytes)} of memory on (docs/experts.md)"]
     if 0 < summary.available_share < 1:
-        hits = 100 * expected_hit_rate(summary.available_share)
-        share = 100 * summary.available_share
+        hits, share = 100 * summary.available_hits, 100 * summary.available_share
         lines.append(
             f"    here {share:.0f} % of its experts would be in memory, and {hits:.0f} % of their uses found there"
         )
+    if summary.own_hits:
+        shares = ", ".join(map(str, summary.own_hits))
+        found = ", ".join(f"{100 * hits:.0f}" for hits in summary.own_hits.values())
+        lines.append(f"    with {shares} % in memory, {found} % would be found, as runs here used them")
     return lines
 
 

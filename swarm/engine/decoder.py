@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from contextlib import nullcontext
 from enum import Enum
 from typing import NamedTuple
@@ -45,6 +45,15 @@ class Rows(NamedTuple):  # made for every token: half the time of a frozen datac
     keep: Keep = Keep.LAST  # of a last stage
 
 
+class LongPrompt(NamedTuple):
+    """Tokens that go through the model layer by layer, with their hidden states float32 (tokens, hidden) so far."""
+
+    ids: I32
+    kv: _native.KvCache
+    first: int  # their first position
+    held: F32
+
+
 class Decoder:
     """Runs the layers of `weights`, and the embedding and the head where the shard has them.
 
@@ -63,9 +72,12 @@ class Decoder:
         kv: str = "f16",
         experts: CachedExperts | None = None,
         ways: Choices | None = None,
+        held_tokens: int = 0,
     ) -> None:
-        """`experts`: those of the layers whose experts are in files. ways: what was found fastest here."""
+        """`experts`: those of the layers whose experts are in files. ways: what was found fastest here. held_tokens:
+        there is memory for the hidden states of so many tokens, which `prompt` takes."""
         self.spec, self.weights, self.context, self.kv_kind, self.experts = spec, weights, context, kv, experts
+        self.held_tokens = held_tokens if experts is not None else 0
         self.dims = _dims(spec, weights)
         self.engine = _native.Engine(
             self.dims,
@@ -211,10 +223,64 @@ class Decoder:
         last: F32 = self.step_logits([Rows(pieces[-1], kv)])[0]
         return last
 
-    def _begin(self, rows: Sequence[Rows]) -> I32 | F32:
-        """Begin a step: the tokens of all rows. Raise BadModelFile when mapped weights were found to be damaged."""
+    def prompt(self, ids: I32, kv: _native.KvCache) -> Generator[float, None, F32]:
+        """Append at most `held_tokens` ids of a whole model; return the logits float32 (vocab,) after the last one.
+
+        Layer by layer, so that a layer's experts are read for all tokens: once where they have room together. The bits
+        are those of `forward`. Yields now and then what share is done; until the end, `kv` is as long as before.
+        """
+        self.check_room(Rows(ids, kv))
+        size, n_layers = self.engine.max_tokens, len(self.layers)
+        parts = [range(at, min(at + size, len(ids))) for at in range(0, len(ids), size)]
+        long, logits = LongPrompt(ids, kv, kv.length, np.empty((len(ids), self.spec.hidden), np.float32)), None
+        for done in range(n_layers * len(parts)):
+            layer, part = divmod(done, len(parts))
+            with self._turn:
+                logits = self._part(layer, parts[part], long)
+            if logits is None:
+                yield (done + 1) / (n_layers * len(parts))
+        assert logits is not None
+        return logits
+
+    def _part(self, layer: int, part: range, long: LongPrompt) -> F32 | None:
+        """One layer of some tokens of a prompt; the logits where that is the end of it."""
+        rows, is_last, more = slice(part.start, part.stop), layer == len(self.layers) - 1, part.stop < len(long.ids)
+        place = long.first + part.start, len(part)
+        try:
+            self._check_mapped()
+            if self.experts is not None:
+                self.experts.begin_step(part.stop - 1 if is_last else part.start, more=more)
+            tables = *self.rope.at(*place), self.rope.temper(*place)
+            ahead = place[0] - long.kv.length
+            self.engine.begin(((long.kv, len(part)),), *tables, layer=layer, ahead=ahead)
+            self._input(long.held[rows] if layer else long.ids[rows])
+            if is_last:
+                return self._last_of(len(part), more=more)
+            self._run([self.layers[layer]])
+            self.engine.leave(long.held[rows])
+        except BaseException as error:
+            self._abandon(error)
+            raise
+        return None
+
+    def _last_of(self, n_tokens: int, *, more: bool) -> F32 | None:
+        """The last layer of a part of a prompt: all its keys and values, and logits after its last token, or more."""
+        attention, ffn = self.layers[-1]
+        self.engine.keys(attention, [] if more else [n_tokens - 1])
+        if more:
+            return None
+        self._run([(attention, ffn)])
+        logits: F32 = self.engine.lm_head(self._output_norm, self._output)[0]
+        return logits
+
+    def _check_mapped(self) -> None:
+        """Raise BadModelFile when mapped weights were found to be damaged."""
         for mapped in self.weights.mapped:
             mapped.check()
+
+    def _begin(self, rows: Sequence[Rows]) -> I32 | F32:
+        """Begin a step: the tokens of all rows. Raise BadModelFile when mapped weights were found to be damaged."""
+        self._check_mapped()
         if self.experts is not None:
             self.experts.begin_step()
         for r in rows:
@@ -232,13 +298,19 @@ class Decoder:
 
     def _halves(self, tokens: I32 | F32, layers: Sequence[tuple[_native.Attention, _native.Ffn]]) -> None:
         """Half by half: back to Python between them, so that Ctrl-C is heard; a prefill step can take long."""
+        self._input(tokens)
+        self._run(layers)
+
+    def _run(self, layers: Sequence[tuple[_native.Attention, _native.Ffn]]) -> None:
+        for attention, ffn in layers:
+            self.engine.attention(attention)
+            self.engine.ffn(ffn)
+
+    def _input(self, tokens: I32 | F32) -> None:
         if tokens.dtype == np.int32:
             self.engine.embed(self._embedding, tokens)
         else:
             self.engine.set_hidden(tokens)
-        for attention, ffn in layers:
-            self.engine.attention(attention)
-            self.engine.ffn(ffn)
 
     def _one_call(self, tokens: I32 | F32, lm_head: _native.Mat | None) -> F32 | None:
         """A decode step, from a few tokens of each session to logits where there is a head, in one native call."""

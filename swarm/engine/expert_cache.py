@@ -119,9 +119,13 @@ class CachedExperts:
         hits, misses, read_bytes, wait_s = self.native.counters()
         return ExpertUse(hits, misses, read_bytes, wait_s / self._threads)
 
-    def begin_step(self) -> None:
-        """A step is about to run, with `turn` held: what is read ahead must not be in its way."""
+    def begin_step(self, before: int = -1, *, more: bool = False) -> None:
+        """A step is about to run, with `turn` held: what is read ahead must not be in its way.
+
+        before: of a step that goes layer by layer, in parts, the rows that came before this part; more: others follow.
+        """
         self.native.begun = True
+        self.residents.part(before, more)
         if self._room.n_slots != self.n_slots:
             self._resize()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from swarm.answers import PREFILL_BATCH
+from swarm.answers import HELD_TOKENS, PREFILL_BATCH
 from swarm.engine.expert_folder import experts_by_layer, shape_of
 from swarm.errors import OutOfMemory
 from swarm.models.header import TensorEntry
@@ -24,6 +24,8 @@ from swarm.units import size_text
 # Of what an expert cache leaves, a conversation may take this share where nobody says how long it is to be: a longer
 # context costs experts in memory.
 DEFAULT_KV_SHARE = 0.125
+HELD_SHARE = 0.125  # and so much of what is left, at most, the hidden states of a long prompt
+F32_BYTES = 4
 SPARE_BYTES = 64 * 1024 * 1024  # Python's own growth; page cache of the embedding and of what is read in passing
 
 
@@ -40,6 +42,7 @@ class MemoryPlan:
     n_slots: int = 0
     n_experts: int = 0
     min_slots: int = 0
+    held_tokens: int = 0  # of a prompt, whose hidden states may be in memory at once
 
     @property
     def min_bytes(self) -> int:
@@ -121,7 +124,11 @@ def _from_disk(
         )
     share = 1.0 if wanted_context else DEFAULT_KV_SHARE
     context = fitting_context(spec, wanted_context, kv_token, max(int(room * share), smallest))
-    n_slots = min(sizes.min_slots + (room - context * kv_token) // sizes.slot_bytes, sizes.n_experts)
+    room -= context * kv_token
+    held_tokens = min(context, HELD_TOKENS, int(HELD_SHARE * room) // (F32_BYTES * spec.hidden))
+    held_tokens = held_tokens if held_tokens > PREFILL_BATCH else 0
+    room -= held_tokens * F32_BYTES * spec.hidden
+    n_slots = min(sizes.min_slots + room // sizes.slot_bytes, sizes.n_experts)
     return MemoryPlan(
         context,
         sizes.total_bytes,
@@ -132,6 +139,7 @@ def _from_disk(
         n_slots,
         sizes.n_experts,
         sizes.min_slots,
+        held_tokens,
     )
 
 

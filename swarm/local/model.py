@@ -7,7 +7,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
@@ -28,7 +28,7 @@ from swarm.files import stamps
 from swarm.guessing import MTP
 from swarm.limits import MIN_PACKED_FREE_BYTES
 from swarm.local.answer import LocalAnswer, SessionLoan
-from swarm.local.session import GuessingSteps, LocalSession, Order, OwnDraft, Progress, Steps
+from swarm.local.session import GuessingSteps, LocalSession, LongSteps, Order, OwnDraft, Progress, Steps
 from swarm.text.forms import Form
 from swarm.text.messages import Message
 from swarm.text.model_text import ModelText, Prompt, check_fits
@@ -330,6 +330,7 @@ def load_decoder(gguf: GGUF, spec: ModelSpec, settings: Settings, progress: Load
         kv=settings.kv,
         experts=experts,
         ways=ways,
+        held_tokens=plan.held_tokens,
     )
 
 
@@ -429,6 +430,24 @@ class _InTurn:
         with self._lock:
             return self._decoder.logits(ids)
 
+    @property
+    def held_tokens(self) -> int:
+        """Of a prompt, what is computed at once where experts are on disk; 0: no more than any other."""
+        return getattr(self._decoder, "held_tokens", 0)
+
+    def prompt(self, ids: I32, kv: Any) -> Generator[float, None, F32]:
+        """Of a decoder that takes so much at once. Between two pieces others have their turns."""
+        decoder: LongSteps = self._decoder  # type: ignore[assignment]  # asked of no other
+        steps = decoder.prompt(ids, kv)
+        while True:
+            try:
+                with self._lock:
+                    share = next(steps)
+            except StopIteration as done:
+                logits: F32 = done.value
+                return logits
+            yield share
+
     def propose(self, ids: Sequence[int], choose: Choose, kv: Any) -> list[int]:
         """Of a decoder that guesses for itself."""
         decoder: GuessingSteps = self._decoder  # type: ignore[assignment]  # asked of no other
@@ -455,7 +474,7 @@ class _Sessions:
             return best
 
     def _new(self) -> LocalSession:
-        session = LocalSession(self._decoder)
+        session = LocalSession(self._decoder, long=self._decoder)
         if self._guesses_itself:
             session.draft = OwnDraft(self._decoder, session)
         elif self._draft is not None:

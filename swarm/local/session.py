@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -42,6 +43,19 @@ class Steps(Protocol):
 
     def logits(self, ids: I32, /) -> F32:
         """The logits float32 (len(ids), vocab) after each, as a fresh sequence."""
+        ...
+
+
+class LongSteps(Steps, Protocol):
+    """A decoder that reads experts from disk, and fewer of them when it has much of a prompt at once."""
+
+    @property
+    def held_tokens(self) -> int:
+        """How much; 0: no more than any other."""
+        ...
+
+    def prompt(self, ids: I32, kv: Any, /) -> Generator[float, None, F32]:
+        """As `forward`, for so many ids; yields what share is done."""
         ...
 
 
@@ -86,8 +100,16 @@ class Order:
 class LocalSession:
     """Token ids and the KV cache that belongs to them; the cache is reused as far as the next prompt agrees with it."""
 
-    def __init__(self, decoder: Steps, batch_tokens: int = PREFILL_BATCH, draft: Drafts | None = None) -> None:
+    def __init__(
+        self,
+        decoder: Steps,
+        batch_tokens: int = PREFILL_BATCH,
+        draft: Drafts | None = None,
+        long: LongSteps | None = None,
+    ) -> None:
+        """`long`: the decoder again, where it takes more of a prompt at once."""
         self.decoder = decoder
+        self._long = long
         self.draft = draft
         self.ids: list[int] = []  # in the cache; nothing that is not
         self.guesser = Guesser()
@@ -103,8 +125,8 @@ class LocalSession:
         """How many tokens of `prompt` need no computing; never the last, whose logits are wanted."""
         return min(common_prefix(prompt, self.ids), max(len(prompt) - 1, 0))
 
-    def prefill(self, prompt: Sequence[int], progress: Progress | None = None) -> Iterator[F32]:
-        """Compute `prompt` batch by batch; yield the logits after each, the last being the prompt's.
+    def prefill(self, prompt: Sequence[int], progress: Progress | None = None) -> Iterator[F32 | None]:
+        """Compute `prompt` batch by batch; yield the logits after each, the last being the prompt's; None within one.
 
         Raise ContextFull before anything is computed when the prompt leaves no room for an answer.
         """
@@ -113,12 +135,34 @@ class LocalSession:
             self._kv = self.decoder.new_kv(self.decoder.context)
         self.truncate(self.reusable(prompt))
         reused = len(self.ids)
-        while len(self.ids) < len(prompt):
-            batch = prompt[len(self.ids) : len(self.ids) + self._batch_tokens]
-            logits = self.append(batch)
+
+        def tell(more: int = 0) -> None:
             if progress is not None:
-                progress(len(self.ids) - reused, len(prompt) - reused)
+                progress(len(self.ids) + more - reused, len(prompt) - reused)
+
+        while (left := len(prompt) - len(self.ids)) > 0:
+            if self._long is not None and min(left, self._long.held_tokens) > self._batch_tokens:
+                yield from self._append_long(prompt[len(self.ids) :][: self._long.held_tokens], self._long, tell)
+                continue
+            logits = self.append(prompt[len(self.ids) :][: self._batch_tokens])
+            tell()
             yield logits
+
+    def _append_long(self, ids: Sequence[int], decoder: LongSteps, tell: Callable[[int], None]) -> Iterator[F32 | None]:
+        """As `append`, with a look at the world between two pieces of the work."""
+        with self._all_or_nothing():
+            steps = decoder.prompt(np.asarray(ids, dtype=np.int32), self._kv)
+            while True:
+                try:
+                    share = next(steps)
+                except StopIteration as done:
+                    logits: F32 = done.value
+                    break
+                tell(int(share * len(ids)))
+                yield None
+        self.ids += ids
+        tell(0)
+        yield logits
 
     def append(self, ids: Sequence[int]) -> F32:
         """Compute `ids` after those in the cache; return the logits after the last."""
@@ -129,15 +173,21 @@ class LocalSession:
         return self._append(ids, self.decoder.forward_all)
 
     def _append(self, ids: Sequence[int], forward: Callable[[I32, Any], F32]) -> F32:
-        try:
+        with self._all_or_nothing():
             logits = forward(np.asarray(ids, dtype=np.int32), self._kv)
+        self.ids += ids
+        return logits
+
+    @contextmanager
+    def _all_or_nothing(self) -> Iterator[None]:
+        """While ids are computed that are not ours yet."""
+        try:
+            yield
         except BaseException:
             # Interrupted half-way: what is in the cache beyond our ids is unknown.
             self._kv.truncate(min(len(self.ids), self._kv.length))
             del self.ids[self._kv.length :]
             raise
-        self.ids += ids
-        return logits
 
     def truncate(self, length: int) -> None:
         """Forget what is in the cache from this position on."""

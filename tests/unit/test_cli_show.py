@@ -8,12 +8,17 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from swarm.cli import machine, show
 from swarm.cli import main as cli
-from swarm.cli import show
 from swarm.cli.loading import SeenModel
+from swarm.cluster.expert_hits import expected_hit_rate
+from swarm.engine.expert_cache import HITS_FILE
+from swarm.engine.expert_folder import ExpertFolder
 from swarm.engine.weights import load_weights
+from swarm.local.model import packed_dir, packed_key
 from swarm.models import spec_from_gguf
 from swarm.parts import all_parts
 from swarm.store.gguf import open_gguf
@@ -48,6 +53,27 @@ def test_a_mixture_of_experts_shows_them(mixture: Path) -> None:
     text = "\n".join(show.lines(summarise(mixture, "f16"), "f16"))
     assert "8 experts, 3 a token" in text
     assert "Q8_0 88.1 %, F32 11.9 %" in text
+
+
+def test_how_often_experts_are_found_is_said_as_runs_here_used_them(
+    mixture: Path, own_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    least = summarise(mixture, "f16").least_bytes
+    monkeypatch.setattr(machine, "memory", lambda: machine.SystemMemory(2 * least, least, False))
+    default = summarise(mixture, "f16")
+    assert default.own_hits == {} and default.available_hits == expected_hit_rate(default.available_share)
+    assert "as runs here used them" not in "\n".join(show.lines(default, "f16"))
+    with open_gguf(mixture) as file:
+        notes = ExpertFolder(packed_dir() / packed_key(file)).path
+    notes.mkdir(parents=True)
+    (notes / HITS_FILE).write_bytes(np.array([800, 100, 50, 50, 0, 0, 0, 0], "<f8").tobytes())
+    own = summarise(mixture, "f16")
+    assert (own.own_hits[10], own.own_hits[50]) == (pytest.approx(0.64), 1.0)
+    assert own.available_share == default.available_share and own.available_hits != default.available_hits
+    lines = show.lines(own, "f16")
+    found = "19, 38, 64, 86, 92, 100, 100 % would be found, as runs here used them"
+    assert f"    with 3, 6, 10, 20, 30, 50, 70 % in memory, {found}" in lines
+    assert f"and {100 * own.available_hits:.0f} % of their uses found there" in "\n".join(lines)
 
 
 def test_a_block_that_predicts_further_tokens_is_said_to_be_there(mixture: Path, tmp_path: Path) -> None:

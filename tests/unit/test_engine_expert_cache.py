@@ -5,16 +5,17 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from collections.abc import Generator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from swarm.engine import expert_cache
+from swarm.engine import decoder, expert_cache
 from swarm.engine.decoder import Keep, Rows
 from swarm.engine.expert_room import ExpertRoom, MemoryLook
 from swarm.engine.weights import Memory
-from swarm.errors import ExpertUnreadable
+from swarm.errors import ContextFull, ExpertUnreadable
 from swarm.kernels import _native
 from swarm.kernels.reference_experts import FAST_HALF_LIFE, SLOW_HALF_LIFE, fading
 from tests.helpers.mixtures import MIN_SLOTS, N_EXPERTS, TOP_K, cached_experts, from_disk, from_memory, write_mixture
@@ -324,3 +325,65 @@ def test_threads_end_with_the_cache(tmp_path: Path) -> None:
     cached_experts(d).close()
     # A thread that was joined is still listed for a moment.
     wait_for(lambda: not started & set(os.listdir("/proc/self/task")), "the readers to end")
+
+
+@pytest.mark.parametrize("n_slots", [MIN_SLOTS, N_EXPERTS + MIN_SLOTS])
+@pytest.mark.parametrize(("name", "mix"), [("air", "Q4_K"), ("qwen3moe", "Q4_0"), ("gpt-oss", "MXFP4")])
+def test_a_long_prompt_goes_layer_by_layer_with_the_same_bits_and_notes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, mix: str, n_slots: int
+) -> None:
+    monkeypatch.setattr(decoder, "MAX_STEP_TOKENS", 16)
+    path = write_mixture(tmp_path, name, mix)
+    by_batch, by_layer = from_disk(path, n_slots), from_disk(path, n_slots)
+    kvs = [each.new_kv() for each in (by_batch, by_layer)]
+    for each, kv in zip((by_batch, by_layer), kvs, strict=True):
+        each.forward(IDS[:5], kv)
+    want = by_batch.forward(IDS[5:], kvs[0])
+    shares, got = pieces_of(by_layer.prompt(IDS[5:], kvs[1]))
+    assert np.array_equal(got, want) and kvs[1].length == len(IDS)
+    assert shares == sorted(shares) and min(shares) > 0 and max(shares) < 1
+    both = [cached_experts(each) for each in (by_batch, by_layer)]
+    assert np.array_equal(*(experts.residents.scores() for experts in both)), "as if it had come in any other order"
+    assert np.array_equal(*(each.forward(IDS[:20], kv) for each, kv in zip((by_batch, by_layer), kvs, strict=True)))
+
+
+def test_a_long_prompt_reads_each_expert_once_where_those_of_a_layer_have_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decoder, "MAX_STEP_TOKENS", 16)
+    path = write_mixture(tmp_path, "qwen3moe", "Q4_0")
+    ids = np.concatenate([IDS] * 3)
+    misses = {}
+    for n_slots in (N_EXPERTS, N_EXPERTS // 2):
+        d = from_disk(path, n_slots)
+        pieces_of(d.prompt(ids, d.new_kv()))
+        misses[n_slots] = cached_experts(d).use().misses
+        n_all = N_EXPERTS * len(cached_experts(d).layers)
+    assert misses[N_EXPERTS] <= n_all
+    assert n_all < misses[N_EXPERTS // 2] < len(ids) // 16 * n_all * 0.8, "what has room stays for the next rows"
+
+
+def test_a_long_prompt_that_is_given_up_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decoder, "MAX_STEP_TOKENS", 16)
+    path = write_mixture(tmp_path)
+    d, whole = from_disk(path, MIN_SLOTS), from_memory(path)
+    kv = d.new_kv()
+    steps = d.prompt(IDS, kv)
+    next(steps), next(steps)
+    beside = d.new_kv()
+    assert np.array_equal(d.forward(IDS[:7], beside), whole.forward(IDS[:7], whole.new_kv())), "others go on"
+    steps.close()
+    assert kv.length == 0
+    assert np.array_equal(d.forward(IDS, kv), whole.forward(IDS, whole.new_kv()))
+    with pytest.raises(ContextFull):
+        next(d.prompt(np.zeros(kv.capacity, np.int32), kv))
+
+
+def pieces_of(steps: Generator[float, None, expert_cache.F64]) -> tuple[list[float], np.ndarray]:
+    """What it said on its way, and its end."""
+    shares = []
+    while True:
+        try:
+            shares.append(next(steps))
+        except StopIteration as done:
+            return shares, done.value

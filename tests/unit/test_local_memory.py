@@ -67,3 +67,21 @@ def test_a_context_that_nobody_asked_for_leaves_room_for_experts(tmp_path: Path)
     made = plan(path, total)
     assert made.context <= spec.context_length
     assert made.min_bytes <= total
+
+
+def test_a_long_prompt_has_room_for_its_hidden_states_within_the_limit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = mixtures.write_mixture(tmp_path)
+    total, kv_token, spec = sizes(path)
+    short = plan(path, total, context=32)
+    monkeypatch.setattr(memory, "PREFILL_BATCH", 8)
+    made = plan(path, total, context=32)
+    assert short.held_tokens == 0, "one batch holds all of it"
+    assert 8 < made.held_tokens <= 32 and made.n_slots <= short.n_slots
+    held = made.held_tokens * 4 * spec.hidden
+    assert made.fixed_bytes + 32 * kv_token + 1000 + held + made.n_slots * made.slot_bytes <= total
+    least = made.min_bytes
+    assert plan(path, least, context=32).held_tokens == 0, "where there is no room it goes batch by batch"
+    monkeypatch.setattr(memory, "HELD_TOKENS", 10)
+    assert plan(path, total, context=32).held_tokens == 10

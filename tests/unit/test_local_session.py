@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -12,7 +14,7 @@ from swarm.engine.draft import DraftModel
 from swarm.engine.sampling import GREEDY, SamplingParams
 from swarm.errors import ContextFull, TextError
 from swarm.local.session import LocalSession, Order, TokenRun
-from tests.helpers.fake_decoder import FakeDecoder
+from tests.helpers.fake_decoder import F32, FakeDecoder, FakeKV
 from tests.helpers.guesses import FixedTimes
 
 
@@ -60,6 +62,37 @@ def test_a_prompt_that_just_fits_gets_one_token() -> None:
 def test_what_is_no_prompt_is_refused(prompt: list[int], why: str) -> None:
     with pytest.raises(TextError, match=why):
         generated(LocalSession(FakeDecoder()), prompt)
+
+
+class LongDecoder(FakeDecoder):
+    """Takes ten tokens of a prompt at once, in three pieces of work."""
+
+    held_tokens = 10
+
+    def prompt(self, ids: np.ndarray, kv: FakeKV) -> Generator[float, None, F32]:
+        yield 0.3
+        yield 0.6
+        return self.forward(ids, kv)
+
+
+def test_a_prompt_goes_through_a_decoder_that_takes_more_at_once_with_progress() -> None:
+    decoder, seen = LongDecoder(), []
+    session = LocalSession(decoder, batch_tokens=4, long=decoder)
+    order = Order(list(range(14)), GREEDY, max_tokens=3)
+    tokens = list(TokenRun(session, order, lambda *p: seen.append(p)))
+    assert [len(step) for step in decoder.steps] == [10, 4, 1, 1]
+    assert seen == [(3, 14), (6, 14), (10, 14), (14, 14)]
+    assert tokens == list(TokenRun(LocalSession(FakeDecoder()), order))
+
+
+def test_a_long_prompt_can_be_cancelled_between_its_pieces_and_asked_again() -> None:
+    decoder = LongDecoder()
+    session = LocalSession(decoder, batch_tokens=4, long=decoder)
+    run = TokenRun(session, Order(list(range(10)), GREEDY, max_tokens=1), lambda done, n: run.cancel())
+    assert (list(run), run.ended) == ([], EndReason.CANCELLED)
+    assert not decoder.steps and session.ids == [] and session.kv.length == 0
+    again = TokenRun(session, Order(list(range(10)), GREEDY, max_tokens=1))
+    assert len(list(again)) == 1
 
 
 def test_a_prompt_is_computed_in_batches_with_progress() -> None:

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 FOLDER = Path("~/.cache/swarm/bench").expanduser()
 CONTEXT = 64  # of all that is fed: what is not needed for past tokens holds experts
 MIN_TOKENS = 8  # that are measured, however long they take
+PEER_WARM, PEER_TOKENS = 2, 3  # of llama.cpp at least: under a cap each may take many seconds
 CHECKED = 12  # tokens whose logits are compared
 SLOTS_FOR_ALL = 1_000_000
 # Tokens a second that are reached on a machine that does nothing else, with a disk of 1.4 GB/s: by cap and trace.
@@ -140,18 +141,20 @@ def child(args: argparse.Namespace) -> None:
     engine, first, sizes, limit = args.child
     slots, _, memory = sizes.partition(":")
     disk, _, name = limit.partition(":")
+    is_peer = engine == "llama.cpp"
+    args.warm = min(args.warm, PEER_WARM) if is_peer else args.warm
     n = args.warm + args.tokens
     ids = np.arange(int(first), int(first) + n) if int(first) else (np.arange(n) * 37 + 11) % 1000 + 100
-    feed = Feed(args, ids, Group(name=name), float(disk))
-    row = peer(args, feed) if engine == "llama.cpp" else swarm(args, feed, int(slots), memory)
+    feed = Feed(args, ids, Group(name=name), float(disk), PEER_TOKENS if is_peer else max(MIN_TOKENS, CHECKED))
+    row = peer(args, feed) if is_peer else swarm(args, feed, int(slots), memory)
     print(json.dumps(row | {"load": round(os.getloadavg()[0], 1)}))
 
 
 class Feed:
     """Feeds a model its tokens, one after the other, and measures all but the first."""
 
-    def __init__(self, args: argparse.Namespace, ids: np.ndarray, group: Group, disk: float) -> None:
-        self._args, self._ids, self._group, self._disk = args, ids, group, disk
+    def __init__(self, args: argparse.Namespace, ids: np.ndarray, group: Group, disk: float, least: int) -> None:
+        self._args, self._ids, self._group, self._disk, self._least = args, ids, group, disk, least
 
     def play(self, step: Callable[[int], np.ndarray | None], begin: Callable[[], None]) -> dict[str, Any]:
         """`step` computes a token; `begin` is called before the first that counts."""
@@ -167,7 +170,7 @@ class Feed:
                 took.append(time.perf_counter() - at)
             if logits is not None and i < args.warm + CHECKED:
                 digest.update(logits.tobytes())
-            if len(took) >= max(MIN_TOKENS, CHECKED) and time.perf_counter() - started > args.seconds:
+            if len(took) >= self._least and time.perf_counter() - started > args.seconds:
                 break
         took_s, n = time.perf_counter() - started, len(took)
         return {
@@ -252,10 +255,20 @@ def fill(experts: CachedExperts) -> None:
 
 
 def peer(args: argparse.Namespace, feed: Feed) -> dict[str, Any]:
-    """llama.cpp, as pip builds it: the file is mapped."""
+    """llama.cpp, as pip builds it: the file is mapped, and not packed into memory once more, which no cap allows."""
     import llama_cpp
+    from llama_cpp import llama_cpp as native
 
     from swarm import kernels
+
+    usual = native.llama_model_default_params
+
+    def mapped() -> Any:
+        params = usual()
+        params.use_extra_bufts = False
+        return params
+
+    native.llama_model_default_params = mapped
 
     threads, started = args.threads or kernels.threads(), time.perf_counter()
     model = llama_cpp.Llama(str(args.model), n_ctx=CONTEXT, n_threads=threads, n_threads_batch=threads, verbose=False)
