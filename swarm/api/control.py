@@ -62,7 +62,8 @@ async def model(node: Node, body: Json) -> Json:
     """What somebody means by a model's name; it is fetched if need be."""
     found = await node.find(_model_name(body))
     context = context_of(found.spec, node.settings.context)
-    return {"id": found.id, "name": found.name, "context": context, "family": found.spec.family}
+    called = next((each.name for each in await node.answerable() if each.id == found.id), found.name)
+    return {"id": found.id, "name": called, "context": context, "family": found.spec.family}
 
 
 async def invite(node: Node, body: Json) -> Json:

@@ -74,6 +74,8 @@ async def lm_studio_models(request: Request) -> JSONResponse:
 async def model(request: Request) -> JSONResponse:
     """GET /v1/models/NAME, by whatever name a chat with it would take."""
     name = request.path_params["model"]
+    if not name:
+        return await models(request)  # an address that was put together with a slash too many
     return JSONResponse({**_row(await found(request, name)), "id": name})
 
 

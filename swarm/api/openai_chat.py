@@ -60,6 +60,8 @@ class ChatRequest(SamplingRequest, kw_only=True):
 def parse_chat(body: Json, *, for_us: bool = False) -> Wanted:
     """A request of /v1/chat/completions; raise BadRequest naming the field that cannot be used."""
     refuse(body, DEMANDS)
+    if body.get("modalities") not in (None, [], ["text"]):
+        raise BadRequest("modalities is not supported; this API answers with text", "modalities")
     request = converted(body, ChatRequest)
     if not request.messages:
         raise BadRequest("messages must be a list of objects with role and content", "messages")

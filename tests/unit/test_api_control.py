@@ -10,6 +10,7 @@ import pytest
 
 from swarm.config import HubSettings
 from swarm.errors import ModelNotFound, SwarmNetworkError
+from swarm.node.answerable import Answerable
 from swarm.node.peers import Invited, Rekeyed
 from tests.helpers.api_client import CHANGES, api_of, returns
 
@@ -39,12 +40,14 @@ def test_a_plan_of_nonsense_is_refused(field: str, value: object) -> None:
 def test_a_model_is_told_by_its_name() -> None:
     spec = SimpleNamespace(context_length=2048, family="llama")
     known = SimpleNamespace(id="ab", name="m", spec=spec)
-    api = api_of(find=returns(known), settings=SimpleNamespace(context=0))
-    assert api.post("/swarm/model", json={"model": "m"}, headers=CHANGES).json() == {
-        "id": "ab",
-        "name": "m",
-        "context": 2048,
-        "family": "llama",
+    of_node = {"find": returns(known), "settings": SimpleNamespace(context=0)}
+    told = {"id": "ab", "name": "m", "context": 2048, "family": "llama"}
+    api = api_of(answerable=returns([Answerable("other", 1, id="cd")]), **of_node)
+    assert api.post("/swarm/model", json={"model": "m"}, headers=CHANGES).json() == told
+    listed = api_of(answerable=returns([Answerable("as-its-file-is-called", 1, id="ab")]), **of_node)
+    assert listed.post("/swarm/model", json={"model": "m"}, headers=CHANGES).json() == {
+        **told,
+        "name": "as-its-file-is-called",
     }
 
 

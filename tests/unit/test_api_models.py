@@ -60,6 +60,11 @@ def test_a_model_is_found_by_every_name_that_a_chat_would_take(name: str) -> Non
     assert row["id"] == name and row["meta"]["size"] == 98
 
 
+def test_an_address_with_a_slash_at_its_end_is_the_list() -> None:
+    api = api_of(**played())
+    assert api.get("/v1/models/").json() == api.get("/v1/models").json()
+
+
 def test_a_name_that_nobody_has_is_not_found() -> None:
     reply = api_of(**played()).get("/v1/models/gpt-4")
     assert reply.status_code == 404 and reply.json()["error"]["code"] == "model_not_found"

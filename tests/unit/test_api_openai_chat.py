@@ -120,6 +120,7 @@ def test_several_choices_have_seeds_of_their_own() -> None:
         ("min_tokens", 4),
         ("suffix", "x"),
         ("best_of", 2),
+        ("modalities", ["text", "audio"]),
         ("continue_final_message", True),
     ],
 )

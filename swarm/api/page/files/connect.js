@@ -48,7 +48,7 @@ export async function open(main) {
   view = { picker, list };
   picker.onchange = () => show(picker.value);
   main.append(h("div", { class: "page" }, h("h1", null, "Connect"),
-    h("p", { class: "soft" }, `Programs that speak with OpenAI, Anthropic or Ollama can speak with this swarm. ${IS_HERE ? "On this device any word will do as a key." : "The key is the one that swarm serve --lan showed."}`),
+    h("p", { class: "soft" }, "Programs that speak with OpenAI, Anthropic or Ollama can speak with this swarm. ", IS_HERE ? "On this device any word will do as a key." : ["The key is the one that ", h("code", null, "swarm serve --lan"), " showed."]),
     h("div", { class: "row plan-form" }, h("label", { for: "connect-model" }, "Model"), picker), list));
   show("MODEL");
   try {
@@ -65,5 +65,5 @@ export function close() {
 
 function show(model) {
   const base = location.origin;
-  view.list.replaceChildren(...PROGRAMS.map(([name, line, language, text]) => h("section", null, h("h2", null, name), h("p", { class: "soft" }, line), codeBlock(language, text(base, model, IS_HERE ? "swarm" : "KEY")))));
+  view.list.replaceChildren(...PROGRAMS.map(([name, line, language, text]) => h("section", null, h("h2", null, name), h("p", { class: "soft" }, line.split("`").map((part, i) => (i % 2 ? h("code", null, part) : part))), codeBlock(language, text(base, model, IS_HERE ? "swarm" : "KEY")))));
 }

@@ -8,6 +8,7 @@ import { count, rate, size, speed } from "./units.js";
 
 export const LABEL = "Devices";
 const MAX_EVENTS = 12;
+const LONG_ID = /\b([0-9a-f]{8})[0-9a-f]{24,}\b/g; // of a model or a device: its beginning tells it from others
 
 let view = null;
 
@@ -81,6 +82,6 @@ function row(device, names) {
 function eventLine(event) {
   const { at, event: what, ...fields } = event;
   const time = new Date(at * 1000);
-  const words = Object.entries(fields).map(([name, value]) => `${name} ${value}`).join(", ");
+  const words = Object.entries(fields).map(([name, value]) => `${name} ${String(value).replace(LONG_ID, "$1")}`).join(", ");
   return h("li", null, h("time", { datetime: time.toISOString() }, time.toLocaleTimeString("en-GB")), h("span", null, what.replaceAll("_", " ")), h("span", { class: "soft" }, words));
 }

@@ -59,7 +59,7 @@ function card(name, model, known, devices) {
   return h("article", { class: "card" }, h("header", null, h("h2", null, name)), h("p", { class: "soft" }, facts.join(" · ")),
     tags.length ? h("ul", { class: "tags" }, tags.map((tag) => h("li", null, tag))) : null,
     known.length && key.get() ? h("div", null, h("button", { type: "button", class: "quiet", onclick: () => removeModel(name, known[0].id) }, "Remove from the swarm")) : null,
-    h("ul", { class: "places" }, places.length ? places : h("li", { class: "soft" }, "as a file of this device, not loaded yet")));
+    h("ul", { class: "places" }, places.length ? places : h("li", { class: "soft" }, model?.context_length ? "as a file of this device, not loaded yet" : "not here yet: it is fetched when it is asked first")));
 }
 
 /** Fetches a model with all devices; each brings its own part. */
