@@ -78,5 +78,8 @@ def plan_json(result: Plan | NoPlan, more: Sequence[str] = ()) -> Json:
         "tokens_per_s_in_memory": (result.in_memory or prediction).tokens_per_s,
         "busy_tokens_per_s": prediction.busy_tokens_per_s,
         "first_token_s": prediction.first_token_s,
+        "computing_s": sum(prediction.stage_s) - prediction.exchange_s,
+        "exchange_s": prediction.exchange_s,
+        "hops_s": sum(prediction.hop_s),
         "left_out": left_out,
     }

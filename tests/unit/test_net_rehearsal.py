@@ -10,7 +10,7 @@ import pytest
 
 from swarm.errors import StageLost
 from swarm.net import rehearsal
-from swarm.net.rehearsal import KEPT, ROUNDS, VALUES, rehearse
+from swarm.net.rehearsal import KEPT, MANY, ROUNDS, rehearse
 from tests.helpers.stages import links, together
 
 
@@ -19,8 +19,8 @@ class SlowStage:
 
     me = 0
 
-    def __init__(self, wait_s: float, rate: float) -> None:
-        self.wait_s, self.rate = wait_s, rate
+    def __init__(self, wait_s: float, rate: float, burst_bytes: int = 0) -> None:
+        self.wait_s, self.rate, self.burst_bytes = wait_s, rate, burst_bytes  # these pass at once
         self.now = 0.0
         self.sent = self.n = self.sequence = 0
 
@@ -32,11 +32,11 @@ class SlowStage:
         self.sequence = sequence
 
     def exchange(self, near: np.ndarray, far: np.ndarray, wide: np.ndarray) -> bool:
-        assert near.shape[1] == VALUES and not far.any() and not wide.any()
+        assert near.shape[1] <= MANY and not far.any() and not wide.any()
         n_bytes = 2 * near.size
         self.n += 1
         self.sent += n_bytes
-        self.now += self.wait_s + n_bytes / self.rate + (1.0 if self.n % 11 == 0 else 0.0)
+        self.now += self.wait_s + max(n_bytes - self.burst_bytes, 0) / self.rate + (1.0 if self.n % 11 == 0 else 0.0)
         return False
 
     def counters(self) -> Sequence[float]:
@@ -48,7 +48,14 @@ def test_what_is_waited_and_how_fast_bytes_pass_are_told_apart(monkeypatch: pyte
     monkeypatch.setattr(time, "perf_counter", lambda: stage.now)
     wait_s, rate = rehearse(stage)  # type: ignore[arg-type]
     assert wait_s == pytest.approx(0.0005) and rate == pytest.approx(12.5e6), "what was disturbed does not count"
-    assert stage.n == sum(rounds for _, rounds in ROUNDS) and 0 < KEPT < 1
+    assert stage.n == sum(rounds for *_, rounds in ROUNDS) and 0 < KEPT < 1
+
+
+def test_a_network_that_lets_some_bytes_pass_at_once_is_no_faster_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    stage = SlowStage(0.0003, 12.5e6, burst_bytes=20_000)
+    monkeypatch.setattr(time, "perf_counter", lambda: stage.now)
+    wait_s, rate = rehearse(stage)  # type: ignore[arg-type]
+    assert wait_s == pytest.approx(0.0003, rel=0.2) and rate == pytest.approx(12.5e6, rel=0.3)
 
 
 def test_two_members_see_about_the_same() -> None:
@@ -67,6 +74,4 @@ def test_who_is_left_alone_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_both_ends_know_the_sizes() -> None:
-    assert (rehearsal.ROUNDS, rehearsal.VALUES, rehearsal.BITS) == (((1, 96), (15, 12)), 4096, 14), (
-        "as PROTOCOL.md says"
-    )
+    assert (rehearsal.ROUNDS, rehearsal.BITS) == (((1, 256, 96), (15, 4096, 12)), 14), "as PROTOCOL.md says"

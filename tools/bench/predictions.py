@@ -41,6 +41,7 @@ CONTEXT = 512
 PROMPT = "The sea is blue, the ships are old, and the people who sail them tell long stories about"
 N_PROMPT = 19
 SPARE_BYTES = 6_000_000
+N_MEASURED = 3
 
 
 @dataclass(frozen=True)
@@ -88,8 +89,13 @@ def speeds_of(n_processes: int) -> Speeds:
 
 
 def _measured(_: int) -> Speeds:
+    """The best of a few: whatever disturbs one makes it worse."""
     with tempfile.TemporaryDirectory() as folder:
-        return measure(Home(Path(folder)), kernels.isa(), THREADS)
+        best: Speeds | None = None
+        for _ in range(N_MEASURED):
+            best = measure(Home(Path(folder)), kernels.isa(), THREADS, best)
+    assert best is not None
+    return best
 
 
 def play(case: Case, path: Path, speed: Speeds, tokens: int, answers: int) -> dict[str, object]:
@@ -123,6 +129,11 @@ def play(case: Case, path: Path, speed: Speeds, tokens: int, answers: int) -> di
         "predicted_ms": round(predicted, 1),
         "measured_ms": round(measured, 1),
         "ratio": round(predicted / measured, 2),
+        "computing_ms": round(1e3 * float(plan["computing_s"]), 1),  # type: ignore[arg-type]  # of what was predicted
+        "exchanges_ms": round(1e3 * float(plan["exchange_s"]), 1),  # type: ignore[arg-type]
+        "hops_ms": round(1e3 * float(plan["hops_s"]), 1),  # type: ignore[arg-type]
+        "read_gb_per_s": round(speed.read_bytes_per_s / 1e9, 1),
+        "others": round(speed.others, 2),
         "exchange_us": round(1e6 * max(exchanges, default=0.0)),
     }
 
