@@ -102,7 +102,9 @@ IDLE_HEARTBEAT_S = (
 )
 MAX_HEARTBEAT_S = 8.0  # that a device may take between two; four of them are its silence
 IDLE_AFTER_S = 20.0  # without an answer, a fetch or a plan anywhere, a swarm is idle
+QUICK_HEARTBEAT_S = 0.2  # of a device for which others wait within each layer
 PEER_SILENCE_S = 2.0  # then a device is lost; an answer must notice within 3 s
+KNOCK_S = 0.5  # whether anything listens where a connection closed: kernels say that nothing does within milliseconds
 REDIAL_FIRST_S = 0.25  # first retry of a lost device; doubles up to the next
 ADDRESS_STAGGER_S = 0.3  # the next address of a device is tried beside the one before after so long
 REDIAL_MAX_S = 5.0  # a device that comes back is found within this
@@ -180,6 +182,9 @@ MAX_TEMPLATE_S = 5.0  # wall time of one rendering; real ones take milliseconds,
 
 # --- deciding (swarm/cluster)
 SUSPECT_S = 1.0  # of silence: two heartbeats missed; no new work is placed there
+QUICK_SILENCE_S = 1.2  # of a device that beats quickly: our own delay of SUSPECT_S, and a beat, are not yet its silence
+STALL_FACTOR = 3.0  # times the longest pause that was seen of it is silence, too, up to PEER_SILENCE_S
+STALLS_KEPT = 64  # pauses: of the last thirteen seconds
 DOWN_GRACE_S = 1.0  # after a link broke: a cable bump reconnects within this, a dead device does not
 CLONE_S = 10.0  # two runs of one device id heard within this: a cloned device, not a restart
 FLAP_WINDOW_S = 120.0  # a device lost MAX_FLAPS times within this is used only where nothing fits without it

@@ -123,7 +123,7 @@ class Core:
     def heartbeat(self, sender: PeerId, state: NodeState, rtt_s: float | None, now: float) -> list[Effect]:
         """A heartbeat came; the transport measured the round trip."""
         changes = self.members.heard(sender, now)
-        self.members.state(sender, state, rtt_s)
+        self.members.state(sender, state, rtt_s, now)
         return self._run(self._changed(changes, now), now) if changes else []
 
     def link_measured(self, peer: PeerId, bytes_per_s: float, now: float) -> list[Effect]:
@@ -297,7 +297,8 @@ class Core:
         ready = all(c.parts <= self.shards.loaded for c in self.shards.live.values())
         free = max(self.ledger.free_bytes, 0)
         running = sum(entry.running for entry in self.ledger.kv.values())
-        return NodeState(placed, busy, free, running, tokens_per_s, ready, fetching)
+        quick = bool(self.shards.stages())
+        return NodeState(placed, busy, free, running, tokens_per_s, ready, fetching, quick=quick)
 
     # --- within
 

@@ -1,9 +1,11 @@
 """Who is there: what a node believes about its peers, from links, heartbeats and what they say about each other.
 
 A peer is `alive` while it is heard, `suspect` when it was silent for SUSPECT_S or its link broke, `lost` after
-PEER_SILENCE_S of silence, DOWN_GRACE_S after a broken link, or at once when it said goodbye. A lost peer is there again
-when its link comes `up`; or, where only its silence was too long and its link never broke (the transport judges silence
-by a clock of its own, and may have heard it in the last moment), when it is heard.
+PEER_SILENCE_S of silence, DOWN_GRACE_S after a broken link, or at once when it said goodbye or nothing listens there
+any more. Who shares layers beats quickly, and is lost sooner: after QUICK_SILENCE_S, or STALL_FACTOR times the longest
+pause between its last heartbeats, so that one which is only slow is given the time that it takes. A lost peer is there
+again when its link comes `up`; or, where only its silence was too long and its link never broke (the transport judges
+silence by a clock of its own, and may have heard it in the last moment), when it is heard.
 
 Nobody votes, and there is no leader: each node acts on its own belief. That is safe because nothing that a wrong belief
 could spoil is shared (see session.py): a device that is wrongly held to be lost costs time, never a token.
@@ -58,6 +60,8 @@ class Peer:
     cloned_until: float = 0.0
     lost_at: deque[float] = field(default_factory=lambda: deque(maxlen=limits.MAX_FLAPS))
     lost_why: str = ""
+    beat_at: float = 0.0  # the last heartbeat
+    stalls: deque[float] = field(default_factory=lambda: deque(maxlen=limits.STALLS_KEPT))  # so late were quick ones
 
     @property
     def exchange(self) -> Exchange | None:
@@ -68,6 +72,15 @@ class Peer:
     def pace(self) -> float:
         """How many usual intervals it takes between two heartbeats, as it says itself: 1, or more while it is idle."""
         return self.state.beat_s / limits.HEARTBEAT_INTERVAL_S
+
+    @property
+    def patience_s(self) -> float:
+        """Silence of it that is too long."""
+        most_s = limits.PEER_SILENCE_S * self.pace
+        if not self.state.quick:
+            return most_s
+        pause_s = limits.QUICK_HEARTBEAT_S + max(self.stalls, default=0.0)
+        return min(most_s, max(limits.QUICK_SILENCE_S, limits.STALL_FACTOR * pause_s))
 
     def is_flapping(self, now: float) -> bool:
         return len(self.lost_at) == limits.MAX_FLAPS and now - self.lost_at[0] < limits.FLAP_WINDOW_S
@@ -171,10 +184,13 @@ class Membership:
             return []
         return self._came_back(peer, now) if peer.link_up else []
 
-    def state(self, peer_id: PeerId, state: NodeState, rtt_s: float | None) -> None:
+    def state(self, peer_id: PeerId, state: NodeState, rtt_s: float | None, now: float) -> None:
         """What its heartbeat said."""
         peer = self.peers.get(peer_id)
         if peer is not None:
+            if peer.state.quick:
+                peer.stalls.append(max(now - peer.beat_at - limits.QUICK_HEARTBEAT_S, 0.0))
+            peer.beat_at = now
             peer.state, peer.rtt_s = state, rtt_s if rtt_s is not None else peer.rtt_s
 
     def measured(self, peer_id: PeerId, message: Measured) -> list[Change]:
@@ -211,8 +227,8 @@ class Membership:
         times: list[float] = []
         for peer in self.peers.values():
             if peer.health is not Health.LOST:
-                patience_s = limits.SUSPECT_S if peer.health is Health.ALIVE else limits.PEER_SILENCE_S
-                times.append(peer.heard_at + patience_s * peer.pace)
+                suspect_s = limits.SUSPECT_S * peer.pace if peer.health is Health.ALIVE else NEVER
+                times.append(peer.heard_at + min(suspect_s, peer.patience_s))
                 if not peer.link_up:
                     times.append(peer.down_at + limits.DOWN_GRACE_S)
         return min(*times, (self._ticked_at or 0.0) + AWAKE_S * self.pace) if times else NEVER
@@ -287,7 +303,7 @@ class Membership:
         return peer.reaches is None or other in peer.reaches
 
     def _check(self, peer: Peer, now: float) -> list[Change]:
-        if now >= peer.heard_at + limits.PEER_SILENCE_S * peer.pace:
+        if now >= peer.heard_at + peer.patience_s:
             return self._lose(peer, f"it has not been heard for {now - peer.heard_at:.1f} s", now)
         if not peer.link_up and now >= peer.down_at + limits.DOWN_GRACE_S:
             return self._lose(peer, "its link broke", now)

@@ -32,6 +32,12 @@ class PeerDown(Value):
     certain: bool = False
 
 
+class Gone(Value):
+    """Nothing listens any more where a device was whose connection has closed: its process has ended."""
+
+    peer: PeerId
+
+
 class Received(Value):
     """A message from a connected device. Heartbeats come too: their state is news."""
 
@@ -68,4 +74,4 @@ class Broken(Value):
     text: str
 
 
-Event = PeerUp | PeerDown | Received | Garbage | NotLetIn | CloneSeen | Broken
+Event = PeerUp | PeerDown | Gone | Received | Garbage | NotLetIn | CloneSeen | Broken

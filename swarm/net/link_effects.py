@@ -5,7 +5,9 @@ from __future__ import annotations
 from swarm.net.events import Event
 from swarm.net.links import PeerLink
 from swarm.value import Value
+from swarm.wire.ids import PeerId
 from swarm.wire.messages import Message
+from swarm.wire.records import Address
 
 
 class Call(Value):
@@ -51,10 +53,17 @@ class Close(Value):
     link: PeerLink
 
 
+class Knock(Value):
+    """See whether anything listens where a device was a moment ago. What comes of it: `refused_knock`, or nothing."""
+
+    peer: PeerId
+    address: Address
+
+
 class Report(Value):
     """Tell the node."""
 
     event: Event
 
 
-Effect = Call | Greet | Admit | Beat | Say | Flush | Close | Report
+Effect = Call | Greet | Admit | Beat | Say | Flush | Close | Knock | Report

@@ -8,6 +8,7 @@ what is decided here. The rules, and PROTOCOL.md says them to other programs:
                     for the sake of another one, because the other side may have spoken on it already
     bulk            whoever made a fast link makes a bulk link, while there is none
     silence         a fast link is given up after PEER_SILENCE_S, and called anew
+    knocking        when the last fast link closed, and nothing listens there any more, the device is gone for good
     second boot     of a device that is connected: refused while the first one lives, and named when both go on living
     garbage         who breaks the protocol is told, not heard on that connection any more, and kept out for a while
 
@@ -23,9 +24,9 @@ from swarm import limits
 from swarm.errors import PeerBusy, PeerLost
 from swarm.net.access import AccessList
 from swarm.net.dial import Dialer, Key, Unreached
-from swarm.net.events import Event, Garbage, PeerDown, PeerUp
+from swarm.net.events import Event, Garbage, Gone, PeerDown, PeerUp
 from swarm.net.gossip import news_of, tell, to_learn
-from swarm.net.link_effects import Admit, Beat, Call, Close, Effect, Flush, Greet, Report, Say
+from swarm.net.link_effects import Admit, Beat, Call, Close, Effect, Flush, Greet, Knock, Report, Say
 from swarm.net.links import Links, Outgoing, PeerInfo, PeerLink
 from swarm.net.warnings import CLONE_ADVICE, Warnings
 from swarm.wire.connection import Connection, refusal
@@ -266,7 +267,7 @@ class LinkPolicy:
         """A caller's connection closed."""
         link = self.links.by_fd(lane, fd)
         if link is not None:
-            self._down(link, "its connection closed", now)
+            self._hung_up(link, now)
         for muted in [key for key, muted_fd in self._muted.items() if key[0] is lane and muted_fd == fd]:
             del self._muted[muted]
         return self._decided()
@@ -326,7 +327,13 @@ class LinkPolicy:
 
     def closed(self, link: PeerLink, now: float) -> list[Effect]:
         """A call's connection closed, or could not be made."""
-        self._down(link, "its connection closed", now)
+        self._hung_up(link, now)
+        return self._decided()
+
+    def refused_knock(self, peer: PeerId, now: float) -> list[Effect]:
+        """Nothing listens where a device was: unless it is here by another way, it is gone."""
+        if peer not in self.links.peers:
+            self._report(Gone(peer))
         return self._decided()
 
     def broke_protocol(self, link: PeerLink, why: str, now: float) -> list[Effect]:
@@ -380,6 +387,13 @@ class LinkPolicy:
         for link in list(self._calls):
             if link.lane is Lane.FAST and link.key is not None and not link.has_greeted:
                 yield link
+
+    def _hung_up(self, link: PeerLink, now: float) -> None:
+        """Its connection closed. A cable does not do that, but more than the end of a process does: it is asked for."""
+        was_up = link.connection is not None and link.connection.remote.peer in self.links.peers
+        self._down(link, "its connection closed", now)
+        if was_up and link.connection is not None and link.connection.remote.peer not in self.links.peers:
+            self._effects.append(Knock(link.connection.remote.peer, link.address))
 
     def _down(self, link: PeerLink, reason: str, now: float, wait_s: float = 0.0) -> None:
         """Give up a link or a call; when it was the last to its peer, the peer is down."""

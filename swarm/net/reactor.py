@@ -26,7 +26,8 @@ from swarm.net.events import Broken, Event, PeerDown, PeerUp, Received
 from swarm.net.frames import Arrival, address_of, readable, receive, reply, transmit
 from swarm.net.inbox import Inbox
 from swarm.net.interfaces import Neighbourhood
-from swarm.net.link_effects import Admit, Beat, Call, Close, Effect, Flush, Greet, Report, Say
+from swarm.net.knocks import Knocks
+from swarm.net.link_effects import Admit, Beat, Call, Close, Effect, Flush, Greet, Knock, Report, Say
 from swarm.net.link_policy import LinkPolicy
 from swarm.net.links import Outgoing, PeerInfo, PeerLink
 from swarm.net.poll import Poll
@@ -44,6 +45,7 @@ TICK_S = 0.1  # timers are looked at this often; the shortest that matters is 0.
 IDLE_TICK_S = 2.5  # while nothing but slow heartbeats is due; whatever comes from outside wakes it
 READS_PER_TURN = {Lane.FAST: 64, Lane.BULK: 4}  # of one socket; then the others get a turn
 GOODBYE_LINGER_MS = 300
+KNOCK_LOOK_S = 0.005  # a kernel in the same home refuses within a millisecond
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,7 @@ class Reactor:
         self._calls: dict[PeerLink, CallSocket] = {}
         self._welcomes: dict[PeerLink, bytes] = {}  # of callers that are being judged
         self._blocked: set[PeerLink] = set()
+        self._knocks = Knocks()
         self._next_tick = 0.0
         self._paused = False
         self._stopping = False
@@ -92,9 +95,9 @@ class Reactor:
     def set_state(self, state: NodeState) -> None:
         """Set what the next heartbeats say, and how far apart they come."""
         with self._lock:
-            is_new_beat = state.beat_s != self.state.beat_s
+            is_new_beat = (state.beat_s, state.quick) != (self.state.beat_s, self.state.quick)
             self.state = state
-            self._policy.set_beat(state.beat_s)
+            self._policy.set_beat(limits.QUICK_HEARTBEAT_S if state.quick else state.beat_s)
             if is_new_beat:
                 self._next_tick = 0.0
         if is_new_beat:
@@ -167,7 +170,10 @@ class Reactor:
     def _wait_s(self) -> float:
         if self._blocked or self._paused:
             return limits.SEND_RETRY_S
-        return 0.0 if self._poll.has_unread() else max(0.0, self._next_tick - time.monotonic())
+        if self._poll.has_unread():
+            return 0.0
+        wait_s = max(0.0, self._next_tick - time.monotonic())
+        return min(wait_s, KNOCK_LOOK_S) if self._knocks else wait_s
 
     def _turn(self) -> None:
         self._now = time.monotonic()
@@ -176,6 +182,9 @@ class Reactor:
         self._poll.run_handlers()
         for link in list(self._blocked):
             self._flush(link)
+        if self._knocks:
+            for peer in self._knocks.look(self._now):
+                self._do(self._policy.refused_knock(peer, self._now))
         # After reading: a process that was frozen must hear what waits before it judges who is silent.
         if self._now >= self._next_tick:
             self._next_tick = self._now + (IDLE_TICK_S if self._policy.is_at_rest else TICK_S)
@@ -192,6 +201,7 @@ class Reactor:
                 self._do([effect])
         for listener in self._listeners.values():
             listener.close(GOODBYE_LINGER_MS)
+        self._knocks.close()
         self._poll.close()
         self.infos = ()
 
@@ -331,6 +341,8 @@ class Reactor:
                     self._admit(link)
                 case Close(link):
                     self._close_link(link)
+                case Knock(peer, address):
+                    self._knocks.begin(peer, address, self._now)
 
     def _call(self, link: PeerLink) -> None:
         context = self._listeners[link.lane].context

@@ -136,7 +136,7 @@ class StageLink:
             addresses,
             self._event_fd,
             ceiling_ms=int(ceiling_s * 1000),
-            name=lambda member: self.members[member].name,
+            name=lambda member: self.members[member].name or "this device",
             spin_us=spin_us,
         )
         self.native.reserve(1, limits.MAX_GATHERED_BYTES)

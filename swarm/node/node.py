@@ -470,6 +470,8 @@ class Node:
                 self._on_peer_up(event)
             case net.PeerDown():
                 self._on_peer_down(event)
+            case net.Gone(gone):
+                self._driver.act(lambda core, now: core.peer_down(gone, "nothing listens there", now, certain=True))
             case net.Garbage(peer, text):
                 self.events.note("garbage", why=text)
                 if peer is not None:

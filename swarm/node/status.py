@@ -98,7 +98,9 @@ class StatusReports:
         fetching = done / wanted if wanted else 1.0
         meters, now = self._meters, self._driver.now
         state = self._driver.read(lambda core: core.state(now, meters.busy, meters.tokens_per_s, fetching))
-        return msgspec.structs.replace(state, beat_s=self._beat_s(), active=self._is_active())
+        beat_s = self._beat_s()
+        quick = state.quick and beat_s <= limits.HEARTBEAT_INTERVAL_S
+        return msgspec.structs.replace(state, beat_s=beat_s, active=self._is_active(), quick=quick)
 
     # --- for the command line
 

@@ -256,6 +256,7 @@ class NodeState(Record):
     fetching: Annotated[float, Meta(ge=0.0, le=1.0)] = 1.0  # share of that shard's bytes that are here
     beat_s: BeatSeconds = limits.HEARTBEAT_INTERVAL_S  # until the next heartbeat: silence is counted in these
     active: bool = False  # it has something to do itself: everybody beats fast then
+    quick: bool = False  # others wait for it in steps: the next one comes in QUICK_HEARTBEAT_S
 
 
 class ModelHolding(Record):

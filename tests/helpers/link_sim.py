@@ -17,8 +17,8 @@ from random import Random
 
 from swarm.cluster.membership import Membership
 from swarm.errors import PeerBusy, PeerLost
-from swarm.net.events import CloneSeen, Garbage, PeerDown, PeerUp
-from swarm.net.link_effects import Admit, Beat, Call, Close, Effect, Flush, Greet, Report, Say
+from swarm.net.events import CloneSeen, Garbage, Gone, PeerDown, PeerUp
+from swarm.net.link_effects import Admit, Beat, Call, Close, Effect, Flush, Greet, Knock, Report, Say
 from swarm.net.link_policy import LinkPolicy
 from swarm.net.links import PeerLink
 from swarm.wire.connection import Connection, Remote, refusal
@@ -256,6 +256,8 @@ class Run:
                     self.blocked.pop(link, None)
                     if link.is_call and link in self.wires:
                         self.sim.hang_up(self, self.wires.pop(link))
+                case Knock(peer, address):
+                    self.sim.knock(self, peer, address)
                 case Report(event):
                     self.report(event)
 
@@ -272,6 +274,10 @@ class Run:
                     self.sim.fail(f"{self.device.name} hears that {name} is down, which was not up")
                 self.down_at[peer] = self.sim.now
                 self.members.down(peer, reason, self.now, certain=certain)
+            case Gone(peer):
+                if peer in self.up:
+                    self.sim.fail(f"{self.device.name} hears that {peer[-1]} is gone, which is up")
+                self.members.down(peer, "nothing listens there", self.now, certain=True)
             case CloneSeen(_, text):
                 self.clones.append(text)
             case Garbage():
@@ -465,8 +471,26 @@ class Sim:
 
     # --- connections
 
+    def knock(self, run: Run, peer: PeerId, address: Address) -> None:
+        """A kernel refuses where no process listens; one that is cut off, or has no power, says nothing."""
+        target = self.at(address)
+        if target is None or target.run is not None or not target.has_power:
+            return
+        there, back = self.paths[run.device, target], self.paths[target, run.device]
+        if not there.cut and not back.cut:
+            self.after(2 * there.delay_s, lambda: self._refuse(run, peer))
+
+    @staticmethod
+    def _refuse(run: Run, peer: PeerId) -> None:
+        if run.is_alive and not run.is_frozen:
+            run.do(run.policy.refused_knock(peer, run.now))
+
+    def at(self, address: Address) -> Device | None:
+        """Whose address that is."""
+        return next((each for each in self.devices if address.host in {a.host for a in each.addresses}), None)
+
     def call(self, run: Run, link: PeerLink) -> None:
-        target = next((each for each in self.devices if link.address.host in {a.host for a in each.addresses}), None)
+        target = self.at(link.address)
         if target is None or target is run.device:
             self.after(0.01, lambda: self._give_up(run, link))
             return

@@ -39,6 +39,7 @@ MODEL = ModelId("ab" * 32)
 POLL_S = 0.1  # of the transport, and of a node that ticks more often than its core asks for
 LATENESS_S = 1e-6  # of a timer: a clock that was read a little early must not make it spin
 LATE_S = 2.5
+KNOCK_S = 0.012  # after a death: closed connections are seen, and one looks whether anything listens
 QUEUE_MESSAGES = 4096  # of a frozen node; more are lost, as a full socket loses them
 
 
@@ -197,6 +198,11 @@ class Node:
                 self.run(lambda p=peer: self.link_down(p, "silent"))
         if self.sim.polls:
             self.run(self.tick)
+
+    @property
+    def beat_s(self) -> float:
+        """Between two heartbeats: who shares layers beats quickly."""
+        return limits.QUICK_HEARTBEAT_S if self.core.shards.stages() else limits.HEARTBEAT_INTERVAL_S
 
     def beat(self) -> None:
         state = self.core.state(self.now, 0.0, 0.0, 1.0)
@@ -502,8 +508,8 @@ class Sim:
         for other in self.nodes[:-1]:
             self.wires[node.id, other.id] = Wire()
             self.wires[other.id, node.id] = Wire()
-        self._every(POLL_S, node, Node.poll)
-        self._every(limits.HEARTBEAT_INTERVAL_S, node, Node.beat)
+        self._every(lambda: POLL_S, node, Node.poll)
+        self._every(lambda: node.beat_s, node, Node.beat)
         return node
 
     def at(self, seconds: float, event: Callable[[], None]) -> None:
@@ -523,13 +529,13 @@ class Sim:
         sizes = [len(rows.ids) for rows in job.rows]
         return self.layer_s * (sum(n**0.5 for n in sizes if n > 1) + sizes.count(1) ** self.row_cost)
 
-    def _every(self, period: float, node: Node, event: Callable[[Node], None]) -> None:
+    def _every(self, period: Callable[[], float], node: Node, event: Callable[[Node], None]) -> None:
         def again() -> None:
             if node.alive and not node.frozen:
                 event(node)
-            self.at(period, again)
+            self.at(period(), again)
 
-        self.at(self.rng.random() * period, again)
+        self.at(self.rng.random() * period(), again)
 
     # --- the network
 
@@ -566,9 +572,17 @@ class Sim:
         self.note(node, "KILLED")
         node.alive = False
         self.stages.gone(node)
+        boot = node.boot
         for other in self.nodes:
             if other is not node and not self.wires[node.id, other.id].cut:
                 self.at(0.001, lambda o=other: o.run(lambda: o.link_down(node.id, "connection reset")))
+                self.at(KNOCK_S, lambda o=other: self._knock(o, node, boot))
+
+    def _knock(self, node: Node, at: Node, boot: BootId) -> None:
+        """Its kernel refuses where no process listens, if it is not cut off and none has been started meanwhile."""
+        if not at.alive and at.boot == boot and self.reach_each_other(node, at):
+            gone = "nothing listens there"
+            node.run(lambda: node.do(node.core.peer_down(at.id, gone, node.now, certain=True)))
 
     def restart(self, node: Node) -> None:
         if not node.alive:

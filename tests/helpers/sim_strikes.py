@@ -105,14 +105,15 @@ def _run_to_the_middle(sim: Sim, entry: Node, chat: Chat, when: str) -> None:
     sim.require(chat.ended is None, f"the chat ended too early: {chat.ended}")
 
 
-def _members(sim: Sim, entry: Node) -> list[Node]:
+def members_of(sim: Sim, entry: Node) -> list[Node]:
+    """Of the first stage that several devices share, the leader first; empty where there is none."""
     placement = entry.core.placer.ready(MODEL)
     stages = [stage for stage in Pipeline.of(placement).stages if is_cut(stage)]
     return [sim.by_id[shard.peer] for shard in stages[0].members] if stages else []
 
 
 def _victim(sim: Sim, entry: Node, role: str, rng: Random) -> Node:
-    members = _members(sim, entry)
+    members = members_of(sim, entry)
     if role == "entry" or not members:
         return entry
     return members[0] if role == "leader" else rng.choice(members[1:])

@@ -9,6 +9,7 @@ from functools import partial
 
 import pytest
 
+from swarm import limits
 from swarm.cluster.joint_steps import JointSteps
 from swarm.cluster.pipeline import Pipeline
 from swarm.cluster.sessions import Sessions
@@ -16,11 +17,12 @@ from swarm.cluster.shards import Shards
 from swarm.cluster.stage_session import StageSession
 from swarm.cluster.stage_sessions import StageSessions
 from tests.helpers.sabotage import Sabotage, shown_by
-from tests.helpers.sim import Sim, play
-from tests.helpers.sim_strikes import KINDS, strike
+from tests.helpers.sim import Chat, Node, Sim, play
+from tests.helpers.sim_strikes import KINDS, members_of, strike
 
 STORIES = 24
 BLOCK = 12
+LATENESS_S = 0.1
 
 
 @pytest.mark.parametrize("first", range(0, STORIES, BLOCK))
@@ -64,6 +66,49 @@ def test_several_readers_share_the_steps_of_several_devices() -> None:
 @pytest.mark.parametrize("seed", range(12))
 def test_without_a_fault_nobody_is_blamed(seed: int) -> None:
     assert not strike(seed, "none").blamed
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_frozen_member_is_noticed_sooner_than_anybody_else(seed: int) -> None:
+    sim, chat, member = talking(seed)
+    at = sim.now
+    sim.freeze(member)
+    sim.run_until(sim.now + 30, done=lambda: chat.ended is not None)
+    assert chat.got == chat.expected
+    noticed_at = min(float(line[:9]) for line in sim.log if " lost " in line and float(line[:9]) > at)
+    assert noticed_at - at < limits.QUICK_SILENCE_S + LATENESS_S < limits.PEER_SILENCE_S
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_member_that_stands_still_for_moments_is_not_left_out(seed: int) -> None:
+    """Longer and longer ones: how long is waited for it follows from how long it has taken."""
+    sim, chat, member = talking(seed)
+    for pause_s in (0.5, 0.9, 1.3, 1.6, 1.6):
+        sim.freeze(member)
+        sim.run_until(sim.now + pause_s)
+        sim.thaw(member)
+        sim.run_until(sim.now + 0.5)
+    sim.run_until(sim.now + 60, done=lambda: chat.ended is not None)
+    assert chat.got == chat.expected and member in members_of(sim, sim.by_id[chat.entry])
+    assert not any(f" {word} " in line for line in sim.log for word in ("lost", "left_out"))
+
+
+def talking(seed: int) -> tuple[Sim, Chat, Node]:
+    """An answer of three devices that share layers, when some of it is there, and one of them that only follows."""
+    sim = Sim(seed, 4, kv_bytes=4, layout="slices")
+    for _ in range(3):
+        sim.add_node(int(0.6 * sim.model.weight_bytes) + sim.model.stage_kv_bytes(0, 4, 900), holds=True)
+    sim.run_until(2.0)
+    while True:
+        chat = sim.ask(sim.nodes[0], (1, 2, 3 + len(sim.chats)), 300)
+        assert chat is not None
+        if len(chat.expected) > 100:
+            break
+        sim.run_until(sim.now + 60, done=lambda c=chat: c.ended is not None)
+    sim.run_until(sim.now + 10, done=lambda: len(chat.got) > 10)
+    sim.run_until(sim.now + 1.0)  # heartbeats have become quick
+    assert chat.ended is None
+    return sim, chat, next(node for node in members_of(sim, sim.nodes[0])[1:] if node.id != chat.entry)
 
 
 @pytest.mark.parametrize("seed", range(6))

@@ -165,7 +165,7 @@ def test_the_number_of_peers_is_bounded() -> None:
 
 
 def test_a_peer_that_beats_slowly_is_lost_only_after_as_many_beats(members: Membership) -> None:
-    members.state(A, NodeState(beat_s=limits.IDLE_HEARTBEAT_S), None)
+    members.state(A, NodeState(beat_s=limits.IDLE_HEARTBEAT_S), None, 0.0)
     pace = limits.IDLE_HEARTBEAT_S / limits.HEARTBEAT_INTERVAL_S
     assert members.pace == pace
     lost = [(at, change) for at, change in pass_time(members, 0.0, 20.0) if isinstance(change, Lost)]
@@ -174,11 +174,48 @@ def test_a_peer_that_beats_slowly_is_lost_only_after_as_many_beats(members: Memb
 
 
 def test_a_peer_that_hurries_again_is_judged_by_that(members: Membership) -> None:
-    members.state(A, NodeState(beat_s=limits.IDLE_HEARTBEAT_S), None)
+    members.state(A, NodeState(beat_s=limits.IDLE_HEARTBEAT_S), None, 0.0)
     assert members.timer() > limits.SUSPECT_S
-    members.state(A, NodeState(), None)
+    members.state(A, NodeState(), None, 0.0)
     seen = pass_time(members, 0.0, 3.0)
     assert [type(change) for _, change in seen] == [Suspected, Lost]
+
+
+def beats(members: Membership, *times: float) -> None:
+    for now in times:
+        assert members.heard(A, now) == [] and members.tick(now) == []
+        members.state(A, NodeState(quick=True), None, now)
+
+
+def lost_after(members: Membership, start: float) -> float:
+    """Seconds of silence until it is lost."""
+    return next(at for at, change in pass_time(members, start, start + 5) if isinstance(change, Lost)) - start
+
+
+def test_a_peer_that_beats_quickly_is_lost_sooner(members: Membership) -> None:
+    beats(members, *(0.2 * i for i in range(10)))
+    assert lost_after(members, 1.8) == pytest.approx(limits.QUICK_SILENCE_S, abs=TICK_S)
+
+
+def test_a_peer_that_is_only_slow_is_given_the_time_that_it_takes(members: Membership) -> None:
+    beats(members, 0.0, 0.2, 0.9, 1.1)
+    assert members.peers[A].patience_s == pytest.approx(limits.PEER_SILENCE_S), "never more than anybody"
+    members.peers[A].stalls.clear()
+    beats(members, 1.3, 1.8)
+    assert lost_after(members, 1.8) == pytest.approx(limits.STALL_FACTOR * 0.5, abs=TICK_S)
+
+
+def test_a_long_pause_is_forgotten_with_the_time(members: Membership) -> None:
+    beats(members, 0.0, 0.7)
+    assert members.peers[A].patience_s > limits.QUICK_SILENCE_S
+    beats(members, *(0.7 + 0.2 * i for i in range(1, limits.STALLS_KEPT + 1)))
+    assert members.peers[A].patience_s == limits.QUICK_SILENCE_S
+
+
+def test_where_nothing_listens_any_more_nobody_is_waited_for(members: Membership) -> None:
+    members.down(A, "its connection closed", 0.0, certain=False)
+    assert members.down(A, "nothing listens there", 0.01, certain=True) == [Lost(A, "nothing listens there")]
+    assert members.down(A, "nothing listens there", 0.02, certain=True) == []
 
 
 def test_of_rehearsals_the_quickest_of_the_last_few_counts_and_others_hear_of_it(members: Membership) -> None:

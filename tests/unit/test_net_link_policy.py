@@ -9,8 +9,8 @@ import pytest
 
 from swarm import limits
 from swarm.errors import PeerBusy, PeerLost
-from swarm.net.events import CloneSeen, Event, Garbage, NotLetIn, PeerDown, PeerUp
-from swarm.net.link_effects import Admit, Beat, Call, Close, Effect, Flush, Greet, Report, Say
+from swarm.net.events import CloneSeen, Event, Garbage, Gone, NotLetIn, PeerDown, PeerUp
+from swarm.net.link_effects import Admit, Beat, Call, Close, Effect, Flush, Greet, Knock, Report, Say
 from swarm.net.link_policy import LinkPolicy
 from swarm.net.links import Outgoing, PeerLink
 from swarm.wire.connection import refusal
@@ -36,6 +36,10 @@ def calls(effects: Iterable[Effect]) -> list[PeerLink]:
 
 def closed(effects: Iterable[Effect]) -> list[PeerLink]:
     return [effect.link for effect in effects if isinstance(effect, Close)]
+
+
+def knocks(effects: Iterable[Effect]) -> list[Knock]:
+    return [effect for effect in effects if isinstance(effect, Knock)]
 
 
 def said(effects: Iterable[Effect]) -> list[Message]:
@@ -208,6 +212,29 @@ def test_a_device_is_down_with_its_last_fast_link(policy: LinkPolicy) -> None:
     effects = policy.disconnected(Lane.FAST, 2, 0.1)
     assert [down.reason for down in reports(effects, PeerDown)] == ["its connection closed"]
     assert bulk in closed(effects)
+
+
+def test_one_knocks_where_the_last_connection_closed(policy: LinkPolicy) -> None:
+    called_up(policy, 1), called_up(policy, 2), called_up(policy, 3, Lane.BULK)
+    assert not knocks(policy.disconnected(Lane.BULK, 3, 0.1)) and not knocks(policy.disconnected(Lane.FAST, 1, 0.1))
+    assert knocks(policy.disconnected(Lane.FAST, 2, 0.1)) == [Knock(PEER, caller(2).address)]
+    assert policy.refused_knock(PEER, 0.2) == [Report(Gone(PEER))]
+
+
+def test_a_call_that_was_never_answered_and_a_silent_device_are_not_knocked_at(policy: LinkPolicy) -> None:
+    policy.learn(PEER, [HERE], 0.0)
+    (call,) = calls(policy.tick(0.0))
+    assert not knocks(policy.closed(call, 0.1))
+    link = call_up(policy, OTHER, THERE, 1.0)
+    effects = policy.tick(1.1 + limits.PEER_SILENCE_S)
+    assert link in closed(effects) and not knocks(effects)
+
+
+def test_a_device_that_is_here_again_is_not_gone(policy: LinkPolicy) -> None:
+    called_up(policy, 1)
+    policy.disconnected(Lane.FAST, 1, 0.1)
+    called_up(policy, 2)
+    assert policy.refused_knock(PEER, 0.2) == []
 
 
 def test_too_many_links_of_one_device_are_bounded(policy: LinkPolicy) -> None:

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import pytest
 
 from swarm.errors import PeerLost
-from swarm.net.events import Broken, PeerDown, PeerUp
-from swarm.net.link_effects import Effect
+from swarm.net.events import Broken, Gone, PeerDown, PeerUp
+from swarm.net.link_effects import Effect, Say
 from swarm.net.links import PeerLink
 from swarm.net.reactor import Reactor
 from swarm.wire.messages import ChunkReply, Heartbeat, Lane
@@ -40,6 +40,20 @@ def test_when_both_were_called_before_either_was_answered_both_lanes_come_up(mak
         box.transport.send(other.peer, reply(1), PIECE)  # it waits here until there is a bulk link
     for box in pair:
         assert box.receive(ChunkReply)[1] == PIECE
+
+
+@pytest.mark.parametrize("who", [0, 1], ids=["who called", "who was called"])
+def test_a_process_that_ended_without_a_word_is_known_to_be_gone(maker: Boxes, who: int) -> None:
+    pair = maker.make("one"), maker.make("other")
+    pair[0].transport.call(str(pair[1].address))
+    for box in pair:
+        box.wait(PeerUp)
+    dead, other = pair[who], pair[1 - who]
+    policy, leave = dead.transport._reactor._policy, dead.transport._reactor._policy.leave
+    policy.leave = lambda: [each for each in leave() if not isinstance(each, Say)]  # type: ignore[method-assign]
+    dead.transport.stop()
+    assert other.wait(PeerDown).reason == "its connection closed"
+    assert other.wait(Gone).peer == dead.peer
 
 
 def test_an_address_that_is_named_and_remembered_becomes_one_link(maker: Boxes) -> None:
