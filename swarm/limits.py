@@ -74,6 +74,7 @@ MAX_LOGIT_BIASES = 1024  # of one answer: OpenAI allows 300
 MAX_TOLD_TOKENS = 21  # whose log probabilities travel with a token: itself, and OpenAI's most beside it
 MAX_LOGIT_BIAS = 100.0  # more is certain, or never
 MIN_LOGPROB = -1e30  # of a token that the model rules out
+MAX_READ_VALUES = 256  # ids and texts of messages that are kept as they were read; a grammar is the largest
 MAX_GRAMMAR_BYTES = 40 * 1024  # that an answer must follow: it travels in one header with everything else
 MAX_BATCH_TOKENS = 512  # of one prefill message: 16 MiB at 8192 values
 MAX_MODELS = 64  # models that one device announces

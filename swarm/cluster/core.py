@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from array import array
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from random import Random
 from typing import Any
@@ -220,7 +220,16 @@ class Core:
 
     def computed(self, job: int, outputs: Sequence[StepOutput], now: float) -> list[Effect]:
         """A `Compute` is done: what each of its sessions got, in their order; an error is one line."""
-        return self._run(self.stage_sessions.computed(job, outputs, now), now)
+        return [effect for part in self.computed_in_parts(job, outputs, now) for effect in part]
+
+    def computed_in_parts(self, job: int, outputs: Sequence[StepOutput], now: float) -> Iterator[list[Effect]]:
+        """The same, first what other devices wait for: carry it out before what else follows is asked for."""
+        effects = self.stage_sessions.computed(job, outputs, now)
+        n_away = 0
+        while n_away < len(effects) and type(effect := effects[n_away]) is Send and effect.to != self.me:
+            n_away += 1
+        yield effects[:n_away]
+        yield self._run(effects[n_away:], now)
 
     def checked(self, ticket: int, tokens: Sequence[int], now: float, error: str = "") -> list[Effect]:
         """A `CheckTokens` is done: the tokens as this device computes them, or why it could not, in one line."""

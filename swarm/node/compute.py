@@ -306,6 +306,8 @@ class ComputeWorker:
         layers = _Range(job.model, job.first, job.end, job.slice)
         if job.together is not None:
             return self._step_together(job, layers, job.together)
+        if len(job.rows) == 1:
+            return [self._step_alone(job, layers, job.rows[0])]
         capacities = [kv.cache.capacity for rows in job.rows if (kv := self._kv.get(rows.session)) is not None]
         if not capacities:
             return [StepOutput(error=FORGOTTEN)] * len(job.rows)
@@ -319,10 +321,24 @@ class ComputeWorker:
             except Exception as error:
                 outputs.append(StepOutput(error=_line(error)))
         computed: Iterator[StepOutput] = iter(())
-        if batch:
-            is_last = job.end == decoder.spec.n_layers
-            computed = iter(self._last_stage(job.model, decoder, batch) if is_last else _stage(decoder, batch))
+        if batch and job.end < decoder.spec.n_layers:
+            computed = iter(_stage(decoder, batch))
+        elif batch:
+            logits = iter(decoder.step_logits([ready for _, ready in batch]))
+            computed = iter(self._all_sampled(logits, job.model, batch))
         return [next(computed) if output is None else output for output in outputs]
+
+    def _step_alone(self, job: Compute, layers: _Range, rows: SessionRows) -> StepOutput:
+        """The same of a session alone, without lists of one: it is made for every token of most answers."""
+        kv = self._kv.get(rows.session)
+        if kv is None:
+            return StepOutput(error=FORGOTTEN)
+        decoder = self._decoder(layers, kv.cache.capacity)
+        ready = (self._ready(rows, job, decoder),)
+        if job.end < decoder.spec.n_layers:
+            return _frame(decoder.step_hidden(ready))
+        logits = decoder.step_logits(ready)
+        return self._sampled(logits, job.model, rows) if rows.sample else StepOutput()
 
     def _step_together(self, job: Compute, layers: _Range, together: Together) -> list[StepOutput]:
         """The same with the other members of a stage, who compute the very same rows: all of them, or none."""
@@ -374,10 +390,6 @@ class ComputeWorker:
         ready = Rows(tokens, kv.cache, keep)
         decoder.check_room(ready)  # here it fails this session alone, in the step all of them
         return ready
-
-    def _last_stage(self, model: ModelId, decoder: Decoder, batch: list[tuple[SessionRows, Rows]]) -> list[StepOutput]:
-        """A step of the last stage: a token for each session that samples, or why there is none."""
-        return self._all_sampled(iter(decoder.step_logits([ready for _, ready in batch])), model, batch)
 
     def _all_sampled(
         self, logits: Iterator[Logits], model: ModelId, batch: list[tuple[SessionRows, Rows]]

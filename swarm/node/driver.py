@@ -18,7 +18,7 @@ import threading
 import time
 from asyncio import TimerHandle
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TypeVar, cast
 
 from swarm.cluster.core import Core
@@ -70,14 +70,20 @@ class Driver:
 
     def act(self, decide: Decide) -> None:
         """Let the core decide on an event, now, and carry out what it decided."""
+        self.act_in_parts(lambda core, now: (decide(core, now),))
+
+    def act_in_parts(self, decide: Callable[[Core, float], Iterable[list[Effect]]]) -> None:
+        """The same where the core decides in parts: each is carried out before the next one is asked for."""
+        is_step = True
         with self._lock:
-            effects = decide(self._core, self._clock())
-            self.perform(effects)
+            for effects in decide(self._core, self._clock()):
+                self.perform(effects)
+                is_step = is_step and STEPS.issuperset(map(type, effects))
         if threading.get_ident() == self._loop_thread:
             self._perform_on_loop()
             self._set_timer()
         else:
-            self._hand_over(is_step=STEPS.issuperset(map(type, effects)))
+            self._hand_over(is_step=is_step)
 
     def act_if_free(self, decide: Decide) -> bool:
         """The same, unless another thread is at it: then False, and nothing has happened."""

@@ -437,7 +437,7 @@ class Node:
         for error in errors:
             self.events.note("step_failed", why=error)
         try:
-            self._driver.act(lambda core, now: core.computed(done.job, done.outputs, now))
+            self._driver.act_in_parts(lambda core, now: core.computed_in_parts(done.job, done.outputs, now))
         except Exception as error:  # as in _on_fast
             self.events.bug(error)
 

@@ -15,7 +15,7 @@ from swarm.cluster.placement import NEXT_STATES, State
 from swarm.cluster.session import NEXT_PHASES, AnswerRequest, Phase
 from swarm.parts import all_parts
 from swarm.wire.ids import BootId, ModelId, PeerId, SessionId
-from swarm.wire.messages import Measured, PlacementOffer, SessionOpen
+from swarm.wire.messages import Measured, PlacementOffer, SessionOpen, Token
 from swarm.wire.records import Capabilities, LinkMeasurement, NodeState
 
 ME, PEER = PeerId("1" * 32), PeerId("2" * 32)
@@ -120,3 +120,14 @@ def test_a_step_that_the_table_does_not_have_is_a_bug_of_ours() -> None:
     with pytest.raises(AssertionError, match="resting cannot be running"):
         made.sessions.sessions[ASK.session].enter(Phase.RUNNING, 2.0)
     assert not sent(made.tick(2.0), SessionOpen)
+
+
+def test_what_others_wait_for_is_told_before_our_own_part_of_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    made, token = core(), Token(ASK.session, 1, 3, 7)
+    both: list[Effect] = [Send(PEER, token), Send(ME, token)]
+    heard: list[Token] = []
+    monkeypatch.setattr(made.stage_sessions, "computed", lambda job, outputs, now: list(both))
+    monkeypatch.setattr(made.sessions, "token", lambda sender, message, now: heard.append(message) or [])
+    parts = made.computed_in_parts(1, [], 0.0)
+    assert next(parts) == both[:1] and not heard
+    assert next(parts) == [] and heard == [token]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import asyncio
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -113,6 +113,18 @@ def test_effects_are_carried_out_in_order_those_of_the_loop_last() -> None:
     hands = Hands()
     hands.driver.act(lambda core, now: [LOOK_UP, LOG, ENDED])
     assert hands.order == [("at once", LOG), ("on the loop", LOOK_UP), ("on the loop", ENDED)]
+
+
+def test_a_part_is_carried_out_before_the_next_one_is_decided() -> None:
+    hands = Hands()
+
+    def decide(core: Core, now: float) -> Iterator[list[Effect]]:
+        yield [LOG]
+        assert hands.order == [("at once", LOG)]
+        yield [ENDED]
+
+    hands.driver.act_in_parts(decide)
+    assert hands.order == [("at once", LOG), ("on the loop", ENDED)]
 
 
 def test_the_core_is_told_the_time() -> None:

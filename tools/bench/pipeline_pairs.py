@@ -5,6 +5,9 @@
 OLD_TREE is another checkout with its extensions built. Both swarms run all the time, so that whatever else this machine
 and its neighbours do meets both; only differences within a pair say something. Start it more than once:
 two starts of one and the same build may differ by 0.1 ms of overhead for as long as they run.
+
+`cpu` is what all nodes together used of the processors for a token, computing included: it says something on a busy
+machine, too.
 """
 
 from __future__ import annotations
@@ -16,7 +19,10 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 TOKENS = 96
@@ -24,7 +30,7 @@ LAYERS = [10, 10, 10]  # of SmolLM2
 
 
 def serve(root: Path) -> None:
-    """Start the swarm of a tree; for every seed that is read, print milliseconds from token to token, and computing."""
+    """Start the swarm of a tree; for every seed that is read, print milliseconds a token: all, computing, and `cpu`."""
     sys.path.insert(0, str(root))
     bench_file = root / "tools/bench/pipeline.py"
     if not bench_file.exists():  # an older tree
@@ -43,7 +49,24 @@ def serve(root: Path) -> None:
         bench.one_chat(swarm, 16, 0)
         print("ready", flush=True)
         for line in sys.stdin:
-            print(*bench.one_chat(swarm, TOKENS, int(line)), flush=True)
+            print(*one_chat(swarm, bench.body(swarm.model, TOKENS, int(line))), flush=True)
+
+
+def one_chat(swarm: Any, body: dict[str, object]) -> tuple[float, float, float]:
+    """Milliseconds of a token: from one to the next, of these computing, and of the processors, from the second on."""
+    pids = [node.process.pid for node in swarm.nodes]
+    since: list[float] = []
+    heard = swarm.nodes[0].ask(body, on_piece=lambda heard: since.append(cpu_s(pids)) if len(heard.at) == 2 else None)
+    used = cpu_s(pids) - since[0]
+    assert not heard.error, heard.error
+    gaps = [b - a for a, b in pairwise(heard.at)]
+    steps = [float(node.status()["computed"]["decode_step_s"]) for node in swarm.nodes]
+    return 1e3 * statistics.median(gaps), 1e3 * sum(steps), 1e3 * used / (len(heard.at) - 2)
+
+
+def cpu_s(pids: list[int]) -> float:
+    """Seconds that these processes have computed so far, to the nanosecond: /proc tells only hundredths."""
+    return sum(time.clock_gettime(~pid << 3 | 2) for pid in pids)  # as clock_getcpuclockid makes it
 
 
 def start(root: Path) -> subprocess.Popen[str]:
@@ -52,13 +75,13 @@ def start(root: Path) -> subprocess.Popen[str]:
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env)
 
 
-def ask(server: subprocess.Popen[str], seed: int) -> tuple[float, float, float]:
-    """Overhead and computing of a chat's token, and both together, in milliseconds."""
+def ask(server: subprocess.Popen[str], seed: int) -> tuple[float, float, float, float]:
+    """Overhead and computing of a chat's token, both together, and the processors' time, in milliseconds."""
     assert server.stdin is not None and server.stdout is not None
     server.stdin.write(f"{seed}\n")
     server.stdin.flush()
-    token, computing = map(float, server.stdout.readline().split())
-    return token - computing, computing, token
+    token, computing, cpu = map(float, server.stdout.readline().split())
+    return token - computing, computing, token, cpu
 
 
 def main() -> None:
@@ -80,7 +103,7 @@ def main() -> None:
         pairs.append(two if i % 2 else two[::-1])
     for server in servers:
         server.communicate()
-    for column, name in enumerate(("overhead", "computing", "token")):
+    for column, name in enumerate(("overhead", "computing", "token", "cpu")):
         old, new = ([pair[k][column] for pair in pairs] for k in (0, 1))
         differences = [b - a for a, b in zip(old, new, strict=True)]
         lower = sum(d < 0 for d in differences)
