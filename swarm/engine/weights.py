@@ -2,6 +2,9 @@
 
 Every matrix is repacked once into the layout of csrc/README.md, into one arena of huge pages. The pages of the GGUF
 file are given back tensor by tensor, so that memory never holds the weights twice.
+
+A router that is stored as floats of 32 bits, and whose values are all such as 16 bits hold (bf16, in which most models
+were trained), is packed so: each device that shares layers reads all of it for every token.
 """
 
 from __future__ import annotations
@@ -19,7 +22,7 @@ from swarm.engine.expert_file import ExpertFile
 from swarm.engine.expert_folder import ExpertFolder, experts_by_layer, name_of, shape_of
 from swarm.errors import OutOfMemory
 from swarm.kernels import _native
-from swarm.kernels.quants import QUANTS, Quant, dequantize
+from swarm.kernels.quants import QUANTS, Quant, dequantize, quant_by_name
 from swarm.models.header import TensorEntry
 from swarm.models.spec import EXPERT_ROLES, HEAD_ROLES, ModelSpec, NeededTensor, Role, TensorRef, tensors_needed
 from swarm.parts import Part, layers_of
@@ -37,6 +40,7 @@ MATRICES = frozenset(
     | HEAD_ROLES
 )
 LISTS = EXPERT_ROLES | HEAD_ROLES  # roles of which there are many matrices
+LOWER_HALF = np.uint32(0xFFFF)  # of a float: zeros where bf16 holds all of it
 
 Progress = Callable[[int, int], None]  # bytes done, bytes in all
 
@@ -110,19 +114,21 @@ def load_weights(
     # A tied model names the same rows as EMBED and LM_HEAD; they are packed once.
     distinct = {n.ref: n for n in needed if n.role in MATRICES}
     mapped = {ref: n for ref, n in distinct.items() if n.role is Role.EMBED} if experts is not None else {}
-    total = _total_bytes(source, distinct) - _total_bytes(source, mapped)
+    quants = {ref: _quant_in_memory(source, need) for ref, need in distinct.items()}
+    total = _total_bytes(quants, distinct) - _total_bytes(quants, mapped)
     if memory_bytes is not None and total > memory_bytes:
         raise OutOfMemory(
             f"the weights need {size_text(total)} and {size_text(memory_bytes)} are free; "
             "use a smaller quant or model, or join more devices"
         )
     arena = (keep and keep(total, name_of(distinct))) or Memory(total)
-    loader = _Loader(source, arena, threads, progress, total + _total_bytes(source, mapped))
+    in_all = total + _total_bytes(quants, mapped)
+    loader = _Loader(source, quants, arena, threads=threads, progress=progress, total=in_all)
     files: Mapping[int, ExpertFile] = {}
     arenas: tuple[Arena, ...] = (arena,)
     if experts is not None:
         files = loader.expert_files(on_disk, experts)
-        loader.pack_all(mapped, experts.mapped(_total_bytes(source, mapped), name_of(mapped)) if mapped else None)
+        loader.pack_all(mapped, experts.mapped(_total_bytes(quants, mapped), name_of(mapped)) if mapped else None)
         arenas = (arena, loader.arena)
     loader.pack_all({ref: n for ref, n in distinct.items() if ref not in mapped}, arena)
     vectors = {(n.layer, n.role): loader.vector(n) for n in needed if n.role not in MATRICES}
@@ -138,8 +144,19 @@ def load_weights(
     )
 
 
-def _total_bytes(source: TensorSource, needed: Mapping[TensorRef, NeededTensor]) -> int:
-    return sum(packed_bytes(n, source.tensors[n.ref.name].quant) for n in needed.values())
+def _total_bytes(quants: Mapping[TensorRef, Quant], needed: Mapping[TensorRef, NeededTensor]) -> int:
+    return sum(packed_bytes(need, quants[ref]) for ref, need in needed.items())
+
+
+def _quant_in_memory(source: TensorSource, need: NeededTensor) -> Quant:
+    """The type that a matrix is packed in: that of the file, but for routers whose values need only half of it."""
+    stored = source.tensors[need.ref.name].quant
+    if need.role is not Role.ROUTER or stored.name != "F32":
+        return stored
+    values = np.ascontiguousarray(source.raw(need.ref.name, need.ref.rows, need.ref.columns)).view("<u4")
+    needs_all = bool((values & LOWER_HALF).any())
+    source.drop(need.ref.name)
+    return stored if needs_all else quant_by_name("BF16")
 
 
 def join_weights(shards: Iterable[Weights], layers: range) -> Weights:
@@ -219,21 +236,31 @@ class Memory:
 
 
 class _Loader:
-    def __init__(self, source: TensorSource, arena: Arena, threads: int, progress: Progress | None, total: int) -> None:
+    def __init__(
+        self,
+        source: TensorSource,
+        quants: Mapping[TensorRef, Quant],
+        arena: Arena,
+        *,
+        threads: int,
+        progress: Progress | None,
+        total: int,
+    ) -> None:
         self.source, self.arena, self.threads, self.progress = source, arena, threads, progress
+        self.quants = quants  # of what is packed
         self.done, self.total = 0, total
         self.read = 0  # bytes of the source since its pages were last given back
         self.packed: dict[object, list[_native.Mat]] = {}
 
     def pack_all(self, needed: Mapping[TensorRef, NeededTensor], arena: Arena | None) -> None:
         """Pack these into an arena of their own; None: into memory."""
-        self.arena = arena or Memory(_total_bytes(self.source, needed))
+        self.arena = arena or Memory(_total_bytes(self.quants, needed))
         for need in needed.values():
             self.pack(need)
         self.arena.finish()
 
     def pack(self, need: NeededTensor) -> None:
-        quant = self.source.tensors[need.ref.name].quant
+        quant = self.quants[need.ref]
         if self.arena.is_filled:
             self.packed[need.ref] = [self._as_packed(quant, need) for _ in range(need.n_experts)]
             return
@@ -241,6 +268,8 @@ class _Loader:
         # Expert by expert: a source that must put rows together then never holds all of them.
         many = need.role in LISTS
         slabs = self.source.slabs(*rectangle, need.ref.slabs) if many else [self.source.raw(*rectangle)]
+        if quant is not self.source.tensors[need.ref.name].quant:
+            slabs = [_upper_halves(slab) for slab in slabs]
         self.packed[need.ref] = [self._pack_rows(quant, slab, need) for slab in slabs]
         self.source.drop(need.ref.name)
 
@@ -287,3 +316,8 @@ class _Loader:
         raw = self.source.raw(need.ref.name, need.ref.rows, need.ref.columns if need.cols > 1 else None)
         flat = np.ascontiguousarray(raw).reshape(1, -1)  # some columns of a mapped file are not
         return dequantize(self.source.tensors[need.ref.name].quant, flat).reshape(-1).copy()
+
+
+def _upper_halves(floats: U8) -> U8:
+    """Floats (rows, 4 * cols) as bf16 (rows, 2 * cols), of which only zeros are left out."""
+    return (np.ascontiguousarray(floats).view("<u4") >> 16).astype("<u2").view(np.uint8)

@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 
 from swarm.engine import weights as loading
+from swarm.engine.decoder import Decoder, Keep, Rows
 from swarm.engine.weights import Weights, join_weights, load_weights, packed_bytes
 from swarm.errors import OutOfMemory
+from swarm.kernels.quants import quant_by_name
 from swarm.models import Role, spec_from_gguf
 from swarm.models.slices import cut_model, narrow
 from swarm.models.spec import OUTSIDE_LAYERS, tensors_needed
@@ -103,3 +105,40 @@ def test_bytes_are_counted_before_they_are_packed(tmp_path: Path) -> None:
     assert weights.n_bytes == total and told[-1] == (total, total)
     assert [done for done, _ in told] == sorted(done for done, _ in told)
     assert weights.matrices[OUTSIDE_LAYERS, Role.LM_HEAD].shape == (spec.vocab, spec.hidden)
+
+
+@pytest.mark.parametrize("name", ["air", "qwen3moe"])
+def test_a_router_that_bf16_holds_is_packed_so_and_computes_the_same_bits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    tiny = wide(TINY[name])
+    values = make_weights(tiny)
+    for key, floats in values.items():
+        if key[1] == "router":
+            values[key] = (floats.view(np.uint32) & np.uint32(0xFFFF0000)).view(np.float32)
+    path = write_tiny(tmp_path / "tiny.gguf", tiny, values, "Q8_0")
+    half, logits = loaded_and_run(path)
+    monkeypatch.setattr(loading, "_quant_in_memory", lambda source, need: source.tensors[need.ref.name].quant)
+    whole, expected = loaded_and_run(path)
+    routers = [key for key in half.matrices if key[1] is Role.ROUTER]
+    assert routers and all(half.matrices[key].qtype == quant_by_name("BF16").id for key in routers)
+    assert whole.n_bytes - half.n_bytes >= sum(whole.matrices[key].n_bytes for key in routers) // 2
+    assert np.array_equal(logits, expected)
+
+
+def test_a_router_that_bf16_does_not_hold_stays_as_it_is(tmp_path: Path) -> None:
+    weights, _ = loaded_and_run(write(tmp_path, "air", "Q8_0"))
+    types = {weights.matrices[key].qtype for key in weights.matrices if key[1] is Role.ROUTER}
+    assert types == {quant_by_name("F32").id}
+
+
+def loaded_and_run(path: Path) -> tuple[Weights, np.ndarray]:
+    """The weights, and the logits of a few tokens read as a batch and of one after them."""
+    with open_gguf(path) as model:
+        spec = spec_from_gguf(model.metadata, model.tensors)
+        weights = load_weights(model, spec, all_parts(spec.n_layers))
+        decoder = Decoder(spec, weights, context=32, threads=1)
+        kv = decoder.new_kv()
+        batch = decoder.step_logits([Rows(np.arange(20, dtype=np.int32), kv, Keep.ALL)])
+        one = decoder.step_logits([Rows(np.array([7], np.int32), kv, Keep.LAST)])
+    return weights, np.concatenate([np.array(batch), np.array(one)])
