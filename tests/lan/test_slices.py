@@ -9,6 +9,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import pairwise, product
 from pathlib import Path
@@ -208,8 +209,9 @@ def strike_and_thaw(team: Team, fault: str, role: str) -> None:
 def the_others_go_on(team: Team, when: str, expected: dict[str, list[int]]) -> None:
     """An answer ends with its entry node; what the others did for it must not stop theirs."""
     story = Story(body(team.swarm.model, when))
-    with pytest.raises(OSError):
+    with suppress(OSError):  # or the stream only ends: http.client does not say that a chunk is missing
         story.tell(team.entry, when, lambda: team.strike("kill", "entry"))
+    assert story.struck_at and not story.heard.finish
     asked_at = time.monotonic()
     heard = team.follower.ask(body(team.swarm.model, "decode"))
     print(f"kill   entry    {when:7} others: first token after {heard.at[0] - asked_at:.2f} s  {heard.notes}")
