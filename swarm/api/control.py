@@ -16,7 +16,7 @@ from swarm.api.errors import BadRequest
 from swarm.api.guard import may_change
 from swarm.cluster.cost import ModelCost
 from swarm.config import HubSettings
-from swarm.limits import MAX_POSITION
+from swarm.limits import MAX_ACTIVE_SESSIONS, MAX_POSITION
 from swarm.models.sizes import context_of
 from swarm.node.library import Entry
 from swarm.node.node import Node
@@ -46,6 +46,9 @@ async def plan(node: Node, body: Json) -> Json:
     context = body.get("context", 0)
     if type(context) is not int or not 0 <= context <= MAX_POSITION:
         raise BadRequest(f"context is {context!r:.40}; it must be a whole number", "context")
+    chats = body.get("chats", 1)
+    if type(chats) is not int or not 1 <= chats <= MAX_ACTIVE_SESSIONS:
+        raise BadRequest(f"chats is {chats!r:.40}; it must be 1 to {MAX_ACTIVE_SESSIONS}", "chats")
     add = body.get("add", [])
     if not isinstance(add, list) or not all(isinstance(device, str) for device in add):
         raise BadRequest("add must be a list of devices", "add")
@@ -54,8 +57,8 @@ async def plan(node: Node, body: Json) -> Json:
             cost = msgspec.convert(body["cost"], ModelCost)
         except msgspec.ValidationError as error:
             raise BadRequest(f"cost is not that of a model ({error})", "cost") from error
-        return await node.plan_unknown(cost, add, context)
-    return await node.plan(_model_name(body), add, context)
+        return await node.plan_unknown(cost, add, context, chats)
+    return await node.plan(_model_name(body), add, context, chats)
 
 
 async def model(node: Node, body: Json) -> Json:

@@ -19,6 +19,7 @@ EXAMPLES = """\
   swarm plan glm-4-9b --add pi5:8GiB   with a device that you think of buying; the model need not be here
   swarm plan hf.co/unsloth/GLM-4.5-Air-GGUF:Q4_K_M --add pi5:8GiBx8
   swarm plan ./model.gguf --add pi5x3 --context 8192
+  swarm plan glm-4-9b --chats 8        what is best for eight at once
 """
 PATIENCE_S = 120.0  # a large model file is hashed once before it can be offered
 
@@ -33,6 +34,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="count with one more: pi4, pi5, n100, laptop or minipc, with its memory as in pi5:8GiB; may be repeated",
     )
     parser.add_argument("--context", metavar="N", type=options.whole(1), help="tokens that a conversation may hold")
+    parser.add_argument(
+        "--chats", metavar="N", type=options.whole(1), default=1, help="what is fastest for so many at once, together"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--home", metavar="DIR", help="of the node, when several run here")
 
@@ -47,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
 
 def plan_there(node: local.LocalNode, args: argparse.Namespace, settings: config.Settings) -> Any:
     """By the node: on the devices of its swarm. A model that none of them has is told by its header."""
-    wanted: dict[str, object] = {"add": args.add, "context": args.context or 0}
+    wanted: dict[str, object] = {"add": args.add, "context": args.context or 0, "chats": args.chats}
     try:
         return node.post("/swarm/plan", {"model": local.name_of_model(node, args.model), **wanted}, PATIENCE_S)
     except ModelNotFound:
@@ -78,5 +82,6 @@ def plan_alone(args: argparse.Namespace, settings: config.Settings) -> Any:
     with loading.see_model(args.model, settings) as seen:
         ranks, context = loading.learnt_here(seen), args.context or 0
         is_here = seen.found is None
-        result = asyncio.run(plan_here(seen.header, settings, args.add, context, is_here=is_here, ranks=ranks))
+        planning = plan_here(seen.header, settings, args.add, context, chats=args.chats, is_here=is_here, ranks=ranks)
+        result = asyncio.run(planning)
         return with_fetching(result, seen)

@@ -30,6 +30,10 @@ or, where all of them rehearsed it, what that showed:
 
     exchange_s = wait + (N - 1) * (hidden * PAYLOAD_BITS / 8 + FRAME_BYTES) / rate + CPU of the N - 2 others
 
+Several sessions go round in as many groups as there are stages, and the rows of a group share each step:
+
+    round_s = max(sum over stages (step_s of a group) + hops, groups * slowest stage)
+
 The last exchange of a token brings the leader what each device thinks of it. For batches each device adds up the sums
 of a part of the tokens and passes them round: two latencies, and 2 (N - 1) / N payloads. How long sums are, and the CPU
 time of an exchange, were measured on one machine; how much slower others are (`Device.exchange`) is assumed.
@@ -289,19 +293,29 @@ LinkOf = Callable[[PeerId, PeerId], LinkSpeed | None]
 
 
 def step_s(
-    model: ModelCost, stage: Stage[Device], context: int, n_tokens: int = 1, link: LinkOf | None = None
+    model: ModelCost,
+    stage: Stage[Device],
+    context: int,
+    n_tokens: int = 1,
+    link: LinkOf | None = None,
+    *,
+    sessions: int = 1,
 ) -> float:
-    """Seconds that one stage computes in a step over `n_tokens` tokens of one session; several need `link`."""
+    """Seconds that one stage computes in a step over `n_tokens` tokens of so many sessions.
+
+    A stage of several members needs `link`. Each session has so much context, and wants logits of its last token.
+    """
     if is_cut(stage):
         assert link is not None, "what an exchange costs depends on links"
-        return joint_s(model, stage, context, n_tokens) + exchanges_s(model, stage, n_tokens, link)
+        joint = joint_s(model, stage, context, n_tokens, sessions=sessions)
+        return joint + exchanges_s(model, stage, n_tokens, link)
     device = stage.leader
     layers = model.layers[stage.first : stage.end]
     last = stage.end == model.n_layers
     weights = sum(layer.read_bytes(n_tokens) for layer in layers) + (model.lm_head_bytes if last else 0)
-    kv = context * sum(layer.kv_bytes for layer in layers)
+    kv = sessions * context * sum(layer.kv_bytes for layer in layers)
     macs = n_tokens * sum(layer.macs + context * layer.context_macs for layer in layers)
-    macs += model.lm_head_macs if last else 0  # logits of the last token only
+    macs += sessions * model.lm_head_macs if last else 0  # logits of the last token only
     work_s = max((weights + kv) / device.read_bytes_per_s, macs / device.macs_per_s)
     found = sum(layer.found_bytes(n_tokens) for layer in layers)
     late_s = sum(layer.missed_bytes(n_tokens) for layer in layers) / device.disk_bytes_per_s
@@ -309,11 +323,11 @@ def step_s(
     return work_s + late_s + len(layers) * device.layer_s + device.step_s
 
 
-def joint_s(model: ModelCost, stage: Stage[Device], context: int, n_tokens: int = 1) -> float:
+def joint_s(model: ModelCost, stage: Stage[Device], context: int, n_tokens: int = 1, *, sessions: int = 1) -> float:
     """Seconds that a stage of several devices reads and computes in a step, without the exchanges."""
     sums = StageSums.of(model, stage.first, stage.end, n_tokens)
     assert model.cuts is not None, "only what can be cut has members"
-    each = [_halves(sums, model.cuts, device, context) for device in stage.members]
+    each = [_halves(sums, model.cuts, device, context, sessions) for device in stage.members]
     return float(sum(max(half) for half in zip(*each, strict=True)))
 
 
@@ -380,7 +394,7 @@ class StageSums:
         return self.replicated + cut + ends + (self.key + self.kv * kv_tokens) * keys
 
 
-def _halves(sums: StageSums, cuts: Cuts, device: Device, context: int) -> tuple[float, ...]:
+def _halves(sums: StageSums, cuts: Cuts, device: Device, context: int, sessions: int = 1) -> tuple[float, ...]:
     """Seconds of one member in each of the things that all members do at the same time."""
     bounds, n_tokens = device.slice, sums.n_tokens
     heads, experts, rows = (cuts.share(bounds, axis) for axis in (HEADS, EXPERT, VOCAB))
@@ -394,11 +408,11 @@ def _halves(sums: StageSums, cuts: Cuts, device: Device, context: int) -> tuple[
     shared = sums.shared * cuts.share(bounds, SHARED)
     late_s = experts * (sums.missed / device.disk_bytes_per_s - sums.found / rate)
     return (
-        seconds(attention, attention, context * keys * sums.kv, context * heads * sums.context_macs),
+        seconds(attention, attention, sessions * context * keys * sums.kv, context * heads * sums.context_macs),
         seconds(ffn, ffn),
         seconds(shared + experts * sums.routed, shared + experts * sums.active),
         seconds(sums.replicated, sums.replicated),
-        max(sums.lm_head_bytes * rows / rate, sums.lm_head_macs * rows / device.macs_per_s),
+        max(sums.lm_head_bytes * rows / rate, sessions * sums.lm_head_macs * rows / device.macs_per_s),
         max(late_s, 0.0),
         sums.n_layers * device.layer_s + device.step_s,
     )
@@ -452,19 +466,33 @@ class Prediction:
     hop_s: tuple[float, ...]  # stage i -> stage i + 1, the last one back to the first; empty with one stage
     overhead_s: float  # the part of stage_s that is neither reading nor computing
     exchange_s: float = 0.0  # the part of stage_s in which devices of a stage bring each other their sums
+    sessions: int = 1  # so many chats at once,
+    round_s: float = 0.0  # in which each of them gets a token; 0: not asked
 
     @property
     def tokens_per_s(self) -> float:
         return 1.0 / self.token_s
 
     @property
+    def pace(self) -> float:
+        """Tokens a second of all chats that were asked for."""
+        return self.busy_tokens_per_s if self.round_s else self.tokens_per_s
+
+    @property
     def busy_tokens_per_s(self) -> float:
-        """With as many chats as stages: the slowest stage sets the pace."""
-        return 1.0 / max(self.stage_s)
+        """Of all chats at once together; where nobody said how many, of as many as stages."""
+        return self.sessions / self.round_s if self.round_s else 1.0 / max(self.stage_s)
 
 
 def predict(
-    model: ModelCost, stages: Sequence[Stage[Device]], link: LinkOf, *, context: int, prompt: int, batch: int
+    model: ModelCost,
+    stages: Sequence[Stage[Device]],
+    link: LinkOf,
+    *,
+    context: int,
+    prompt: int,
+    batch: int,
+    sessions: int = 1,
 ) -> Prediction:
     """Predict a placement; every pair of neighbouring stages must reach each other (ValueError otherwise)."""
     decode = tuple(step_s(model, stage, context, link=link) for stage in stages)
@@ -478,12 +506,26 @@ def predict(
         hop_s=ring,
         overhead_s=overhead,
         exchange_s=sum(exchanges_s(model, stage, 1, link) for stage in stages if is_cut(stage)),
+        sessions=sessions,
+        round_s=round_s(model, stages, link, context, sessions) if sessions > 1 else 0.0,
     )
 
 
 def decode_s(model: ModelCost, stages: Sequence[Stage[Device]], link: LinkOf, context: int) -> float:
     """Seconds of one decode step, round the ring."""
     return sum(step_s(model, stage, context, link=link) for stage in stages) + sum(ring_s(model, stages, link, 1))
+
+
+def round_s(model: ModelCost, stages: Sequence[Stage[Device]], link: LinkOf, context: int, sessions: int) -> float:
+    """Seconds in which each of so many sessions gets a token.
+
+    They go round in as many groups as there are stages, a step of each stage for each group: the slowest stage is at
+    work all the time, or the ring is longer than that.
+    """
+    groups = min(len(stages), sessions)
+    rows = -(-sessions // groups)
+    steps = [step_s(model, stage, context, rows, link, sessions=rows) for stage in stages]
+    return max(sum(steps) + sum(ring_s(model, stages, link, rows)), groups * max(steps))
 
 
 def ring_s(model: ModelCost, stages: Sequence[Stage[Device]], link: LinkOf, n_tokens: int) -> tuple[float, ...]:

@@ -19,7 +19,8 @@ def _explain_plan(plan: Plan) -> list[str]:
     chats = f" for each of {demand.sessions} chats" if demand.sessions > 1 else ""
     first_token = f"first token after {_seconds(prediction.first_token_s)} for {prediction.prompt} tokens of prompt"
     n_stages = len(plan.stages)
-    several = f"with {n_stages} or more chats at once: {_rate(prediction.busy_tokens_per_s)} together"
+    many = str(demand.sessions) if demand.sessions > 1 else f"{n_stages} or more"
+    several = f"with {many} chats at once: {_rate(prediction.busy_tokens_per_s)} together"
     width = max(len(shard.name) for stage in plan.stages for shard in stage.members)
     return [
         f"{model.name}: {model.n_layers} layers, {size_text(model.weight_bytes)}, context {demand.context}{chats}"
@@ -30,7 +31,7 @@ def _explain_plan(plan: Plan) -> list[str]:
             for shard in stage.members
         ),
         f"predicted: {_rate(prediction.tokens_per_s)}{_in_memory(plan)}, {first_token}",
-        *([several] if n_stages > 1 else []),
+        *([several] if n_stages > 1 or demand.sessions > 1 else []),
         f"limited by {plan.limits}",
         *_left_out_lines(plan.left_out),
     ]

@@ -42,6 +42,8 @@ Layout = Literal["auto", "pipeline", "slices"]  # slices: wherever two devices c
 class Demand:
     """What is to be placed: KV for `context` tokens is held for every one of `sessions` at once.
 
+    What is fastest for all of them together counts.
+
     `from_disks`: every part must be on the disk of some device; otherwise a model that nobody holds is still to be had.
     """
 
@@ -152,7 +154,15 @@ def _plan(
     demand: Demand, devices: Sequence[Device], search: Search, stages: Sequence[Stage[Device]], link: LinkOf
 ) -> Plan:
     def predicted(model: ModelCost) -> Prediction:
-        return predict(model, stages, link, context=demand.context, prompt=PREDICTED_PROMPT, batch=demand.batch)
+        return predict(
+            model,
+            stages,
+            link,
+            context=demand.context,
+            prompt=PREDICTED_PROMPT,
+            batch=demand.batch,
+            sessions=demand.sessions,
+        )
 
     prediction = predicted(demand.model)
     in_memory = predicted(demand.model.with_resident_share(1.0)) if demand.model.resident_share < 1.0 else None
@@ -180,7 +190,7 @@ def one_more(demand: Demand, devices: Sequence[Device], link: LinkOf, found: Pla
         return link(like.id, beside) if beside is not None else GUESSED_LINK
 
     result = plan(demand, [*devices, new], also)
-    before, after = found.prediction.tokens_per_s, result.prediction.tokens_per_s if isinstance(result, Plan) else 0.0
+    before, after = found.prediction.pace, result.prediction.pace if isinstance(result, Plan) else 0.0
     if after <= before * WORTH_ADDING:
         return f"another device like {like.name} would not make it faster"
     return f"another device like {like.name} would make it {after:.1f} tok/s"
@@ -192,12 +202,12 @@ def instead(demand: Demand, devices: Sequence[Device], link: LinkOf, found: Plan
         in_a_row = plan(replace(demand, layout="pipeline"), devices, link)
         if isinstance(in_a_row, NoPlan):
             return ["with whole layers one after the other it would not fit"]
-        return [f"with whole layers one after the other: {in_a_row.prediction.tokens_per_s:.1f} tok/s"]
+        return [f"with whole layers one after the other: {in_a_row.prediction.pace:.1f} tok/s"]
     shared = plan(replace(demand, layout="slices"), devices, link) if demand.layout == "auto" else None
     if not isinstance(shared, Plan) or not any(map(is_cut, shared.stages)):
         return []
     share = shared.prediction.exchange_s / shared.prediction.token_s
-    rate = f"{shared.prediction.tokens_per_s:.1f} tok/s"
+    rate = f"{shared.prediction.pace:.1f} tok/s"
     return [f"with a part of every layer on each: {rate}, for {100 * share:.0f}% of a token would pass in exchanges"]
 
 

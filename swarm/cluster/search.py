@@ -17,7 +17,7 @@ from itertools import combinations, pairwise
 import numpy as np
 import numpy.typing as npt
 
-from swarm.cluster.cost import FLOAT_BYTES, TOKEN_BYTES, Device, LinkOf, ModelCost, decode_s
+from swarm.cluster.cost import FLOAT_BYTES, TOKEN_BYTES, Device, LinkOf, ModelCost, decode_s, round_s
 from swarm.cluster.pipeline import Stage, hops
 
 EXACT_DEVICES = 6  # 46 layers: some 60 ms; 8 devices would take a second
@@ -100,7 +100,10 @@ class Search:
         return sum(map(self.model.stored_bytes, ends)) + int(share * whole)
 
     def score(self, stages: Sequence[Stage[Device]], link: LinkOf) -> float:
-        """Seconds per token of a placement, with the bias for fetching; infinite where it cannot be."""
+        """Seconds per token of a placement, with the bias for fetching; infinite where it cannot be.
+
+        Of several sessions at once: seconds in which one of all their tokens comes.
+        """
         if any(link(a.id, b.id) is None for a, b in hops(stages)):
             return float("inf")
         fetch = [self.fetch_bytes(stage.first, stage.end, d) for stage in stages for d in stage.members]
@@ -108,7 +111,12 @@ class Search:
         if any(n_bytes > room for n_bytes, room in zip(fetch, rooms, strict=True)):
             return float("inf")
         bias = FETCH_BIAS * self._fastest_token_s / max(self.model.weight_bytes, 1)
-        return decode_s(self.model, stages, link, self.context) + bias * sum(fetch)
+        return self._token_s(stages, link) + bias * sum(fetch)
+
+    def _token_s(self, stages: Sequence[Stage[Device]], link: LinkOf) -> float:
+        if self.sessions == 1:
+            return decode_s(self.model, stages, link, self.context)
+        return round_s(self.model, stages, link, self.context, self.sessions) / self.sessions
 
     def holds_a_layer(self, index: int) -> bool:
         """True when some layer fits on this device."""

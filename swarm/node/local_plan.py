@@ -39,11 +39,12 @@ async def plan_here(
     add: Sequence[str],
     context: int,
     *,
+    chats: int = 1,
     is_here: bool = True,
     ranks: Sequence[float] = (),
 ) -> Json:
     """Where a model would run; `is_here`: this device has its file. ranks: how it was seen to use its experts."""
-    return await asyncio.to_thread(_plan, header, settings, add, context, is_here=is_here, ranks=ranks)
+    return await asyncio.to_thread(_plan, header, settings, add, context, chats=chats, is_here=is_here, ranks=ranks)
 
 
 def _plan(
@@ -52,6 +53,7 @@ def _plan(
     add: Sequence[str],
     context: int,
     *,
+    chats: int,
     is_here: bool,
     ranks: Sequence[float],
 ) -> Json:
@@ -74,5 +76,5 @@ def _plan(
         held=frozenset(all_parts(spec.n_layers)) if is_here else frozenset(),
         disk_bytes_per_s=capabilities.disk_bytes_per_s or GUESSED_DISK_BYTES_PER_S,
     )
-    demand = Demand(cost, context or default_plan_context(spec.context_length, settings.context))
+    demand = Demand(cost, context or default_plan_context(spec.context_length, settings.context), chats)
     return plan_json(plan(demand, with_added([mine], add), lambda a, b: WIRED))

@@ -381,21 +381,21 @@ class Node:
         files = {entry.id: str(path) for entry in entries if (path := self.store.source_of(entry.id)) is not None}
         return {"files": files, "names": {entry.id: entry.name for entry in entries}}
 
-    async def plan(self, model: str, add: Sequence[str], context: int) -> Json:
+    async def plan(self, model: str, add: Sequence[str], context: int, chats: int) -> Json:
         """Where a model would run, with made-up devices if wanted."""
         known_model = await self.find(model)
         tokens = context or plan.default_plan_context(known_model.spec.context_length, self.settings.context)
         cost = plan.cost_as_kept(self.holdings.cost_of(known_model), known_model.spec, self.settings.kv)
-        demand = Demand(cost, tokens, layout=self._layout)
+        demand = Demand(cost, tokens, chats, layout=self._layout)
         return await plan.plan_model(self._driver, known_model.id, demand, add, self.background.run_io)
 
-    async def plan_unknown(self, cost: ModelCost, add: Sequence[str], context: int) -> Json:
+    async def plan_unknown(self, cost: ModelCost, add: Sequence[str], context: int, chats: int) -> Json:
         """Where a model would run that no device has: of it only the header was read."""
         kept = cost.kept_as(self.settings.kv)
         if kept is None:
             raise ConfigError(f"past tokens of this model cannot be kept as {self.settings.kv}; keep them as f16")
         tokens = context or plan.default_plan_context(limits.MAX_POSITION, self.settings.context)
-        demand = Demand(kept, tokens, layout=self._layout)
+        demand = Demand(kept, tokens, chats, layout=self._layout)
         return await plan.plan_model(self._driver, ModelId("0" * 64), demand, add, self.background.run_io)
 
     def doctor(self) -> list[Json]:

@@ -23,14 +23,20 @@ def test_status_and_doctor_are_for_everybody_here() -> None:
 
 def test_every_device_that_a_plan_adds_is_counted() -> None:
     plan = returns({"fits": True})
-    body = {"model": "m", "context": 4096, "add": ["pi5"] * 40}
+    body = {"model": "m", "context": 4096, "add": ["pi5"] * 40, "chats": 3}
     assert api_of(plan=plan).post("/swarm/plan", json=body, headers=CHANGES).json() == {"fits": True}
-    assert plan.calls == [("m", ["pi5"] * 40, 4096)]
+    assert plan.calls == [("m", ["pi5"] * 40, 4096, 3)]
 
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [*(("context", bad) for bad in (-1, "x", 10**10, 1.5, True)), ("add", "pi5"), ("add", [1]), ("model", 1)],
+    [
+        *(("context", bad) for bad in (-1, "x", 10**10, 1.5, True)),
+        *(("chats", bad) for bad in (0, 17, "x", True)),
+        ("add", "pi5"),
+        ("add", [1]),
+        ("model", 1),
+    ],
 )
 def test_a_plan_of_nonsense_is_refused(field: str, value: object) -> None:
     reply = api_of(plan=returns({})).post("/swarm/plan", json={field: value}, headers=CHANGES)

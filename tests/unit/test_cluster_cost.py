@@ -21,6 +21,8 @@ from swarm.cluster.cost import (
     exchange_s,
     predict,
     prefill_s,
+    ring_s,
+    round_s,
     step_s,
 )
 from swarm.cluster.pipeline import Stage
@@ -98,6 +100,23 @@ def test_with_as_many_chats_as_stages_the_slowest_sets_the_pace() -> None:
     stages = [Stage(0, 7, (device("a"),)), Stage(7, 10, (device("b"),))]
     prediction = predict(MODEL, stages, wire, context=0, prompt=1, batch=128)
     assert prediction.busy_tokens_per_s == pytest.approx(1 / step_s(MODEL, stages[0], 0))
+
+
+def test_several_chats_go_round_in_as_many_groups_as_stages() -> None:
+    stages = [Stage(0, 7, (device("a"),)), Stage(7, 10, (device("b"),))]
+    slowest = step_s(MODEL, stages[0], 2000, 2, sessions=2)
+    assert round_s(MODEL, stages, wire, 2000, 4) == pytest.approx(2 * slowest)
+    alike = [Stage(0, 5, (device("a"),)), Stage(5, 10, (device("b"),))]
+    once = sum(step_s(MODEL, stage, 2000) for stage in alike) + sum(ring_s(MODEL, alike, wire, 1))
+    assert round_s(MODEL, alike, wire, 2000, 2) == pytest.approx(max(once, 2 * step_s(MODEL, alike[1], 2000)))
+    prediction = predict(MODEL, stages, wire, context=2000, prompt=1, batch=128, sessions=4)
+    assert prediction.busy_tokens_per_s == prediction.pace == pytest.approx(4 / (2 * slowest))
+
+
+def test_weights_are_read_once_for_all_sessions_of_a_step_and_keys_of_each() -> None:
+    stage, quick = Stage(0, 10, (device(macs_per_s=1e15),)), 1000
+    one, three = step_s(MODEL, stage, quick), step_s(MODEL, stage, quick, 3, sessions=3)
+    assert three - one == pytest.approx(2 * quick * 10 * 1000 / 10e9)
 
 
 def test_devices_that_do_not_reach_each_other_are_an_error() -> None:

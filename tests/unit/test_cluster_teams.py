@@ -214,3 +214,20 @@ def test_a_team_reads_in_the_time_of_its_busiest_member() -> None:
 def test_a_link_is_believed_when_an_exchange_over_it_was_seen(way: LinkSpeed, shares: bool) -> None:
     found = planned([device(0), device(1)], lambda a, b: way)
     assert any(map(is_cut, found.stages)) is shares
+
+
+def test_what_is_best_for_one_reader_need_not_be_for_many() -> None:
+    """Over 100 mbit, sums of eight readers take long; the stages of a pipeline have a reader each meanwhile."""
+    slow = LinkSpeed(0.3e-3, 12e6, Exchange(0.2e-3, 12e6))
+    devices = [device(i, rate=5e9, macs_per_s=1e13) for i in range(4)]
+    one, many = (planned(devices, lambda a, b: slow, sessions=n) for n in (1, 8))
+    assert [len(stage.members) for stage in one.stages] == [4]
+    assert [len(stage.members) for stage in many.stages] == [2, 2]
+    as_one = planned(devices, lambda a, b: slow, sessions=8, layout="pipeline")
+    assert many.prediction.pace > as_one.prediction.pace and many.prediction.pace > 4 * one.prediction.tokens_per_s
+    assert "with 8 chats at once" in "\n".join(explain(many))
+
+
+def test_several_readers_over_a_good_network_share_layers_still() -> None:
+    found = planned([device(i, macs_per_s=1e13) for i in range(3)], sessions=3)
+    assert any(map(is_cut, found.stages))

@@ -29,7 +29,7 @@ def in_node(folder: Path, path: Path, *add: str, context: int = 0, **settings: o
     async def story() -> Any:
         async with one_node(folder, **settings) as node:
             model = await node.add_file(path)
-            return await node.plan(model, add, context)
+            return await node.plan(model, add, context, 1)
 
     return asyncio.run(story())
 
