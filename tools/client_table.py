@@ -45,7 +45,7 @@ MARKS = {"PASSED": "yes", "FAILED": "**no**", "ERROR": "**no**", "SKIPPED": "not
 
 def results() -> str:
     """What pytest says of each test."""
-    command = [sys.executable, "-m", "pytest", "tests/clients", "-q", "-rA", "--tb=no", "--color=no"]
+    command = [sys.executable, "-m", "pytest", "tests/clients", "-q", "-rA", "--tb=line", "--color=no"]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False).stdout
 
 
