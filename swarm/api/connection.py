@@ -45,6 +45,7 @@ class LimitedConnection(H11Protocol):
         return self.conn.their_state in _AWAITED
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        transport.max_size = limits.API_READ_BYTES  # type: ignore[attr-defined]
         super().connection_made(transport)
         self._make_room()
         self._watch()

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import msgspec
 from starlette.requests import Request
-from starlette.responses import JSONResponse, PlainTextResponse
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 import swarm
 from swarm.api.body import body_json, parsed_body
@@ -14,9 +15,10 @@ from swarm.api.errors import BadRequest
 from swarm.api.metrics import exposition
 from swarm.api.models import plain_name
 from swarm.api.openai_chat import parse_chat
-from swarm.limits import MAX_ACTIVE_SESSIONS
+from swarm.limits import MAX_ACTIVE_SESSIONS, MAX_TOKENIZED_CHARS
 from swarm.node.library import KnownModel
 from swarm.node.node import Node
+from swarm.text.tokenizer import Tokenizer
 
 Json = dict[str, Any]
 
@@ -65,22 +67,26 @@ async def metrics(request: Request) -> PlainTextResponse:
     return PlainTextResponse(exposition(node), media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
-async def tokenize(request: Request) -> JSONResponse:
+async def tokenize(request: Request) -> Response:
     """POST /tokenize: the ids of a text, and what each stands for where `with_pieces` asks."""
     body = await body_json(request)
     content = body.get("content", "")
     if not isinstance(content, str):
         raise BadRequest("content must be a text", "content")
-    model = await _model(request, body)
-    text = model.text
+    if len(content) > MAX_TOKENIZED_CHARS:
+        text = f"content has {len(content)} characters; the most is {MAX_TOKENIZED_CHARS}: send it in parts"
+        raise BadRequest(text, "content", status=413)
+    tokenizer = (await _model(request, body)).tokenizer
+    return Response(await asyncio.to_thread(_tokenized, tokenizer, content, body), media_type="application/json")
+
+
+def _tokenized(tokenizer: Tokenizer, content: str, body: Json) -> bytes:
+    """The reply's JSON: half a million tokens are made into text at once, so that takes the quickest way."""
     is_special = body.get("parse_special") is not False
-    prompt = await asyncio.to_thread(
-        lambda: text.tokenizer.encode(content, special=is_special, add_bos=bool(body.get("add_special")))
-    )
+    tokens = tokenizer.encode(content, special=is_special, add_bos=bool(body.get("add_special")))
     if not body.get("with_pieces"):
-        return JSONResponse({"tokens": prompt})
-    pieces = [{"id": token, "piece": text.tokenizer.decode([token], special=True)} for token in prompt]
-    return JSONResponse({"tokens": pieces})
+        return msgspec.json.encode({"tokens": tokens})
+    return msgspec.json.encode({"tokens": [{"id": i, "piece": tokenizer.decode([i], special=True)} for i in tokens]})
 
 
 async def detokenize(request: Request) -> JSONResponse:

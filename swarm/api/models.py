@@ -8,6 +8,8 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 
+from swarm.api.errors import BadRequest
+from swarm.limits import MAX_MODEL_NAME_CHARS
 from swarm.node.answerable import Answerable
 from swarm.node.node import Node
 
@@ -16,7 +18,12 @@ TAG = ":latest"  # what Ollama's clients put behind a name
 
 
 def plain_name(name: str | None) -> str:
-    """A model's name as it is known here: without Ollama's tag, and without a provider before it."""
+    """A model's name as it is known here: without Ollama's tag, and without a provider before it.
+
+    Raise BadRequest for what is too long for any: to look for it would take as long.
+    """
+    if len(name or "") > MAX_MODEL_NAME_CHARS:
+        raise BadRequest(f"model must be a name; it may have {MAX_MODEL_NAME_CHARS} characters", "model")
     name = (name or "").removesuffix(TAG)
     return name.rpartition("/")[2] if "/" in name and not name.startswith(("/", ".", "~")) else name
 

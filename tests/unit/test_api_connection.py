@@ -13,6 +13,7 @@ from starlette.responses import JSONResponse, StreamingResponse
 from starlette.routing import Route
 
 from swarm import limits
+from swarm.api.connection import LimitedConnection
 from swarm.api.server import ApiServer
 
 GET = b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n"
@@ -111,6 +112,25 @@ def test_a_client_that_sends_a_byte_now_and_then_is_ended_too() -> None:
         dripping.cancel()
 
     with_api(story)
+
+
+def test_of_a_long_request_a_piece_is_looked_at_in_each_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[int] = []
+    received = LimitedConnection.data_received
+
+    def counted(connection: LimitedConnection, data: bytes) -> None:
+        sizes.append(len(data))
+        received(connection, data)
+
+    monkeypatch.setattr(LimitedConnection, "data_received", counted)
+
+    async def story(say: Callable[[bytes], Awaitable[Streams]]) -> None:
+        head = POST.replace(b"length: 10", b"length: 1000000").replace(b"\r\n\r\n", b"\r\nconnection: close\r\n\r\n")
+        reader, _ = await say(head + bytes(1_000_000))
+        assert b"200 OK" in await rest(reader)
+
+    with_api(story)
+    assert max(sizes) <= limits.API_READ_BYTES
 
 
 def test_one_connection_may_ask_again_and_again() -> None:

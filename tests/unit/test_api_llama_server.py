@@ -5,6 +5,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
+from swarm.limits import MAX_TOKENIZED_CHARS
 from swarm.node.meters import Totals
 from swarm.text.model_text import ModelText
 from swarm.text.template import ChatTemplate
@@ -31,6 +32,11 @@ def test_texts_become_tokens_and_texts_again() -> None:
     assert api.post("/detokenize", json={"tokens": ["x"]}).json()["error"]["param"] == "tokens"
     assert api.post("/detokenize", json={"tokens": [10**6]}).status_code == 400
     assert api.post("/tokenize", json={"content": 5}).json()["error"]["param"] == "content"
+
+
+def test_a_text_that_is_too_long_is_not_made_into_tokens() -> None:
+    reply = api_of(find=returns(a_model())).post("/tokenize", json={"content": "a" * (MAX_TOKENIZED_CHARS + 1)})
+    assert reply.status_code == 413 and "in parts" in reply.json()["error"]["message"]
 
 
 def test_a_conversation_is_shown_as_the_model_gets_it() -> None:

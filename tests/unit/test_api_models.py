@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 
+from swarm.api.errors import BadRequest
 from swarm.api.models import plain_name
 from swarm.errors import ModelNotFound
+from swarm.limits import MAX_MODEL_NAME_CHARS
 from swarm.node.answerable import Answerable
 from tests.helpers.api_client import api_of, returns
 
@@ -32,6 +34,12 @@ def played() -> dict[str, Any]:
 )
 def test_a_name_is_taken_without_what_clients_put_around_it(text: str | None, name: str) -> None:
     assert plain_name(text) == name
+
+
+def test_a_name_that_is_too_long_for_any_is_not_looked_for() -> None:
+    assert plain_name("a" * MAX_MODEL_NAME_CHARS)
+    with pytest.raises(BadRequest, match="4096 characters"):
+        plain_name("a" * (MAX_MODEL_NAME_CHARS + 1))
 
 
 def test_models_are_listed_with_what_clients_look_for() -> None:
