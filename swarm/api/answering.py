@@ -13,7 +13,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from swarm.answers import Piece
 from swarm.api.dialect import EVENT_STREAM, Dialect, Gathered, Wanted
-from swarm.api.local_user import user_of
+from swarm.api.local_user import ConnectionUser
 from swarm.api.resuming import NAMED, WANTED, streams_of
 from swarm.errors import SwarmError
 from swarm.node.answer import Answer, Note, Pulse, Question, Reading
@@ -45,11 +45,13 @@ async def respond(request: Request, wanted: Wanted, *, patience_s: float = EARLY
 def asker_of(request: Request) -> str:
     """Whoever sends the same key, or none, is the same one, if it is the same user; the key itself is not kept."""
     key = request.headers.get("authorization") or request.headers.get("x-api-key") or ""
-    if request.scope.get("state", {}).get("lan") is not None and request.client is not None:
+    state = request.scope.get("state", {})
+    if state.get("lan") is not None and request.client is not None:
         key = f"{key} {request.client.host}"  # the house has one key
     elif request.client is not None and request.scope.get("server"):
         host, port = request.scope["server"]
-        key = f"{key} {user_of((request.client.host, request.client.port), (host, port or 0))}"
+        user: ConnectionUser = state.get("user") or ConnectionUser()
+        key = f"{key} {user.of((request.client.host, request.client.port), (host, port or 0))}"
     return hashlib.sha256(key.encode()).hexdigest()
 
 

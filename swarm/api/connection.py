@@ -16,6 +16,7 @@ import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from swarm import limits
+from swarm.api.local_user import ConnectionUser
 from swarm.node.lan_access import LanAccess
 
 _AWAITED = (h11.IDLE, h11.SEND_BODY)  # what their side is in while it still owes us something
@@ -33,7 +34,7 @@ class LimitedConnection(H11Protocol):
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self.logger = _silent
-        self.app_state = {**self.app_state, "crowded": False, "lan": self.access}
+        self.app_state = {**self.app_state, "crowded": False, "lan": self.access, "user": ConnectionUser()}
         self._opened_at = self.loop.time()
         self._awaited: object = None  # the state of theirs for which the timer runs
         self._timer: asyncio.TimerHandle | None = None

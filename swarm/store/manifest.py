@@ -178,7 +178,7 @@ class Manifest:
             sizes[tensor.chunks.start : tensor.chunks.stop] = np.tile(per_slab, tensor.n_slabs)
         return sizes
 
-    @property
+    @cached_property
     def total_bytes(self) -> int:
         return self.header_bytes + sum(tensor.n_bytes for tensor in self.tensors)
 

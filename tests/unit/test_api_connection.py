@@ -40,7 +40,18 @@ async def held(request: Request) -> JSONResponse:
     return JSONResponse({})
 
 
-APP = Starlette(routes=[Route("/", hello, methods=["GET", "POST"]), Route("/endless", endless), Route("/held", held)])
+async def whose(request: Request) -> JSONResponse:
+    return JSONResponse(id(request.scope["state"]["user"]))
+
+
+APP = Starlette(
+    routes=[
+        Route("/", hello, methods=["GET", "POST"]),
+        Route("/endless", endless),
+        Route("/held", held),
+        Route("/whose", whose),
+    ]
+)
 
 
 def with_api(story: Callable[[Callable[[bytes], Awaitable[Streams]]], Awaitable[None]]) -> None:
@@ -206,3 +217,21 @@ def test_what_is_not_http_is_told_so_in_the_shape_of_errors(capfd: pytest.Captur
 
     with_api(story)
     assert capfd.readouterr() == ("", "")
+
+
+def test_a_connection_knows_its_user_from_one_request_to_the_next() -> None:
+    ask = GET.replace(b"GET /", b"GET /whose")
+
+    async def story(say: Callable[[bytes], Awaitable[Streams]]) -> None:
+        async def told(reader: asyncio.StreamReader) -> bytes:
+            head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 5)
+            return await reader.readexactly(int(head.lower().partition(b"content-length: ")[2].split()[0]))
+
+        reader, writer = await say(ask)
+        first = await told(reader)
+        writer.write(ask)
+        assert await told(reader) == first
+        other, _ = await say(ask)
+        assert await told(other) != first
+
+    with_api(story)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from swarm.api.local_user import user_of
+from swarm.api.local_user import ConnectionUser, user_of
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads Linux's table of connections")
@@ -45,3 +45,10 @@ def test_a_table_that_cannot_be_read_tells_nothing(tmp_path: Path, text: str) ->
     (tmp_path / "tcp").write_text(text)
     assert user_of(("127.0.0.1", 5), ("127.0.0.1", 6), (tmp_path / "tcp", tmp_path / "none")) == ""
     assert user_of(("testclient", 5), ("testserver", 6)) == ""
+
+
+def test_a_connection_is_looked_up_until_it_is_found() -> None:
+    told = iter(["", "1001"])
+    user = ConnectionUser(lambda client, server: next(told))
+    ends = ("127.0.0.1", 5), ("127.0.0.1", 6)
+    assert [user.of(*ends) for _ in range(4)] == ["", "1001", "1001", "1001"]
