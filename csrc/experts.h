@@ -118,6 +118,8 @@ void sw_experts_await(sw_experts *c, int expert, int thread);
 /* How many expert numbers a wave has in a step that uses n_pairs experts of a layer at most. A function of the step and
  * of sizes, never of what is resident: the number of phases must be the same for all threads, also late ones. */
 int sw_experts_wave(const sw_experts *c, int n_pairs);
+/* Whether there is a slot for each expert. */
+int sw_experts_has_all(const sw_experts *c);
 /* Read an expert ahead of its use, between steps. 0: there is nothing to do, or no room that is worth it. */
 int sw_experts_fetch(sw_experts *c, int layer, int expert);
 void sw_experts_pause(sw_experts *c, int paused); /* or go on */

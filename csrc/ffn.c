@@ -113,34 +113,46 @@ static void down_expert(sw_step *s, const sw_ffn *w, const sw_act *ffn_mid, int 
 
 static int n_groups(const sw_mat *m, const sw_sums *to) { return (m->cols + to->group_cols - 1) / to->group_cols; }
 
-/* Experts at these places, after `groups` of something else. */
-static void down_experts(sw_step *s, const sw_ffn *w, const sw_act *ffn_mid, sw_range places, sw_range panels,
+/* Experts that run together: those that are from `some.from` to before `some.to` in an order of a wave. */
+typedef struct {
+  int first;            /* place of the wave's first expert in `active` */
+  const int32_t *order; /* of places from there on; NULL: as they are */
+  sw_range some;
+  int late; /* they are read while others run */
+} expert_set;
+
+static int place_of(const expert_set *e, int i) { return e->first + (e->order ? e->order[i] : i); }
+
+/* Some experts, after `groups` of something else. */
+static void down_experts(sw_step *s, const sw_ffn *w, const sw_act *ffn_mid, const expert_set *experts, sw_range panels,
                          int groups, sw_sums to) {
   const int each = n_groups(&w->expert_down, &to), all = groups + w->top_k * each;
-  for (int a = places.from; a < places.to; a++, groups += each) {
+  for (int i = experts->some.from; i < experts->some.to; i++, groups += each) {
     if (all > SW_NEAR_GROUPS && groups + each > SW_NEAR_GROUPS) {
       sw_put_near(s, to.grid, panels.from * SW_PANEL, sw_min(panels.to * SW_PANEL, s->dims->hidden));
       *to.wide = 1, groups = 0;
     }
-    down_expert(s, w, ffn_mid, a, panels.from, panels.to, to);
+    down_expert(s, w, ffn_mid, place_of(experts, i), panels.from, panels.to, to);
   }
 }
 
-/* Where experts run in waves, the sums of each are put down in far ones. */
+/* Where experts run in several sets, the sums of each are put down in far ones. */
 enum { FIRST = 1, LAST = 2 };
+static const expert_set NO_EXPERTS;
 
 /* Exact sums of what the feed-forward networks that this layer has add up to, over all columns. */
-static void down(sw_step *s, const sw_ffn *w, const sw_act *ffn_mid, sw_range places, sw_range panels, int wave) {
+static void down(sw_step *s, const sw_ffn *w, const sw_act *ffn_mid, const expert_set *experts, sw_range panels,
+                 int which) {
   const int row0 = panels.from * SW_PANEL, row1 = sw_min(panels.to * SW_PANEL, s->dims->hidden);
-  const int unit = w->post_norm ? SW_OWN_COLS : SW_FFN_COLS, shared = wave & FIRST && w->down.rows;
-  int32_t wide = wave != (FIRST | LAST);
+  const int unit = w->post_norm ? SW_OWN_COLS : SW_FFN_COLS, shared = which & FIRST && w->down.rows;
+  int32_t wide = which != (FIRST | LAST);
   const sw_sums dense = sw_sums_of(s, w->down.type, unit, w->post_norm, &wide);
-  if (wave & FIRST) sw_clear_sums(s, dense.grid, row0, row1);
+  if (which & FIRST) sw_clear_sums(s, dense.grid, row0, row1);
   if (shared) down_dense(s, w, ffn_mid, s->n_tokens * w->top_k, panels.from, panels.to, dense);
   if (w->n_experts)
-    down_experts(s, w, ffn_mid, places, panels, shared ? n_groups(&w->down, &dense) : 0,
+    down_experts(s, w, ffn_mid, experts, panels, shared ? n_groups(&w->down, &dense) : 0,
                  sw_sums_of(s, w->expert_down.type, unit, w->post_norm, &wide));
-  if (wave & LAST) sw_end_sums(s, dense.grid, row0, row1, wide);
+  if (which & LAST) sw_end_sums(s, dense.grid, row0, row1, wide);
   else sw_put_near(s, dense.grid, row0, row1);
 }
 
@@ -170,7 +182,7 @@ static void ffn_dense(sw_step *s, const sw_ffn *w) {
   }
   sw_join(s);
   const sw_split split = sw_split_panels(s, s->n_tokens, &w->down);
-  SW_SHARE(s, i, split.n) down(s, w, &ffn_mid, (sw_range){0, 0}, sw_item_panels(&split, i, &w->down), FIRST | LAST);
+  SW_SHARE(s, i, split.n) down(s, w, &ffn_mid, &NO_EXPERTS, sw_item_panels(&split, i, &w->down), FIRST | LAST);
   sw_join(s);
 }
 
@@ -239,34 +251,50 @@ static void route_experts(sw_step *s, const sw_ffn *w) {
   sw_join(s);
 }
 
-/* Gate and up of units [from, to) of a wave: SW_FFN_COLS columns of an expert each. With a cache the experts that are
- * in memory come first, then the others as they are read; each has rows of its own, so the order shows nowhere. */
-static void gate_up_wave(sw_step *s, ffn_scratch *f, const sw_ffn *w, sw_range places, const int32_t *order,
-                         sw_range units, sw_act *ffn_mid) {
+/* Gate and up of units [from, to) of a set: SW_FFN_COLS columns of an expert each. Each has rows of its own. */
+static void gate_up_experts(sw_step *s, ffn_scratch *f, const sw_ffn *w, const expert_set *experts, sw_range units,
+                            sw_act *ffn_mid) {
   const int per_expert = col_spans(&w->expert_gate);
   for (int u = units.from; u < units.to; u++) {
-    const int a = places.from + (order ? order[u / per_expert] : u / per_expert);
+    const int a = place_of(experts, experts->some.from + u / per_expert);
     if (w->cache) sw_experts_await(w->cache, s->ws->active[a], s->thread);
     gate_up_expert(s, f, w, a, u % per_expert, ffn_mid);
   }
 }
 
-static void run_wave(sw_step *s, ffn_scratch *f, const sw_ffn *w, int wave, int n_waves, int wave_size,
-                     sw_act *ffn_mid) {
-  const sw_range places = places_of(s->ws, wave, wave_size);
-  const int units = (places.to - places.from) * col_spans(&w->expert_gate);
-  const int32_t *order = w->cache ? w->cache->order[wave & 1] : NULL;
-  const int waits = w->cache && sw_peek(&w->cache->n_waiting[wave & 1]); /* nobody takes what is late alone */
-  const sw_split up = sw_split_of(s, waits ? 2 : s->n_tokens, sw_max(units, 1), 1);
+/* Two phases, whatever there is to do in them. */
+static void run_set(sw_step *s, ffn_scratch *f, const sw_ffn *w, const expert_set *experts, int which,
+                    sw_act *ffn_mid) {
+  const int units = (experts->some.to - experts->some.from) * col_spans(&w->expert_gate);
+  /* Items of what is late are short: nobody takes it alone. */
+  const sw_split up = sw_split_of(s, experts->late ? 2 : s->n_tokens, sw_max(units, 1), 1);
   SW_SHARE(s, i, up.n) {
     const sw_range r = sw_item(&up, i);
-    gate_up_wave(s, f, w, places, order, (sw_range){r.from, sw_min(r.to, units)}, ffn_mid);
+    gate_up_experts(s, f, w, experts, (sw_range){r.from, sw_min(r.to, units)}, ffn_mid);
   }
   sw_join(s);
   const sw_split split = sw_split_panels(s, s->n_tokens, &w->expert_down);
-  const int which = (wave == 0 ? FIRST : 0) | (wave + 1 == n_waves ? LAST : 0);
-  SW_SHARE(s, i, split.n) down(s, w, ffn_mid, places, sw_item_panels(&split, i, &w->expert_down), which);
+  const int is_empty = experts->late && units <= 0; /* then the set before it was the last */
+  SW_SHARE(s, i, is_empty ? 1 : split.n) {
+    if (!is_empty) down(s, w, ffn_mid, experts, sw_item_panels(&split, i, &w->expert_down), which);
+  }
   sw_join(s);
+}
+
+/* With a cache the experts that are in memory come first, and all that they add; then the others as they are read. Sums
+ * are exact, so the order shows nowhere. */
+static void run_wave(sw_step *s, ffn_scratch *f, const sw_ffn *w, int wave, int n_waves, int wave_size,
+                     sw_act *ffn_mid) {
+  const sw_range places = places_of(s->ws, wave, wave_size);
+  const int n = places.to - places.from, which = (wave == 0 ? FIRST : 0) | (wave + 1 == n_waves ? LAST : 0);
+  const int n_late = w->cache ? sw_min(w->cache->n_waiting[wave & 1], n) : 0, ready = n - n_late;
+  const int32_t *order = w->cache ? w->cache->order[wave & 1] : NULL;
+  if (!w->cache || sw_experts_has_all(w->cache)) { /* then only the first uses wait */
+    run_set(s, f, w, &(expert_set){places.from, order, {0, n}, n_late > 0}, which, ffn_mid);
+    return;
+  }
+  run_set(s, f, w, &(expert_set){places.from, order, {0, ready}, 0}, n_late ? which & FIRST : which, ffn_mid);
+  run_set(s, f, w, &(expert_set){places.from, order, {ready, n}, 1}, which & LAST, ffn_mid);
 }
 
 /* In waves where they are read from disk: the next is on its way while one is computed. Waves are ranges of expert

@@ -224,10 +224,14 @@ void sw_experts_ask(sw_experts *c, int turn, const int32_t *active, int n, int p
   c->misses += absent;
 }
 
+int sw_experts_has_all(const sw_experts *c) {
+  return c->residents->n_slots >= c->residents->n_layers * c->residents->n_experts;
+}
+
 int sw_experts_wave(const sw_experts *c, int n_pairs) {
   const sw_residents *r = c->residents;
   const int together = n_pairs < r->n_experts ? n_pairs : r->n_experts, half = r->n_slots / 2;
-  if (r->n_slots >= r->n_layers * r->n_experts || (together <= r->n_slots && together < r->n_experts))
+  if (sw_experts_has_all(c) || (together <= r->n_slots && together < r->n_experts))
     return r->n_experts;
   return half < SW_WAVE ? half : SW_WAVE;
 }
