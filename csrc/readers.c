@@ -231,8 +231,7 @@ int sw_experts_has_all(const sw_experts *c) {
 int sw_experts_wave(const sw_experts *c, int n_pairs) {
   const sw_residents *r = c->residents;
   const int together = n_pairs < r->n_experts ? n_pairs : r->n_experts, half = r->n_slots / 2;
-  if (sw_experts_has_all(c) || (together <= r->n_slots && together < r->n_experts))
-    return r->n_experts;
+  if (sw_experts_has_all(c) || (together <= r->n_slots && together < r->n_experts)) return r->n_experts;
   return half < SW_WAVE ? half : SW_WAVE;
 }
 

@@ -14,9 +14,10 @@ and of a prefill in batches of n tokens, where the stages work on different batc
 
 A batch of n tokens reads the share 1 - (1 - k/E)^n of the routed experts (n = 1 gives k/E, as a decode step does).
 
-Where only a share of the experts is in memory, the misses of a step are read from disk while the hits are computed:
+Where only a share of the experts is in memory, the misses of a layer are read from disk while its hits are computed:
 
-    step_s  += max(missed bytes / disk rate - expert bytes that were found / read rate, 0)
+    step_s  += sum over layers (max(missed bytes / disk rate - expert bytes that were found / read rate * p, 0))
+    p        = 1 - hit rate ^ experts used: how often a layer misses any, so that there is something to compute beside
 
 A decode step finds as many as the model's curve says of the share (expert_hits.py); a prefill batch finds the share.
 
@@ -85,6 +86,7 @@ class LayerCost:
     ffn_bytes: int = 0  # by columns of the dense FFN
     shared_bytes: int = 0  # and of the shared expert; what is left every slice has whole
     curve: Curve = CURVE  # how often an expert is found in memory
+    n_used: int = 0  # experts that a token uses; 0: nobody says
 
     @property
     def weight_bytes(self) -> int:
@@ -108,6 +110,16 @@ class LayerCost:
     def missed_bytes(self, n_tokens: int = 1) -> float:
         """And those that come from disk."""
         return self.read_bytes(n_tokens) - self.dense_bytes - self.found_bytes(n_tokens)
+
+    def beside_bytes(self, n_tokens: int = 1) -> float:
+        """Of those in memory, the ones that are computed while others are read: where a token misses any."""
+        misses = 1.0 - self.hit_rate**self.n_used if n_tokens == 1 and self.n_used else 1.0
+        return misses * self.found_bytes(n_tokens)
+
+    def late_s(self, device: Device, n_tokens: int = 1) -> float:
+        """Seconds that a step waits for its disk."""
+        read_s = self.missed_bytes(n_tokens) / device.disk_bytes_per_s
+        return max(read_s - self.beside_bytes(n_tokens) / device.read_bytes_per_s, 0.0)
 
     @property
     def replicated_bytes(self) -> int:
@@ -317,9 +329,7 @@ def step_s(
     macs = n_tokens * sum(layer.macs + context * layer.context_macs for layer in layers)
     macs += sessions * model.lm_head_macs if last else 0  # logits of the last token only
     work_s = max((weights + kv) / device.read_bytes_per_s, macs / device.macs_per_s)
-    found = sum(layer.found_bytes(n_tokens) for layer in layers)
-    late_s = sum(layer.missed_bytes(n_tokens) for layer in layers) / device.disk_bytes_per_s
-    late_s = max(late_s - found / device.read_bytes_per_s, 0.0)
+    late_s = sum(layer.late_s(device, n_tokens) for layer in layers)
     return work_s + late_s + len(layers) * device.layer_s + device.step_s
 
 
@@ -348,11 +358,11 @@ class StageSums:
     ffn: int
     shared: int
     replicated: int
-    experts: int  # of which so many are resident, and read, found and missed in a step
+    experts: int  # of which so many are resident, and read and missed in a step
     resident: int
     routed: float
     active: float  # by one token
-    found: float
+    beside: float  # read by the way while what is missed comes from disk
     missed: float
     kv: int
     context_macs: int
@@ -378,7 +388,7 @@ class StageSums:
             resident=sum(layer.resident_bytes for layer in layers) - dense,
             routed=sum(layer.read_bytes(n_tokens) for layer in layers) - dense,
             active=read - dense,
-            found=sum(layer.found_bytes(n_tokens) for layer in layers),
+            beside=sum(layer.beside_bytes(n_tokens) for layer in layers),
             missed=sum(layer.missed_bytes(n_tokens) for layer in layers),
             kv=sum(layer.kv_bytes for layer in layers),
             context_macs=sum(layer.context_macs for layer in layers),
@@ -406,7 +416,7 @@ def _halves(sums: StageSums, cuts: Cuts, device: Device, context: int, sessions:
 
     attention, ffn = sums.head * heads + sums.key * keys, sums.ffn * cuts.share(bounds, FFN)
     shared = sums.shared * cuts.share(bounds, SHARED)
-    late_s = experts * (sums.missed / device.disk_bytes_per_s - sums.found / rate)
+    late_s = experts * (sums.missed / device.disk_bytes_per_s - sums.beside / rate)
     return (
         seconds(attention, attention, sessions * context * keys * sums.kv, context * heads * sums.context_macs),
         seconds(ffn, ffn),

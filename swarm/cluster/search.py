@@ -145,7 +145,7 @@ class Search:
         macs[:, self.n] += self.model.lm_head_macs
         read_s = (read + _between(s.kv) * self.context) / device.read_bytes_per_s
         overhead = _between(np.arange(self.n + 1.0)) * device.layer_s + device.step_s
-        late_s = _between(s.missed) / device.disk_bytes_per_s - _between(s.found) / device.read_bytes_per_s
+        late_s = _between(s.missed) / device.disk_bytes_per_s - _between(s.beside) / device.read_bytes_per_s
         return np.maximum(read_s, macs / device.macs_per_s) + np.maximum(late_s, 0.0) + overhead
 
     def _fetch(self, device: Device) -> Floats:
@@ -292,7 +292,7 @@ class _Sums:
     kv: Floats
     macs: Floats
     context_macs: Floats
-    found: Floats
+    beside: Floats
     missed: Floats
 
     @classmethod
@@ -303,7 +303,7 @@ class _Sums:
             kv=_running([layer.kv_bytes for layer in model.layers]),
             macs=_running([layer.macs for layer in model.layers]),
             context_macs=_running([layer.context_macs for layer in model.layers]),
-            found=_running([layer.found_bytes() for layer in model.layers]),
+            beside=_running([layer.beside_bytes() for layer in model.layers]),
             missed=_running([layer.missed_bytes() for layer in model.layers]),
         )
 

@@ -70,7 +70,7 @@ class ExpertFile:
         self.path, self.shape, self.piece_bytes, self.sums = path, shape, piece_bytes, sums
         self.first = _first(shape, piece_bytes)  # where expert 0 begins
         self.descriptor = descriptor
-        self.through_page_cache = not _read_past_page_cache(descriptor)
+        self.through_page_cache = not read_past_page_cache(descriptor)
 
     @classmethod
     def open(cls, path: Path, shape: ExpertShape, piece_bytes: int = PIECE_BYTES) -> ExpertFile | None:
@@ -222,7 +222,7 @@ def _is_whole(descriptor: int, shape: ExpertShape, piece_bytes: int) -> bool:
     return os.fstat(descriptor).st_size == _first(shape, piece_bytes) + shape.n_experts * shape.expert_bytes
 
 
-def _read_past_page_cache(descriptor: int) -> bool:
+def read_past_page_cache(descriptor: int) -> bool:
     """Have this descriptor read past the page cache, and try it: file systems in memory or behind FUSE refuse."""
     if not DIRECT:
         return False

@@ -74,6 +74,7 @@ def _layer(layer: int, spec: ModelSpec, tensors: Mapping[str, TensorEntry], kv_b
         key_bytes=_bytes([need for need in dense if need.role in KV_ROWS], tensors),
         ffn_bytes=along(Axis.FFN),
         shared_bytes=along(Axis.SHARED),
+        n_used=moe.top_k if moe is not None else 0,
     )
 
 

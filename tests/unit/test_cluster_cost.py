@@ -170,3 +170,38 @@ def test_what_was_seen_of_a_model_counts_in_place_of_what_is_usual() -> None:
     always = model.with_ranks([10_000.0, 0.0, 0.0, 0.0])
     assert (always.hit_rate, always.layers[0].missed_bytes()) == (1.0, 0.0)
     assert model.with_ranks([10_000.0] * 4).hit_rate == pytest.approx(0.5)
+
+
+MIXTURE = LayerCost(
+    127_700_000, 270_000_000, 4096, expert_bytes=128 * 9_732_096, expert_share=8 / 128, n_used=8
+)  # of GLM-4.5-Air in Q4_0, with a share of what else a token reads
+
+
+@pytest.mark.parametrize(
+    ("slots", "found", "disk_bytes_per_s", "measured_tokens_per_s"),
+    [(384, 1.0, 2.3e9, 47.3), (152, 0.861, 2.3e9, 28.7), (152, 0.857, 2.1e9, 26.1)],
+)
+def test_what_experts_on_disk_cost_is_what_was_measured(
+    slots: int, found: float, disk_bytes_per_s: float, measured_tokens_per_s: float
+) -> None:
+    """EPYC, two cores, AVX-512: four layers, three of them mixtures (tools/bench/LOG.md, "Experts on disk")."""
+    share = slots / 384
+    curve = ((0.0, 0.0), (100 * share, 100 * found), (100.0, 100.0))
+    mixture = replace(MIXTURE, resident_share=share, curve=curve)
+    model = ModelCost("air", (replace(DENSE, dense_bytes=127_700_000), *(mixture,) * 3), 0, 349_000_000, 4096, 0)
+    machine = device(read_bytes_per_s=48e9, macs_per_s=1e12, disk_bytes_per_s=disk_bytes_per_s)
+    predicted = 1 / step_s(model, Stage(0, 4, (machine,)), context=64)
+    assert predicted == pytest.approx(measured_tokens_per_s, rel=0.12)
+
+
+def test_reading_is_hidden_only_by_what_is_computed_beside_it() -> None:
+    always, half = (replace(MIXTURE, curve=((0.0, 0.0), (50.0, hits), (100.0, 100.0))) for hits in (100.0, 50.0))
+    rare = replace(MIXTURE, resident_share=0.5, curve=((0.0, 0.0), (50.0, 90.0), (100.0, 100.0)))
+    machine = device(disk_bytes_per_s=1e9)
+    assert replace(always, resident_share=0.5).late_s(machine) == 0.0
+    assert replace(half, resident_share=0.5).beside_bytes() == pytest.approx((1 - 0.5**8) * 4 * 9_732_096)
+    assert rare.beside_bytes() == pytest.approx((1 - 0.9**8) * 0.9 * 8 * 9_732_096), "most layers read nothing"
+    assert replace(rare, n_used=0).beside_bytes() == replace(rare, n_used=0).found_bytes()
+    read_s = 0.8 * 9_732_096 / 1e9
+    assert rare.late_s(machine) == pytest.approx(read_s - rare.beside_bytes() / machine.read_bytes_per_s)
+    assert rare.late_s(device(disk_bytes_per_s=1e12)) == 0.0, "a disk that is never waited for"

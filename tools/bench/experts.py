@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from swarm.engine.expert_cache import CachedExperts
 
 FOLDER = Path("~/.cache/swarm/bench").expanduser()
-CONTEXT = 64  # of all that is fed: what is not needed for past tokens holds experts
+CONTEXT = 128  # of all that is fed: what is not needed for past tokens holds experts
 MIN_TOKENS = 8  # that are measured, however long they take
 PEER_WARM, PEER_TOKENS = 2, 3  # of llama.cpp at least: under a cap each may take many seconds
 CHECKED = 12  # tokens whose logits are compared
@@ -73,7 +73,7 @@ def main() -> None:
     parser.add_argument("--peer", action="store_true", help="llama.cpp as well, where a cap is below all of the file")
     parser.add_argument("--no-memory", action="store_true", help="leave the runs without a cap out")
     parser.add_argument("--tokens", type=int, default=48)
-    parser.add_argument("--warm", type=int, default=16, help="tokens before those that are measured")
+    parser.add_argument("--warm", type=int, default=40, help="tokens before those that are measured")
     parser.add_argument("--seconds", type=float, default=25.0, help="end after so long, with the tokens there are")
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--json", action="store_true", help="a line of JSON for each run")
