@@ -78,8 +78,8 @@ class Team:
             self.lan.join(*self.pair(role))
 
     def pair(self, role: str) -> tuple[int, int]:
-        """Between which two hosts a split of a role is: each pair of the three has its own."""
-        ends = {"leader": ("leader", "follower"), "follower": ("follower", "entry"), "entry": ("entry", "leader")}
+        """Between which two hosts a split of a role is. Where its own failing is looked at, who asks leads."""
+        ends = {"leader": ("leader", "follower"), "follower": ("follower", "entry"), "entry": ("entry", "follower")}
         one, other = (self.host(getattr(self, name)) for name in ends[role])
         return one, other
 
@@ -156,7 +156,10 @@ def members_of(swarm: Swarm, entry: NodeProcess) -> list[NodeProcess]:
         assert not heard.error, heard.error
         swarm.wait_mesh()  # a busy device may have been silent for a moment, and was left out
         shards = [shard for device in devices_of(entry) for shard in device["shards"]]  # type: ignore[attr-defined]
-        return len(shards) == N_DEVICES and len({(shard["first"], shard["end"]) for shard in shards}) == 1
+        are_all = len(shards) == N_DEVICES and len({(shard["first"], shard["end"]) for shard in shards}) == 1
+        if not are_all:
+            print(f"not yet: {heard.notes} {shards}")
+        return are_all
 
     wait_for(all_do, "all devices to share the layers")
     names = {str(device["peer"]): device["name"] for device in devices_of(entry)}

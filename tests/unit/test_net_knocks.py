@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-import time
 from collections.abc import Iterator
 
 import pytest
@@ -29,11 +28,11 @@ def port_of(listener: socket.socket) -> int:
 
 
 def looked(knocks: Knocks) -> list[PeerId]:
-    """What is known when all have answered."""
-    refused = knocks.look(0.0)
-    until = time.monotonic() + 5
-    while knocks and time.monotonic() < until:
-        refused += knocks.look(0.0)
+    """What is known when all have answered, or time is over."""
+    refused, now = knocks.look(0.0), 0.0
+    while knocks:
+        now += 0.01
+        refused += knocks.look(now)
     return refused
 
 
@@ -50,6 +49,15 @@ def test_a_place_that_is_open_says_nothing(knocks: Knocks) -> None:
         listener.listen()
         knocks.begin(PEER, Address("127.0.0.1", port), 0.0)
         assert looked(knocks) == [] and not knocks
+
+
+def test_a_process_that_is_ending_may_listen_for_a_moment_more(knocks: Knocks) -> None:
+    with socket.socket() as listener:
+        port = port_of(listener)
+        listener.listen()
+        knocks.begin(PEER, Address("127.0.0.1", port), 0.0)
+        assert knocks.look(0.0) == [] and knocks, "it was taken"
+    assert looked(knocks) == [PEER]
 
 
 def test_a_place_that_never_answers_is_left(knocks: Knocks, monkeypatch: pytest.MonkeyPatch) -> None:
