@@ -109,28 +109,61 @@ cdef class Mat:
         return np.asarray(out)
 
 
-def pack(int qtype, const uint8_t[:, ::1] raw, int cols, uint8_t[::1] out, int tile_cols=0, int n_threads=1):
+cdef struct packing:  # of rows of one matrix
+    sw_mat m
+    uint8_t *dst
+    const uint8_t *src
+    int rows
+    const uint8_t *grid
+
+
+def pack(int qtype, raw, int cols, out, int tile_cols=0, int n_threads=1):
     """Pack GGUF rows `raw` (rows, row_bytes) into `out`; returns the Mat over it."""
+    cdef packing one
+    mat, grid = begin_packing(&one, qtype, raw, cols, out, tile_cols)
+    with nogil, parallel(num_threads=n_threads):
+        pack_share(&one, threadid(), n_threads)
+    return mat
+
+
+def pack_many(list pieces, int n_threads=1):
+    """The same of pieces (qtype, raw, cols, out), in whole rows: threads come together once, not for each of them."""
+    cdef int n = len(pieces), i
+    cdef packing *jobs = <packing *>calloc(max(n, 1), sizeof(packing))
+    if jobs == NULL:
+        raise MemoryError()
+    kept = []  # what jobs point to
+    try:
+        for i, (qtype, raw, cols, out) in enumerate(pieces):
+            kept.append(begin_packing(&jobs[i], qtype, raw, cols, out, 0))
+        with nogil, parallel(num_threads=n_threads):
+            pack_shares(jobs, n, threadid(), n_threads)
+    finally:
+        free(jobs)
+
+
+cdef begin_packing(packing *job, int qtype, const uint8_t[:, ::1] raw, int cols, uint8_t[::1] out, int tile_cols):
     from swarm.kernels.grids import grid_of  # not before there are types, which the module asks this one for
     cdef int rows = <int>raw.shape[0], block = sw_type_block(qtype)
     if block == 0 or cols % block or <size_t>raw.shape[1] != cols // block * sw_type_bytes(qtype):
         raise ValueError(f"type {qtype}: rows of {raw.shape[1]} bytes are not {cols} columns")
     mat = Mat(qtype, rows, cols, out, tile_cols)
-    cdef const sw_mat *m = &(<Mat>mat).m
-    cdef uint8_t *dst = &out[0]
-    cdef const uint8_t *src = &raw[0, 0]
     cdef const uint8_t[:, ::1] entries = grid_of(sw_type_name(qtype).decode())
-    cdef const uint8_t *grid = &entries[0, 0] if entries is not None else NULL
-    with nogil, parallel(num_threads=n_threads):
-        pack_share(m, dst, src, rows, grid, threadid(), n_threads)
-    return mat
+    job.m, job.dst, job.src, job.rows = (<Mat>mat).m, &out[0], &raw[0, 0], rows
+    job.grid = &entries[0, 0] if entries is not None else NULL
+    return mat, entries
 
 
-cdef void pack_share(const sw_mat *m, uint8_t *dst, const uint8_t *src, int rows, const uint8_t *grid, int thread,
-                     int n_threads) noexcept nogil:
+cdef void pack_shares(const packing *jobs, int n, int thread, int n_threads) noexcept nogil:
+    cdef int i
+    for i in range(n):
+        pack_share(&jobs[i], (thread + i) % n_threads, n_threads)
+
+
+cdef void pack_share(const packing *job, int thread, int n_threads) noexcept nogil:
     cdef int r = thread * 64
-    while r < rows:
-        sw_pack(m, dst, src, r, min(r + 64, rows), grid)
+    while r < job.rows:
+        sw_pack(&job.m, job.dst, job.src, r, min(r + 64, job.rows), job.grid)
         r += n_threads * 64
 
 

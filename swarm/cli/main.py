@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import atexit
 import gc
 import io
 import keyword
@@ -19,6 +20,7 @@ from swarm.cli.terminal import end_line
 from swarm.errors import ConfigError, SwarmError
 from swarm.plain import visible
 
+atexit.register(gc.freeze)  # nobody looks through what ends for garbage: 15 ms of `swarm run`
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells count
 EXIT_BROKEN_PIPE = 141  # 128 + SIGPIPE
 EXIT_BUG = 70  # EX_SOFTWARE of sysexits.h

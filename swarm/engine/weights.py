@@ -249,7 +249,9 @@ class _Loader:
         self.source, self.arena, self.threads, self.progress = source, arena, threads, progress
         self.quants = quants  # of what is packed
         self.done, self.total = 0, total
-        self.read = 0  # bytes of the source since its pages were last given back
+        self.read = 0  # bytes of the source that wait to be packed
+        self.waiting: list[tuple[int, U8, int, U8]] = []  # as `_native.pack_many` takes them
+        self.names: dict[str, None] = {}  # of tensors whose pages were read since they were last given back
         self.packed: dict[object, list[_native.Mat]] = {}
 
     def pack_all(self, needed: Mapping[TensorRef, NeededTensor], arena: Arena | None) -> None:
@@ -257,6 +259,7 @@ class _Loader:
         self.arena = arena or Memory(_total_bytes(self.quants, needed))
         for need in needed.values():
             self.pack(need)
+        self._pack_waiting()
         self.arena.finish()
 
     def pack(self, need: NeededTensor) -> None:
@@ -271,7 +274,6 @@ class _Loader:
         if quant is not self.source.tensors[need.ref.name].quant:
             slabs = [_upper_halves(slab) for slab in slabs]
         self.packed[need.ref] = [self._pack_rows(quant, slab, need) for slab in slabs]
-        self.source.drop(need.ref.name)
 
     def expert_files(self, layers: Mapping[int, Sequence[NeededTensor]], folder: ExpertFolder) -> dict[int, ExpertFile]:
         """The experts of these layers on disk: what a run before has written, and the rest now."""
@@ -294,13 +296,22 @@ class _Loader:
         for row in range(0, need.rows, step):
             start = _native.packed_bytes(quant.id, row, need.cols, need.cols)
             piece = np.ascontiguousarray(raw[row : row + step])  # some columns of a mapped file are not
-            _native.pack(quant.id, piece, need.cols, out[start:], 0, self.threads)
+            self.waiting.append((quant.id, piece, need.cols, out[start:]))
+            self.names[need.ref.name] = None
             self.read += piece.size
             if self.read + piece.size > PACK_BYTES:
-                self.source.drop(need.ref.name)
-                self.read = 0
+                self._pack_waiting()
         self._advance(n_bytes)
         return _native.Mat(quant.id, need.rows, need.cols, out)
+
+    def _pack_waiting(self) -> None:
+        """Many small matrices at once: threads that meet for each of them would do little else."""
+        _native.pack_many(self.waiting, self.threads)
+        for name in self.names:
+            self.source.drop(name)
+        self.waiting.clear()
+        self.names.clear()
+        self.read = 0
 
     def _as_packed(self, quant: Quant, need: NeededTensor) -> _native.Mat:
         n_bytes = _native.packed_bytes(quant.id, need.rows, need.cols, need.cols)

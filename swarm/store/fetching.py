@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -125,6 +124,8 @@ def fetch(model: Download, folder: Path, progress: StepProgress | None = None) -
 
 def file_sha256(path: Path, progress: Callable[[int], None] | None = None) -> str:
     """The SHA-256 of a file as hexadecimal digits; `progress` is told the bytes read so far."""
+    import hashlib  # takes 3 ms, which a run that fetches nothing need not wait for
+
     digest = hashlib.sha256()
     done = 0
     with path.open("rb") as file:

@@ -9,8 +9,9 @@ import pytest
 
 from swarm.engine import weights as loading
 from swarm.engine.decoder import Decoder, Keep, Rows
-from swarm.engine.weights import Weights, join_weights, load_weights, packed_bytes
+from swarm.engine.weights import Memory, Weights, join_weights, load_weights, packed_bytes
 from swarm.errors import OutOfMemory
+from swarm.kernels import _native
 from swarm.kernels.quants import quant_by_name
 from swarm.models import Role, spec_from_gguf
 from swarm.models.slices import cut_model, narrow
@@ -62,6 +63,33 @@ def test_pages_of_the_file_are_given_back_before_all_experts_are_packed(
         load_weights(model, spec, all_parts(spec.n_layers))
     assert dropped.count("blk.1.ffn_up_exps.weight") > 1
     assert set(dropped) >= {"token_embd.weight", "blk.0.attn_q.weight", "blk.2.ffn_down_exps.weight"}
+
+
+@pytest.mark.parametrize("n_threads", [1, 2, 3])
+def test_many_pieces_are_packed_as_each_alone(n_threads: int) -> None:
+    random, pieces, expected = np.random.default_rng(n_threads), [], []
+    for name, n_rows, cols in [("Q4_1", 16, 64), ("Q6_K", 200, 256), ("IQ2_XS", 70, 512), ("F32", 1, 32)]:
+        quant = quant_by_name(name)
+        raw = random.integers(0, 256, (n_rows, quant.row_bytes(cols)), dtype=np.uint8)
+        n_bytes = _native.packed_bytes(quant.id, n_rows, cols, cols)
+        alone, out = Memory(n_bytes).take(n_bytes), Memory(n_bytes).take(n_bytes)
+        _native.pack(quant.id, raw, cols, alone)
+        expected.append(alone)
+        pieces.append((quant.id, raw, cols, out))
+    _native.pack_many(pieces, n_threads)
+    assert all(np.array_equal(out, alone) for (*_, out), alone in zip(pieces, expected, strict=True))
+    with pytest.raises(ValueError, match="are not 96 columns"):
+        _native.pack_many([*pieces, (pieces[0][0], pieces[0][1], 96, pieces[0][3])], n_threads)
+    _native.pack_many([], n_threads)
+
+
+def test_small_matrices_are_packed_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[int] = []
+    monkeypatch.setattr(loading._native, "pack_many", lambda pieces, n_threads: calls.append(len(pieces)))
+    with open_gguf(write(tmp_path, "llama", "Q8_0")) as model:
+        spec = spec_from_gguf(model.metadata, model.tensors)
+        load_weights(model, spec, all_parts(spec.n_layers))
+    assert len(calls) == 1 and calls[0] > spec.n_layers
 
 
 def test_weights_of_single_layers_join_into_a_shard(tmp_path: Path) -> None:
