@@ -6,7 +6,14 @@ SW_TARGET("avx2,fma,f16c")
 
 #define TOKENS 4
 #define W8_BIAS 0
+#define UNSIGNED_TABLES 1
+#define MAGNITUDES
 #include "x86_256.inc"
+
+/* |q| of n blocks. */
+INLINE void magnitudes(const int8_t *q, int n, int8_t *out) {
+  for (int i = 0; i < n; i++) vi_store(out + i * SW_BLOCK, _mm256_abs_epi8(vi_load(q + i * SW_BLOCK)));
+}
 
 typedef vi vs; /* each row's scale twice, as int16 */
 
@@ -42,7 +49,9 @@ INLINE void dot_flush(dot *d, vs s) { d->acc32 = vi_keep(_mm256_add_epi32(d->acc
 INLINE void dot_add(dot *d, dot_format fmt, vi w, const act *a, int g, vs s, const int32_t *start) {
   const vi b = act_group(a, g);
   if (fmt.bits >= 7) { /* signed; |-128| is 128 as unsigned */
-    const vi products = _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(b, w));
+    const vi products = a->magnitudes
+                          ? _mm256_maddubs_epi16(four_everywhere(a->magnitudes + 4 * g), _mm256_sign_epi8(w, b))
+                          : _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(b, w));
     d->acc16 = fmt.bits == 7 && g % 2 ? vi_keep(_mm256_add_epi16(d->acc16, products)) : products;
     if (fmt.bits == 8 || g % 2) dot_flush(d, s);
     return;

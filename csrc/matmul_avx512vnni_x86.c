@@ -7,6 +7,7 @@ SW_TARGET("avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")
 #define TOKENS 8
 #define PASS_PANELS 2
 #define W8_BIAS 128
+#define UNSIGNED_TABLES 0
 #define LANES 16
 #define INTERLEAVE 1
 #define PANEL_VECTORS 1
@@ -35,9 +36,9 @@ INLINE vi vi_bits(vi v, int from, int to, int mask) {
   return _mm512_and_si512(v, _mm512_set1_epi8((char)(mask << to)));
 }
 INLINE vi vi_byte(vi v) { return _mm512_xor_si512(v, _mm512_set1_epi8((char)0x80)); }
-INLINE vi vi_lookup(const int8_t *table, vi v) {
+INLINE vi vi_lookup(const int8_t *table, int offset, vi v) {
   const vi values = _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)table));
-  return _mm512_shuffle_epi8(vi_byte(values), v);
+  return _mm512_shuffle_epi8(_mm512_add_epi8(values, _mm512_set1_epi8((char)offset)), v);
 }
 
 INLINE vf vf_load(const float *p) { return _mm512_loadu_ps(p); }

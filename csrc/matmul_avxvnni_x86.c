@@ -6,6 +6,7 @@ SW_TARGET("avx2,fma,f16c,avxvnni")
 
 #define TOKENS 4
 #define W8_BIAS 128
+#define UNSIGNED_TABLES 0
 #include "x86_256.inc"
 
 typedef vi vd;

@@ -44,6 +44,20 @@ def test_a_product_has_the_bits_of_the_reference(name: str, shape: cases.Shape, 
 
 
 @pytest.mark.parametrize("isa", library().names())
+@pytest.mark.parametrize("name", cases.QUANTS)
+def test_one_token_of_either_sign_in_any_lane_overflows_nothing(name: str, isa: str) -> None:
+    lib, kernels, rng = library(), library().kernels(isa), rng_of(name)
+    assert kernels is not None
+    cols = 2 * max(cases.BLOCK[name], 32)
+    blocks = np.concatenate([cases.extreme_blocks(name, 16, cols, rng), cases.random_blocks(name, 16, cols, rng)])
+    packed = lib.pack(cases.TYPES[name], blocks, 32, cols, cols)
+    for pattern in cases.lane_activations(cols):
+        for x in (pattern[None], -pattern[None]):
+            got = lib.matmul(kernels, packed, lib.activations(kernels, x))
+            assert same_bits(got, reference.matmul(name, blocks, x))
+
+
+@pytest.mark.parametrize("isa", library().names())
 @pytest.mark.parametrize("name", cases.NAMES)
 def test_ranges_of_panels_and_tokens_give_the_same_bits_and_touch_nothing_else(name: str, isa: str) -> None:
     lib, kernels, rng = library(), library().kernels(isa), rng_of(name)
