@@ -8,6 +8,7 @@ SW_TARGET("avx2,fma,f16c")
 #define W8_BIAS 0
 #define UNSIGNED_TABLES 1
 #define MAGNITUDES
+#define RAISED_DOTS
 #include "x86_256.inc"
 
 /* |q| of n blocks. */
@@ -22,6 +23,24 @@ INLINE vs vs_load(const void *p) { return vi_load(p); }
 INLINE void vs_store(void *p, vs v) { vi_store(p, v); }
 INLINE vs vs_u8(const uint8_t *p) { return widen16(eight_bytes(p), 0); }
 INLINE vs vs_s8(const uint8_t *p) { return _mm256_srai_epi16(widen16(eight_bytes(p), 1), 8); }
+
+/* The words of kernel_raised.inc. */
+INLINE vi vi_products(vi w, vi b) { return _mm256_maddubs_epi16(w, b); }
+INLINE vi vi_add16(vi a, vi b) { return _mm256_add_epi16(a, b); }
+INLINE vi vi_add32(vi a, vi b) { return _mm256_add_epi32(a, b); }
+INLINE vi vi_raise16(vi v, int bits) { return _mm256_slli_epi16(v, bits); }
+INLINE vi vi_scaled(vi sums, vs s) { return _mm256_madd_epi16(sums, s); }
+INLINE vs vs_s8_by_256(const uint8_t *p) { return widen16(eight_bytes(p), 1); }
+
+/* Each 16-bit lane subtracts what the offset is worth in its own columns. */
+INLINE void raised_starts(const int8_t *q, int offset, int bits, int32_t *start) {
+  vi s = _mm256_maddubs_epi16(_mm256_set1_epi8(1), vi_load(q)); /* sums of two columns, of a half in 128 bits */
+  s = _mm256_add_epi16(s, _mm256_shuffle_epi32(s, 0x4e));
+  s = _mm256_add_epi16(s, _mm256_shuffle_epi32(s, 0xb1));
+  s = _mm256_mullo_epi16(s, _mm256_set1_epi16((int16_t)-offset));
+  start[0] = _mm256_extract_epi32(s, 0);
+  start[1] = _mm256_extract_epi32(_mm256_slli_epi16(s, bits), 4);
+}
 
 /* Sums of 16 bits are added up for as long as they cannot overflow: quants of 4 bits over the whole block, of 5 bits
  * and fewer over half of it, of 6 bits (also with a sign: 7) over two groups. (127 * 2 times 15 * 8, 31 * 4, 63 * 2 is
@@ -49,9 +68,9 @@ INLINE void dot_flush(dot *d, vs s) { d->acc32 = vi_keep(_mm256_add_epi32(d->acc
 INLINE void dot_add(dot *d, dot_format fmt, vi w, const act *a, int g, vs s, const int32_t *start) {
   const vi b = act_group(a, g);
   if (fmt.bits >= 7) { /* signed; |-128| is 128 as unsigned */
-    const vi products = a->magnitudes
-                          ? _mm256_maddubs_epi16(four_everywhere(a->magnitudes + 4 * g), _mm256_sign_epi8(w, b))
-                          : _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(b, w));
+    const vi products = a->has_magnitudes
+                            ? _mm256_maddubs_epi16(four_everywhere(a->magnitudes + 4 * g), _mm256_sign_epi8(w, b))
+                            : _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(b, w));
     d->acc16 = fmt.bits == 7 && g % 2 ? vi_keep(_mm256_add_epi16(d->acc16, products)) : products;
     if (fmt.bits == 8 || g % 2) dot_flush(d, s);
     return;

@@ -181,24 +181,42 @@ static inline void panel_plane2_get(uint32_t g[8], const uint8_t *p, int at) {
   }
 }
 
-/* Vectors 0..2 hold groups 2v and 2v + 1 in bits 0..2 and 3..5. Groups 6 and 7 have their low bits at the top of
- * vectors 0 and 1 and their high bits at the top of vector 2. */
+/* Two bits: groups g and 4 + g lie side by side. */
+static inline int two_vector(int g) { return g % 4 / 2; }
+static inline int two_shift(int g) { return 4 * (g % 2) + 2 * (g / 4); }
+
+static inline void panel_two_put(uint8_t *p, const uint32_t g[8]) {
+  uint32_t w[2] = {0};
+  for (int i = 0; i < 8; i++) w[two_vector(i)] |= (g[i] & 3 * ONES) << two_shift(i);
+  for (int v = 0; v < 2; v++) memcpy(p + 64 * v, &w[v], 4);
+}
+
+static inline void panel_two_get(uint32_t g[8], const uint8_t *p) {
+  uint32_t w[2];
+  for (int v = 0; v < 2; v++) memcpy(&w[v], p + 64 * v, 4);
+  for (int i = 0; i < 8; i++) g[i] |= w[two_vector(i)] >> two_shift(i) & 3 * ONES;
+}
+
+/* Three bits: vectors 0..2 hold groups v and 4 + v in bits 0..2 and 3..5. Their tops, two bits each, are groups 3 and
+ * 7, put together in the same way. */
 static inline void panel_three_put(uint8_t *p, const uint32_t g[8]) {
-  const uint32_t top[3] = {g[6] & 3 * ONES, g[7] & 3 * ONES, (g[6] >> 2 & ONES) | (g[7] >> 2 & ONES) << 1};
+  const uint32_t top = (g[3] & 7 * ONES) | (g[7] & 7 * ONES) << 3;
   for (int v = 0; v < 3; v++) {
-    uint32_t w = (g[2 * v] & 7 * ONES) | (g[2 * v + 1] & 7 * ONES) << 3 | top[v] << 6;
+    uint32_t w = (g[v] & 7 * ONES) | (g[4 + v] & 7 * ONES) << 3 | (top >> 2 * v & 3 * ONES) << 6;
     memcpy(p + 64 * v, &w, 4);
   }
 }
 
 static inline void panel_three_get(uint32_t g[8], const uint8_t *p) {
-  uint32_t w[3];
+  uint32_t w, top = 0;
   for (int v = 0; v < 3; v++) {
-    memcpy(&w[v], p + 64 * v, 4);
-    g[2 * v] |= w[v] & 7 * ONES;
-    g[2 * v + 1] |= w[v] >> 3 & 7 * ONES;
+    memcpy(&w, p + 64 * v, 4);
+    g[v] |= w & 7 * ONES;
+    g[4 + v] |= w >> 3 & 7 * ONES;
+    top |= (w >> 6 & 3 * ONES) << 2 * v;
   }
-  for (int i = 0; i < 2; i++) g[6 + i] |= (w[i] >> 6 & 3 * ONES) | (w[2] >> (6 + i) & ONES) << 2;
+  g[3] |= top & 7 * ONES;
+  g[7] |= top >> 3 & 7 * ONES;
 }
 
 /* Vector i: group i. */
@@ -220,7 +238,7 @@ INLINE void panel_move(const sw_quant *quant, uint8_t *p, uint32_t g[8], int put
   if (high == 1) put ? panel_plane1_put(p, g, low) : panel_plane1_get(g, p, low);
   if (high == 2) put ? panel_plane2_put(p, g, low) : panel_plane2_get(g, p, low);
   p += 64 * high;
-  if (low == 2) put ? panel_plane2_put(p, g, 0) : panel_plane2_get(g, p, 0);
+  if (low == 2) put ? panel_two_put(p, g) : panel_two_get(g, p);
   if (low == 4) put ? panel_nibbles_put(p, g) : panel_nibbles_get(g, p);
   if (low == 8) put ? panel_bytes_put(p, g) : panel_bytes_get(g, p);
 }

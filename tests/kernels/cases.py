@@ -125,6 +125,6 @@ def extreme_activations(tokens: int, cols: int, rng: np.random.Generator) -> np.
 
 
 def lane_activations(cols: int) -> np.ndarray:
-    """(patterns, cols) of +-127: the sign changes every 1, 2, 4, 8, 16 columns, or never. Sums of 16 bits hold only some of
-    a group's columns, so that what cancels in a row may be largest in these."""
+    """(patterns, cols) of +-127: the sign changes every 1, 2, 4, 8, 16 columns, or never. Sums of 16 bits hold some
+    of a group's columns, so that what cancels in a row may be largest in these."""
     return np.array([1 - 2 * (np.arange(cols) // run % 2) for run in (1, 2, 4, 8, 16, cols)], dtype=np.float32)
