@@ -92,6 +92,7 @@ MAX_COUNT = 2**31 - 1  # of anything that is counted, and has no bound of its ow
 MAX_BYTE_COUNT = 2**53  # as many as a JSON number says exactly
 MAX_RATE = 1e18  # bytes or operations a second
 MAX_SECONDS = 1e9  # thirty years
+MAX_CELSIUS = 200.0  # of a processor that is still there
 MAX_MICROS = 2**63 - 1  # of any clock
 MAX_UNKNOWN_TYPES = 64  # distinct unknown message types counted by name; the rest are counted together
 

@@ -209,6 +209,7 @@ class Node:
             events=self.events,
             beat_s=lambda: self._pace.beat_s(driver.now),
             is_active=self._has_work,
+            temperature_c=lambda: self._wellbeing.conditions.temperature_c,
         )
         self._wellbeing = Wellbeing(
             driver,
@@ -219,15 +220,8 @@ class Node:
             is_idle=lambda: self._pace.is_idle(driver.now),
         )
         self._carry_out_effects(driver)
-        for part in (
-            self.holdings,
-            self._provider,
-            self.peers,
-            self.status,
-            self.house,
-            self._helping,
-            self._rehearsals,
-        ):
+        parts = (self.holdings, self._provider, self.peers, self.status, self.house, self._helping, self._rehearsals)
+        for part in parts:
             part.take_messages(routes)
         routes.take(m.Heartbeat, self._on_heartbeat)
 

@@ -52,8 +52,12 @@ class StatusReports:
         events: EventLog,
         beat_s: Callable[[], float],
         is_active: Callable[[], bool],
+        temperature_c: Callable[[], float | None],
     ) -> None:
-        """`beat_s`: between two heartbeats; `is_active`: this device has something to do itself."""
+        """`beat_s`: between two heartbeats; `is_active`: this device has something to do itself.
+
+        `temperature_c`: of its processor, where the machine tells it.
+        """
         self._driver = driver
         self._transport = transport
         self._outbox = outbox
@@ -65,6 +69,7 @@ class StatusReports:
         self._events = events
         self._beat_s = beat_s
         self._is_active = is_active
+        self._temperature_c = temperature_c
         self._started_at = time.time()
         self._replies: dict[int, dict[PeerId, StatusReply]] = {}
         self._changed = asyncio.Event()
@@ -161,6 +166,7 @@ class StatusReports:
             models=models,
             sessions=_sessions(core),
             shard_models=tuple(model for model, _ in shards),
+            temperature_c=min(max(self._temperature_c() or 0.0, 0.0), limits.MAX_CELSIUS),
         )
 
     async def _ask_all(self, patience_s: float) -> dict[PeerId, StatusReply]:
@@ -229,6 +235,7 @@ def _row(peer: PeerId, health: str, reply: StatusReply | None, models: Mapping[M
         "software": reply.software,
         "uptime_s": reply.uptime_s,
         "state": msgspec.structs.asdict(reply.state),
+        "temperature_c": reply.temperature_c or None,
         "capabilities": msgspec.structs.asdict(reply.capabilities) if reply.capabilities is not None else None,
         # An older node does not say of which models.
         "shards": [

@@ -18,6 +18,7 @@ from swarm.wire.records import (
     WHOLE,
     ByteCount,
     Capabilities,
+    Celsius,
     Count,
     Epoch,
     Experts,
@@ -485,6 +486,7 @@ class StatusReply(Message, tag=51):
     models: Annotated[tuple[ModelHolding, ...], Meta(max_length=limits.MAX_MODELS)]
     sessions: Annotated[tuple[SessionState, ...], Meta(max_length=limits.MAX_SESSIONS_SHOWN)]
     shard_models: Annotated[tuple[ModelId, ...], Meta(max_length=limits.MAX_MODELS)] = ()  # of `shards`, in their order
+    temperature_c: Celsius = 0.0  # of its processor; 0 where the machine does not tell
 
 
 # --- bringing a model together

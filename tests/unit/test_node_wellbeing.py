@@ -39,6 +39,7 @@ def test_the_core_and_the_status_hear_of_heat_and_of_its_end(tmp_path: Path, mon
             assert hot.rests == "it is too hot (95 °C)" and hot.read_bytes_per_s < 0.5 * before.read_bytes_per_s
             view = await node.status.collect()
             assert "too hot" in str(view["devices"])
+            assert view["devices"][0]["temperature_c"] == 95.0
             looks_after.measured(before)
             assert node._driver.read(lambda core: core.capabilities.rests), "measured anew, it is as hot as before"
             for i in range(12, 30):

@@ -73,7 +73,7 @@ function row(device, names) {
   const link = device.health === "here" ? "this device" : device.rtt_s === null ? "" : `${(device.rtt_s * 1000).toFixed(1)} ms${device.link_bytes_per_s ? `, ${rate(device.link_bytes_per_s)}` : ""}`;
   const cells = [
     [h("span", { class: "swatch", vars: { "--c": `var(--c${device.colour})` } }), device.name, h("small", { class: "block" }, caps ? `${caps.machine}, ${caps.kernels}, ${caps.threads} ${caps.threads === 1 ? "thread" : "threads"}` : "")],
-    [stateOf(device)], holds, [total && !isGone ? `${size(used)} of ${size(total)}` : ""], [isGone ? "" : link],
+    [stateOf(device), !isGone && device.temperature_c ? h("small", { class: "block" }, `${Math.round(device.temperature_c)} °C`) : null], holds, [total && !isGone ? `${size(used)} of ${size(total)}` : ""], [isGone ? "" : link],
     [caps && !isGone ? rate(caps.read_bytes_per_s) : ""], [isGone ? "" : `${Math.round(device.state.busy * 100)} %`], [isGone ? "" : speed(device.state.tokens_per_s)],
   ];
   return h("tr", { class: isGone ? "gone" : null }, cells.map((cell, i) => (i ? h("td", null, cell) : h("th", { scope: "row" }, cell))));
