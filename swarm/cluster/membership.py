@@ -224,14 +224,18 @@ class Membership:
 
     def timer(self) -> float:
         """When `tick` has something to do next."""
-        times: list[float] = []
+        due, fastest = NEVER, NEVER
         for peer in self.peers.values():
-            if peer.health is not Health.LOST:
-                suspect_s = limits.SUSPECT_S * peer.pace if peer.health is Health.ALIVE else NEVER
-                times.append(peer.heard_at + min(suspect_s, peer.patience_s))
-                if not peer.link_up:
-                    times.append(peer.down_at + limits.DOWN_GRACE_S)
-        return min(*times, (self._ticked_at or 0.0) + AWAKE_S * self.pace) if times else NEVER
+            if peer.health is Health.LOST:
+                continue
+            pace, wait_s = peer.pace, peer.patience_s
+            fastest = min(fastest, pace)
+            if peer.health is Health.ALIVE:
+                wait_s = min(wait_s, limits.SUSPECT_S * pace)
+            due = min(due, peer.heard_at + wait_s)
+            if not peer.link_up:
+                due = min(due, peer.down_at + limits.DOWN_GRACE_S)
+        return min(due, (self._ticked_at or 0.0) + AWAKE_S * fastest)
 
     # --- questions
 
