@@ -46,7 +46,7 @@ async def found(request: Request, name: str) -> Answerable:
     for model in models:
         if meant is not None and model.id == meant:
             return model
-    raise node.library.not_found(name)
+    raise node.library.not_found(name, [model.name for model in models])
 
 
 async def models(request: Request) -> JSONResponse:

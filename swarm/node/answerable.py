@@ -80,6 +80,10 @@ class AnswerableModels:
                 named[told_apart] = replace(model, name=told_apart, is_default=False)
         return sorted(named.values(), key=lambda model: (not model.is_default, model.name))
 
+    def names(self) -> list[str]:
+        """Of the same."""
+        return [model.name for model in self.listed()]
+
     # --- within
 
     def _of_swarm(self, entry: Entry) -> Answerable:

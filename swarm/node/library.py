@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -33,6 +33,7 @@ from swarm.text.tokenizer import Tokenizer
 from swarm.wire.ids import ModelId
 
 Bits = npt.NDArray[np.bool_]
+MAX_HINTS = 8  # names that an error lists
 
 
 @dataclass(frozen=True, eq=False)
@@ -162,11 +163,12 @@ class Library:
         """The model of the swarm that somebody means: by name, a beginning of it, or id; None when none or several."""
         return offered_model(text, self.entries())
 
-    def not_found(self, text: str) -> ModelNotFound:
-        """The error for a name that nothing here has."""
-        names = [entry.name for entry in self.entries()]
+    def not_found(self, text: str, names: Sequence[str] | None = None) -> ModelNotFound:
+        """The error for a name that nothing here has; `names`: what can be asked for, where more is known of that."""
+        names = [entry.name for entry in self.entries()] if names is None else names
         close = closest(text, names)
-        hint = f"did you mean {close}?" if close else f"there is {', '.join(names)}" if names else "there is none"
+        some = ", ".join(names[:MAX_HINTS]) + (", ..." if len(names) > MAX_HINTS else "")
+        hint = f"did you mean {close}?" if close else f"there is {some}" if names else "there is none"
         return ModelNotFound(f"no device here has a model called {text[:80]!r}; {hint}")
 
     async def _import(self, path: Path, threads: int) -> ModelId:

@@ -186,6 +186,7 @@ class Node:
             expert_use=self._worker.expert_use,
             chosen=options.home.chosen(),
             keep_chosen=self._keep_chosen,
+            names=self._answerable.names,
         )
         self.peers = Peers(
             driver,

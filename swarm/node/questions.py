@@ -63,6 +63,7 @@ class Questions:
         expert_use: Callable[[], ExpertUse] = ExpertUse,
         chosen: Mapping[str, str] | None = None,
         keep_chosen: Callable[[dict[str, str]], object] = lambda chosen: None,
+        names: Callable[[], list[str]] | None = None,
     ) -> None:
         """`is_settling`: the node has just started, and devices that it knows may not be there yet. expert_use: how
         experts that this device has on disk were found so far.
@@ -72,6 +73,8 @@ class Questions:
         `owner_of`: in whose name keys and values of an asker's conversations are kept on disks; empty: they are not.
 
         `chosen`: what names of models meant before, by id; `keep_chosen` remembers it.
+
+        `names`: of all models that may be asked for; slow.
         """
         self._chosen = dict(chosen or {})
         self._keep_chosen = keep_chosen
@@ -85,6 +88,7 @@ class Questions:
         self._is_settling = is_settling
         self._has_draft = has_draft
         self._owner_of = owner_of
+        self._names = names
         self._port = Port(
             ask=lambda ask: driver.act(lambda core, now: core.ask(ask, now)),
             cancel=lambda session: driver.act(lambda core, now: core.cancel(session, now)),
@@ -124,7 +128,6 @@ class Questions:
 
     async def find(self, text: str) -> ModelId:
         """The model that `text` names ("" is the default one): of the swarm, or a file that this device can get."""
-        library = self._holdings.library
         # Only this device's user may name a path, in the settings: a client of the API must not have files opened.
         path = None if text and not self._is_default_file(text) else file_at(self._settings.model)
         text = text or self._settings.model
@@ -144,7 +147,7 @@ class Questions:
         # What lies elsewhere is fetched by a command of this device's user, never because a client named it.
         if found is not None:
             raise ModelNotFound(f"no device here has {found}; `swarm pull {text[:80]}` fetches it")
-        raise library.not_found(text)
+        raise await self._not_found(text)
 
     def end_all(self) -> None:
         """End what is being answered, and what is still being read: nobody waits for a template that never ends."""
@@ -153,6 +156,11 @@ class Questions:
             answer.cancel()
 
     # --- within
+
+    async def _not_found(self, text: str) -> ModelNotFound:
+        """Says what can be asked for, in the words of the list of models."""
+        names = await self._background.run_io(self._names) if self._names is not None else None
+        return self._holdings.library.not_found(text, names)
 
     def _meaning(self, text: str) -> ModelId | Path | Download | Remote | None:
         """What a name means; what only others have is meant by it from now on, whatever comes with that name."""

@@ -70,7 +70,7 @@ def test_ollama_s_clients_may_ask_nothing() -> None:
     async def answerable() -> list[object]:
         return []
 
-    library = SimpleNamespace(find=lambda name: None, not_found=lambda name: ModelNotFound(f"no {name}"))
+    library = SimpleNamespace(find=lambda name: None, not_found=lambda name, names: ModelNotFound(f"no {name}"))
     api = api_of(answerable=answerable, library=library)
     assert api.post("/api/chat", json={"model": "x"}).json() == {"error": "no x"}
     assert api.post("/api/chat", json={"model": "x"}).status_code == 404

@@ -23,7 +23,7 @@ MODELS = [
 def played() -> dict[str, Any]:
     library = SimpleNamespace(
         find=lambda name: "ab" * 32 if name == "smol" else None,
-        not_found=lambda name: ModelNotFound(f"no device here has a model called {name!r}"),
+        not_found=lambda name, names: ModelNotFound(f"no device here has a model called {name!r}; there is {names[0]}"),
     )
     return {"answerable": returns(MODELS), "library": library}
 
@@ -76,3 +76,4 @@ def test_an_address_with_a_slash_at_its_end_is_the_list() -> None:
 def test_a_name_that_nobody_has_is_not_found() -> None:
     reply = api_of(**played()).get("/v1/models/gpt-4")
     assert reply.status_code == 404 and reply.json()["error"]["code"] == "model_not_found"
+    assert "there is smollm2-135m" in reply.json()["error"]["message"], "as the list has it"

@@ -17,12 +17,18 @@ from tests.helpers.tiny import make_tiny
 ID = ModelId("ab" * 32)
 
 
-def listed(folder: Path, *entries: Entry, model: str = "smollm2-135m", source: Path | None = None) -> list[Answerable]:
+def models_of(
+    folder: Path, *entries: Entry, model: str = "smollm2-135m", source: Path | None = None
+) -> AnswerableModels:
     library: Any = SimpleNamespace(entries=lambda: list(entries), known={})
     chunks = SimpleNamespace(source=SimpleNamespace(path=source)) if source else None
     store: Any = SimpleNamespace(model=lambda model: chunks)
     settings = config.load({"models_dir": str(folder), "model": model, "context": 64})
-    return AnswerableModels(library, store, settings).listed()
+    return AnswerableModels(library, store, settings)
+
+
+def listed(folder: Path, *entries: Entry, **options: Any) -> list[Answerable]:
+    return models_of(folder, *entries, **options).listed()
 
 
 def test_a_fresh_node_lists_the_default_model_though_it_is_not_here_yet(tmp_path: Path) -> None:
@@ -42,8 +48,7 @@ def test_files_are_listed_by_name_with_what_their_header_tells(tmp_path: Path) -
 def test_a_model_of_the_swarm_is_listed_once_by_its_file_s_name(tmp_path: Path) -> None:
     path = make_tiny(tmp_path / "mine.gguf", "llama")
     entry = Entry(ID, "what-the-file-calls-itself", 100, 1)
-    names = [model.name for model in listed(tmp_path, entry, model="mine", source=path)]
-    assert names == ["mine"]
+    assert models_of(tmp_path, entry, model="mine", source=path).names() == ["mine"]
     assert [m.name for m in listed(tmp_path / "none", entry, model="x")] == ["what-the-file-calls-itself"]
 
 

@@ -41,6 +41,11 @@ def test_a_model_is_found_by_its_name_or_a_beginning_of_it() -> None:
     assert books.find("llama") is None and books.find("") is None and books.find("aaa") is None
     assert "did you mean glm-4-9b?" in str(books.not_found("glm-4-9"))
     assert "there is glm-4-32b, glm-4-9b, smollm2-135m-instruct" in str(books.not_found("xxxxxx"))
+    assert "there is a file" in str(books.not_found("xxxxxx", ["a file"]))
+    assert "there is none" in str(books.not_found("xxxxxx", []))
+    assert str(books.not_found("xxxxxx", [f"m{i}" for i in range(20)])).endswith(
+        "there is m0, m1, m2, m3, m4, m5, m6, m7, ..."
+    )
 
 
 def test_a_whole_copy_is_meant_before_a_broken_one_of_the_same_name() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -26,7 +27,9 @@ class FakeHoldings:
     """The swarm's one model is there once it was looked for often enough; what is added is called by its path."""
 
     def __init__(self, found_after: int) -> None:
-        self.library = SimpleNamespace(entries=self.entries, not_found=ModelNotFound)
+        self.library = SimpleNamespace(
+            entries=self.entries, not_found=lambda text, names: ModelNotFound(f"{text} {names}")
+        )
         self.n_looks, self.found_after = 0, found_after
 
     def entries(self) -> list[Entry]:
@@ -37,13 +40,23 @@ class FakeHoldings:
         return f"added {path}"
 
 
+async def run_io(function: Callable[[], object]) -> object:
+    return function()
+
+
 def found(text: str, folder: Path, *, model: str | None = None, found_after: int = 0) -> str:
     """What `text` means to a node that settles for two looks."""
     holdings: Any = FakeHoldings(found_after)
     settings = config.load({"models_dir": str(folder), "model": model})
     unused: Any = MagicMock()
     questions = Questions(
-        unused, unused, holdings, events=unused, settings=settings, is_settling=lambda: holdings.n_looks < 3
+        unused,
+        MagicMock(run_io=run_io),
+        holdings,
+        events=unused,
+        settings=settings,
+        is_settling=lambda: holdings.n_looks < 3,
+        names=lambda: ["all", "that are listed"],
     )
     return asyncio.run(questions.find(text))
 
@@ -68,7 +81,7 @@ def test_the_setting_may_be_a_path(tmp_path: Path, own_file: Path) -> None:
 
 
 def test_a_client_has_no_file_opened_by_its_path(tmp_path: Path, own_file: Path) -> None:
-    with pytest.raises(ModelNotFound):
+    with pytest.raises(ModelNotFound, match="'that are listed'"):
         found(str(own_file), tmp_path / "models")
 
 
