@@ -9,7 +9,7 @@ square roots in one fixed order, sums run from left to right (numpy's cumsum), a
 from __future__ import annotations
 
 import math
-import secrets
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TypedDict
@@ -91,7 +91,7 @@ class SamplingParams:
 
     def seeded(self) -> SamplingParams:
         """The same with a seed, a fresh one where there is none."""
-        return self if self.seed is not None else replace(self, seed=secrets.randbits(63))
+        return self if self.seed is not None else replace(self, seed=int.from_bytes(os.urandom(8)) >> 1)
 
 
 class SamplingFields(TypedDict, total=False):

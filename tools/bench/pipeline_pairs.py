@@ -26,6 +26,9 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 TOKENS = 96
+LONG = (
+    64  # tokens of an answer that counts: the first ones take longer, and two builds may end an answer at another word
+)
 LAYERS = [10, 10, 10]  # of SmolLM2
 
 
@@ -52,16 +55,16 @@ def serve(root: Path) -> None:
             print(*one_chat(swarm, bench.body(swarm.model, TOKENS, int(line))), flush=True)
 
 
-def one_chat(swarm: Any, body: dict[str, object]) -> tuple[float, float, float]:
-    """Milliseconds of a token: from one to the next, of these computing, and of the processors, from the second on."""
+def one_chat(swarm: Any, body: dict[str, object]) -> tuple[float, float, float, int]:
+    """Milliseconds of a token: from one to the next, of these computing, and of the processors; and how many came."""
     pids = [node.process.pid for node in swarm.nodes]
-    since: list[float] = []
-    heard = swarm.nodes[0].ask(body, on_piece=lambda heard: since.append(cpu_s(pids)) if len(heard.at) == 2 else None)
-    used = cpu_s(pids) - since[0]
+    used: list[float] = []  # when each token came
+    heard = swarm.nodes[0].ask(body, on_piece=lambda heard: used.append(cpu_s(pids)))
     assert not heard.error, heard.error
     gaps = [b - a for a, b in pairwise(heard.at)]
     steps = [float(node.status()["computed"]["decode_step_s"]) for node in swarm.nodes]
-    return 1e3 * statistics.median(gaps), 1e3 * sum(steps), 1e3 * used / (len(heard.at) - 2)
+    cpu = (used[-1] - used[1]) / max(len(used) - 2, 1)
+    return 1e3 * statistics.median(gaps), 1e3 * sum(steps), 1e3 * cpu, len(used)
 
 
 def cpu_s(pids: list[int]) -> float:
@@ -75,13 +78,13 @@ def start(root: Path) -> subprocess.Popen[str]:
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env)
 
 
-def ask(server: subprocess.Popen[str], seed: int) -> tuple[float, float, float, float]:
-    """Overhead and computing of a chat's token, both together, and the processors' time, in milliseconds."""
+def ask(server: subprocess.Popen[str], seed: int) -> tuple[float, float, float, float, float]:
+    """Overhead and computing of a chat's token, both together, the processors' time, in milliseconds; its length."""
     assert server.stdin is not None and server.stdout is not None
     server.stdin.write(f"{seed}\n")
     server.stdin.flush()
-    token, computing, cpu = map(float, server.stdout.readline().split())
-    return token - computing, computing, token, cpu
+    token, computing, cpu, n_tokens = map(float, server.stdout.readline().split())
+    return token - computing, computing, token, cpu, n_tokens
 
 
 def main() -> None:
@@ -97,10 +100,13 @@ def main() -> None:
     servers = [start(root) for root in (args.old.resolve(), ROOT)]
     for server in servers:
         assert server.stdout is not None and server.stdout.readline() == "ready\n", "a swarm did not start"
-    pairs = []
-    for i in range(args.pairs):
+    pairs: list[list[tuple[float, ...]]] = []
+    for i in range(4 * args.pairs):
         two = [ask(server, i) for server in (servers if i % 2 else servers[::-1])]
-        pairs.append(two if i % 2 else two[::-1])
+        if min(chat[-1] for chat in two) >= LONG:
+            pairs.append(two if i % 2 else two[::-1])
+        if len(pairs) == args.pairs:
+            break
     for server in servers:
         server.communicate()
     for column, name in enumerate(("overhead", "computing", "token", "cpu")):
