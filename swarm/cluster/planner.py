@@ -1,6 +1,7 @@
 """Which devices take part, and who holds what: the placement with the least predicted time per token.
 
-Layers go to devices whole, one after the other (search.py), or devices compute each of them together (teams.py).
+Layers go to devices whole, one after the other (search.py), or devices compute each of them together (teams.py). For
+several readers at once rings of more and more devices are looked at, too, cut so that the slowest is as fast as can be.
 
 A device takes part only where that makes a token faster, or where the model does not fit without it. Among placements
 that are equally fast (within `search.FETCH_BIAS`) the one wins that must fetch fewer bytes. The answer carries its
@@ -132,6 +133,8 @@ def _may_share(demand: Demand, usable: Sequence[Device]) -> bool:
 def _best(demand: Demand, search: Search, usable: Sequence[Device], link: LinkOf) -> tuple[Stage[Device], ...] | None:
     """Whole layers one after the other, or shared ones; of two that are as fast the first."""
     pipeline = search.best()
+    if demand.sessions > 1 and pipeline is not None:
+        pipeline = min((pipeline, *search.rings()), key=lambda stages: search.score(stages, link))
     if demand.layout == "pipeline":
         return pipeline
     terms = Terms(search.model, link, demand.context, demand.sessions, any_link=demand.layout == "slices")

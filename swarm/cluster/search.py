@@ -59,12 +59,23 @@ class Search:
         _, order = self._exact(everyone) if len(everyone) <= EXACT_DEVICES else self._local_search()
         return self.cut(order) if order else None
 
-    def cut(self, order: Order) -> tuple[Stage[Device], ...] | None:
-        """The best layer ranges for this list of devices, at least one layer each; None when they do not fit."""
+    def rings(self) -> Iterator[tuple[Stage[Device], ...]]:
+        """For several sessions, which are in as many stages at once: the fastest devices, more and more of them."""
+        fast = sorted(range(len(self.devices)), key=lambda i: (-self.devices[i].read_bytes_per_s, i))
+        for k in range(2, min(len(fast), self.sessions) + 1):
+            stages = self.cut(tuple(fast[:k]), together=np.maximum)
+            if stages is not None:
+                yield stages
+
+    def cut(self, order: Order, together: np.ufunc = np.add) -> tuple[Stage[Device], ...] | None:
+        """The best layer ranges for this list of devices, at least one layer each; None when they do not fit.
+
+        What counts is the sum of all stages or, with np.maximum `together`, the slowest one.
+        """
         done = self.costs[order[0]][0]
         came: list[Ints] = []
         for new in order[1:]:
-            reached = done[:, None] + self.costs[new]
+            reached = together(done[:, None], self.costs[new])
             came.append(np.argmin(reached, axis=0))
             done = np.min(reached, axis=0)
         if not np.isfinite(done[self.n]):

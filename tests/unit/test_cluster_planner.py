@@ -211,3 +211,15 @@ def test_an_excluded_device_takes_no_part_and_says_its_reason() -> None:
 
 def test_no_device_at_all_is_no_plan() -> None:
     assert isinstance(plan(Demand(model(), 0), [], wired), NoPlan)
+
+
+def test_several_readers_go_through_several_stages_at_once_where_computing_takes_long() -> None:
+    """Weights are read once for all rows of a step, but each row is computed: three devices do that at once."""
+    everything = frozenset(all_parts(10))
+    devices = [device(i, 3000, macs_per_s=20e9, held=everything) for i in range(3)]
+    one, six = (planned(plan(Demand(model(), 1024, n), devices, wired)) for n in (1, 6))
+    assert len(one.stages) == 1 and len(six.stages) == 3
+    alone = planned(plan(Demand(model(), 1024, 6), devices[:1], wired))
+    assert six.prediction.pace > 2 * alone.prediction.pace
+    slower = [*devices[:2], device(2, 3000, 1.0, macs_per_s=2e9, held=everything)]
+    assert len(planned(plan(Demand(model(), 1024, 6), slower, wired)).stages) == 2, "the slowest would hold all up"
