@@ -67,12 +67,18 @@ class Worker:
         self.caches = {ONE: decoder.new_kv(), TWO: decoder.new_kv()}
         decoder.forward(IDS, self.caches[ONE])
         self.files, self.is_busy, self.begun = Files(), False, list[tuple[SessionId, int, int]]()
+        self.n_calls = 0
         self.kept = KeptCaches(
             cast("KeptFiles", self.files),
-            call=lambda work: None if self.is_busy else work(),
+            call=self._call,
             cache_of=self.caches.get,
             have_read=lambda *begun: self.begun.append(begun),
         )
+
+    def _call(self, work: Callable[[], None]) -> None:
+        self.n_calls += 1
+        if not self.is_busy:
+            work()
 
     def piece(self, first: int = 0, end: int = N) -> U8:
         return piece_of(self.caches[ONE], first, end)
@@ -123,7 +129,7 @@ def test_one_that_is_dropped_or_moved_gives_nothing(worker: Worker) -> None:
     ((give, _),) = worker.files.copies
     worker.is_busy = True  # its thread may have ended: it is not waited for
     cache = worker.caches.pop(ONE)
-    assert give(0, 64) is None
+    assert give(0, 64) is None and not worker.n_calls
     worker.is_busy, worker.caches[ONE] = False, worker.caches[TWO]
     assert give(0, 64) is None
     worker.caches[ONE] = cache
