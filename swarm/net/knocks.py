@@ -17,7 +17,7 @@ from swarm.value import Value
 from swarm.wire.ids import PeerId
 from swarm.wire.records import Address
 
-AGAIN_S = 0.02  # after one that was taken, then after twice as long
+AGAIN_S = 0.02  # after one that was taken, then after twice as long: six in all
 
 
 class Visit(Value):
