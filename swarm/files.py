@@ -117,7 +117,7 @@ def try_lock(descriptor: int) -> bool:
 
 def open_locked(path: Path) -> int | None:
     """A descriptor that holds the lock file `path` until it is closed; None when another process does."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, SHARED)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, PRIVATE)
     if try_lock(descriptor):
         return descriptor
     os.close(descriptor)

@@ -90,7 +90,7 @@ class Home:
     def say_alone(self) -> None:
         """A swarm begins here."""
         with disk_errors(self.root, "home"):
-            self.alone_file.touch()
+            self.alone_file.touch(PRIVATE)
 
     def say_not_alone(self) -> None:
         """The key is of a swarm that others are in."""

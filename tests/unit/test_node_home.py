@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import stat
 from pathlib import Path
 
@@ -33,3 +34,13 @@ def test_what_was_kept_of_conversations_goes(tmp_path: Path) -> None:
     (home.root / "peers.json").write_text("{}")
     home.forget_conversations()
     assert [path.name for path in home.root.rglob("*") if path.is_file()] == ["peers.json"]
+
+
+def test_that_a_swarm_began_here_is_its_users_own_business_whatever_the_umask(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    before = os.umask(0)
+    try:
+        home.say_alone()
+    finally:
+        os.umask(before)
+    assert home.alone_file.stat().st_mode & 0o777 == 0o600
