@@ -21,16 +21,22 @@ typedef vi vs; /* each row's scale twice, as int16 */
 INLINE vs vs_one(void) { return _mm256_set1_epi16(1); }
 INLINE vs vs_load(const void *p) { return vi_load(p); }
 INLINE void vs_store(void *p, vs v) { vi_store(p, v); }
-INLINE vs vs_u8(const uint8_t *p) { return widen16(eight_bytes(p), 0); }
-INLINE vs vs_s8(const uint8_t *p) { return _mm256_srai_epi16(widen16(eight_bytes(p), 1), 8); }
+INLINE vs vs_u8(const uint8_t *p) { return widen16(eight_bytes(p), 0, 0); }
+INLINE vs vs_s8(const uint8_t *p) { return _mm256_srai_epi16(widen16(eight_bytes(p), 1, 0), 8); }
 
 /* The words of kernel_raised.inc. */
-INLINE vi vi_products(vi w, vi b) { return _mm256_maddubs_epi16(w, b); }
-INLINE vi vi_add16(vi a, vi b) { return _mm256_add_epi16(a, b); }
-INLINE vi vi_add32(vi a, vi b) { return _mm256_add_epi32(a, b); }
-INLINE vi vi_raise16(vi v, int bits) { return _mm256_slli_epi16(v, bits); }
-INLINE vi vi_scaled(vi sums, vs s) { return _mm256_madd_epi16(sums, s); }
-INLINE vs vs_s8_by_256(const uint8_t *p) { return widen16(eight_bytes(p), 1); }
+INLINE vi raised_add(vi acc16, vi w, vi b) { return vi_keep(_mm256_add_epi16(acc16, _mm256_maddubs_epi16(w, b))); }
+INLINE vf raised_sum(vi first, vi second, int bits) {
+  const vi sum = _mm256_add_epi16(_mm256_slli_epi16(first, bits), second);
+  return vf_int(_mm256_madd_epi16(sum, vs_one()));
+}
+INLINE vf raised_scaled(vi first, vi second, int bits, vs s0, vs s1) {
+  return vf_int(_mm256_add_epi32(_mm256_madd_epi16(_mm256_slli_epi16(first, bits), s0), _mm256_madd_epi16(second, s1)));
+}
+INLINE vs vs_raised_s8(const uint8_t *p) { return widen16(eight_bytes(p), 1, 0); }
+INLINE vi sixteen_rows(const uint8_t *p) { return _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)p)); }
+INLINE vs vs_low4(const uint8_t *p, int vec) { return widen16(vi_low4(sixteen_rows(p)), 0, vec); }
+INLINE vf vf_high4(const uint8_t *p, int vec) { return vf_int(widen32(vi_high4(sixteen_rows(p)), 0, vec)); }
 
 /* Each 16-bit lane subtracts what the offset is worth in its own columns. */
 INLINE void raised_starts(const int8_t *q, int offset, int bits, int32_t *start) {

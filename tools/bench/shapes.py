@@ -70,10 +70,11 @@ SHAPES = {
     "qwen3-0.6b": Shape("qwen3", 28, 28, 1024, 16, 8, 128, 3072, 151936, 128, 1e6, tied=True),
     "llama3-8b": Shape("llama", 6, 32, 4096, 32, 8, 128, 14336, 128256, 128, 5e5),
 }
-# Types of less than four bits, of all matrices but the LM head.
+# Types of less than four bits, and with those of IQ4 what may be the type of all matrices but the LM head.
 SMALL = ("Q3_K", "IQ3_S", "IQ3_XXS", "Q2_K", "IQ2_S", "IQ2_XS", "IQ2_XXS", "IQ1_M", "IQ1_S", "TQ1_0", "TQ2_0")
-MIXES = ("Q4_0", "Q4_K_M", "Q8_0", *SMALL)
-FALLBACK = {"Q4_K": "Q5_0", "Q5_K": "Q5_1", "Q6_K": "Q8_0", **dict.fromkeys(SMALL, "IQ4_NL")}
+ONE_TYPE = ("IQ4_NL", "IQ4_XS", *SMALL)
+MIXES = ("Q4_0", "Q4_K_M", "Q8_0", *ONE_TYPE)
+FALLBACK = {"Q4_K": "Q5_0", "Q5_K": "Q5_1", "Q6_K": "Q8_0", **dict.fromkeys(ONE_TYPE, "IQ4_NL")}
 QK_NORM = ("qwen3", "qwen3moe")
 
 
@@ -83,7 +84,7 @@ def quant_for(shape: Shape, mix: str, name: str, layer: int, cols: int) -> Quant
         return quant_by_name("Q8_0")
     if name in ("output", "token_embd") and (name == "output" or shape.tied):
         wanted = "Q6_K"
-    elif mix == "Q4_0" or mix in SMALL:
+    elif mix == "Q4_0" or mix in ONE_TYPE:
         wanted = mix
     else:
         more = shape.real_layers // 8 > layer or layer >= 7 * shape.real_layers // 8
@@ -164,6 +165,7 @@ SCALES = {
     "Q4_K": ((0, 1 / 150.0), (2, 1 / 20.0)),
     "Q6_K": ((208, 1 / 1400.0),),
     "IQ4_NL": ((0, 1 / 66.0),),
+    "IQ4_XS": ((0, 1 / 1220.0),),
     "Q3_K": ((108, 1 / 43.0),),
     "Q2_K": ((80, 1 / 12.0), (82, 1 / 8.0)),
     "IQ3_S": ((0, 1 / 157.0),),

@@ -2,7 +2,7 @@
 """How fast each type of weights is: two tables of docs/types.md.
 
     tools/bench/type_speed.py shares             GB/s of one product and its share of the read bandwidth, every type
-    tools/bench/type_speed.py decode             tokens a second beside llama.cpp, the types of less than four bits
+    tools/bench/type_speed.py decode             tokens a second beside llama.cpp, IQ4 and types of less than four bits
     tools/bench/type_speed.py shares --write     also put it into docs/types.md
 
 shares: as tools/bench/ways.py has it, for AVX2 and AVX-512, each type in the way that is fastest here, which a device
@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "tools/bench")]
 
 import compare  # noqa: E402
-from shapes import SMALL, model_file  # noqa: E402
+from shapes import ONE_TYPE, model_file  # noqa: E402
 
 from swarm import kernels  # noqa: E402
 from swarm.engine import ways  # noqa: E402
@@ -116,7 +116,7 @@ def decode(args: argparse.Namespace) -> str:
     lines[0] += f"\n\n| type | {head} | llama.cpp | times as fast |"
     lines.append("|---" * (len(ENGINES) + 2) + "|")
     print("\n".join(lines), flush=True)
-    for name in args.types or SMALL:
+    for name in args.types or ONE_TYPE:
         path = str(model_file(f"{MODEL}:{name}", args.models_dir))
         rates = decode_rates(path, threads, args.rounds, args.wall)
         ratios = ", ".join(f"{rate / rates[-1]:.2f}" for rate in rates[:-1])
