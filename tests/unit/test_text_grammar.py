@@ -88,6 +88,11 @@ def test_a_form_that_cannot_be_kept_is_refused_in_one_line(form: Form) -> None:
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 400
 
 
+def test_a_form_by_which_no_answer_can_begin_is_refused_before_any_device_is_asked() -> None:
+    with pytest.raises(TextError, match="cannot be kept"):
+        GRAMMARS.check(grammar(Form("json_schema", '{"$ref": "#"}')))
+
+
 def test_a_grammar_that_is_too_long_to_travel_is_refused() -> None:
     with pytest.raises(TextError, match="bytes; the most is"):
         GRAMMARS.check(grammar(Form("choice", json.dumps(["a" * MAX_GRAMMAR_BYTES]))))
