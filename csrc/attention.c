@@ -7,6 +7,9 @@ void sw_quantize_row(sw_step *s, sw_act *a, int token, const float *row, int fir
                        a->sum + 2 * (token * a->s_stride + first_col / 32));
 }
 
+/* A half that adds nothing but its products. */
+static int is_plain(sw_residual r) { return !r.post_norm && !r.bias && !(r.experts && r.experts->down_bias); }
+
 /* What a half adds besides its products. */
 static void add_biases(sw_step *s, int token, sw_residual residual, float *d) {
   const sw_ffn *w = residual.experts;
@@ -21,10 +24,13 @@ static void add_biases(sw_step *s, int token, sw_residual residual, float *d) {
 void sw_add_norm(sw_step *s, const float *norm, sw_residual residual, int grid) {
   const int h = s->dims->hidden;
   sw_ws *ws = s->ws;
+  const int sums_left = ws->shared || sw_grid_of(residual.post_norm) == SW_GRID_X;
   SW_SHARE(s, t, s->n_tokens) {
     float *x = ws->x + (size_t)t * h, *d = ws->delta + (size_t)t * h, *n = ws->normed + (size_t)t * h;
-    if (residual.has_delta) {
-      if (ws->shared) sw_settle(s, t);
+    if (residual.has_delta && sums_left && is_plain(residual) && !ws->wide[t]) {
+      s->ops->add_sums(s->dims->residual_scale, ws->near + (size_t)t * h, ws->unit[t], x, h);
+    } else if (residual.has_delta) {
+      if (sums_left) sw_settle(s, t);
       add_biases(s, t, residual, d);
       if (residual.post_norm) s->ops->rmsnorm(d, residual.post_norm, s->dims->eps, h, d);
       s->ops->axpy(s->dims->residual_scale, d, x, h);
@@ -281,7 +287,6 @@ static void project_out(sw_step *s, const sw_attn *w, const sw_act *x, int width
     const int row0 = r.from * SW_PANEL, row1 = sw_min(r.to * SW_PANEL, w->o.rows);
     int32_t wide = 0;
     const sw_sums to = sw_sums_of(s, w->o.type, width, w->post_norm, &wide);
-    sw_clear_sums(s, to.grid, row0, row1);
     sw_project_sums(s, &w->o, x, 0, s->n_tokens, r.from, r.to, &to);
     sw_end_sums(s, to.grid, row0, row1, wide);
   }

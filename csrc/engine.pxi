@@ -122,7 +122,7 @@ cdef class Engine:
     def abandon(self):
         """Forget a step that is under way; nothing of it counts."""
         self.runs, self.next, self.ws.absent = (), BEGIN, NULL
-        sw_forget_sums(self.ws, self.dims.d.hidden)
+        sw_forget_sums(self.ws, self.dims.d.hidden, self.n_tokens)
 
     cdef _check_kv(self, KvCache kv, int n_tokens, int n_layers):
         cdef const sw_kv *k = kv.layers

@@ -147,7 +147,6 @@ static void down(sw_step *s, const sw_ffn *w, const sw_act *ffn_mid, const exper
   const int unit = w->post_norm ? SW_OWN_COLS : SW_FFN_COLS, shared = which & FIRST && w->down.rows;
   int32_t wide = which != (FIRST | LAST);
   const sw_sums dense = sw_sums_of(s, w->down.type, unit, w->post_norm, &wide);
-  if (which & FIRST) sw_clear_sums(s, dense.grid, row0, row1);
   if (shared) down_dense(s, w, ffn_mid, s->n_tokens * w->top_k, panels.from, panels.to, dense);
   if (w->n_experts)
     down_experts(s, w, ffn_mid, experts, panels, shared ? n_groups(&w->down, &dense) : 0,

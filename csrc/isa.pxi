@@ -56,6 +56,7 @@ cdef extern from "ops.h" nogil:
     ctypedef struct sw_ops:
         float (*rmsnorm)(const float *, const float *, float, int, float *) noexcept nogil
         void (*silu_mul)(const float *, const float *, int, float *) noexcept nogil
+        void (*add_sums)(float, int32_t *, float, float *, int) noexcept nogil
         void (*swiglu)(const float *, const float *, float, float, int, float *) noexcept nogil
         void (*softmax)(float *, int) noexcept nogil
         void (*sigmoid)(float *, int) noexcept nogil
@@ -142,6 +143,7 @@ def op(str name, str isa, *args):
     """One float op of an instruction set by name, on float32 arrays, for tests: returns the result."""
     cdef const sw_ops *ops = sw_ops_for(isa.encode())
     cdef float[::1] a = np.array(args[0], np.float32), b, c
+    cdef int32_t[::1] sums
     cdef int n = <int>a.shape[0]
     if name == "softmax":
         ops.softmax(&a[0], n)
@@ -152,6 +154,10 @@ def op(str name, str isa, *args):
     elif name == "rmsnorm":
         b = np.array(args[1], np.float32)
         ops.rmsnorm(&a[0], &b[0], args[2], n, &a[0])
+    elif name == "add_sums":
+        sums = np.array(args[1], np.int32)
+        ops.add_sums(args[2], &sums[0], args[3], &a[0], n)
+        assert not np.any(sums)
     elif name == "silu_mul":
         b = np.array(args[1], np.float32)
         ops.silu_mul(&a[0], &b[0], n, &a[0])

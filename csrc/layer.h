@@ -107,7 +107,7 @@ typedef struct {
   int max_tokens, max_segments, max_partials;
   float *x, *delta, *normed; /* (tokens, hidden) */
   /* The exact sums of the half that runs or just ran: near + far, counted in `unit`. While it runs and its delta will
-   * be normed, near is twice as large and holds doubles. */
+   * be normed, near is twice as large and holds doubles. Whoever reads them makes them 0 for the next half. */
   int32_t *near;          /* (tokens, hidden), and room for doubles */
   int64_t *far;           /* (tokens, hidden) what does not fit near, else 0 */
   int32_t *wide;          /* (tokens,) with `shared`: something of this token is in far */
@@ -188,7 +188,7 @@ void sw_ffn_experts(sw_step *s, const sw_ffn *w); /* or the dense feed-forward *
 /* logits (n_tokens, vocab) */
 void sw_lm_head(sw_step *s, const float *norm, const sw_mat *table, sw_residual residual, float *logits);
 void sw_finish(sw_step *s, sw_residual residual); /* only x += delta */
-/* One thread, before a step: whatever the last one left. */
-void sw_forget_sums(sw_ws *ws, int hidden);
+/* One thread, before a step: whatever the last one, of n_tokens, left. */
+void sw_forget_sums(sw_ws *ws, int hidden, int n_tokens);
 void sw_embed(sw_step *s, const sw_mat *embed, const int32_t *ids);
 #endif

@@ -53,6 +53,8 @@ typedef struct {
    * none) is one more score, of a position without a value. */
   void (*merge)(const float *m, const float *l, const float *acc, ptrdiff_t m_stride, ptrdiff_t acc_stride,
                 int n_segments, const float *sink, int head_dim, float *out);
+  /* x = fma(a, f32(sums) * unit, x); the sums are 0 afterwards */
+  void (*add_sums)(float a, int32_t *sums, float unit, float *x, int n);
 } sw_ops;
 
 /* Scores, the scales of a block of keys and of values, and a block of values that are parts of keys (latent_dim). */

@@ -37,14 +37,6 @@ sw_sums sw_sums_of(sw_step *s, int type, int unit, const float *post_norm, int32
 
 static double *near_own(const sw_ws *ws, size_t at) { return (double *)ws->near + at; }
 
-void sw_clear_sums(sw_step *s, int grid, int row0, int row1) {
-  const size_t h = s->dims->hidden, n = row1 - row0;
-  for (size_t t = 0; t < (size_t)s->n_tokens; t++) {
-    if (grid == SW_GRID_X) memset(s->ws->near + t * h + row0, 0, n * sizeof(int32_t));
-    else memset(near_own(s->ws, t * h + row0), 0, n * sizeof(double));
-  }
-}
-
 static void put_near_x(int32_t *near, int n, int64_t *far) {
   for (int i = 0; i < n; i++) far[i] += near[i], near[i] = 0;
 }
@@ -62,19 +54,19 @@ void sw_put_near(sw_step *s, int grid, int row0, int row1) {
   }
 }
 
-/* For others to add to: small sums as they are, all others in `far`. */
+/* For others to add to, or for the next half: small sums as they are, all others in `far`. */
 static void leave_sums(sw_step *s, int grid, int row0, int row1, int wide) {
   if (!wide && grid == SW_GRID_X) return;
   sw_put_near(s, grid, row0, row1);
   for (int t = 0; t < s->n_tokens; t++) __atomic_store_n(&s->ws->wide[t], 1, __ATOMIC_RELAXED);
 }
 
-static void settle_x(const int32_t *near, float unit, int n, float *delta) {
-  for (int i = 0; i < n; i++) delta[i] = (float)near[i] * unit;
+static void settle_x(int32_t *near, float unit, int n, float *delta) {
+  for (int i = 0; i < n; i++) delta[i] = (float)near[i] * unit, near[i] = 0;
 }
 
-static void settle_own(const double *near, int n, float *delta) {
-  for (int i = 0; i < n; i++) delta[i] = (float)near[i];
+static void settle_own(double *near, int n, float *delta) {
+  for (int i = 0; i < n; i++) delta[i] = (float)near[i], near[i] = 0;
 }
 
 static void settle_far(int64_t *far, float unit, int n, float *delta) {
@@ -84,7 +76,7 @@ static void settle_far(int64_t *far, float unit, int n, float *delta) {
 void sw_end_sums(sw_step *s, int grid, int row0, int row1, int wide) {
   const size_t h = s->dims->hidden;
   sw_ws *ws = s->ws;
-  if (ws->shared) {
+  if (ws->shared || grid == SW_GRID_X) {
     leave_sums(s, grid, row0, row1, wide);
     return;
   }
@@ -92,7 +84,6 @@ void sw_end_sums(sw_step *s, int grid, int row0, int row1, int wide) {
   for (size_t t = 0; t < (size_t)s->n_tokens; t++) {
     float *delta = ws->delta + t * h + row0;
     if (wide) settle_far(ws->far + t * h + row0, ws->unit[t], row1 - row0, delta);
-    else if (grid == SW_GRID_X) settle_x(ws->near + t * h + row0, ws->unit[t], row1 - row0, delta);
     else settle_own(near_own(ws, t * h + row0), row1 - row0, delta);
   }
 }
@@ -124,7 +115,8 @@ void sw_settle(sw_step *s, int token) {
   ws->wide[token] = 0;
 }
 
-void sw_forget_sums(sw_ws *ws, int hidden) {
+void sw_forget_sums(sw_ws *ws, int hidden, int n_tokens) {
+  memset(ws->near, 0, (size_t)n_tokens * hidden * sizeof(double));
   for (int t = 0; t < ws->max_tokens; t++) {
     if (ws->wide[t]) memset(ws->far + (size_t)t * hidden, 0, hidden * sizeof *ws->far);
     ws->wide[t] = 0;

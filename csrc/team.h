@@ -12,9 +12,8 @@ int sw_grid_of(const float *post_norm); /* of a half: sums that are normed have 
 void sw_set_step(sw_ws *ws, int token, float rms, int grid);
 /* Where a product with columns that may be cut at multiples of `unit` goes. */
 sw_sums sw_sums_of(sw_step *s, int type, int unit, const float *post_norm, int32_t *wide);
-/* Of rows [row0, row1) of all tokens: begin; put near sums down in far ones; end, with delta or for others to add to.
- * wide: something is in far. */
-void sw_clear_sums(sw_step *s, int grid, int row0, int row1);
+/* Of rows [row0, row1) of all tokens, which begin at 0: put near sums down in far ones; end, with delta, or for others
+ * to add to and the next half to take up. wide: something is in far. */
 void sw_put_near(sw_step *s, int grid, int row0, int row1);
 void sw_end_sums(sw_step *s, int grid, int row0, int row1, int wide);
 /* When all sums of a half are there: those of all devices. Then delta of a token. */

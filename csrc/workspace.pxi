@@ -80,7 +80,7 @@ cdef extern from "layer.h" nogil:
     void sw_ffn_experts(sw_step *, const sw_ffn *) noexcept
     void sw_lm_head(sw_step *, const float *, const sw_mat *, sw_residual, float *) noexcept
     void sw_finish(sw_step *, sw_residual) noexcept
-    void sw_forget_sums(sw_ws *, int) noexcept
+    void sw_forget_sums(sw_ws *, int, int) noexcept
     void sw_embed(sw_step *, const sw_mat *, const int32_t *) noexcept
 
 

@@ -25,6 +25,8 @@ def cases() -> list[tuple[str, tuple[object, ...], np.ndarray]]:
         found.append(("silu_mul", (x, w), reference.silu_mul(x, w)))
         found.append(("swiglu", (x * 4, w * 4, 1.702, 7.0), reference.swiglu(x * 4, w * 4, 1.702, 7.0)))
         found.append(("rmsnorm", (x, w, 1e-5), reference.rmsnorm(x, w, 1e-5)))
+        sums = np.random.default_rng(n).integers(-(2**31), 2**31, n, np.int32)
+        found.append(("add_sums", (x, sums, 0.75, 2.0**-29), x + 0.75 * (sums.astype(np.float32) * 2.0**-29)))
     for half in (1, 8, 12, 32):
         x = values(2 * half + 16)
         cos, sin = reference.rope_table(reference.rope_frequencies(2 * half, 1e4), np.array([17]))
