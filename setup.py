@@ -101,7 +101,8 @@ setup(
                 name,
                 [f"csrc/{name.rpartition('.')[2]}.pyx"],
                 depends=["setup.py"],
-                extra_compile_args=["-O2"],
+                extra_compile_args=["-O2", *SANITIZER],
+                extra_link_args=SANITIZER,
                 define_macros=LIMITED,
                 py_limited_api=ABI3,
             )

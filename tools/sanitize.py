@@ -2,12 +2,14 @@
 """Runs the compiled part under a sanitizer, in a copy of the tree: build/sanitize-KIND.
 
     tools/sanitize.py address            reads and writes out of bounds, undefined behaviour (gcc: ASan, UBSan)
-    tools/sanitize.py thread             races of the team, the readers and the engine (clang, libomp, libarcher: TSan)
+    tools/sanitize.py thread             races of the team, the readers, the engine and the transport (clang, libomp,
+                                         libarcher: TSan)
     tools/sanitize.py address tests/unit/test_quants.py -k pack
 
-Without tests named it runs those that reach the compiled part, and for `address` damaged model files that are taken for
-good ones are loaded and run. Exit code 1: something was found. The kernels of instruction sets are as they always are
-(with a sanitizer they would take an hour to compile); so it is the scalar ones that run.
+Without tests named it runs those that reach the compiled part, one group after the other, each of which takes minutes:
+of what is the same for each family, some families. For `address` damaged model files that are taken for good ones are
+loaded and run, too. What each group gave stands in a table at the end. Exit code 1: something was found. The kernels of
+instruction sets are as they always are (with a sanitizer they would take an hour to compile): the scalar ones run.
 """
 
 from __future__ import annotations
@@ -18,18 +20,27 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 COPIED = ("csrc", "swarm", "tests", "tools", "setup.py", "pyproject.toml", "README.md")
-TESTS = [
-    "tests/unit/test_quants.py",
-    "tests/unit/test_engine_weights.py",
-    "tests/unit/test_engine_packed.py",
-    "tests/unit/test_engine_expert_file.py",
-]
-THREADED = ["tests/unit/test_engine_decoder_rows.py", "tests/unit/test_engine_expert_cache.py"]
+PACKING = (
+    ("tests/unit/test_quants.py", ""),
+    ("tests/unit/test_engine_weights.py", ""),
+    ("tests/unit/test_engine_packed.py", ""),
+    ("tests/unit/test_engine_expert_file.py", ""),
+    ("tests/unit/test_net_frames.py", ""),
+)
+ENGINE = (
+    ("tests/unit/test_engine_decoder_rows.py", "air-q8_0 or llama-q8_0"),
+    ("tests/unit/test_engine_decoder_rows.py", "stages or absent or room"),
+    ("tests/unit/test_engine_expert_cache.py", ""),
+    ("tests/kernels/test_stage.py", ""),
+    ("tests/unit/test_net_slices.py", ""),
+)
+TRANSPORT = (("tests/unit/test_net_transport.py", ""), ("tests/unit/test_net_links.py", ""))
 EXPERTS = ("tests/kernels/experts_threads.c", "csrc/experts.c", "csrc/readers.c", "csrc/crc32c.c")
 # What is no finding: interpreter and libraries are not compiled for the sanitizer, and free less than they take.
 RACES_OF_OTHERS = "called_from_lib:libopenblas\ncalled_from_lib:libzmq\nrace:^_Py\nrace:^Py\ndeadlock:^Py\n"
@@ -42,16 +53,16 @@ class Kind:
 
     compiler: str
     flags: str
-    tests: list[str]
+    groups: tuple[tuple[str, str], ...]  # a file of tests, and which of them
 
 
 KINDS = {
     "address": Kind(
         "gcc",
         "-g -O0 -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=undefined",
-        [*TESTS, *THREADED],
+        (*PACKING, *ENGINE),
     ),
-    "thread": Kind("clang-14", "-g -O1 -fsanitize=thread", THREADED),
+    "thread": Kind("clang-14", "-g -O1 -fsanitize=thread", (*ENGINE, *TRANSPORT)),
 }
 
 
@@ -60,6 +71,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("kind", choices=KINDS)
     parser.add_argument("--loads", type=int, default=300, metavar="N", help="damaged models to make; default 300")
+    parser.add_argument("--limit", type=int, default=400, metavar="S", help="seconds for each group; default 400")
     args, tests = parser.parse_known_args()
     kind, tree = KINDS[args.kind], ROOT / "build" / f"sanitize-{args.kind}"
     if shutil.which(kind.compiler) is None:
@@ -67,13 +79,18 @@ def main() -> int:
         return 2
     build(kind, tree)
     python, environment = runner(args.kind, tree)
-    found = not tests and run_alone(kind, tree)
+    ran = Runs(tree, environment, args.limit)
     # -s: a report is written while a test runs, and would be lost with what pytest keeps of it
-    options = ["-q", "-x", "-s", "-p", "no:cacheprovider", "-o", "timeout=0"]
-    found |= run(python, ["-m", "pytest", *options, *(tests or kind.tests)], tree, environment)
-    if args.kind == "address" and not tests:
-        found |= run(python, ["-c", LOADS, str(args.loads)], tree, environment)
-    return int(found)
+    options = ["-m", "pytest", "-q", "-s", "-p", "no:cacheprovider", "-o", "timeout=0"]
+    if tests:
+        ran.run([python, *options, *tests])
+        return ran.told()
+    run_alone(kind, ran)
+    for file, which in kind.groups:
+        ran.run([python, *options, file, *(["-k", which] if which else [])])
+    if args.kind == "address":
+        ran.run([python, "-c", LOADS, str(args.loads)])
+    return ran.told()
 
 
 def build(kind: Kind, tree: Path) -> None:
@@ -144,17 +161,44 @@ def runner(kind: str, tree: Path) -> tuple[str, dict[str, str]]:
     return str(tree / "python-thread"), environment
 
 
-def run_alone(kind: Kind, tree: Path) -> bool:
+class Runs:
+    """Programs that run under a sanitizer, and what each gave."""
+
+    def __init__(self, tree: Path, environment: dict[str, str], limit_s: int) -> None:
+        self.tree = tree
+        self._environment = environment
+        self._limit_s = limit_s
+        self._rows: list[tuple[str, str, float]] = []
+
+    def run(self, command: list[str], *, alone: bool = False) -> None:
+        """Run a program; `alone`: without what an interpreter needs."""
+        words = [word for word in command[1:] if word not in ("-m", "pytest", "-q", "-s", "-p", "no:cacheprovider")]
+        name = " ".join(words)[:100].partition("\n")[0]
+        print(f"== {name}", flush=True)
+        began = time.monotonic()
+        try:
+            environment = dict(os.environ) if alone else self._environment
+            code = subprocess.run(
+                command, cwd=self.tree, env=environment, check=False, timeout=self._limit_s
+            ).returncode
+            gave = "nothing" if code == 0 else f"FOUND (exit code {code})"
+        except subprocess.TimeoutExpired:
+            gave = "nothing so far: it took too long"
+        self._rows.append((name, gave, time.monotonic() - began))
+
+    def told(self) -> int:
+        """Print the table; 1 when something was found."""
+        for name, gave, seconds in self._rows:
+            print(f"{seconds:5.0f} s  {gave:40} {name}")
+        return int(any(gave.startswith("FOUND") for _, gave, _ in self._rows))
+
+
+def run_alone(kind: Kind, ran: Runs) -> None:
     """The cache of experts with its readers, without engine and interpreter: steps under many threads, at random."""
-    flags, out = kind.flags.split(), str(tree / "experts_threads")
-    subprocess.run([kind.compiler, *flags, "-Icsrc", "-o", out, *EXPERTS, "-lpthread"], cwd=tree, check=True)
-    return any([run(out, [str(tree), "1000", str(seed)], tree, dict(os.environ)) for seed in range(8)])
-
-
-def run(python: str, arguments: list[str], tree: Path, environment: dict[str, str]) -> bool:
-    """Run a program; True when it found something."""
-    print(f"== {' '.join(arguments)[:120]}", flush=True)
-    return subprocess.run([python, *arguments], cwd=tree, env=environment, check=False).returncode != 0
+    flags, out = kind.flags.split(), str(ran.tree / "experts_threads")
+    subprocess.run([kind.compiler, *flags, "-Icsrc", "-o", out, *EXPERTS, "-lpthread"], cwd=ran.tree, check=True)
+    for seed in range(4):
+        ran.run([out, str(ran.tree), "500", str(seed)], alone=True)
 
 
 LOADS = """
