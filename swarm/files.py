@@ -152,6 +152,16 @@ def spare_bytes(directory: Path) -> int:
     return max(0, shutil.disk_usage(existing(directory)).free - MIN_FREE_DISK_BYTES)
 
 
+def taken_bytes(directory: Path) -> int:
+    """What all files below `directory` take of its disk; those that vanish meanwhile count or not."""
+    n_bytes = 0
+    for folder, _, names in os.walk(directory):
+        for name in names:
+            with suppress(OSError):
+                n_bytes += os.lstat(os.path.join(folder, name)).st_blocks * 512
+    return n_bytes
+
+
 def check_space(directory: Path, n_bytes: int, remedy: str) -> None:
     """Raise DiskFull, with `remedy` as advice, when so many bytes more would fill the disk of `directory`."""
     spare = spare_bytes(directory)

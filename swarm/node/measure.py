@@ -30,6 +30,7 @@ from swarm.engine.expert_cache import READERS
 from swarm.engine.expert_file import PIECE_BYTES, read_past_page_cache
 from swarm.engine.weights import MATRICES, Memory, load_weights
 from swarm.errors import ConfigError
+from swarm.files import taken_bytes
 from swarm.kernels.quants import Quant, quant_by_name
 from swarm.models.spec import LayerSpec, ModelSpec, Role, RopeSpec, TensorRef, role_shape
 from swarm.node.home import Home, read_json, write_json
@@ -134,8 +135,7 @@ def usable_disk(home: Home, wanted: str) -> int:
     free_bytes: int = disk.free
     if wanted:
         return config.parse_bytes("disk", wanted, of=disk.total)
-    there = sum(file.lstat().st_blocks * 512 for file in home.store.rglob("*"))
-    return max(0, there + free_bytes - min(int(FREE_SHARE * disk.total), FREE_BYTES))
+    return max(0, taken_bytes(home.store) + free_bytes - min(int(FREE_SHARE * disk.total), FREE_BYTES))
 
 
 def remembered(home: Home, isa: str, threads: int) -> Speeds | None:
