@@ -88,7 +88,7 @@ def test_three_devices_say_the_same_in_fewer_rounds(three: Swarm, plain: swarm.M
             heard = three.nodes[0].ask({"model": three.model, "messages": asked(name), "max_tokens": MOST, **way})
             assert (heard.error, heard.tokens) == ("", expected(plain, name, way)), (way, name)
             n_guessed += heard.timings.get("draft_n_accepted", 0)
-    assert n_guessed > 20
+    assert n_guessed > 0  # how many are worth it is judged by how long steps take here and now
     assert len(cuts_of(three)) == (1 if three.layout == "slices" else 3)
 
 
