@@ -308,7 +308,7 @@ def test_small_models_that_nobody_uses_make_way_and_a_large_or_used_one_does_not
 def test_the_quota_is_kept_and_says_what_is_missing(seeder, open_store) -> None:
     source, manifest = seeder
     store = open_store(quota_bytes=1_000_000)
-    with pytest.raises(DiskFull, match=r"may take 977 KiB, has 851 KiB and needs .*; remove a model or raise"):
+    with pytest.raises(DiskFull, match=r"may take 977 KiB, has 851 KiB and needs .*; remove a model, free some"):
         fetch(store, source, manifest)
     assert 0 < store.stored_bytes <= 1_000_000
     with pytest.raises(DiskFull):
