@@ -15,7 +15,7 @@ from blake3 import blake3
 
 from swarm.engine.expert_file import PIECE_BYTES, ExpertFile, ExpertShape, write_experts
 from swarm.engine.packed import PackedFile
-from swarm.files import PRIVATE_DIRECTORY, check_space, disk_errors, locked, spare_bytes
+from swarm.files import PRIVATE_DIRECTORY, check_space, disk_errors, locked, spare_bytes, taken_bytes
 from swarm.models.header import TensorEntry
 from swarm.models.spec import EXPERT_ROLES, NeededTensor, Role, TensorRef
 
@@ -104,7 +104,7 @@ class ExpertFolder:
 def delete_experts(path: Path) -> int:
     """Delete the experts of a model whose folder was made with this `path`; the bytes that the disk gained."""
     folder = path.with_name(path.name + SUFFIX)
-    n_bytes = sum(file.lstat().st_blocks * 512 for file in folder.glob("*"))
+    n_bytes = taken_bytes(folder)
     shutil.rmtree(folder, ignore_errors=True)
     return n_bytes
 
