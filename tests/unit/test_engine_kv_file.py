@@ -12,12 +12,9 @@ import pytest
 from swarm.engine import kv_file
 from swarm.engine.decoder import Decoder
 from swarm.engine.kv_file import DIGEST_BYTES, PANEL_TOKENS, U8, piece_of, put, read_header, read_kv, write_kv
-from swarm.engine.weights import load_weights
 from swarm.kernels import _native
-from swarm.models import spec_from_gguf
-from swarm.parts import all_parts
-from swarm.store.gguf import open_gguf
-from tests.helpers.tiny import TINY, make_weights, wide, write_tiny
+from tests.helpers.tiny import TINY, wide
+from tests.helpers.tiny_decoder import tiny_decoder
 
 HEADER = b"whose it is"
 N, CONTEXT = 160, 320
@@ -32,13 +29,8 @@ def _small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="module", params=[("qwen3", "f16"), ("qwen3", "q8_0"), ("flash", "f16")], ids="-".join)
 def decoder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Decoder]:
     family, kind = request.param
-    tiny = wide(TINY[family])
-    with open_gguf(
-        write_tiny(tmp_path_factory.mktemp(family) / "tiny.gguf", tiny, make_weights(tiny), "Q8_0")
-    ) as model:
-        spec = spec_from_gguf(model.metadata, model.tensors)
-        weights = load_weights(model, spec, all_parts(spec.n_layers))
-        yield Decoder(spec, weights, context=CONTEXT, threads=1, kv=kind)
+    with tiny_decoder(tmp_path_factory.mktemp(family), wide(TINY[family]), "Q8_0", context=CONTEXT, kv=kind) as decoder:
+        yield decoder
 
 
 def computed(decoder: Decoder, n: int = N, capacity: int = CONTEXT) -> _native.KvCache:

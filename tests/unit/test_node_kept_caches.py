@@ -13,15 +13,12 @@ import pytest
 from swarm.cluster.effects import KeptBeginning, KeptKv, KeptPlace
 from swarm.engine.decoder import Decoder
 from swarm.engine.kv_file import U8, piece_of
-from swarm.engine.weights import load_weights
-from swarm.models import spec_from_gguf
 from swarm.node import kept_caches
 from swarm.node.kept_caches import KeptCaches
 from swarm.node.kept_kv import Give, KeptFiles, Take
-from swarm.parts import all_parts
-from swarm.store.gguf import open_gguf
 from swarm.wire.ids import ModelId, PeerId, SessionId
-from tests.helpers.tiny import TINY, make_weights, write_tiny
+from tests.helpers.tiny import TINY
+from tests.helpers.tiny_decoder import tiny_decoder
 
 N = 128
 IDS = np.random.default_rng(1).integers(4, 256, N).astype(np.int32)
@@ -36,10 +33,8 @@ KEPT = KeptKv(
 
 @pytest.fixture(scope="module")
 def decoder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Decoder]:
-    tiny = TINY["qwen3"]
-    with open_gguf(write_tiny(tmp_path_factory.mktemp("model") / "tiny.gguf", tiny, make_weights(tiny))) as model:
-        spec = spec_from_gguf(model.metadata, model.tensors)
-        yield Decoder(spec, load_weights(model, spec, all_parts(spec.n_layers)), context=256, threads=1)
+    with tiny_decoder(tmp_path_factory.mktemp("model"), TINY["qwen3"], context=256) as decoder:
+        yield decoder
 
 
 @dataclass
