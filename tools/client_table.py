@@ -38,7 +38,7 @@ NODE_CLIENTS = (
 )
 FEATURES = ("lists", "chat", "stream", "tools", "structured_output", "errors")
 RESULT = re.compile(r"^(PASSED|FAILED|ERROR|SKIPPED) .*?tests/clients/(\w+)\.py(?:::test_(\w+))?", re.MULTILINE)
-VERSION = re.compile(r"^(?:npm|apart) (\S+) (\S+)$", re.MULTILINE)  # of what is not installed in this environment
+VERSION = re.compile(r"^(npm|apart) (\S+) (\S+)$", re.MULTILINE)  # of what is not installed in this environment
 ALSO_NODE = {"openai": "responses", "ai": "`@ai-sdk/openai-compatible`"}
 MARKS = {"PASSED": "yes", "FAILED": "**no**", "ERROR": "**no**", "SKIPPED": "not tried"}
 
@@ -59,7 +59,7 @@ def table(said: str) -> str:
             others[module][test.replace("_", " ")] = outcome
         else:
             outcomes[module, feature].add(outcome)
-    versions = dict(VERSION.findall(said))
+    versions = versions_said(said, "apart")
     rows = [f"| client | {' | '.join(name.replace('_', ' ') for name in FEATURES)} | also |"]
     rows.append("|---" * (len(FEATURES) + 2) + "|")
     for module, package in CLIENTS.items():
@@ -69,10 +69,15 @@ def table(said: str) -> str:
     return "\n".join([*rows, *node_rows(said)])
 
 
+def versions_said(said: str, where: str) -> dict[str, str]:
+    """Those of packages from npm, or of an environment apart: one name may be in both."""
+    return {package: version for kind, package, version in VERSION.findall(said) if kind == where}
+
+
 def node_rows(said: str) -> list[str]:
     """The rows of the clients for Node, whose packages come from npm."""
     outcomes = {test: outcome for outcome, module, test in RESULT.findall(said) if module == "test_node_js"}
-    versions = dict(VERSION.findall(said))
+    versions = versions_said(said, "npm")
     rows = []
     for package, name in (("openai", "openai for Node"), ("ai", "AI SDK")):
         marks = []
