@@ -197,8 +197,8 @@ def run_alone(kind: Kind, ran: Runs) -> None:
     """The cache of experts with its readers, without engine and interpreter: steps under many threads, at random."""
     flags, out = kind.flags.split(), str(ran.tree / "experts_threads")
     subprocess.run([kind.compiler, *flags, "-Icsrc", "-o", out, *EXPERTS, "-lpthread"], cwd=ran.tree, check=True)
-    for seed in range(4):
-        ran.run([out, str(ran.tree), "500", str(seed)], alone=True)
+    for seed in range(8):
+        ran.run([out, str(ran.tree), "1000", str(seed)], alone=True)
 
 
 LOADS = """
