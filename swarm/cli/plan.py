@@ -35,7 +35,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--context", metavar="N", type=options.whole(1), help="tokens that a conversation may hold")
     parser.add_argument(
-        "--chats", metavar="N", type=options.whole(1), default=1, help="so many conversations at once: what is fastest for all of them together"
+        "--chats",
+        metavar="N",
+        type=options.whole(1),
+        default=1,
+        help="so many conversations at once: what is fastest for all of them together",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--home", metavar="DIR", help="of the node, when several run here")
