@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from swarm.cluster.cost import Device, LinkOf
+from swarm.cluster.planner import Layout
 from swarm.wire.ids import PeerId
 
 DRIFT = 1.15  # a device that is so much slower or faster than when a plan was made is planned with anew
@@ -13,14 +14,19 @@ DRIFT = 1.15  # a device that is so much slower or faster than when a plan was m
 Known = Mapping[PeerId, tuple[object, float]]
 
 
-def known_of(devices: Sequence[Device], link: LinkOf, *, may_share: bool) -> Known:
-    """Who is there, what each can do and, where that counts, who may share layers with whom."""
-    able = [device.id for device in devices if device.slices and may_share]
-    ways = {(a, b): link(a, b) for a in able for b in able if a != b}
-    shares = {pair for pair, way in ways.items() if way is not None and way.may_share}
+def known_of(devices: Sequence[Device], link: LinkOf, layout: Layout) -> Known:
+    """Who is there, what each can do, whom each reaches and, where that counts, with whom it may share layers."""
+    able = {device.id for device in devices if device.slices and layout != "pipeline"}
+    ids = [device.id for device in devices]
+    ways = {(a, b): way for a in ids for b in ids if a != b and (way := link(a, b)) is not None}
+    shares = {pair for pair, way in ways.items() if able.issuperset(pair) and (way.may_share or layout == "slices")}
     return {
         device.id: (
-            (device.memory_bytes, bool(device.excluded), frozenset(b for a, b in shares if a == device.id)),
+            (
+                device.memory_bytes,
+                bool(device.excluded),
+                frozenset((b, (a, b) in shares) for a, b in ways if a == device.id),
+            ),
             device.read_bytes_per_s,
         )
         for device in devices

@@ -394,7 +394,7 @@ class Placer:
     def _known(self, model: ModelId, now: float) -> Known:
         """What a plan is made for: who is there, and what each can do."""
         devices = self._devices(model, now, strict=True)
-        return known_of(devices, self.world.link, may_share=self.layout != "pipeline")
+        return known_of(devices, self.world.link, self.layout)
 
     def _replan(self, placing: Placing, now: float) -> list[Effect]:
         demand = self._demand(placing)

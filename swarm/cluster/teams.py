@@ -65,21 +65,25 @@ def cut_stage(terms: Terms, team: Team, first: int, end: int) -> Stage[Device] |
     cuttable = sums.head + sums.key + sums.ffn + sums.shared + sums.resident + sums.kv * kv_tokens + sums.lm_head_bytes
     caps = [max((device.memory_bytes - fixed) / max(cuttable, 1), 0.0) for device in team]
 
-    def missing(device: Device, bounds: Bounds) -> float:
-        return sums.memory_bytes(bounds, cuts, kv_tokens) - device.memory_bytes
+    def fitting(group: int) -> Stage[Device] | None:
+        """With heads kept together by so many; whose memory does not hold its part gets less, and the others more."""
+        most = caps
+        for _ in range(SHARE_TRIES):
+            shares = water_fill([device.read_bytes_per_s for device in team], most)
+            if shares is None:
+                return None
+            way = cuts.cut(shares, group)
+            over = [sums.memory_bytes(b, cuts, kv_tokens) - d.memory_bytes for d, b in zip(team, way, strict=True)]
+            if max(over) <= 0:
+                return Stage(first, end, tuple(map(_with_slice, team, way)))
+            most = [
+                max(share - lack / max(cuttable, 1), 0.0) if lack > 0 else cap
+                for cap, share, lack in zip(most, shares, over, strict=True)
+            ]
+        return None
 
-    for _ in range(SHARE_TRIES):
-        shares = water_fill([device.read_bytes_per_s for device in team], caps)
-        if shares is None:
-            return None
-        ways = [cuts.cut(shares, group) for group in cuts.head_groups(len(team))]
-        fitting = [way for way in ways if all(missing(d, b) <= 0 for d, b in zip(team, way, strict=True))]
-        stages = [Stage(first, end, tuple(map(_with_slice, team, way))) for way in fitting]
-        if stages:
-            return min(stages, key=lambda stage: joint_s(model, stage, terms.context))
-        lacks = [max(missing(d, b), 0.0) / max(cuttable, 1) for d, b in zip(team, ways[0], strict=True)]
-        caps = [max(share - lack, 0.0) if lack else cap for cap, share, lack in zip(caps, shares, lacks, strict=True)]
-    return None
+    stages = [stage for group in cuts.head_groups(len(team)) if (stage := fitting(group)) is not None]
+    return min(stages, key=lambda stage: joint_s(model, stage, terms.context), default=None)
 
 
 def water_fill(rates: Sequence[float], caps: Sequence[float]) -> list[float] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import permutations
 from random import Random
 
 import pytest
@@ -67,6 +68,18 @@ def test_every_slice_fits_its_device_and_all_make_up_the_model() -> None:
         for member in stage.members:
             kv = GLM.sliced(member.slice).stage_kv_bytes(0, 40, 2048)
             assert GLM.stage_weight_bytes(0, 40, member.slice) + kv <= member.memory_bytes
+
+
+def test_a_tight_team_fits_whatever_its_ids() -> None:
+    """Nine heads of three key heads: in some orders a cut falls within a key head, whose keys are held twice then."""
+    layer = LayerCost(2_216_448, 3_538_944, 768, query_bytes=414_720, key_bytes=138_240, ffn_bytes=1_658_880)
+    cuts = Cuts((9, 1536, 0, 0, 49152), (1, 64, 64, 64, 16), 3)
+    small = ModelCost("small", (layer,) * 30, 30 * MB, 30 * MB, 576, 28_311_552, 49152, cuts)
+    for ids in permutations(range(3)):
+        memories = zip(ids, (79_625_472, 56_853_248, 68_239_360), strict=True)
+        team = [replace(device(i, 4e9), memory_bytes=memory) for i, memory in memories]
+        by_id = tuple(sorted(team, key=lambda each: each.id))
+        assert cut_stage(Terms(small, wired, 256, 1), by_id, 0, 30) is not None, ids
 
 
 def test_the_busiest_is_within_a_tenth_of_the_mean_where_units_allow() -> None:
