@@ -7,6 +7,7 @@
     │   ├── UnsupportedModel    a family, tokenizer or feature we do not run
     │   └── UnsupportedQuant    a tensor type we do not run
     ├── TextError               chat template or tokenizer refused its input
+    │   └── FormDeadEnd         no word may follow, by the form that was asked for
     ├── ContextFull             the conversation does not fit the context
     ├── ConfigError             a setting, flag or environment variable
     ├── ResourceError           memory, disk, cores
@@ -70,6 +71,10 @@ class UnsupportedQuant(ModelError):
 
 class TextError(SwarmError):
     """The chat template or the tokenizer refused its input."""
+
+
+class FormDeadEnd(TextError):
+    """The form that an answer must have lets no token follow, or takes too much to tell: the fault of who asked."""
 
 
 class ContextFull(SwarmError):

@@ -19,10 +19,11 @@ from swarm.answers import EndReason, ExpertUse, Meter, Piece, Stats
 from swarm.cluster.effects import Effect, Emit, Ended, Notice, NoticeKind, Unsay
 from swarm.cluster.session import AnswerRequest
 from swarm.engine.sampling import SamplingParams
-from swarm.errors import DoesNotFit, SwarmError, SwarmNetworkError, TooBusy
+from swarm.errors import DoesNotFit, FormDeadEnd, SwarmError, SwarmNetworkError, TooBusy
 from swarm.node.compute import sampling_of
 from swarm.node.library import KnownModel
 from swarm.text.forms import Form
+from swarm.text.grammar import GrammarState
 from swarm.text.infill import Infill
 from swarm.text.messages import Message
 from swarm.text.model_text import Prompt
@@ -232,7 +233,7 @@ class Answer:
         self._meter.guesses += emit.n_guesses
         self._last_at = now
         self.tokens.append(emit.token)
-        if self._form is not None and not self._form.takes(self.tokens):
+        if self._form is not None and not self._keeps(self._form):
             raise self._formless()
         if self.question.params.n_told:
             self.told.append(emit.told)
@@ -264,8 +265,23 @@ class Answer:
             return
         yield from self._reader.finish()
         if ended.reason is EndReason.STOP and self._form is not None and not self._form.is_whole:
+            self._check_goes_on(self._form)
             raise self._formless()
         self.finish_reason = self._reason(ended)
+
+    def _keeps(self, form: GrammarState) -> bool:
+        """Whether the answer so far keeps to its form; FormDeadEnd where the form itself is at fault."""
+        try:
+            return form.takes(self.tokens)
+        except FormDeadEnd:
+            self.finish_reason = EndReason.FAILED
+            self._port.cancel(self.session)
+            raise
+
+    def _check_goes_on(self, form: GrammarState) -> None:
+        """Raise FormDeadEnd where the answer ended because its form led nowhere: no device is to blame."""
+        self.finish_reason = EndReason.FAILED
+        form.check_goes_on(self.tokens, len(self.model.tokenizer))
 
     def _formless(self) -> SwarmNetworkError:
         """The device that samples is of a version that knows no grammars: to say nothing would be a lie."""

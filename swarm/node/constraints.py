@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from swarm.cluster.effects import SessionRows
+from swarm.errors import FormDeadEnd
 from swarm.limits import MAX_GRAMMAR_STATES, MAX_GUESSES
 from swarm.text.grammar import GrammarState
 from swarm.text.tokenizer import Tokenizer
@@ -29,8 +30,18 @@ class Constraints:
         self._states: dict[SessionId, tuple[str, GrammarState]] = {}
 
     def allowed(self, model: ModelId, rows: SessionRows, n_vocab: int) -> Bits:
-        """bool (n_vocab,): the tokens that may follow the answer so far; TextError for ids that break the grammar."""
-        return self._state(model, rows).allowed(rows.answer, n_vocab)
+        """bool (n_vocab,): the tokens that may follow the answer so far; TextError for ids that break the grammar.
+
+        Where none may follow the answer ends. That is no failure of who samples: the device that has asked sees by its
+        own state that the grammar led nowhere, and says so.
+        """
+        try:
+            return self._state(model, rows).allowed(rows.answer, n_vocab)
+        except FormDeadEnd:
+            self._states.pop(rows.session, None)  # of no use any more
+            ends = np.zeros(n_vocab, np.bool_)
+            ends[[end for end in self._tokenizer_of(model).end_tokens if end < n_vocab]] = True
+            return ends
 
     def forced(self, model: ModelId, rows: SessionRows) -> tuple[int, ...]:
         """The tokens that must follow the answer so far, at most MAX_GUESSES; none where there is a choice."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from swarm.errors import TextError
+from swarm.errors import FormDeadEnd, TextError
 from swarm.limits import MAX_GRAMMAR_BYTES
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 Bits = npt.NDArray[np.bool_]
 SILENT = 0  # llguidance's log level
+NOWHERE = "NoExtensionBias"  # its word for a place from which no token leads on
 MAX_LEXER_STATES = 50_000  # 1 to 2 kB each
 
 
@@ -74,13 +75,14 @@ class GrammarState:
     def allowed(self, ids: Sequence[int], n_vocab: int) -> Bits:
         """bool (n_vocab,): the tokens that may come after `ids`, the whole answer so far; at least one.
 
-        Raise TextError where `ids` break the grammar.
+        Raise FormDeadEnd where none may come, TextError where `ids` break the grammar.
         """
-        self._go_to(tuple(ids))
+        if not self.takes(ids):
+            raise TextError("the answer so far breaks the form that it must have")
         packed = np.frombuffer(self._matcher.compute_bitmask(), np.uint8)
         bits = np.unpackbits(packed, count=min(8 * len(packed), n_vocab), bitorder="little").astype(np.bool_)
         if self._matcher.is_error() or not bits.any():
-            raise TextError(f"the form of the answer cannot be kept: {_line(self._matcher.get_error())}")
+            raise self._dead_end()
         return np.pad(bits, (0, n_vocab - len(bits)))
 
     def forced(self, ids: Sequence[int]) -> list[int]:
@@ -88,30 +90,41 @@ class GrammarState:
 
         They are spelled as the tokenizer would, and another spelling may be allowed, too.
         """
-        return self._matcher.compute_ff_tokens() if self.takes(ids) else []
+        try:
+            return self._matcher.compute_ff_tokens() if self.takes(ids) else []
+        except FormDeadEnd:
+            return []
 
     def takes(self, ids: Sequence[int]) -> bool:
-        """Whether `ids`, an answer so far, keep to the grammar; quick, for one that has made no step to go back."""
-        try:
-            self._go_to(tuple(ids))
-        except TextError:
-            return False
-        return True
+        """Whether `ids`, an answer so far, keep to the grammar; quick, for one that has made no step to go back.
+
+        Raise FormDeadEnd where that cannot be told, which is the grammar's fault.
+        """
+        return self._go_to(tuple(ids))
+
+    def check_goes_on(self, ids: Sequence[int], n_vocab: int) -> None:
+        """Raise FormDeadEnd where no token may come after `ids`, as whoever samples finds it, too."""
+        self.forced(ids)  # which may take too much, too
+        self.allowed(ids, n_vocab)
 
     @property
     def is_whole(self) -> bool:
         """Whether the ids that it has taken may be the whole answer."""
         return self._matcher.is_accepting()
 
-    def _go_to(self, ids: tuple[int, ...]) -> None:
+    def _go_to(self, ids: tuple[int, ...]) -> bool:
         if ids[: len(self._ids)] != self._ids:
             self._matcher.reset()
             self._ids = ()
         new = list(ids[len(self._ids) :])
         taken = self._matcher.try_consume_tokens(new) if new else 0
         self._ids = ids[: len(self._ids) + taken]
-        if taken < len(new):
-            raise TextError("the answer so far breaks the form that it must have")
+        if self._matcher.is_error():  # it stays so, whatever it is asked
+            raise self._dead_end()
+        return taken == len(new)
+
+    def _dead_end(self) -> FormDeadEnd:
+        return FormDeadEnd(f"the form of the answer cannot be kept: {_line(self._matcher.get_error())}")
 
 
 class _Vocabulary:
@@ -129,4 +142,5 @@ class _Vocabulary:
 
 
 def _line(text: str) -> str:
-    return " ".join(text.split())[:300] or "no token may come next"
+    text = " ".join(text.replace("<non-verbose/>", "").split())[:300]
+    return text if text not in ("", NOWHERE) else "nothing may come next by it; ask for a form that has an end"

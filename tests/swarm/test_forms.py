@@ -65,6 +65,19 @@ def test_an_answer_keeps_its_form_when_a_device_dies_in_the_middle_of_it(
     assert heard.text == expected.text and heard.tokens == expected.tokens
 
 
+def test_a_form_that_leads_nowhere_is_held_against_no_device(tmp_path: Path, real_model: Path) -> None:
+    """After "a" nothing may come. Who asked hears that, whichever device samples, and the next answer is as ever."""
+    nowhere = {"model": "", "messages": asked("a"), "grammar": 'root ::= "a" more\nmore ::= more', **SEEDED}
+    first, second = memories_for(cost_of(real_model), (12, 18), CONTEXT)
+    with Swarm(tmp_path, [first, second], model=real_model, context=CONTEXT) as nodes:
+        for _ in range(2):
+            heard = nodes.nodes[0].ask({**nowhere, "model": nodes.model})
+            assert "the form of the answer cannot be kept" in heard.error and "going on without" not in str(heard.notes)
+        heard = nodes.nodes[0].ask({"model": nodes.model, "messages": asked("a"), "max_tokens": 4, **SEEDED})
+        assert heard.error == "" and heard.text and heard.notes == []
+        assert "step_failed" not in "".join(node.log for node in nodes.nodes)
+
+
 def holds_layers(nodes: Swarm, name: str) -> bool:
     devices = nodes.nodes[0].status()["devices"]
     return any(device["name"] == name and device["shards"] for device in devices)  # type: ignore[attr-defined]

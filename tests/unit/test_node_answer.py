@@ -14,7 +14,7 @@ from swarm.answers import EndReason, ExpertUse, Piece
 from swarm.cluster.effects import Emit, Ended, Notice, Unsay
 from swarm.cluster.session import AnswerRequest
 from swarm.engine.sampling import SamplingParams
-from swarm.errors import DoesNotFit, SwarmNetworkError
+from swarm.errors import DoesNotFit, FormDeadEnd, SwarmNetworkError
 from swarm.node.answer import (
     KV_RESERVATIONS,
     MIN_RESERVED_TOKENS,
@@ -217,6 +217,17 @@ def test_an_answer_that_breaks_its_form_is_an_error(choices: str, fine: bool) ->
         assert heard(made)[0] == "kl" and made.finish_reason is EndReason.STOP
         return
     with pytest.raises(SwarmNetworkError, match="does not keep the form"):
+        heard(made)
+    assert made.finish_reason is EndReason.FAILED and core.closed == 1
+
+
+def test_a_form_that_leads_nowhere_is_the_fault_of_who_asked() -> None:
+    """The device that samples ends the answer there; k, and then it ends."""
+    form = Form("lark", 'start: "k" more\nmore: more')
+    grammar = grammar_of(form, Tools(()), AUTO, Speaker(None, inside_thought=False, may_think=False))
+    core = FakeCore(lambda ask: Ended(SESSION, EndReason.STOP), tokens=1)
+    made = answer(core, prompt=Prompt([1] * 10, grammar=grammar))
+    with pytest.raises(FormDeadEnd, match="the form of the answer cannot be kept"):
         heard(made)
     assert made.finish_reason is EndReason.FAILED and core.closed == 1
 

@@ -14,7 +14,7 @@ from swarm.node.constraints import Constraints
 from swarm.wire.ids import ModelId, SessionId
 from swarm.wire.records import Sampling
 from tests.helpers.grammars import TOKENIZER
-from tests.unit.test_text_grammar import N_VOCAB, POINT, YES_OR_NO
+from tests.unit.test_text_grammar import N_VOCAB, NOWHERE, POINT, YES_OR_NO
 
 MODEL = ModelId("ab" * 32)
 
@@ -65,6 +65,17 @@ def test_only_so_many_states_are_kept() -> None:
     assert len(asked) == MAX_GRAMMAR_STATES + 1
     held.allowed(MODEL, rows("n", session=0), N_VOCAB)
     assert len(asked) == MAX_GRAMMAR_STATES + 2
+
+
+def test_an_answer_ends_where_its_form_leads_nowhere() -> None:
+    """It is not the device that failed; and the session's next turn has nothing to do with that."""
+    held, _ = constraints()
+    assert held.allowed(MODEL, rows("", NOWHERE), N_VOCAB).sum() == 1
+    for _ in range(2):
+        ends = held.allowed(MODEL, rows("a", NOWHERE), N_VOCAB)
+        assert set(np.flatnonzero(ends)) == set(TOKENIZER.end_tokens) and ends.shape == (N_VOCAB,)
+    assert held.forced(MODEL, rows("a", NOWHERE)) == ()
+    assert held.allowed(MODEL, rows("", NOWHERE), N_VOCAB).sum() == 1
 
 
 def test_ids_that_break_the_grammar_fail_and_leave_others_alone() -> None:

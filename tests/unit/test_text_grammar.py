@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from swarm.errors import TextError
+from swarm.errors import FormDeadEnd, TextError
 from swarm.limits import MAX_GRAMMAR_BYTES
 from swarm.text.forms import Form, Speaker, grammar_of, json_form
 from swarm.text.tokenizer import Tokenizer
@@ -17,6 +17,9 @@ from tests.helpers.tiny_text import text_metadata
 TOKENIZER = Tokenizer.from_metadata(text_metadata("llama"))
 GRAMMARS = TOKENIZER.grammars
 N_VOCAB = len(TOKENIZER) + 5  # rows that only fill up the output matrix
+ENDLESS = json.dumps(
+    {"type": "object", "properties": {"x": {"$ref": "#"}}, "required": ["x"], "additionalProperties": False}
+)
 PLAIN = Speaker(None, inside_thought=False, may_think=False)
 
 
@@ -25,6 +28,7 @@ def grammar(form: Form) -> str:
 
 
 YES_OR_NO = grammar(Form("choice", '["yes", "no"]'))
+NOWHERE = grammar(Form("lark", 'start: "a" more\nmore: more'))  # after "a" nothing may come, and it is no end
 POINT = grammar(json_form({"type": "object", "properties": {"x": {"type": "integer"}}, "required": ["x"]}))
 
 
@@ -91,6 +95,28 @@ def test_a_form_that_cannot_be_kept_is_refused_in_one_line(form: Form) -> None:
 def test_a_form_by_which_no_answer_can_begin_is_refused_before_any_device_is_asked() -> None:
     with pytest.raises(TextError, match="cannot be kept"):
         GRAMMARS.check(grammar(Form("json_schema", '{"$ref": "#"}')))
+
+
+def test_a_form_that_leads_nowhere_is_told_from_an_answer_that_breaks_it() -> None:
+    GRAMMARS.check(NOWHERE)  # an answer can begin
+    a = TOKENIZER.encode("a")
+    state = GRAMMARS.start(NOWHERE)
+    assert state.takes(a) and not state.is_whole and state.forced(a) == []
+    for _ in range(2):
+        with pytest.raises(FormDeadEnd, match="cannot be kept: nothing may come next by it"):
+            state.allowed(a, N_VOCAB)
+    with pytest.raises(FormDeadEnd):
+        GRAMMARS.start(NOWHERE).check_goes_on(a, N_VOCAB)
+    GRAMMARS.start(YES_OR_NO).check_goes_on(TOKENIZER.encode("y"), N_VOCAB)
+
+
+def test_a_form_without_an_end_is_at_fault_itself() -> None:
+    """The package gives up on the text that it asks for, without an end, and a token that it asked for is not taken."""
+    state = GRAMMARS.start(grammar(Form("json_schema", ENDLESS)))
+    state.allowed((), N_VOCAB)
+    with pytest.raises(FormDeadEnd, match="cannot be kept"):
+        state.allowed(TOKENIZER.encode("{"), N_VOCAB)
+    assert state.forced(TOKENIZER.encode("{")) == []
 
 
 def test_a_grammar_that_is_too_long_to_travel_is_refused() -> None:
