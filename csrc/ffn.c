@@ -286,7 +286,8 @@ static void run_wave(sw_step *s, ffn_scratch *f, const sw_ffn *w, int wave, int 
                      sw_act *ffn_mid) {
   const sw_range places = places_of(s->ws, wave, wave_size);
   const int n = places.to - places.from, which = (wave == 0 ? FIRST : 0) | (wave + 1 == n_waves ? LAST : 0);
-  const int n_late = w->cache ? sw_min(w->cache->n_waiting[wave & 1], n) : 0, ready = n - n_late;
+  /* Late, a thread may look while the next layer's are asked for; it takes nothing any more (places_of). */
+  const int n_late = w->cache ? sw_min(sw_peek(&w->cache->n_waiting[wave & 1]), n) : 0, ready = n - n_late;
   const int32_t *order = w->cache ? w->cache->order[wave & 1] : NULL;
   if (!w->cache || sw_experts_has_all(w->cache)) { /* then only the first uses wait */
     run_set(s, f, w, &(expert_set){places.from, order, {0, n}, n_late > 0}, which, ffn_mid);

@@ -1,6 +1,10 @@
 /* Float operations for AVX-512. */
 #include "isa.h"
+#ifdef __clang__ /* it knows no such preference, and would take none of the list */
+SW_TARGET("avx512f,avx512vl,avx512bw,avx512dq,avx2,fma,f16c")
+#else
 SW_TARGET("avx512f,avx512vl,avx512bw,avx512dq,avx2,fma,f16c,prefer-vector-width=512")
+#endif
 #include <immintrin.h>
 #include <string.h>
 #define W 16

@@ -106,7 +106,7 @@ def build(kind: Kind, tree: Path) -> None:
         if path.stem.endswith(("_x86", "_arm")):
             target = tree / path.relative_to(ROOT)
             target.parent.mkdir(parents=True, exist_ok=True)
-            if not target.exists():
+            if not target.exists() or target.stat().st_mtime < path.stat().st_mtime:
                 shutil.copy(path, target)
     link = "-shared -fsanitize=" + kind.flags.partition("-fsanitize=")[2].split()[0]
     environment = {
