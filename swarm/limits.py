@@ -349,6 +349,7 @@ MAX_REQUEST_ITEMS = 262_144  # values in them: a prompt of so many token ids
 MAX_REQUEST_NUMBER_CHARS = 64  # of a whole number; reading long ones takes quadratic time
 MAX_REQUEST_DEPTH = 100  # levels of nesting; tool schemas of real programs have ten
 MAX_MODEL_NAME_CHARS = 4096  # of a model's name in a request, or a path: it is compared with all that are known
+MAX_EMBEDDED_TEXTS = 2048  # of a request for embeddings, as OpenAI has it: their vectors are in memory together
 MAX_TOKENIZED_CHARS = 1024 * 1024  # that /tokenize takes at once, twice what the largest contexts here hold
 API_READ_BYTES = 16 * 1024  # of a connection in one turn of the loop: of a body in single bytes 0.02 s
 MAX_API_CONNECTIONS = 256  # open at once; chat programs keep a few each

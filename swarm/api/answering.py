@@ -30,7 +30,7 @@ async def respond(request: Request, wanted: Wanted, *, patience_s: float = EARLY
     node: Node = request.app.state.node
     questions = [replace(question, asker=asker_of(request)) for question in wanted.questions]
     if not wanted.stream:
-        return await _whole(request, node.ask, questions, wanted.dialect)
+        return JSONResponse(wanted.dialect.whole(await _gathered(request, node.ask, questions)))
     begun = Begun(await node.ask(questions[0]))
     if patience_s:
         await begun.wait(patience_s)
@@ -118,7 +118,14 @@ def _said(dialect: Dialect, index: int, answer: Answer, event: Event) -> bytes:
     return dialect.silence if isinstance(event, Pulse) else dialect.quiet(event)
 
 
-async def _whole(request: Request, ask: Ask, questions: Sequence[Question], dialect: Dialect) -> Response:
+async def answers_to(request: Request, questions: Sequence[Question]) -> list[Answer]:
+    """Ask one after the other, and wait for the end of each; fewer answers where the client goes away."""
+    node: Node = request.app.state.node
+    asked = [replace(question, asker=asker_of(request)) for question in questions]
+    return [gathered.answer for gathered in await _gathered(request, node.ask, asked)]
+
+
+async def _gathered(request: Request, ask: Ask, questions: Sequence[Question]) -> list[Gathered]:
     """Wait for all answers, unless the client goes away."""
     current: list[Answer] = []
     gone = asyncio.create_task(_until_gone(request))
@@ -138,7 +145,7 @@ async def _whole(request: Request, ask: Ask, questions: Sequence[Question], dial
             gathered.append(await _gather(answer))
     finally:
         gone.cancel()
-    return JSONResponse(dialect.whole(gathered))
+    return gathered
 
 
 async def _gather(answer: Answer) -> Gathered:

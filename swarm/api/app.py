@@ -2,7 +2,7 @@
 
 GET  /health                          is the node there, and which one
 GET  /v1/models                       the models that may be asked for
-POST /v1/chat/completions, /v1/completions, /v1/responses     OpenAI's
+POST /v1/chat/completions, completions, responses, embeddings  OpenAI's
 POST /v1/messages                     Anthropic's
 GET, POST /api/...                    Ollama's
 GET, POST /props, /tokenize, ...      llama-server's
@@ -29,6 +29,7 @@ from swarm.api import (
     anthropic,
     control,
     docs_page,
+    embeddings,
     llama_completion,
     llama_server,
     models,
@@ -147,7 +148,7 @@ ROUTES = [
     _post("/responses", answers(openai_responses.parse_responses)),
     _get("/v1/streams/{name}", resuming.resume),
     Route("/v1/streams/{name}", resuming.end, methods=["DELETE"]),
-    _post("/v1/embeddings", ollama_models.embed),
+    _post("/v1/embeddings", embeddings.openai),
     _post("/v1/messages", answers(anthropic.parse_messages)),
     _post("/v1/messages/count_tokens", anthropic.count_tokens),
     _get("/api/version", ollama_models.version),
@@ -160,8 +161,10 @@ ROUTES = [
     _post("/api/pull", ollama_pull.pull),
     Route("/api/delete", ollama_pull.delete, methods=["DELETE", "POST"]),
     *[_post(f"/api/{name}", ollama_models.elsewhere) for name in ("create", "copy", "push")],
-    _post("/api/embed", ollama_models.embed),
-    _post("/api/embeddings", ollama_models.embed),
+    _post("/api/embed", embeddings.ollama),
+    _post("/api/embeddings", embeddings.ollama_old),
+    _post("/embedding", embeddings.llama),
+    _post("/embeddings", embeddings.llama),
     _post("/completion", answers(llama_completion.parse_llama_completion)),
     _post("/infill", answers(llama_completion.parse_infill)),
     _get("/props", llama_server.props),

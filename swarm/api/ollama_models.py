@@ -71,11 +71,6 @@ async def elsewhere(request: Request) -> JSONResponse:
     raise BadRequest(f"{request.url.path} is not supported", status=501, code="not_supported")
 
 
-async def embed(request: Request) -> JSONResponse:
-    """POST /api/embed and /v1/embeddings."""
-    raise BadRequest("embeddings are not supported: the models here write text", status=501, code="not_supported")
-
-
 def _row(model: Answerable) -> Json:
     return {
         "name": model.name + TAG,

@@ -97,8 +97,8 @@ def _n_told(request: CompletionRequest) -> int:
     return 1 + top_of("logprobs", int(request.logprobs) if request.logprobs is not True else 0)
 
 
-def prompts_of(prompt: object) -> list[str | list[int]]:
-    """The texts, or lists of token ids, that are to be continued."""
+def prompts_of(prompt: object, field: str = "prompt") -> list[str | list[int]]:
+    """The texts, or lists of token ids, that a field has."""
     if isinstance(prompt, str):
         return [prompt]
     if isinstance(prompt, list) and prompt:
@@ -106,7 +106,7 @@ def prompts_of(prompt: object) -> list[str | list[int]]:
             return [prompt]
         if all(isinstance(each, str) or _is_ids(each) for each in prompt):
             return prompt
-    raise BadRequest("prompt must be a text, a list of token ids, or a list of such", "prompt")
+    raise BadRequest(f"{field} must be a text, a list of token ids, or a list of such", field)
 
 
 def _is_ids(value: object) -> bool:

@@ -11,6 +11,7 @@ from starlette.responses import JSONResponse
 
 import swarm
 from swarm.api.anthropic import MessagesRequest
+from swarm.api.embeddings import EmbeddingsRequest, LlamaEmbedding, OllamaEmbed, OllamaEmbeddings
 from swarm.api.llama_completion import InfillRequest, LlamaCompletionRequest
 from swarm.api.ollama import OllamaChat, OllamaGenerate
 from swarm.api.openai_chat import ChatRequest
@@ -28,6 +29,10 @@ BODIES: dict[str, type[msgspec.Struct]] = {
     "/infill": InfillRequest,
     "/api/chat": OllamaChat,
     "/api/generate": OllamaGenerate,
+    "/v1/embeddings": EmbeddingsRequest,
+    "/api/embed": OllamaEmbed,
+    "/api/embeddings": OllamaEmbeddings,
+    "/embedding": LlamaEmbedding,
 }
 # What is asked without a body.
 LOOKS = {

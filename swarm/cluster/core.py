@@ -394,6 +394,7 @@ class Core:
             m.Tokens: self._on_tokens,
             m.Activation: staged.activation,
             m.Token: lambda p, x, f, t: staged.token(p, x, t) + sessions.token(p, x, t),
+            m.Vector: sessions.vector,
             m.StageStep: staged.stage_step,
             m.SessionClose: lambda p, x, f, t: staged.close(p, x, t),
             m.SessionError: lambda p, x, f, t: sessions.error(p, x, t),

@@ -239,7 +239,10 @@ class Compute(Effect):
 
 
 class StepOutput(Value):
-    """What a step gave a session: a frame for the next stage, or a token, or neither; or why it failed, in one line."""
+    """What a step gave a session: a frame for the next stage (of the last one a vector), or a token, or neither.
+
+    Or why it failed, in one line.
+    """
 
     frame: Buffer | None = None
     info: TensorInfo | None = None
@@ -301,6 +304,17 @@ class Emit(Effect):
     told: tuple[TokenChance, ...] = ()  # how likely it was, and others, where that was asked for
     guessed: bool = False  # it was computed before it was certain
     n_guesses: int = 0  # that were computed in the step of this token, the first of it
+
+
+class Embedded(Effect):
+    """The hidden state after the last id, behind the last norm, that a session was opened for: float32, little-endian.
+
+    `Ended` follows.
+    """
+
+    session: SessionId
+    vector: bytes
+    n_devices: int = 1  # that took part
 
 
 class Unsay(Effect):

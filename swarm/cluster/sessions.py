@@ -32,7 +32,7 @@ from swarm import limits
 from swarm.answers import PIPELINED_PREFILL_BATCH, EndReason
 from swarm.cluster.admission import Admission, has_room, next_of, seconds_text
 from swarm.cluster.drafting import Drafting
-from swarm.cluster.effects import NEVER, Effect, Emit, Ended, Log, NoticeKind, Propose, Send, Unsay
+from swarm.cluster.effects import NEVER, Buffer, Effect, Embedded, Emit, Ended, Log, NoticeKind, Propose, Send, Unsay
 from swarm.cluster.patience import broken_between, first_token_s, is_too_slow, next_token_s
 from swarm.cluster.placement import Placer, State
 from swarm.cluster.session import AnswerRequest, Phase, Session, common_prefix
@@ -41,6 +41,7 @@ from swarm.plain import one_line
 from swarm.units import size_text
 from swarm.wire.ids import PeerId, SessionId
 from swarm.wire.messages import (
+    Message,
     Prefilled,
     SessionClose,
     SessionError,
@@ -49,6 +50,7 @@ from swarm.wire.messages import (
     SessionReply,
     Token,
     Tokens,
+    Vector,
 )
 from swarm.wire.records import Placement, TensorInfo
 
@@ -275,6 +277,8 @@ class Sessions:
         session = self._from_last_stage(sender, message.session, message.epoch)
         if session is None or message.position < min(len(session.ids), session.doubted_from):
             return []
+        if session.ask.sampling.vector:
+            return self._fail(session, f"{self._name(sender)} is of a version that makes no embeddings; update it", now)
         if message.position > len(session.ids):
             return self._reopen(session, "a token was lost", {sender}, now)
         tokens = (message.token, *message.more)
@@ -290,6 +294,20 @@ class Sessions:
                 emit = Emit(session.id, len(session.ids), token, chances, guessed=i > 0, n_guesses=n_guesses)
                 effects += self._append(session, emit, now)
         return effects + self.drafting.token(session, message, now, is_alone=not self._beside(session))
+
+    def vector(self, sender: PeerId, message: Message, frame: Buffer | None, now: float) -> list[Effect]:
+        """The hidden state after the last id, where that is all that was asked for."""
+        assert isinstance(message, Vector)
+        session = self._from_last_stage(sender, message.session, message.epoch)
+        if session is None or not session.ask.sampling.vector or message.position != len(session.ids):
+            return []
+        model = self.placer.models.get(session.ask.model)
+        shape = message.tensor.shape if model is None else (1, model.hidden)
+        if frame is None or message.tensor != TensorInfo("f32", shape) or len(frame) != message.tensor.n_bytes:
+            return self.placer.failed({sender}, "sent a vector that the model does not have", now)
+        self.placer.progressed(session.ask.model)
+        n_devices = len(session.pipeline.peers)
+        return [Embedded(session.id, bytes(frame), n_devices), *self._end(session, EndReason.STOP, now)]
 
     def drafted(self, asked: Propose, found: Sequence[int], now: float) -> list[Effect]:
         """The small model on this device said what may come."""

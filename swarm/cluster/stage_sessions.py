@@ -62,6 +62,7 @@ from swarm.wire.messages import (
     StageStep,
     Token,
     Tokens,
+    Vector,
 )
 
 
@@ -540,6 +541,8 @@ class StageSessions:
                 key, epoch, step.position, place.end, output.info, step.sample, step.ids, n_guesses=n_guesses
             )
             return [Send(place.after, onward, output.frame)]
+        if output.frame is not None and output.info is not None:
+            return [Send(session.open.entry, Vector(key, epoch, step.certain_end, output.info), output.frame)]
         if output.token is None:
             return [Send(session.open.entry, Prefilled(key, epoch, step.end))]
         sampled = Token(

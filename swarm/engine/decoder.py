@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Generator, Sequence
 from contextlib import nullcontext
 from enum import Enum
@@ -181,6 +182,19 @@ class Decoder:
         except BaseException as error:
             self._abandon(error)
             raise
+
+    def normed(self, row: int) -> F32:
+        """After `step_logits`: the hidden state float32 (hidden,) of a row of its logits, behind the last norm.
+
+        Raise ModelError when it is no number. Sums are rounded once, so the bits are the same on every device.
+        """
+        state = self.engine.states()[row].astype(np.float64)
+        mean_square = math.fsum(np.square(state).tolist()) / len(state)
+        norm = self.weights.vectors[OUTSIDE_LAYERS, Role.OUTPUT_NORM]
+        normed: F32 = (state / math.sqrt(mean_square + self.spec.norm_eps) * norm).astype(np.float32)
+        if not np.isfinite(normed).all():
+            raise ModelError("the model computed values that are no numbers: its file may be damaged, or not supported")
+        return normed
 
     def _abandon(self, error: BaseException) -> None:
         self.engine.abandon()

@@ -15,6 +15,7 @@ OFTEN = frozenset(
         m.Activation,
         m.StageStep,
         m.Token,
+        m.Vector,
         m.Prefilled,
         m.ChunkRequest,
         m.ChunkReply,

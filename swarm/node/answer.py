@@ -16,7 +16,7 @@ from functools import partial
 import msgspec
 
 from swarm.answers import EndReason, ExpertUse, Meter, Piece, Stats
-from swarm.cluster.effects import Effect, Emit, Ended, Notice, NoticeKind, Unsay
+from swarm.cluster.effects import Effect, Embedded, Emit, Ended, Notice, NoticeKind, Unsay
 from swarm.cluster.session import AnswerRequest
 from swarm.engine.sampling import SamplingParams
 from swarm.errors import DoesNotFit, FormDeadEnd, SwarmError, SwarmNetworkError, TooBusy
@@ -34,6 +34,17 @@ from swarm.wire.records import TokenChance
 KV_RESERVATIONS = (512, 1024, 2048, 4096, 8192)  # tokens of context that an answer reserves; beyond, each doubles
 SETTLE_RETRY_S = 0.25  # a model that does not fit is tried again so often while the node settles
 MIN_RESERVED_TOKENS = 128  # of a reservation that are free when it is made, at least
+
+
+@dataclass(frozen=True, slots=True)
+class Embedding:
+    """A vector of its prompt is wanted, in place of an answer.
+
+    dimensions: its first ones alone, made as long as the whole was. cuts: a text that is too long is cut.
+    """
+
+    dimensions: int | None = None
+    cuts: bool = False
 
 
 @dataclass(frozen=True)
@@ -54,6 +65,7 @@ class Question:
     infill: Infill | None = None  # the texts around a gap that is to be filled in, in place of all that
     guess: bool = True  # compute tokens that may come along with those that are certain, where that is faster
     draft: bool = False  # a small model on this device says which
+    embedding: Embedding | None = None
     asker: str = ""  # only the same one's conversations are gone on with: what is reused tells what was said
 
 
@@ -119,11 +131,15 @@ class Answer:
         self._ends = prompt.ends
         self.tokens: list[int] = []
         self.told: list[tuple[TokenChance, ...]] = []  # of each token, where the parameters ask for it
+        self.vector = b""  # float32, little-endian, where an embedding is what was asked for
         self.finish_reason: EndReason | None = None
         self._port = port
         self.context = context
         self._sampling = msgspec.structs.replace(
-            sampling_of(question.params.seeded()), grammar=prompt.grammar, answer_at=len(prompt.ids)
+            sampling_of(question.params.seeded()),
+            grammar=prompt.grammar,
+            answer_at=len(prompt.ids),
+            vector=question.embedding is not None,
         )
         self._reader_of = partial(model.text.reader, prompt, question.stop)
         self._reader = self._reader_of()
@@ -181,6 +197,8 @@ class Answer:
                     for piece in self._on_token(event):
                         self._n_shown += len(piece.text)
                         yield piece
+                elif isinstance(event, Embedded):
+                    self.vector = event.vector
                 elif isinstance(event, Unsay):
                     self._unsay(event)
                 elif isinstance(event, Notice):

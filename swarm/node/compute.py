@@ -325,7 +325,7 @@ class ComputeWorker:
             computed = iter(_stage(decoder, batch))
         elif batch:
             logits = iter(decoder.step_logits([ready for _, ready in batch]))
-            computed = iter(self._all_sampled(logits, job.model, batch))
+            computed = iter(self._all_sampled(logits, job.model, batch, decoder))
         return [next(computed) if output is None else output for output in outputs]
 
     def _step_alone(self, job: Compute, layers: _Range, rows: SessionRows) -> StepOutput:
@@ -338,6 +338,8 @@ class ComputeWorker:
         if job.end < decoder.spec.n_layers:
             return _frame(decoder.step_hidden(ready))
         logits = decoder.step_logits(ready)
+        if rows.sample and rows.sampling.vector:
+            return _vector(decoder, 0)
         return self._sampled(logits, job.model, rows) if rows.sample else StepOutput()
 
     def _step_together(self, job: Compute, layers: _Range, together: Together) -> list[StepOutput]:
@@ -375,7 +377,7 @@ class ComputeWorker:
             return [StepOutput()] * len(batch)
         vocab = range(decoder.spec.tensors[Role.EMBED].n_rows)
         slices = zip(*(decode(data, len(told_here), vocab) for data in everybody), strict=True)
-        return self._all_sampled(slices, model, batch)
+        return self._all_sampled(slices, model, batch, decoder)
 
     def _ready(self, rows: SessionRows, job: Compute, decoder: Decoder) -> Rows:
         """What a session brings to a step."""
@@ -392,13 +394,20 @@ class ComputeWorker:
         return ready
 
     def _all_sampled(
-        self, logits: Iterator[Logits], model: ModelId, batch: list[tuple[SessionRows, Rows]]
+        self, logits: Iterator[Logits], model: ModelId, batch: list[tuple[SessionRows, Rows]], decoder: Decoder
     ) -> list[StepOutput]:
         """What each session of a step gets; `logits`: of all ids that are sampled after, in order."""
-        return [
-            self._sampled(islice(logits, 1 + rows.n_guesses), model, rows) if rows.sample else StepOutput()
-            for rows, _ in batch
-        ]
+        outputs: list[StepOutput] = []
+        n_before = 0  # rows of logits
+        for rows, _ in batch:
+            n = 1 + rows.n_guesses if rows.sample else 0
+            own = list(islice(logits, n))
+            if n and rows.sampling.vector:
+                outputs.append(_vector(decoder, n_before))
+            else:
+                outputs.append(self._sampled(own, model, rows) if n else StepOutput())
+            n_before += n
+        return outputs
 
     def _sampled(self, logits: Iterable[Logits], model: ModelId, rows: SessionRows) -> StepOutput:
         """The tokens after those that are certain: one, and as long as guesses are right the one after each.
@@ -556,6 +565,14 @@ def _stage(decoder: Decoder, batch: list[tuple[SessionRows, Rows]]) -> list[Step
 
 def _frame(hidden: F32) -> StepOutput:
     return StepOutput(hidden.data.cast("B"), TensorInfo("f32", hidden.shape))
+
+
+def _vector(decoder: Decoder, row: int) -> StepOutput:
+    """What a session gets that wants no token: the hidden state of a row of which the step before made logits."""
+    try:
+        return _frame(decoder.normed(row)[None])
+    except Exception as error:  # of one session: the others of the step have their tokens
+        return StepOutput(error=_line(error))
 
 
 def _hidden(rows: SessionRows, decoder: Decoder) -> F32:

@@ -10,18 +10,19 @@ from pathlib import Path
 
 from swarm.answers import EndReason, ExpertUse
 from swarm.cluster.core import Core
-from swarm.cluster.effects import Emit, Ended, Notice, NoticeKind, Unsay
+from swarm.cluster.effects import Embedded, Emit, Ended, Notice, NoticeKind, Unsay
 from swarm.cluster.membership import Health
 from swarm.cluster.pipeline import Pipeline
 from swarm.cluster.placement import State
 from swarm.cluster.session import Phase
 from swarm.config import Settings
 from swarm.errors import ModelNotFound
-from swarm.limits import MAX_ACTIVE_SESSIONS, MAX_KEPT_SESSIONS, MAX_WAITING_SESSIONS
+from swarm.limits import MAX_ACTIVE_SESSIONS, MAX_KEPT_SESSIONS, MAX_TOLD_PER_S, MAX_WAITING_SESSIONS
 from swarm.models.sizes import context_of, kv_bytes_per_token
 from swarm.node.answer import Answer, Beginning, Port, Question, Reading
 from swarm.node.background import Background
 from swarm.node.driver import Driver
+from swarm.node.embedding import check_embedding, embedding_prompt
 from swarm.node.event_log import EventLog
 from swarm.node.fetch_progress import Fetching, FetchProgress
 from swarm.node.holdings import Holdings
@@ -42,6 +43,7 @@ TELL_S = 1.0  # between two lines on how far the model is fetched
 WATCH_S = 0.1  # how late a reader hears what is not news of the core
 MAX_CHOSEN = 256  # names of models whose meaning is remembered
 MAX_ASKERS = 2 * (MAX_ACTIVE_SESSIONS + MAX_WAITING_SESSIONS + MAX_KEPT_SESSIONS)
+EMBED_EVERY_S = 3 / (0.75 * MAX_TOLD_PER_S)  # a text is opened, closed and forgotten
 QUESTION_TAIL_TOKENS = 8  # after a person's words: who speaks next, and that it is to think
 MIN_REUSE_TOKENS = 16  # that a question must have in common with a conversation to go on with it
 
@@ -96,6 +98,8 @@ class Questions:
             is_settling=is_settling,
             expert_use=expert_use,
         )
+        self._embed_at = 0.0  # when the next text may be embedded
+        self._shared_embedding = False  # the last one took other devices, too
         self._downloads: SharedWork[str, Path] = SharedWork()
         self._placements: dict[SessionId, Placement] = {}  # who worked on each answer at its last word
         self._read: dict[SessionId, int] = {}
@@ -103,6 +107,7 @@ class Questions:
         self._askers: dict[SessionId, str] = {}  # of answers and of resting conversations; the last used comes last
         driver.carry_out(Emit, self._deliver, on_loop=True)
         driver.carry_out(Unsay, self._deliver, on_loop=True)
+        driver.carry_out(Embedded, self._deliver, on_loop=True)
         driver.carry_out(Ended, self._deliver, on_loop=True)
         driver.carry_out(Notice, self._deliver, on_loop=True)
 
@@ -111,14 +116,30 @@ class Questions:
         model, prompt, context = await self.prompt(question)
         kv_bytes_per_token(model.spec, self._settings.kv.upper())  # says why, when they cannot be kept so
         check_fits(prompt.ids, context)
-        owner = self._owner_of(question.asker) if question.asker else b""
-        beginning = replace(self._session_for(model.id, prompt.ids, question.asker), owner=owner)
-        guess = question.guess and self._settings.guess != "never"
+        if question.embedding is not None:
+            check_embedding(question.embedding, model)
+            beginning = await self._session_for_embedding()
+        else:
+            owner = self._owner_of(question.asker) if question.asker else b""
+            beginning = replace(self._session_for(model.id, prompt.ids, question.asker), owner=owner)
+        guess = question.guess and question.embedding is None and self._settings.guess != "never"
         question = replace(question, guess=guess, draft=guess and self._has_draft(model))
         answer = Answer(self._port, model, question, prompt, beginning=beginning, context=context)
         self.answers[beginning.session] = answer
         self._background.spawn(self._watch(answer))
         return answer
+
+    async def _session_for_embedding(self) -> Beginning:
+        """A session of its own, of which nothing is kept.
+
+        Devices take so many openings a second of each other and no more: short texts come no faster than that.
+        """
+        wait_s, self._embed_at = self._embed_at - self._driver.now, max(self._embed_at, self._driver.now)
+        if self._shared_embedding:
+            self._embed_at += EMBED_EVERY_S
+        if wait_s > 0:
+            await asyncio.sleep(wait_s)
+        return Beginning(SessionId(secrets.token_hex(SessionId.N_BYTES)))
 
     async def prompt(self, question: Question) -> tuple[KnownModel, Prompt, int]:
         """The model that is meant, what it would be given, and the context that it has here."""
@@ -195,7 +216,9 @@ class Questions:
                 self._tell_reading(answer, session)
             await asyncio.sleep(WATCH_S)
 
-    def _deliver(self, effect: Emit | Unsay | Ended | Notice) -> None:
+    def _deliver(self, effect: Embedded | Emit | Unsay | Ended | Notice) -> None:
+        if isinstance(effect, Embedded):
+            self._shared_embedding = effect.n_devices > 1
         answer = self.answers.get(effect.session)
         if answer is not None:
             session = self._driver.read(lambda core: _running(core, effect.session))
@@ -209,6 +232,8 @@ class Questions:
         answer = self.answers.pop(session, None)
         if answer is not None:
             self.totals.add(answer.stats, failed=answer.finish_reason is EndReason.FAILED)
+            if answer.question.embedding is not None:
+                self._driver.act(lambda core, now: core.forget(session, now))
         self._placements.pop(session, None)
         self._read.pop(session, None)
         self._told_fetching.pop(session, None)
@@ -338,6 +363,9 @@ def _is_well(core: Core, peer: PeerId) -> bool:
 
 def prompt_of(model: KnownModel, question: Question, context: int) -> Prompt:
     """What the model is given; slow when a model is new."""
+    if question.embedding is not None:
+        assert question.prompt is not None
+        return embedding_prompt(model, question.prompt, context, cuts=question.embedding.cuts)
     if question.infill is not None:
         return model.text.infill(question.infill, context=context)
     if question.prompt is not None:

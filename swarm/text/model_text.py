@@ -94,6 +94,22 @@ class ModelText:
         plain = Speaker(None, inside_thought=False, may_think=False)
         return Prompt(list(prompt), grammar=self._grammar(grammar_of(form, NO_TOOLS, AUTO, plain)))
 
+    def embedded(self, text: str | Sequence[int], *, context: int, cuts: bool) -> Prompt:
+        """What a model is given to make an embedding of a text, or of token ids as they are; TextError, ContextFull as
+        for `continuation`. cuts: what is too long is cut instead.
+
+        Where the vocabulary says so, the token of the text's end comes last: such models were trained to embed there.
+        """
+        if not isinstance(text, str):
+            self.check(text)
+            return Prompt(list(text)[: context - 1] if cuts else list(text))
+        while cuts and self.tokenizer.least_tokens(text[: len(text) // 2]) >= context:
+            text = text[: len(text) // 2]  # twice what could be needed is enough to count
+        ids = self.continuation(text, context=2 * len(text) + context if cuts else context).ids
+        end = self.tokenizer.eos_id if self.tokenizer.vocabulary.add_eos else None
+        ends = [] if end is None or ids[-1:] == [end] else [end]
+        return Prompt((ids[: context - 1 - len(ends)] if cuts else ids) + ends)
+
     def infill(self, wanted: Infill, *, context: int) -> Prompt:
         """The prompt for what is between two texts; TextError where the model cannot, ContextFull as for `chat`."""
         texts = (wanted.prefix, wanted.suffix, *(text for _, text in wanted.files))

@@ -55,6 +55,7 @@ class Vocabulary:
     add_bos: bool
     add_space_prefix: bool
     end_tokens: frozenset[int]
+    add_eos: bool = False  # behind a text of which an embedding is made
     is_cut_by_guess: bool = False  # neither the file nor its tokens say how words are cut
 
     @classmethod
@@ -79,6 +80,7 @@ class Vocabulary:
             add_bos=(model == "llama" or pre.add_bos) if add_bos is None else add_bos,
             add_space_prefix=model == "llama" and add_space_prefix is not False,
             end_tokens=_end_tokens([ids[key] for key in _END_KEYS], tokens),
+            add_eos=_optional(metadata, "add_eos_token", bool) is True,
             is_cut_by_guess=model == "gpt2" and not named,
         )
 

@@ -421,6 +421,16 @@ class Prefilled(Message, tag=47):
     position: Position
 
 
+class Vector(Message, tag=54):
+    """The last stage to the entry node, in place of a token for `position`: the hidden state behind the last norm."""
+
+    MAX_FRAME_BYTES = limits.MAX_FAST_FRAME_BYTES
+    session: SessionId
+    epoch: Epoch
+    position: Position
+    tensor: TensorInfo
+
+
 class SessionProbe(Message, tag=48):
     """The entry node asks every stage of a session that makes no progress."""
 
@@ -564,6 +574,7 @@ MESSAGES: tuple[type[Message], ...] = (
     StatusReply,
     StageStep,
     Rehearsal,
+    Vector,
     PullBegin,
     PullShare,
     PullReport,

@@ -228,6 +228,7 @@ class Sampling(Record):
     n_told: Annotated[int, Meta(ge=0, le=limits.MAX_TOLD_TOKENS)] = 0  # log probabilities that come with a token
     grammar: Grammar = ""  # llguidance's, as JSON in ASCII: what the ids from `answer_at` on must spell; "": anything
     answer_at: Position = 0  # where the answer begins
+    vector: bool = False  # no token is wanted but the hidden state after the last id, of which programs make embeddings
 
 
 class TensorInfo(Record):

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from operator import mul
 from typing import Any
 
 import pytest
 
 from tests.clients.asked import ASK_WEATHER, HELLO, LONG, WEATHER, WEATHER_SCHEMA, is_weather
-from tests.clients.conftest import Server
+from tests.clients.conftest import CONTEXT, Server
 
 SHORT = {"num_predict": 12}
 
@@ -66,5 +67,15 @@ def test_errors(client: Any, server: Server) -> None:
         client.chat(model=server.talker, messages=LONG)
     with pytest.raises(ollama.ResponseError, match="does not support tools"):
         client.chat(model=server.talker, messages=HELLO, tools=[WEATHER])
-    with pytest.raises(ollama.ResponseError, match="embeddings are not supported"):
-        client.embed(model=server.talker, input="x")
+    with pytest.raises(ollama.ResponseError, match="the context holds"):
+        client.embed(model=server.talker, input=LONG[0]["content"], truncate=False)
+
+
+def test_embeddings(client: Any, server: Server) -> None:
+    texts = ["A cat sleeps.", "A kitten naps.", "Stocks fell sharply."]
+    reply = client.embed(model=server.talker, input=texts)
+    cat, kitten, stocks = reply.embeddings
+    assert len(cat) == 576 and abs(sum(x * x for x in cat) - 1) < 1e-5 and reply.prompt_eval_count > 9
+    assert sum(map(mul, cat, kitten)) > sum(map(mul, cat, stocks))
+    assert list(client.embeddings(model=server.talker, prompt=texts[0]).embedding) == list(cat)
+    assert client.embed(model=server.talker, input=LONG[0]["content"]).prompt_eval_count == CONTEXT - 1, "it is cut"

@@ -137,3 +137,20 @@ def test_errors(client: Any, server: Server) -> None:
     with pytest.raises(openai.BadRequestError) as caught:
         client.chat.completions.create(model=server.talker, messages=LONG)
     assert caught.value.code == "context_length_exceeded"
+
+
+def test_embeddings(client: Any, server: Server) -> None:
+    """The client asks for base64 unless told otherwise, and reads both."""
+    openai = pytest.importorskip("openai")
+    texts = ["A cat sleeps.", "Stocks fell sharply."]
+    reply = client.embeddings.create(model=server.talker, input=texts)
+    assert [len(row.embedding) for row in reply.data] == [576, 576] and [row.index for row in reply.data] == [0, 1]
+    assert reply.model == server.talker and reply.usage.prompt_tokens == reply.usage.total_tokens > 4
+    floats = client.embeddings.create(model=server.talker, input=texts[1], encoding_format="float").data[0].embedding
+    assert floats == pytest.approx(reply.data[1].embedding, abs=1e-7)
+    short = client.embeddings.create(model=server.talker, input=texts[1], dimensions=64).data[0].embedding
+    assert len(short) == 64 and sum(x * x for x in short) == pytest.approx(1, abs=1e-5)
+    with pytest.raises(openai.BadRequestError, match="dimensions is 577"):
+        client.embeddings.create(model=server.talker, input="x", dimensions=577)
+    with pytest.raises(openai.BadRequestError, match="maximum context length"):
+        client.embeddings.create(model=server.talker, input=LONG[0]["content"])

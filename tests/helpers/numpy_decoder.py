@@ -46,6 +46,12 @@ class NumpyDecoder:
 
     def logits(self, ids: list[int]) -> np.ndarray:
         """Logits (tokens, vocab) of every position of one fresh sequence."""
+        output = self.spec.tensors[Role.LM_HEAD]
+        x = self.hidden(ids) * np.float32(self.spec.scales.logits)
+        return ops.matmul(self._seen_by(output)(x), self._rows(output))
+
+    def hidden(self, ids: list[int]) -> np.ndarray:
+        """Hidden states (tokens, hidden) behind the last norm."""
         spec = self.spec
         residual = np.float32(spec.scales.residual)
         x = self._outside(Role.EMBED)[np.asarray(ids)] * np.float32(spec.scales.embedding)
@@ -53,9 +59,7 @@ class NumpyDecoder:
         for layer in spec.layers:
             x = x + self._attention(layer, x, cos, sin) * residual
             x = x + self._ffn(layer, x) * residual
-        x = ops.rmsnorm(x, self._outside(Role.OUTPUT_NORM), spec.norm_eps) * np.float32(spec.scales.logits)
-        output = self.spec.tensors[Role.LM_HEAD]
-        return ops.matmul(self._seen_by(output)(x), self._rows(output))
+        return ops.rmsnorm(x, self._outside(Role.OUTPUT_NORM), spec.norm_eps)
 
     def _attention(self, layer: LayerSpec, x: np.ndarray, cos: np.ndarray, sin: np.ndarray) -> np.ndarray:
         spec = self.spec

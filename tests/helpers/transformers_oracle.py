@@ -22,6 +22,15 @@ def transformers_logits(tiny: Tiny, weights: Weights, ids: list[int]) -> np.ndar
         return model(torch.tensor([ids])).logits[0].numpy()
 
 
+def transformers_hidden(tiny: Tiny, weights: Weights, ids: list[int]) -> np.ndarray:
+    """`last_hidden_state` (tokens, hidden) of one fresh sequence."""
+    import torch
+
+    torch.set_num_threads(1)
+    with torch.no_grad():
+        return build_model(tiny, weights).base_model(torch.tensor([ids])).last_hidden_state[0].numpy()
+
+
 def build_model(tiny: Tiny, weights: Weights) -> Any:
     """The transformers model of the family with these weights; every parameter of it must be given."""
     import torch

@@ -78,5 +78,5 @@ def test_ollama_s_clients_may_ask_nothing() -> None:
 
 def test_what_nobody_here_can_do_is_said_by_name() -> None:
     api = api_of()
-    assert api.post("/v1/embeddings", json={}).status_code == 501
-    assert "embeddings" in api.post("/api/embed", json={}).json()["error"]
+    assert api.post("/api/create", json={}).status_code == 501
+    assert "/api/push is not supported" in api.post("/api/push", json={}).json()["error"]

@@ -12,7 +12,7 @@ from swarm import limits
 from swarm.answers import PIPELINED_PREFILL_BATCH, EndReason
 from swarm.cluster.core import Core, Identity
 from swarm.cluster.cost import LayerCost, ModelCost
-from swarm.cluster.effects import Compute, Effect, Emit, Ended, Load, Notice, OpenKv, Send, StepOutput, Unsay
+from swarm.cluster.effects import Compute, Effect, Embedded, Emit, Ended, Load, Notice, OpenKv, Send, StepOutput, Unsay
 from swarm.cluster.memory import Ledger
 from swarm.cluster.placement import Placer, Placing, State
 from swarm.cluster.session import AnswerRequest, Phase, Session
@@ -36,8 +36,9 @@ from swarm.wire.messages import (
     ShardReady,
     Token,
     Tokens,
+    Vector,
 )
-from swarm.wire.records import Capabilities, LinkMeasurement, Placement, Shard
+from swarm.wire.records import Capabilities, LinkMeasurement, Placement, Sampling, Shard, TensorInfo
 
 ME, OTHER = PeerId("1" * 32), PeerId("2" * 32)
 M = TypeVar("M")
@@ -45,6 +46,7 @@ MODEL = ModelId("a" * 64)
 S1, S2 = SessionId("c" * 32), SessionId("d" * 32)
 COST = ModelCost("m", (LayerCost(1000, 1, 1),) * 4, 100, 100, 8, 1)
 END_ID = 0
+PLAIN = Sampling()
 
 
 def capabilities(memory: int, speed: float = 1e9) -> Capabilities:
@@ -176,10 +178,16 @@ class Remote:
         return [e.message for e in effects if isinstance(e, Send) and e.to == OTHER and isinstance(e.message, kind)]
 
     def start(
-        self, prompt: tuple[int, ...], n_tokens: int = 50, *, guess: bool = True, takes_guesses: bool = False
+        self,
+        prompt: tuple[int, ...],
+        n_tokens: int = 50,
+        *,
+        guess: bool = True,
+        takes_guesses: bool = False,
+        sampling: Sampling = PLAIN,
     ) -> list[Effect]:
         """Ask, place and open; return what follows when the stage has opened."""
-        asked = replace(ask(prompt, n_tokens), guess=guess)
+        asked = replace(ask(prompt, n_tokens), guess=guess, sampling=sampling)
         (offer,) = self.sent(self.core.ask(asked, 0.0), PlacementOffer)
         epoch = offer.placement.epoch
         assert self.sent(self.hear(PlacementReply(MODEL, epoch, True, ""), 0.0), PlacementCommit)
@@ -207,6 +215,41 @@ def test_a_long_prompt_goes_in_batches_with_a_bounded_window() -> None:
     assert [c.position for c in batches] == [0, PIPELINED_PREFILL_BATCH]
     (more,) = remote.sent(remote.hear(Prefilled(S1, remote.epoch, PIPELINED_PREFILL_BATCH), 0.1), Tokens)
     assert more.position == 2 * PIPELINED_PREFILL_BATCH and not more.sample
+
+
+WANTS_VECTOR = Sampling(vector=True)
+OF_COST = TensorInfo("f32", (1, COST.hidden))
+
+
+def test_a_vector_ends_the_session_that_was_opened_for_it() -> None:
+    remote = Remote()
+    remote.start((1, 2), n_tokens=1, sampling=WANTS_VECTOR)
+    frame = bytes(range(4 * COST.hidden))
+    message = Vector(S1, remote.epoch, 2, OF_COST)
+    assert remote.core.received(OTHER, Vector(S1, remote.epoch, 3, OF_COST), frame, 0.1) == [], "of another position"
+    out = remote.core.received(OTHER, message, frame, 0.1)
+    (embedded,) = [effect for effect in out if isinstance(effect, Embedded)]
+    assert embedded.vector == frame and ended(out) == [EndReason.STOP]
+    assert remote.core.received(OTHER, message, frame, 0.1) == [], "it is over"
+
+
+def test_a_vector_that_nobody_wants_or_that_is_none_is_no_answer() -> None:
+    remote = Remote()
+    remote.start((1, 2))
+    assert remote.core.received(OTHER, Vector(S1, remote.epoch, 2, OF_COST), bytes(32), 0.1) == []
+    other = Remote()
+    other.start((1, 2), n_tokens=1, sampling=WANTS_VECTOR)
+    out = other.core.received(OTHER, Vector(S1, other.epoch, 2, TensorInfo("f32", (1, 2))), bytes(8), 0.1)
+    assert not [effect for effect in out if isinstance(effect, Embedded)]
+    assert other.core.placer.conduct.why_left_out(OTHER, 0.1)
+
+
+def test_a_device_that_knows_no_vectors_is_named() -> None:
+    remote = Remote()
+    remote.start((1, 2), n_tokens=1, sampling=WANTS_VECTOR)
+    out = remote.hear(Token(S1, remote.epoch, 2, 7), 0.1)
+    (end,) = [effect for effect in out if isinstance(effect, Ended)]
+    assert end.reason is EndReason.FAILED and "is of a version that makes no embeddings; update it" in end.error
 
 
 def test_a_token_is_taken_once_from_the_current_epoch_and_the_last_stage() -> None:

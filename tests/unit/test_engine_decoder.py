@@ -56,6 +56,31 @@ def test_float_weights_give_the_logits_of_the_numpy_decoder(tmp_path: Path, name
     assert same_rounding(path, rounded=False) <= 1e-5
 
 
+@pytest.mark.parametrize("name", TINY)
+def test_the_hidden_state_behind_the_last_norm_is_that_of_the_numpy_decoder(tmp_path: Path, name: str) -> None:
+    path = write(tmp_path, name, "F32")
+    d, want = decoder(path), NumpyDecoder.open(path).hidden(list(IDS))
+    d.forward(IDS, d.new_kv())
+    assert np.abs(d.normed(0) - want[-1]).max() <= 1e-3 * np.abs(want).max()
+    d.forward_all(IDS, d.new_kv())
+    assert np.abs(d.normed(3) - want[3]).max() <= 1e-3 * np.abs(want).max(), "of a row among others"
+
+
+@pytest.mark.parametrize(("name", "mix"), MIXED)
+def test_the_hidden_state_has_the_same_bits_everywhere(tmp_path: Path, name: str, mix: str) -> None:
+    path = write(tmp_path, name, mix)
+    found = []
+    for isa in kernels.isas():
+        d = decoder(path, isa=isa)
+        d.forward(IDS, d.new_kv())
+        found.append(d.normed(0))
+        cache = d.new_kv()
+        d.store(IDS[:-1], cache)
+        d.forward(IDS[-1:], cache)  # in one native call
+        found.append(d.normed(0))
+    assert all(np.array_equal(found[0], other) for other in found)
+
+
 @pytest.mark.parametrize(("name", "mix"), MIXED)
 def test_a_row_depends_on_neither_batch_nor_threads(tmp_path: Path, name: str, mix: str) -> None:
     path = write(tmp_path, name, mix)

@@ -100,6 +100,20 @@ def test_several_sessions_in_a_step_get_the_tokens_that_each_gets_alone(worker: 
         assert ids[i][len(PROMPTS[i]) :] == worker.tokens_alone(i, n) and n >= 3
 
 
+def test_a_session_that_wants_a_vector_gets_it_beside_others_that_get_tokens(worker: Worker) -> None:
+    n_layers, wants = worker.spec.n_layers, Sampling(vector=True)
+    worker.open(0, n_layers)
+    asked = [rows(i, 0, *PROMPTS[i]) for i in range(3)]
+    asked[1] = SessionRows(SESSIONS[1], 0, PROMPTS[1], True, None, wants)
+    first, vector, last = worker.compute(0, n_layers, *asked)
+    assert [first.token, last.token] == [worker.tokens_alone(i, 1)[0] for i in (0, 2)]
+    worker.alone.forward(list(PROMPTS[1]), worker.alone.new_kv(kind="f16"))
+    want = worker.alone.normed(0)
+    assert vector.token is None and bytes(vector.frame or b"") == want.tobytes()
+    (alone,) = worker.compute(0, n_layers, asked[1])
+    assert bytes(alone.frame or b"") == want.tobytes() and alone.info is not None and alone.info.shape == (1, len(want))
+
+
 def test_what_was_found_fastest_is_taken_between_two_tokens_and_changes_none(
     worker: Worker, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -79,3 +79,25 @@ def test_a_text_that_begins_with_the_mark_of_its_beginning_gets_no_second_one() 
     text = ModelText("m", tokenizer, None, len(VOCAB))
     for prompt in ("a", f"{tokenizer.token_name(bos)}a"):
         assert text.continuation(prompt, context=100).ids == [bos, *tokenizer.encode("a")]
+
+
+def test_a_text_to_embed_ends_with_the_mark_where_the_vocabulary_says_so() -> None:
+    end = VOCAB.index("<|endoftext|>") if "<|endoftext|>" in VOCAB else 3
+    said = {"tokenizer.ggml.eos_token_id": end, "tokenizer.ggml.add_eos_token": True}
+    marked = ModelText("tiny", Tokenizer.from_metadata(text_metadata("glm4") | said), None, len(VOCAB))
+    plain = text_of(None)
+    ids = TOKENIZER.encode("Once upon")
+    assert plain.embedded("Once upon", context=100, cuts=False).ids == ids
+    assert marked.embedded("Once upon", context=100, cuts=False).ids == [*ids, end]
+    assert marked.embedded(ids, context=100, cuts=False).ids == ids, "ids are taken as they are"
+    assert marked.continuation("Once upon", context=100).ids == ids, "a text that goes on does not end"
+
+
+def test_a_text_to_embed_that_is_too_long_is_refused_or_cut_to_its_beginning() -> None:
+    text, ids = text_of(None), TOKENIZER.encode("Once upon a time " * 50)
+    with pytest.raises(ContextFull):
+        text.embedded("Once upon a time " * 5000, context=10, cuts=False)
+    assert text.embedded("Once upon a time " * 5000, context=10, cuts=True).ids == ids[:9]
+    assert text.embedded(ids, context=10, cuts=True).ids == ids[:9]
+    with pytest.raises(TextError, match="is no token"):
+        text.embedded([len(VOCAB)], context=10, cuts=False)
