@@ -13,6 +13,7 @@ SW_TARGET("avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")
 #define PANEL_VECTORS 1
 #define PANEL_STREAMS 1
 #define AHEAD 0
+#define MAKES_FACTS 0
 
 typedef __m512i vi;
 typedef __m512 vf;

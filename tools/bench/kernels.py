@@ -65,11 +65,10 @@ class Case:
         self.panels = -(-shape.rows // 16)
         self.bytes = self.panels * 16 * row_bytes
         copies = max(1, TOTAL_BYTES // self.bytes)
-        self.data = np.resize(sample, copies * self.bytes + 64)
-        skip = -self.data.ctypes.data % 64
-        self.mats = [
-            Mat(self.data.ctypes.data + skip + i * self.bytes, self.type, shape.rows, cols, cols) for i in range(copies)
-        ]
+        self.space = np.empty(copies * self.bytes + 64, np.uint8)
+        data = self.space[-self.space.ctypes.data % 64 :][: copies * self.bytes]
+        data[:] = np.resize(sample, data.shape)  # whole blocks: sums of other bytes are not near
+        self.mats = [Mat(data.ctypes.data + i * self.bytes, self.type, shape.rows, cols, cols) for i in range(copies)]
         self.x: Activations = lib.activations(kernels, cases.random_activations(tokens, cols, rng))
         self.y = np.zeros((tokens, shape.rows), np.float32)  # or int32, of sums
         self.far, self.told = np.zeros(self.y.shape, np.int64), np.zeros(2, np.int32)
