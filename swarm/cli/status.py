@@ -114,11 +114,16 @@ def table(view: dict[str, Any]) -> Table:
     for column in COLUMNS:
         is_number = column in ("memory", "link", "speed", "busy", "tok/s")
         out.add_column(column, justify="right" if is_number else "left", no_wrap=is_number)
-    held = {shard.get("model", "") for device in view["devices"] for shard in device["shards"]}
-    names = {model["id"]: harmless(model["name"]) for model in view["models"]} if len(held) > 1 else {}
+    names = names_of(view)
     for device in view["devices"]:
         out.add_row(*row(device, names))
     return out
+
+
+def names_of(view: dict[str, Any]) -> dict[str, str]:
+    """What models are called, by id; nothing where only one is held, for then it is clear whose layers are meant."""
+    held = {shard.get("model", "") for device in view["devices"] for shard in device["shards"]}
+    return {model["id"]: harmless(model["name"]) for model in view["models"]} if len(held) > 1 else {}
 
 
 def row(device: dict[str, Any], names: dict[str, str]) -> list[str]:

@@ -33,6 +33,7 @@ SILENCE_S = 12.0  # the node writes at least a comment every five seconds
 AGAIN_S = 1.0  # until a node that does not answer is asked again
 HISTORY = 120  # rates that the curve can show
 BAR_CELLS = 8
+NAME_CELLS = 12  # of a model's name, where several are held
 EIGHTHS = " ▏▎▍▌▋▊▉█"
 HEIGHTS = "▁▂▃▄▅▆▇█"
 FIXED_LINES = 7  # title, curve, head of the table, lines around it, foot
@@ -154,15 +155,21 @@ def table(view: View, width: int) -> Table:
         if column not in dropped:
             is_number = column in ("used", "link", "reads", "tok/s")
             out.add_column(column, justify="right" if is_number else "left", no_wrap=True, min_width=len(column))
+    names = {model: shortened(name) for model, name in status.names_of(view).items()}
     for device in view["devices"]:
-        cells = [cell for column, cell in zip(COLUMNS, row(device), strict=True) if column not in dropped]
+        cells = [cell for column, cell in zip(COLUMNS, row(device, names), strict=True) if column not in dropped]
         out.add_row(*cells, style="dim" if device["health"] == "lost" else "")
     return out
 
 
-def row(device: View) -> list[str]:
-    """One device."""
-    name, state, layers, _, link, _, _, rate = status.row(device, {})
+def shortened(name: str) -> str:
+    """A model's name beside its layers."""
+    return name if len(name) <= NAME_CELLS else name[: NAME_CELLS - 1] + "…"
+
+
+def row(device: View, names: dict[str, str]) -> list[str]:
+    """One device; `names` as for `status.row`."""
+    name, state, layers, _, link, _, _, rate = status.row(device, names)
     if device["health"] == "lost":
         return [name, state, *[""] * 7]
     caps, now = device.get("capabilities"), device["state"]

@@ -70,6 +70,15 @@ def test_a_device_that_is_gone_says_why_and_holds_nothing() -> None:
     assert lines[0].startswith("swarm  attic  1 device ")
 
 
+def test_layers_of_two_models_say_whose_they_are() -> None:
+    two = device("attic", shards=2)
+    two["shards"][1]["model"] = "n" * 64
+    models = [{"id": "m", "name": "GLM 4 9B"}, {"id": "n" * 64, "name": "A model of a very long name"}]
+    lines = "\n".join(shown(view_of(two) | {"models": models}, width=120))
+    assert "GLM 4 9B: embed 0-9" in lines and "A model of …: 10-19" in lines
+    assert "GLM" not in "\n".join(shown(view_of(device("attic")) | {"models": models}, width=120)), "one needs no name"
+
+
 def test_a_node_that_does_not_answer_is_told() -> None:
     assert "does not answer" in shown(None)[0]
 
