@@ -211,6 +211,7 @@ class Answer:
                 elif isinstance(event, Ended):
                     for piece in self._on_end(event):
                         yield piece
+                    await self._check_whole(event)
         finally:
             self.cancel()
             self._port.closed(self.session)
@@ -282,9 +283,6 @@ class Answer:
             self._reserve_next()
             return
         yield from self._reader.finish()
-        if ended.reason is EndReason.STOP and self._form is not None and not self._form.is_whole:
-            self._check_goes_on(self._form)
-            raise self._formless()
         self.finish_reason = self._reason(ended)
 
     def _keeps(self, form: GrammarState) -> bool:
@@ -296,10 +294,17 @@ class Answer:
             self._port.cancel(self.session)
             raise
 
-    def _check_goes_on(self, form: GrammarState) -> None:
-        """Raise FormDeadEnd where the answer ended because its form led nowhere: no device is to blame."""
+    async def _check_whole(self, ended: Ended) -> None:
+        """Raise where an answer has ended without its whole form: FormDeadEnd where that led nowhere, and no device is
+        to blame. To see it may take a large form a second.
+        """
+        form = self._form
+        if ended.reason is not EndReason.STOP or form is None or await asyncio.to_thread(lambda: form.is_whole):
+            return
         self.finish_reason = EndReason.FAILED
-        form.check_goes_on(self.tokens, len(self.model.tokenizer))
+        grammars = self.model.tokenizer.grammars
+        await asyncio.to_thread(grammars.check_goes_on, self._sampling.grammar, self.tokens)
+        raise self._formless()
 
     def _formless(self) -> SwarmNetworkError:
         """The device that samples is of a version that knows no grammars: to say nothing would be a lie."""

@@ -64,6 +64,17 @@ class Grammars:
             raise TextError(f"the form of the answer cannot be kept: {_line(matcher.get_error())}")
         return GrammarState(matcher)
 
+    def check_goes_on(self, grammar: str, ids: Sequence[int]) -> None:
+        """Raise FormDeadEnd where somewhere in an answer, or after it, no token may come; slow.
+
+        Step by step as whoever samples goes, for what a state takes to tell adds up. `allowed` first: where much is
+        still to be told, `forced` holds the interpreter for a second.
+        """
+        state = self.start(grammar)
+        for n in range(len(ids) + 1):
+            state.allowed(ids[:n], self._n_tokens)
+            state.forced(ids[:n])
+
 
 class GrammarState:
     """Where an answer is within its grammar: a function of the grammar and the ids."""
@@ -101,11 +112,6 @@ class GrammarState:
         Raise FormDeadEnd where that cannot be told, which is the grammar's fault.
         """
         return self._go_to(tuple(ids))
-
-    def check_goes_on(self, ids: Sequence[int], n_vocab: int) -> None:
-        """Raise FormDeadEnd where no token may come after `ids`, as whoever samples finds it, too."""
-        self.forced(ids)  # which may take too much, too
-        self.allowed(ids, n_vocab)
 
     @property
     def is_whole(self) -> bool:

@@ -106,8 +106,8 @@ def test_a_form_that_leads_nowhere_is_told_from_an_answer_that_breaks_it() -> No
         with pytest.raises(FormDeadEnd, match="cannot be kept: nothing may come next by it"):
             state.allowed(a, N_VOCAB)
     with pytest.raises(FormDeadEnd):
-        GRAMMARS.start(NOWHERE).check_goes_on(a, N_VOCAB)
-    GRAMMARS.start(YES_OR_NO).check_goes_on(TOKENIZER.encode("y"), N_VOCAB)
+        GRAMMARS.check_goes_on(NOWHERE, a)
+    GRAMMARS.check_goes_on(YES_OR_NO, TOKENIZER.encode("y"))
 
 
 def test_a_form_without_an_end_is_at_fault_itself() -> None:
