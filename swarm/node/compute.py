@@ -419,7 +419,7 @@ class ComputeWorker:
         chances: list[tuple[TokenChance, ...]] = []
         forced: tuple[int, ...] = ()
         try:
-            for each in list(logits):
+            for each in logits:
                 if tokens and tokens != list(rows.ids[n_certain : n_certain + len(tokens)]):
                     break
                 token, told_of = self._token(each, model, rows, tokens)
