@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -27,12 +27,11 @@ from swarm.api.fields import converted
 from swarm.api.models import found, plain_name
 from swarm.api.openai_completions import prompts_of
 from swarm.limits import MAX_EMBEDDED_TEXTS
-from swarm.node.answer import Answer, Embedding, Question
+from swarm.node.answer import Embedding, Question
 from swarm.node.embedding import unit_vector
 
 F32 = npt.NDArray[np.float32]
 Texts = Sequence[str | list[int]]
-EmbeddingHandler = Callable[[Request], Awaitable[Response]]
 
 
 class EmbeddingsRequest(msgspec.Struct, kw_only=True):
@@ -69,22 +68,14 @@ class LlamaEmbedding(msgspec.Struct, kw_only=True):
     embd_normalize: int | None = None
 
 
-@dataclass
+@dataclass(frozen=True)
 class Made:
-    """The vectors of a request's texts, in their order, and what they took."""
+    """The vectors of a request's texts, each of length 1, in their order, and what they took."""
 
     model: str
-    answers: Sequence[Answer]
-    dimensions: int | None
+    vectors: list[F32]
+    n_tokens: int
     took_s: float
-
-    @property
-    def n_tokens(self) -> int:
-        return sum(len(answer.prompt) for answer in self.answers)
-
-    def vectors(self) -> Iterator[F32]:
-        """Each of length 1."""
-        return (unit_vector(answer.vector, self.dimensions) for answer in self.answers)
 
 
 async def openai(request: Request) -> Response:
@@ -119,7 +110,7 @@ async def ollama_old(request: Request) -> Response:
         await found(request, wanted.model)
         return JSONResponse({"embedding": []})
     made = await _made(request, wanted.model, [wanted.prompt], Embedding(cuts=True))
-    return JSONResponse({"embedding": next(made.vectors()).tolist()})
+    return JSONResponse({"embedding": made.vectors[0].tolist() if made.vectors else []})
 
 
 async def llama(request: Request) -> Response:
@@ -168,10 +159,10 @@ async def _made(request: Request, model: str | None, texts: Texts, embedding: Em
     name = plain_name(model)
     questions = [Question(name, prompt=text, max_tokens=1, embedding=embedding) for text in texts]
     answers = await answers_to(request, questions)
-    made = Made(model or (answers[0].model.name if answers else ""), answers, embedding.dimensions, 0.0)
-    await asyncio.to_thread(lambda: list(map(len, made.vectors())))  # says what is wrong before the reply begins
-    made.took_s = time.perf_counter() - began_at
-    return made
+    model = model or (answers[0].model.name if answers else "")
+    # On a thread, and before the reply begins: where one is no vector, the request fails.
+    vectors = await asyncio.to_thread(lambda: [unit_vector(each.vector, embedding.dimensions) for each in answers])
+    return Made(model, vectors, sum(len(each.prompt) for each in answers), time.perf_counter() - began_at)
 
 
 def _streamed(head: Json, field: str, made: Made, row: Callable[[int, F32], Any]) -> Response:
@@ -182,7 +173,7 @@ def _streamed(head: Json, field: str, made: Made, row: Callable[[int, F32], Any]
 
     def pieces() -> Iterator[bytes]:
         yield (msgspec.json.encode(head)[:-1] + f',"{field}":['.encode()) if field else b"["
-        for index, vector in enumerate(made.vectors()):
+        for index, vector in enumerate(made.vectors):
             yield (b"," if index else b"") + msgspec.json.encode(row(index, vector))
         yield b"]}" if field else b"]"
 
