@@ -70,21 +70,28 @@ def layers_of(parts: Iterable[Part]) -> range:
     return range(layers[0], layers[-1] + 1)
 
 
-def whole_steps(size: int, step: int, shares: Sequence[float], what: str) -> list[tuple[int, int]]:
+def whole_steps(
+    size: int, step: int, shares: Sequence[float], what: str, most: Sequence[int] = ()
+) -> list[tuple[int, int]]:
     """Ranges [start, end) of whole steps (the last one may be shorter), as near to these shares as can be, none empty.
 
-    (0, 0) for everybody where there is nothing. ValueError, which says `what`, where steps are too few.
+    (0, 0) for everybody where there is nothing. `most`: how many steps each may get, where there is a limit.
+    ValueError, which says `what`, where steps are too few, or more than all may get.
     """
     if size == 0:
         return [(0, 0)] * len(shares)
     n_steps = -(-size // step)
     if n_steps < len(shares):
         raise ValueError(f"{size} {what} in steps of {step} do not make {len(shares)} slices")
+    limit = most or [n_steps] * len(shares)
+    if sum(limit) < n_steps or min(limit) < 1:
+        raise ValueError(f"{size} {what} in steps of {step} are more than all may get")
     wanted = [max(share / sum(shares) * n_steps, 1e-9) for share in shares]
-    counts = [max(int(share), 1) for share in wanted]
+    counts = [min(max(int(share), 1), top) for share, top in zip(wanted, limit, strict=True)]
     while (lacking := n_steps - sum(counts)) > 0:
         # To whoever then takes least beyond its share: all wait for the busiest.
-        counts[min(range(len(counts)), key=lambda i: ((counts[i] + 1) / wanted[i], i))] += 1
+        able = [i for i, count in enumerate(counts) if count < limit[i]]
+        counts[min(able, key=lambda i: ((counts[i] + 1) / wanted[i], i))] += 1
     for _ in range(-lacking):  # where the least of one step took too much
         several = [i for i, count in enumerate(counts) if count > 1]
         counts[max(several, key=lambda i: (counts[i] / wanted[i], -i))] -= 1

@@ -395,6 +395,16 @@ class StageSums:
             macs=sum(layer.macs for layer in layers) / max(read, 1),
         )
 
+    @property
+    def whole_bytes(self) -> int:
+        """What every member holds."""
+        return self.replicated + self.embed_bytes
+
+    def cut_bytes(self, kv_tokens: int) -> tuple[int, ...]:
+        """What all members together hold, by axis; more where keys are held twice."""
+        heads = self.head + self.key + self.kv * kv_tokens
+        return heads, self.ffn, self.resident, self.shared, self.lm_head_bytes
+
     def memory_bytes(self, bounds: Bounds, cuts: Cuts, kv_tokens: int) -> float:
         """Weights and KV of a slice of these layers."""
         keys = cuts.key_share(bounds)

@@ -68,14 +68,21 @@ class Cuts:
         meet = all(start == before < end for before, (start, end) in zip(ends, ordered, strict=False))
         return meet and ends[-1] == size and all(end % step == 0 for end in ends[:-1])
 
-    def cut(self, shares: Sequence[float], group: int = 1) -> list[Bounds]:
-        """Slices as near to these shares as the steps allow, each at least one step; heads in steps of `group` steps.
+    def n_steps(self, axis: int, group: int = 1) -> int:
+        """How many pieces an axis makes at most; heads in `group` steps at a time."""
+        return -(-self.sizes[axis] // self._step(axis, group))
 
-        ValueError when there are not enough steps for all of them.
+    def ranges(
+        self, axis: int, shares: Sequence[float], group: int = 1, most: Sequence[int] = ()
+    ) -> list[tuple[int, int]]:
+        """Of each one [start, end) along an axis, as near to its share as steps allow, and `most` so many, if any.
+
+        Heads are in steps of `group` steps. ValueError when the steps are too few for all of them, or too many.
         """
-        steps = [step * (group if axis == HEADS else 1) for axis, step in enumerate(self.steps)]
-        edges = [whole_steps(size, step, shares, "units") for size, step in zip(self.sizes, steps, strict=True)]
-        return [tuple(edge for axis in AXES for edge in edges[axis][i]) for i in range(len(shares))]
+        return whole_steps(self.sizes[axis], self._step(axis, group), shares, "units", most)
+
+    def _step(self, axis: int, group: int) -> int:
+        return self.steps[axis] * (group if axis == HEADS else 1)
 
     def head_groups(self, n_members: int) -> list[int]:
         """Steps of heads that may be kept together: the larger ones hold fewer key heads twice."""

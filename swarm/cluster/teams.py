@@ -6,8 +6,9 @@ by memory, are tried as one team, improved by leaving out, adding or exchanging 
 to four teams in a pipeline, with those of other groups, and with devices that are wired to nobody.
 
 Shares come from water-filling: everybody gets as much as it reads in the same time, up to its memory. They are rounded
-to what cuts allow, in attention and in the FFN for itself (cuts.py); of several ways to keep heads of one key head
-together the fastest is taken. The work is bounded, and ties go to the first: equal inputs give an equal answer.
+to what cuts allow (cuts.py), axis by axis, each in the memory that those before it left; of several ways to keep heads
+of one key head together the fastest is taken. The work is bounded, and ties go to the first: equal inputs give an equal
+answer.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from dataclasses import dataclass, replace
 from itertools import islice, product
 
 from swarm.cluster.cost import Device, LinkOf, LinkSpeed, ModelCost, StageSums, joint_s
-from swarm.cluster.cuts import Bounds
+from swarm.cluster.cuts import AXES, HEADS, Bounds, Cuts
 from swarm.cluster.pipeline import Stage
 
 MAX_WIRED_RTT_S = 1e-3  # gigabit through a switch takes 0.3 to 0.5 ms with the program around it, Wi-Fi 2 and more
@@ -25,7 +26,6 @@ MAX_WIRED_EXCHANGE_S = 1e-3  # as it was rehearsed: 0.1 to 0.5 ms by cable
 MAX_SPLITS = 4  # teams that a group is split into
 MAX_LAYOUTS = 120  # pipelines of teams that are tried
 MAX_STEPS = 60  # teams that are tried to improve one
-SHARE_TRIES = 6  # to round shares so that everybody's memory holds its own
 
 Team = tuple[Device, ...]
 Stages = tuple[Stage[Device], ...]
@@ -60,30 +60,37 @@ def cut_stage(terms: Terms, team: Team, first: int, end: int) -> Stage[Device] |
         return _alone(terms, team[0], first, end)
     if cuts is None or len(team) > cuts.most_members:
         return None
-    sums, kv_tokens = StageSums.of(model, first, end), terms.context * terms.sessions
-    fixed = sums.replicated + sums.embed_bytes
-    cuttable = sums.head + sums.key + sums.ffn + sums.shared + sums.resident + sums.kv * kv_tokens + sums.lm_head_bytes
-    caps = [max((device.memory_bytes - fixed) / max(cuttable, 1), 0.0) for device in team]
-
-    def fitting(group: int) -> Stage[Device] | None:
-        """With heads kept together by so many; whose memory does not hold its part gets less, and the others more."""
-        most = caps
-        for _ in range(SHARE_TRIES):
-            shares = water_fill([device.read_bytes_per_s for device in team], most)
-            if shares is None:
-                return None
-            way = cuts.cut(shares, group)
-            over = [sums.memory_bytes(b, cuts, kv_tokens) - d.memory_bytes for d, b in zip(team, way, strict=True)]
-            if max(over) <= 0:
-                return Stage(first, end, tuple(map(_with_slice, team, way)))
-            most = [
-                max(share - lack / max(cuttable, 1), 0.0) if lack > 0 else cap
-                for cap, share, lack in zip(most, shares, over, strict=True)
-            ]
-        return None
-
-    stages = [stage for group in cuts.head_groups(len(team)) if (stage := fitting(group)) is not None]
+    sums = StageSums.of(model, first, end)
+    ways = [_slices(sums, cuts, team, terms.context * terms.sessions, group) for group in cuts.head_groups(len(team))]
+    stages = [Stage(first, end, tuple(map(_with_slice, team, way))) for way in ways if way is not None]
     return min(stages, key=lambda stage: joint_s(model, stage, terms.context), default=None)
+
+
+def _slices(sums: StageSums, cuts: Cuts, team: Team, kv_tokens: int, group: int) -> list[Bounds] | None:
+    """A slice for each of a team, with heads kept together by so many; None where it does not fit.
+
+    The heads first, for whose keys are cut holds some twice; then what falls in large steps; the finest fills up.
+    """
+    rates, sizes = [device.read_bytes_per_s for device in team], sums.cut_bytes(kv_tokens)
+    slices: list[Bounds] = [(0,) * 2 * len(AXES)] * len(team)
+    rooms: list[float] = [device.memory_bytes - sums.whole_bytes for device in team]
+    todo = sum(sizes)
+    for axis in sorted(AXES, key=lambda axis: (axis != HEADS, -sizes[axis] / max(cuts.n_steps(axis, group), 1), axis)):
+        shares = water_fill(rates, [max(room / todo, 0.0) if todo else 1.0 for room in rooms])
+        if shares is None:
+            return None
+        n_steps = cuts.n_steps(axis, group)
+        most = [int(max(room, 0) * n_steps / sizes[axis]) if sizes[axis] else n_steps for room in rooms]
+        try:
+            ranges = cuts.ranges(axis, shares, group, most)
+        except ValueError:
+            return None
+        slices = [
+            (*bounds[: 2 * axis], *ends, *bounds[2 * axis + 2 :]) for bounds, ends in zip(slices, ranges, strict=True)
+        ]
+        rooms = [d.memory_bytes - sums.memory_bytes(b, cuts, kv_tokens) for d, b in zip(team, slices, strict=True)]
+        todo -= sizes[axis]
+    return slices if min(rooms) >= 0 else None
 
 
 def water_fill(rates: Sequence[float], caps: Sequence[float]) -> list[float] | None:

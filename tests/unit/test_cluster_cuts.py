@@ -9,29 +9,33 @@ import pytest
 from swarm import limits
 from swarm.cluster.cuts import HEADS, Cuts
 from swarm.models.slices import Axis, SliceBounds
+from tests.helpers.cuts import cut
 
 GLM = Cuts((32, 13696, 0, 0, 151552), (1, 64, 64, 64, 16), 2)  # GLM-4-9B
 AIR = Cuts((96, 10944, 1408, 1408, 151552), (1, 64, 64, 64, 16), 8)  # GLM-4.5-Air
 
 
 def test_slices_are_as_near_to_their_shares_as_steps_allow() -> None:
-    assert [bounds[:4] for bounds in GLM.cut([1, 1])] == [(0, 16, 0, 6848), (16, 32, 6848, 13696)]
-    assert [bounds[1] - bounds[0] for bounds in GLM.cut([3, 2, 1])] == [16, 11, 5]
-    assert [bounds[5] - bounds[4] for bounds in AIR.cut([1] * 3)] == [512, 448, 448]
-    assert [bounds[1] - bounds[0] for bounds in GLM.cut([3, 2, 1], group=4)] == [16, 12, 4]
+    assert [bounds[:4] for bounds in cut(GLM, [1, 1])] == [(0, 16, 0, 6848), (16, 32, 6848, 13696)]
+    assert [bounds[1] - bounds[0] for bounds in cut(GLM, [3, 2, 1])] == [16, 11, 5]
+    assert [bounds[5] - bounds[4] for bounds in cut(AIR, [1] * 3)] == [512, 448, 448]
+    assert [bounds[1] - bounds[0] for bounds in cut(GLM, [3, 2, 1], group=4)] == [16, 12, 4]
 
 
 def test_nobody_is_left_without_a_step() -> None:
-    assert [bounds[1] - bounds[0] for bounds in GLM.cut([100, 1, 1])] == [30, 1, 1]
+    assert [bounds[1] - bounds[0] for bounds in cut(GLM, [100, 1, 1])] == [30, 1, 1]
+    assert [end - start for start, end in GLM.ranges(HEADS, [100, 1, 1], 1, [20, 32, 4])] == [20, 8, 4]
+    with pytest.raises(ValueError, match="more than all may get"):
+        GLM.ranges(HEADS, [1, 1], 1, [20, 11])
     with pytest.raises(ValueError, match="do not make"):
-        GLM.cut([1] * 33)
+        cut(GLM, [1] * 33)
 
 
 @pytest.mark.parametrize("seed", range(20))
 def test_whatever_the_shares_slices_make_up_the_model(seed: int) -> None:
     rng = Random(seed)
     cuts = rng.choice([GLM, AIR])
-    slices = cuts.cut([rng.random() + 0.01 for _ in range(rng.randint(2, 16))], rng.choice([1, 2]))
+    slices = cut(cuts, [rng.random() + 0.01 for _ in range(rng.randint(2, 16))], rng.choice([1, 2]))
     assert cuts.are_whole(slices)
     rng.shuffle(slices)
     assert cuts.are_whole(slices), "the leader may be any of them"
@@ -54,7 +58,7 @@ BAD = {
 
 @pytest.mark.parametrize("what", BAD)
 def test_slices_that_do_not_make_up_the_model_are_seen(what: str) -> None:
-    left, right = GLM.cut([1, 1])
+    left, right = cut(GLM, [1, 1])
     assert GLM.are_whole([left, right]) and not GLM.are_whole(BAD[what](left, right))
 
 
@@ -81,7 +85,7 @@ def test_no_more_devices_than_steps_and_than_a_stage_may_have() -> None:
 
 
 def test_a_slice_of_another_model_is_seen() -> None:
-    (left, right) = GLM.cut([1, 1])
+    (left, right) = cut(GLM, [1, 1])
     assert GLM.has(left) and GLM.has(right) and not GLM.has(left[:9])
     assert not GLM.has((0, 2**31 - 1, *left[2:])) and not GLM.has((3, 2, *left[2:]))
 

@@ -19,6 +19,7 @@ from swarm.parts import all_parts
 from swarm.wire.ids import ModelId, PeerId
 from swarm.wire.messages import Message, PlacementCommit, PlacementOffer, PlacementReply, ShardReady
 from swarm.wire.records import Placement, Shard, Slice
+from tests.helpers.cuts import cut
 
 ME, A, B, C = (PeerId(c * 32) for c in "0abc")
 M = TypeVar("M", bound=Message)
@@ -396,7 +397,7 @@ def test_a_layout_with_slices_of_another_author_is_adopted(sharing: tuple[Placer
     placer.need(MODEL, 10, 0.0)
     mine = placer.placings[MODEL].placement
     assert mine is not None
-    left, right, *_ = CUTS.cut([0.55, 0.45])
+    left, right, *_ = cut(CUTS, [0.55, 0.45])
     shards = tuple(
         Shard(peer, 0, 8, True, True, 50_000_000, Slice(*bounds)) for peer, bounds in ((A, left), (B, right))
     )
