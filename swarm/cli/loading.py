@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import sys
+import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,6 +38,8 @@ if TYPE_CHECKING:
 
 TELL_S = 10.0  # between two lines about one wait, where none can be written over
 QUICK_S = 1.0  # loading that is over sooner needs no bar
+# What answering takes, and finding the file of a model does not.
+NEEDED_TO_ANSWER = ("swarm.local.model", "swarm.text.bpe", "swarm.local.memory", "swarm.engine.decoder")
 
 
 def find_model(name: str | None, settings: config.Settings) -> Path:
@@ -148,9 +153,10 @@ def open_model(args: argparse.Namespace, settings: config.Settings) -> tuple[Mod
     """The model to talk with, and its name: the swarm's where a node runs on this device, else one loaded here."""
     node = None if args.alone else local.find(settings)
     if node is None:
-        path = find_model(args.model, settings)
-        draft = MTP if args.draft == MTP else find_model(args.draft, settings) if args.draft else None
-        return load_model(path, settings, draft), str(path)
+        with _engine_beside(args.model, settings):
+            path = find_model(args.model, settings)
+            draft = MTP if args.draft == MTP else find_model(args.draft, settings) if args.draft else None
+            return load_model(path, settings, draft), str(path)
     from swarm.cli.remote import RemoteModel
 
     name = pulling.ensure(node, args.model, settings)
@@ -161,6 +167,30 @@ def open_model(args: argparse.Namespace, settings: config.Settings) -> tuple[Mod
         node.post("/swarm/draft", {"path": str(path.resolve()), "model": name or ""}, local.IMPORT_S)
     model = RemoteModel(node, name, Quiet(), guess=settings.guess != "never")
     return model, model.name
+
+
+@contextmanager
+def _engine_beside(name: str | None, settings: config.Settings) -> Iterator[None]:
+    """Import what answers while a file that is here is looked at, which leaves the interpreter free."""
+    text = settings.model if name is None else name
+    collects = gc.isenabled()
+    if isinstance(file_at(text) or meaning_of(text, settings.models_path), Path):
+        gc.disable()  # many objects are made, and all of them stay
+        threading.Thread(target=_get_ready, name="imports").start()
+    try:
+        yield
+    finally:
+        if collects:
+            gc.enable()
+
+
+def _get_ready() -> None:
+    from swarm.text.sandbox import RENDERER
+
+    with suppress(Exception):  # whoever needs it says what is wrong
+        RENDERER.start()
+        for module in NEEDED_TO_ANSWER:
+            import_module(module)
 
 
 class Quiet:

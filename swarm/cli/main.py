@@ -85,6 +85,7 @@ class Parser(argparse.ArgumentParser):
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; return its exit code. Never lets a traceback out unless SWARM_DEBUG=1."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    config.spare_blas_threads()
     _mend_streams()
     try:
         code = dispatch(arguments)

@@ -137,6 +137,6 @@ def table() -> list[str]:
 
 
 def _files(path: Path) -> list[Path]:
-    from swarm.store.gguf import split_paths
+    from swarm.store.split_names import split_paths
 
     return split_paths(path)

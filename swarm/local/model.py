@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from swarm.local.memory import MemoryPlan
     from swarm.models.spec import ModelSpec, MtpSpec
     from swarm.store.gguf import GGUF
+    from swarm.store.tensor_digests import CheckedGGUF
 
 F32 = npt.NDArray[np.float32]
 I32 = npt.NDArray[np.int32]
@@ -295,14 +296,13 @@ def load_decoder(gguf: GGUF, spec: ModelSpec, settings: Settings, progress: Load
     from swarm.local.memory import memory_plan
     from swarm.parts import all_parts
     from swarm.store.fetching import is_looked_at
-    from swarm.store.tensor_digests import CheckedGGUF
 
     threads, free = settings.threads or kernels.threads(), _free_bytes(settings)
     plan = memory_plan(spec, gguf.tensors, wanted_context=settings.context, kv=settings.kv, free_bytes=free)
     packed = packed_dir()
     keep = partial(PackedFile.open, packed, packed_key(gguf), always=settings.packed == "always")
     folder = ExpertFolder(packed / packed_key(gguf), spare=MIN_PACKED_FREE_BYTES) if plan.n_slots else None
-    checked = None if is_looked_at(gguf.path) else CheckedGGUF(gguf, digests_dir())  # nothing is hashed twice
+    checked = None if is_looked_at(gguf.path) else _checked(gguf)  # nothing is hashed twice
     started = time.monotonic()
     weights = load_weights(
         checked or gguf,
@@ -332,6 +332,12 @@ def load_decoder(gguf: GGUF, spec: ModelSpec, settings: Settings, progress: Load
         ways=ways,
         held_tokens=plan.held_tokens,
     )
+
+
+def _checked(gguf: GGUF) -> CheckedGGUF:
+    from swarm.store.tensor_digests import CheckedGGUF
+
+    return CheckedGGUF(gguf, digests_dir())
 
 
 def _cached_experts(weights: Weights, plan: MemoryPlan, folder: ExpertFolder, threads: int) -> CachedExperts:

@@ -26,10 +26,10 @@ from swarm.node.routes import Routes
 from swarm.parts import Part
 from swarm.store.chunks import ChunkStore
 from swarm.store.gathering import Gathering
-from swarm.store.gguf import split_paths
 from swarm.store.manifest import Manifest
 from swarm.store.origins import origin_of
 from swarm.store.shelf import take_off
+from swarm.store.split_names import split_paths
 from swarm.units import size_text
 from swarm.wire.ids import ModelId, PeerId
 from swarm.wire.messages import Catalog, ChunkReply, Have, ManifestReply, RemoveModel

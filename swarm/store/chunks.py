@@ -26,13 +26,14 @@ from swarm.errors import DiskFull, ModelError, ModelNotFound, RemoteProtocolErro
 from swarm.files import check_space, disk_errors, make_private, open_locked, replace_file
 from swarm.limits import MAX_MANIFEST_BYTES, MAX_MODELS, MAX_NAME_BYTES, MAX_SPLIT_FILES, SYNC_BYTES
 from swarm.store.gathering import Gathering, drop_stale
-from swarm.store.gguf import GGUF, open_gguf, split_paths
+from swarm.store.gguf import GGUF, open_gguf
 from swarm.store.importing import HashProgress, manifest_of
 from swarm.store.manifest import Manifest
 from swarm.store.manifest_decoding import decode_manifest
 from swarm.store.model_chunks import ModelChunks
 from swarm.store.naming import slug
 from swarm.store.origins import Origin, origin_of, record
+from swarm.store.split_names import split_paths
 from swarm.store.stored_model import StoredModel
 from swarm.units import size_text
 from swarm.wire.codec import Buffer

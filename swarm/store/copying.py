@@ -15,10 +15,11 @@ from swarm.store import origins
 from swarm.store.download import download
 from swarm.store.fetching import StepProgress
 from swarm.store.getting import REMEDY, Judge
-from swarm.store.gguf import open_gguf, split_paths
+from swarm.store.gguf import open_gguf
 from swarm.store.keeping import kept_models
 from swarm.store.kept_pieces import KeptPieces, part_kept
 from swarm.store.origins import Origin
+from swarm.store.split_names import split_paths
 
 _PLUGGED = ("/media/", "/run/media/", "/mnt/")
 _COPY_BYTES = 1 << 20

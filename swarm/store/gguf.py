@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import mmap
 import os
-import re
 import stat
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -14,13 +13,11 @@ import numpy as np
 
 from swarm.architectures import architecture
 from swarm.errors import BadModelFile, ModelNotFound, UnsupportedQuant
-from swarm.limits import MAX_SPLIT_FILES
 from swarm.store.gguf_header import GGUFHeader, GGUFTensor, parse_header, parse_metadata
 from swarm.store.gguf_metadata import Metadata
 from swarm.store.gguf_pieces import JOINED, is_joined, what_piece
 from swarm.store.rectangles import U8, Rows, cut
-
-_SPLIT_NAME = re.compile(r"(?P<prefix>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf")
+from swarm.store.split_names import is_split, split_paths
 
 
 class GGUF:
@@ -141,17 +138,6 @@ def _read_headers(paths: list[Path], maps: list[mmap.mmap]) -> list[GGUFHeader]:
         raise
 
 
-def split_paths(path: Path) -> list[Path]:
-    """The files of the model to which `path` belongs, in order; they need not exist."""
-    match = _SPLIT_NAME.fullmatch(path.name)
-    if match is None:
-        return [path]
-    number, count = int(match["number"]), int(match["count"])
-    if not 1 <= number <= count <= MAX_SPLIT_FILES:
-        raise BadModelFile(f"{path}: the name says file {number} of {count}; a split model has 1 to {MAX_SPLIT_FILES}")
-    return [path.with_name(f"{match['prefix']}-{i:05d}-of-{count:05d}.gguf") for i in range(1, count + 1)]
-
-
 def _stamp(path: Path) -> tuple[int, int, int] | None:
     try:
         status = path.stat()
@@ -190,7 +176,7 @@ def _map_open_file(fd: int, path: Path) -> mmap.mmap:
 
 
 def _missing_file_hint(path: Path) -> str:
-    if _SPLIT_NAME.fullmatch(path.name):
+    if is_split(path):
         return "; the model is split over several files, fetch all of them into one directory"
     return _files_hint(path.parent)
 

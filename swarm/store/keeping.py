@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from swarm.errors import BadModelFile, ModelNotFound
-from swarm.store.gguf import split_paths
 from swarm.store.hub_names import hub_or_web
+from swarm.store.split_names import split_paths
 
 
 def kept_models(folder: Path) -> list[Path]:

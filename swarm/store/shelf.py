@@ -11,10 +11,10 @@ from swarm.errors import BadModelFile, ModelNotFound
 from swarm.files import partial_of
 from swarm.store import origins
 from swarm.store.fetching import file_sha256
-from swarm.store.gguf import split_paths
 from swarm.store.keeping import kept_models
 from swarm.store.kept_pieces import journal_of, part_kept
 from swarm.store.origins import Origin
+from swarm.store.split_names import split_paths
 from swarm.store.variants import label_of
 
 _JOURNAL = re.compile(r"\.(.+\.gguf)\.pieces")

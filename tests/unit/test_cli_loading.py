@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import gc
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,6 +13,7 @@ import pytest
 
 from swarm import config
 from swarm.cli import loading, local, pulling
+from swarm.errors import ModelNotFound
 from tests.helpers.tiny import make_tiny
 
 
@@ -37,3 +40,22 @@ def test_a_node_is_told_of_the_small_model_that_guesses(
     args = argparse.Namespace(alone=False, model="m", draft=str(small) if has_draft else None)
     assert loading.open_model(args, config.load())[1] == "m"
     assert node.told == ([("/swarm/draft", {"path": str(small), "model": "the id"})] if has_draft else [])
+
+
+@pytest.mark.parametrize("is_here", [True, False])
+def test_what_answers_is_imported_beside_the_look_at_a_file_that_is_here(
+    tmp_path: Path, own_home: Path, monkeypatch: pytest.MonkeyPatch, *, is_here: bool
+) -> None:
+    began, collects = threading.Event(), gc.isenabled()
+    monkeypatch.setattr(loading, "_get_ready", began.set)
+    monkeypatch.setattr(loading, "load_model", lambda path, settings, draft: path)
+    here = make_tiny(tmp_path / "here.gguf", "llama")
+    args = argparse.Namespace(alone=True, model=str(here) if is_here else "nothing-is-called-so", draft=None)
+    if is_here:
+        assert loading.open_model(args, config.load()) == (here, str(here))
+        assert began.wait(10)
+    else:
+        with pytest.raises(ModelNotFound):
+            loading.open_model(args, config.load())
+        assert not began.is_set()
+    assert gc.isenabled() == collects

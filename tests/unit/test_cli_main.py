@@ -92,6 +92,22 @@ def test_an_answer_on_this_device_waits_for_no_import_that_it_does_not_need() ->
         assert f"'{heavy}'" not in done.stderr, heavy
 
 
+def test_numpy_begins_no_threads_of_its_own() -> None:
+    code = (
+        "import os; from swarm.cli.main import main; main(['--version']); import numpy; "
+        "print(len(os.listdir('/proc/self/task')))"
+    )
+    env = {name: value for name, value in os.environ.items() if name != "OPENBLAS_NUM_THREADS"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env, check=True)
+    assert done.stdout.split()[-1] == "1"
+
+
+def test_the_file_of_a_model_is_found_before_anything_large_is_imported() -> None:
+    code = "import sys, swarm.cli.run, swarm.store.naming; print(sorted(sys.modules), file=sys.stderr)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "'numpy'" not in done.stderr and "'swarm.kernels'" not in done.stderr
+
+
 @pytest.mark.parametrize("name", cli.COMMANDS)
 def test_every_command_has_help_with_examples_and_a_line_for_each_option(
     name: str, capsys: pytest.CaptureFixture[str]
