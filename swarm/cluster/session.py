@@ -98,6 +98,7 @@ class Session:
     haves: dict[PeerId, int] = field(default_factory=dict)  # answers to the current opening
     takes_guesses: bool = True  # each that answered the current opening
     takes_steps: bool = True  # the same, of the entry node, one by one
+    begins_earlier: bool = True  # every stage begins at whatever position all of them have
     draft: EntryGuesses | None = None  # the entry node sends every step
     keeps: dict[PeerId, int] = field(default_factory=dict)  # positions that each was asked to keep at most
     opened_at: float = 0.0  # when the current opening was last sent

@@ -171,7 +171,7 @@ class Sessions:
         session.epoch = self.placer.next_epoch()
         session.true_prefix[session.epoch] = EVERYTHING
         session.haves, session.keeps, session.answers, session.quiet = {}, {}, {}, None
-        session.takes_guesses, session.takes_steps = session.ask.guess, True
+        session.takes_guesses, session.takes_steps, session.begins_earlier = session.ask.guess, True, True
         session.heard = dict.fromkeys(session.pipeline.peers, now)
         source = self.sessions.get(session.ask.source) if session.ask.source is not None else None
         source = None if session.doubts else source
@@ -200,6 +200,7 @@ class Sessions:
         session.haves[sender] = message.have
         session.takes_guesses = session.takes_guesses and message.guesses
         session.takes_steps = session.takes_steps and message.waits
+        session.begins_earlier = session.begins_earlier and message.begins_earlier
         session.acked[sender] = message.epoch
         return [] if any(peer not in session.haves for peer in session.pipeline.peers) else self._begin(session, now)
 
@@ -227,7 +228,7 @@ class Sessions:
     def _begin(self, session: Session, now: float) -> list[Effect]:
         """All stages are open: go on from the last position that all of them have."""
         start = min(session.haves.values())
-        if max(session.haves.values()) > start:
+        if max(session.haves.values()) > start and not session.begins_earlier:
             for epoch in session.true_prefix:
                 session.true_prefix[epoch] = min(session.true_prefix[epoch], start)
             session.agreed = start

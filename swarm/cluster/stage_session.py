@@ -94,6 +94,7 @@ class StageSession:
     decodes: bool = False  # the last step that came in was for a reader's next token
     n_guesses: int = 0  # so many of the positions that have come in last may prove wrong
     n_unsure: int = 0  # so many of those from `done` on are in the KV cache, too
+    n_kept: int = 0  # positions of an earlier epoch: until data comes, it may begin behind any of them
     guesses: StageGuesses | None = None  # of the first stage, where it may guess
     waits: bool = False  # of the first stage: the entry node sends every step
 
@@ -107,12 +108,18 @@ class StageSession:
         return self.open.epoch
 
     def may_follow(self, position: int) -> bool:
-        """Whether a step may begin there: behind what is certain, or behind any guess that has come in."""
-        return self.certain <= position <= self.expected
+        """Whether a step may begin there: behind what is certain, or behind any guess that has come in.
+
+        The first of an epoch may begin earlier, where another stage has kept less.
+        """
+        return self.certain - self.n_kept <= position <= self.expected
 
     def takes(self, step: Step) -> None:
-        """A step has come in; guesses of the last one that did not come are forgotten."""
+        """A step has come in; guesses of the last one that did not come, or what others lack, are forgotten."""
         del self.ids[step.position :]
+        if step.position < self.done:  # what is in the KV cache from there on, the step replaces
+            self.done, self.n_unsure = step.position, self.n_unsure + self.done - step.position
+        self.n_kept = 0
         self.ids += step.ids
         self.expected, self.n_guesses = step.end, step.n_guesses
 
@@ -139,8 +146,11 @@ class StageSession:
 
     def begin(self, ids: list[int]) -> SessionReply:
         """It is open, with the KV of these ids."""
-        self.expected, self.done, self.ids = len(ids), len(ids), ids
-        self.answered = SessionReply(self.open.session, self.epoch, True, "", len(ids), guesses=True, waits=True)
+        self.expected = self.done = self.n_kept = len(ids)
+        self.ids = ids
+        self.answered = SessionReply(
+            self.open.session, self.epoch, True, "", len(ids), guesses=True, waits=True, begins_earlier=True
+        )
         return self.answered
 
     def can_use(self, frame: Buffer, tensor: TensorInfo) -> bool:

@@ -8,7 +8,8 @@ The rules that keep a session whole, checked for every message of data:
   before, a sampled token from the last stage.
 - its first position is the next one that this stage expects. Earlier ones were here already (a duplicate), later ones
   mean that something was lost: both are dropped; the entry node sees the silence and opens the session again. After a
-  step with guesses the next one may begin behind any of them that came, and what is behind that is forgotten.
+  step with guesses the next one may begin behind any of them that came, and the first of an epoch at any position up
+  to what was kept (another stage may have kept less); what is behind that is forgotten.
 
 So each stage computes each position of an epoch at most once and in order, but for guesses that did not come, whatever
 the network repeats, drops or reorders. A stage never waits for anything and never resends: only the entry node

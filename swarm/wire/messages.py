@@ -332,6 +332,7 @@ class SessionReply(Message, tag=41):
     missing_bytes: ByteCount = 0  # of memory, when that is why
     guesses: bool = False  # it takes steps with guesses
     waits: bool = False  # as a first stage, it begins no step by itself where the entry node asks for that
+    begins_earlier: bool = False  # the first message of data may start at any position up to `have`
 
 
 class Tokens(Message, tag=42):

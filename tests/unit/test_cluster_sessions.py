@@ -12,7 +12,20 @@ from swarm import limits
 from swarm.answers import PIPELINED_PREFILL_BATCH, EndReason
 from swarm.cluster.core import Core, Identity
 from swarm.cluster.cost import LayerCost, ModelCost
-from swarm.cluster.effects import Compute, Effect, Embedded, Emit, Ended, Load, Notice, OpenKv, Send, StepOutput, Unsay
+from swarm.cluster.effects import (
+    Compute,
+    Effect,
+    Embedded,
+    Emit,
+    Ended,
+    Load,
+    Log,
+    Notice,
+    OpenKv,
+    Send,
+    StepOutput,
+    Unsay,
+)
 from swarm.cluster.memory import Ledger
 from swarm.cluster.placement import Placer, Placing, State
 from swarm.cluster.session import AnswerRequest, Phase, Session
@@ -404,6 +417,33 @@ def opened_groups() -> tuple[Sessions, list[Effect]]:
     replies = [sessions.reply(peer, SessionReply(S1, epoch, True, "", 0), 0.0) for peer in DEVICES]
     assert replies[:3] == [[], [], []], "all members of all stages must have opened it"
     return sessions, replies[3]
+
+
+def open_with(*haves: int, begins_earlier: bool) -> tuple[Sessions, list[Effect]]:
+    """A session with ten ids in its second turn, of which stages have kept so many."""
+    sessions, _ = opened_groups()
+    session = sessions.sessions[S1]
+    session.phase = Phase.RESTING
+    session.true_prefix = {epoch: 1 << 62 for epoch in session.acked.values()}
+    sessions.ask(ask((5, 6, 1, 2, 3, 4, 5, 6, 7, 8), 9), 1.0)
+    session = sessions.sessions[S1]
+    session.keeps = dict.fromkeys(DEVICES, 9)
+    replies = [SessionReply(S1, session.epoch, True, "", have, begins_earlier=begins_earlier) for have in haves]
+    *_, last = [sessions.reply(peer, reply, 1.0) for peer, reply in zip(DEVICES, replies, strict=True)]
+    return sessions, last
+
+
+def test_where_stages_have_kept_different_positions_the_least_of_them_is_the_start() -> None:
+    sessions, effects = open_with(9, 9, 6, 8, begins_earlier=True)
+    assert not any(isinstance(effect, Log) for effect in effects) and receivers(effects, SessionOpen) == []
+    (batch,) = [e.message for e in effects if isinstance(e, Send) and isinstance(e.message, Tokens)]
+    assert batch.position == 6 and sessions.sessions[S1].reused == 6
+
+
+def test_devices_that_begin_where_they_ended_are_asked_again_for_the_least() -> None:
+    _, effects = open_with(9, 9, 6, 8, begins_earlier=False)
+    assert receivers(effects, SessionOpen) == list(DEVICES) and receivers(effects, Tokens) == []
+    assert any(isinstance(effect, Log) and effect.event == "session_reopened" for effect in effects)
 
 
 def receivers(effects: list[Effect], kind: type) -> list[PeerId]:

@@ -155,7 +155,7 @@ def test_opening_reserves_kv_and_is_answered() -> None:
     effects = stage.open(ENTRY, opening(), 0.0)
     assert OpenKv(S1, MODEL, 0, 2, 100, 0) in effects
     assert (
-        answer(effects) == SessionReply(S1, 2, True, "", 0, guesses=True, waits=True)
+        answer(effects) == SessionReply(S1, 2, True, "", 0, guesses=True, waits=True, begins_earlier=True)
         and stage.ledger.kv[S1].n_bytes == 200
     )
 
@@ -404,6 +404,30 @@ def test_a_step_that_fails_is_told_to_the_entry_node() -> None:
     assert sent(give(stage, job.job, StepOutput(error="out of memory"), 0.0)) == [
         (ENTRY, SessionError(S1, 2, "failed", "out of memory"))
     ]
+
+
+def test_the_first_data_of_an_epoch_may_begin_before_what_was_kept_and_no_other() -> None:
+    """Another stage has kept less: what this one has from there on is computed again, once."""
+    stage = opened(FIRST)
+    ids(stage, 0, 5, 6, 7, 8)
+    give(stage, 1, hidden(4), 0.0)
+    assert answer(stage.open(ENTRY, opening(3, keep=4), 0.0)).have == 4
+    assert ids(stage, 5, 1, epoch=3) == [] and stage.dropped["gap"] == 1
+    (job,) = computes(ids(stage, 2, 7, 8, 4, epoch=3))
+    assert rows_of(job).position == 2 and stage.sessions[S1].ids == [5, 6, 7, 8, 4] and stage.sessions[S1].done == 2
+    assert ids(stage, 2, 7, 8, 4, epoch=3) == [] and ids(stage, 4, 4, epoch=3) == []
+    assert stage.dropped["duplicate"] == 2
+    give(stage, job.job, hidden(3), 0.0)
+    assert answer(stage.open(ENTRY, opening(4, keep=9), 0.0)).have == 5
+
+
+def test_what_was_kept_beyond_the_first_data_is_gone_at_once() -> None:
+    stage = opened(FIRST)
+    ids(stage, 0, 5, 6, 7, 8)
+    give(stage, 1, hidden(4), 0.0)
+    stage.open(ENTRY, opening(3, keep=4), 0.0)
+    ids(stage, 1, 6, epoch=3)
+    assert answer(stage.open(ENTRY, opening(4, keep=4), 0.0)).have == 1
 
 
 def test_after_a_step_that_failed_nothing_is_taken_until_the_session_is_opened_again() -> None:
