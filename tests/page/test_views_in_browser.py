@@ -131,7 +131,9 @@ def test_a_device_that_is_killed_is_seen_while_the_answer_goes_on(three: Swarm, 
     watched = Watched(chromium.new_context().new_page(), f"http://127.0.0.1:{first.local.api_port}")
     page = watched.open()
     page.wait_for_selector("#question")
-    page.evaluate("value => localStorage.setItem('swarm-choices', value)", json.dumps({"max_tokens": 220}))
+    page.evaluate(
+        "value => localStorage.setItem('swarm-choices', value)", json.dumps({"temperature": 0, "max_tokens": 400})
+    )
     page.fill("#question", "Tell me a long story about the sea.")
     page.keyboard.press("Enter")
     text = page.locator(".turn.answer .md").last
@@ -162,7 +164,8 @@ def test_a_node_that_has_ended_is_told_and_comes_back(tmp_path: Path, real_model
         page = chromium.new_context().new_page()
         page.goto(f"http://127.0.0.1:{node.local.api_port}/")
         page.wait_for_selector("#node >> text=1 device")
-        page.evaluate("value => localStorage.setItem('swarm-choices', value)", json.dumps({"max_tokens": 200}))
+        page.evaluate("value => localStorage.setItem('swarm-choices', value)", json.dumps({"max_tokens": 350}))
+        page.evaluate("Math.random = () => 0.5")  # a seed whose answer is long
         page.fill("#question", "Tell me a long story about the sea.")
         page.keyboard.press("Enter")
         text = page.locator(".turn.answer .md").last

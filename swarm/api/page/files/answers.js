@@ -3,9 +3,9 @@
 
 import { messages } from "./conversation.js";
 import { ask, Refused } from "./node.js";
-import { keep } from "./store.js";
+import { keep, keepAtOnce } from "./store.js";
 
-const KEEP_MS = 400;  // how much of an answer a reload may lose; it comes again anyway
+const KEEP_MS = 400;  // how much of an answer a browser that dies may lose; it comes again anyway
 const coming = new Map();  // by the conversation's id
 const listeners = new Set();
 
@@ -18,6 +18,11 @@ export function onChange(listener) {
 export function live(chat) {
   return coming.get(chat.id);
 }
+
+// A reload shows at once all that its reader had seen.
+addEventListener("pagehide", () => {
+  if (isAnyComing()) keepAtOnce([...coming].map(([chat, { turn }]) => ({ chat, turn: turn.id, text: turn.text, thinking: turn.thinking ?? "" })));
+});
 
 export function stop(chat) {
   coming.get(chat.id)?.abort.abort();

@@ -150,20 +150,24 @@ onChange((chat, turn) => {
   if (!view || chat !== current) return;
   const isComing = Boolean(live(chat));
   view.form.setComing(isComing);
-  if (!isComing) {
-    view.panel.refresh(chat.id);
-    say(turn.error || "The answer is complete");
+  if (isComing) {
+    drawn ||= requestAnimationFrame(draw);  // however many tokens come between two pictures
+    return;
   }
-  if (drawn) return;
-  drawn = requestAnimationFrame(() => {  // however many tokens come between two pictures
-    drawn = 0;
-    if (!view) return;
-    view.log.lastElementChild?.refresh?.();
-    view.lights.replaceChildren(...stageLights(swarm, live(current)));
-    if (!live(current)) showGauge();
-    follow();
-  });
+  draw();  // who sees that it is complete sees all of it
+  view.panel.refresh(chat.id);
+  say(turn.error || "The answer is complete");
 });
+
+function draw() {
+  cancelAnimationFrame(drawn);
+  drawn = 0;
+  if (!view) return;
+  view.log.lastElementChild?.refresh?.();
+  view.lights.replaceChildren(...stageLights(swarm, live(current)));
+  if (!live(current)) showGauge();
+  follow();
+}
 
 function follow() {
   if (stick) view.log.scrollTop = view.log.scrollHeight;

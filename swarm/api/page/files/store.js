@@ -35,7 +35,8 @@ export async function chats() {
 }
 
 export async function chat(id) {
-  return (await within("readonly", (store) => store.get(id))) ?? inMemory.get(id);
+  const found = (await within("readonly", (store) => store.get(id))) ?? inMemory.get(id);
+  return found && withUnkept(found);
 }
 
 export async function keep(value) {
@@ -45,7 +46,41 @@ export async function keep(value) {
 
 export async function forget(id) {
   inMemory.delete(id);
+  takeUnkept(id);
   return within("readwrite", (store) => store.delete(id));
+}
+
+const UNKEPT = "swarm-unkept";
+
+/** Keep turns that have grown since `keep`, each `{ chat, turn, text, thinking }`, by their ids: a page that goes has no time for its database. */
+export function keepAtOnce(turns) {
+  try {
+    localStorage.setItem(UNKEPT, JSON.stringify(turns));
+  } catch {
+    // Full or forbidden: the answer comes again anyway.
+  }
+}
+
+/** What was kept at once of a conversation, which is no longer kept then. */
+function takeUnkept(id) {
+  try {
+    const all = JSON.parse(localStorage.getItem(UNKEPT)) ?? [];
+    const rest = all.filter((turn) => turn.chat !== id);
+    if (rest.length < all.length) keepAtOnce(rest);
+    return all.filter((turn) => turn.chat === id);
+  } catch {
+    return [];
+  }
+}
+
+function withUnkept(chat) {
+  for (const { turn: turnId, text, thinking } of takeUnkept(chat.id)) {
+    const turn = chat.turns[turnId];
+    if (!["coming", "cut"].includes(turn?.state)) continue;
+    if (text.length > turn.text.length) turn.text = text;
+    if (thinking.length > (turn.thinking ?? "").length) turn.thinking = thinking;
+  }
+  return chat;
 }
 
 const CHOICES = "swarm-choices";
