@@ -26,7 +26,7 @@ SABOTAGE = {
         StageSessions, "_current", "if epoch != session.open.epoch:", "if False:", 269
     ),
     "a stage takes any position": Sabotage(
-        StageSession, "may_follow", "self.certain <= position <= self.expected", "True", 3
+        StageSession, "may_follow", "self.certain - self.n_kept <= position <= self.expected", "True", 3
     ),
     "a stage takes what comes after a gap": Sabotage(
         StageSession, "may_follow", "<= position <= self.expected", "<= position", 12
