@@ -322,13 +322,18 @@ class Decoder:
 
     def _input(self, tokens: I32 | F32) -> None:
         if tokens.dtype == np.int32:
-            self.engine.embed(self._embedding, tokens)
+            ids, table = self._embedded(tokens)
+            self.engine.embed(table, ids)
         else:
             self.engine.set_hidden(tokens)
 
+    def _embedded(self, ids: I32 | F32) -> tuple[I32 | F32, _native.Mat | None]:
+        """Rows of a matrix, and the matrix: the embedding, or what of it was read from disk for these ids."""
+        return (ids, self._embedding) if self.weights.table is None else self.weights.table.take(ids.tolist())
+
     def _one_call(self, tokens: I32 | F32, lm_head: _native.Mat | None) -> F32 | None:
         """A decode step, from a few tokens of each session to logits where there is a head, in one native call."""
-        ids, table = (tokens, self._embedding) if tokens.dtype == np.int32 else (None, None)
+        ids, table = self._embedded(tokens) if tokens.dtype == np.int32 else (None, None)
         if ids is None:
             self.engine.set_hidden(tokens)
         return self.engine.step(self._stack, ids=ids, table=table, norm=self._output_norm, lm_head=lm_head)

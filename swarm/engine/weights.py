@@ -20,12 +20,13 @@ import numpy.typing as npt
 
 from swarm.engine.expert_file import ExpertFile
 from swarm.engine.expert_folder import ExpertFolder, experts_by_layer, name_of, shape_of
+from swarm.engine.row_table import RowReader, RowTable
 from swarm.errors import OutOfMemory
 from swarm.kernels import _native
 from swarm.kernels.quants import QUANTS, Quant, dequantize, quant_by_name
 from swarm.models.header import TensorEntry
 from swarm.models.spec import EXPERT_ROLES, HEAD_ROLES, ModelSpec, NeededTensor, Role, TensorRef, tensors_needed
-from swarm.parts import Part, layers_of
+from swarm.parts import EMBED, Part, layers_of
 from swarm.units import size_text
 
 U8 = npt.NDArray[np.uint8]
@@ -43,6 +44,7 @@ LISTS = EXPERT_ROLES | HEAD_ROLES  # roles of which there are many matrices
 LOWER_HALF = np.uint32(0xFFFF)  # of a float: zeros where bf16 holds all of it
 
 Progress = Callable[[int, int], None]  # bytes done, bytes in all
+OpenRows = Callable[[str], RowReader]  # of a matrix on this device's disk
 
 
 class TensorSource(Protocol):
@@ -80,6 +82,7 @@ class Weights:
     expert_files: Mapping[int, ExpertFile] = field(default_factory=dict)
     expert_slots: int = 0  # that experts of these files may have in memory
     mapped: tuple[Arena, ...] = ()
+    table: RowTable | None = None  # the embedding, where its rows are read from disk
 
     def is_float(self, layer: int) -> bool:
         """True when the layer's down projection is stored as floats, so that its input is needed as floats too."""
@@ -144,6 +147,13 @@ def load_weights(
     )
 
 
+def load_table(source: TensorSource, spec: ModelSpec, open_rows: OpenRows) -> Weights:
+    """The embedding, of which a token needs a row: verified, and left on the disk. Raise BadModelFile."""
+    (need,) = tensors_needed(spec, [EMBED])
+    table = RowTable(open_rows(need.ref.name), source.tensors[need.ref.name].quant, need.rows, need.cols)
+    return Weights(range(0), {}, {}, {}, table.n_bytes, table=table)
+
+
 def _total_bytes(quants: Mapping[TensorRef, Quant], needed: Mapping[TensorRef, NeededTensor]) -> int:
     return sum(packed_bytes(need, quants[ref]) for ref, need in needed.items())
 
@@ -172,6 +182,7 @@ def join_weights(shards: Iterable[Weights], layers: range) -> Weights:
             expert_files={**joined.expert_files, **shard.expert_files},
             expert_slots=joined.expert_slots + shard.expert_slots,
             mapped=joined.mapped + shard.mapped,
+            table=joined.table or shard.table,
         )
     return joined
 

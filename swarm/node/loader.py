@@ -14,11 +14,12 @@ from dataclasses import dataclass, field, replace
 
 from swarm.cores import free_memory_bytes
 from swarm.engine.expert_folder import ExpertFolder
-from swarm.engine.weights import TensorSource, Weights, load_weights
+from swarm.engine.weights import TensorSource, Weights, load_table, load_weights
 from swarm.errors import OutOfMemory, SwarmError
 from swarm.models.spec import ModelSpec
 from swarm.node.background import Post
-from swarm.parts import Part
+from swarm.parts import EMBED, Part
+from swarm.store.stored_model import StoredModel
 from swarm.units import size_text
 from swarm.wire.ids import ModelId
 
@@ -89,6 +90,8 @@ class Loader:
                 self._post(self._installed, loading, part, spec, self._pack(loading, part, source, spec))
 
     def _pack(self, loading: Loading, part: Part, source: TensorSource, spec: ModelSpec) -> Weights:
+        if part == EMBED and isinstance(source, StoredModel):
+            return load_table(source, spec, source.open_rows)
         needed, free = loading.weight_bytes.get(part, 0), free_memory_bytes()
         if needed + SPARE_BYTES > free:
             raise OutOfMemory(

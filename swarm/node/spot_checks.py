@@ -18,7 +18,7 @@ from swarm.cluster.stage_session import recent_ids
 from swarm.cores import free_memory_bytes
 from swarm.engine.decoder import MAX_STEP_TOKENS, Decoder, Keep, Rows
 from swarm.engine.sampling import sample
-from swarm.engine.weights import Weights, join_weights, load_weights
+from swarm.engine.weights import Weights, join_weights, load_table, load_weights
 from swarm.errors import OutOfMemory, SwarmError
 from swarm.limits import CHECK_ROWS
 from swarm.models.spec import ModelSpec
@@ -29,7 +29,7 @@ from swarm.node.event_log import EventLog
 from swarm.node.holdings import Holdings
 from swarm.node.library import KnownModel
 from swarm.node.loader import SPARE_BYTES
-from swarm.parts import Part, parts_of
+from swarm.parts import EMBED, Part, parts_of
 from swarm.wire.ids import ModelId
 
 log = logging.getLogger(__name__)
@@ -173,4 +173,6 @@ def _whole(weights: Weights | None) -> Weights | None:
 def _load(known_model: KnownModel, part: Part) -> Weights:
     if known_model.cost.part_bytes(part) + SPARE_BYTES > free_memory_bytes():
         raise OutOfMemory(f"there is no memory for {part.name} beside all else")
+    if part == EMBED:
+        return load_table(known_model.source, known_model.spec, known_model.source.open_rows)
     return load_weights(known_model.source, known_model.spec, [part], threads=1)

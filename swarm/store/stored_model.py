@@ -7,12 +7,13 @@ from functools import cached_property
 
 import numpy as np
 
-from swarm.errors import ModelNotFound
+from swarm.errors import BadModelFile, ModelNotFound
 from swarm.store.gguf_header import parse_metadata
 from swarm.store.gguf_metadata import Metadata
 from swarm.store.manifest import ChunkedTensor, Cut
 from swarm.store.model_chunks import ModelChunks
 from swarm.store.rectangles import U8, Rows, cut, overlaps
+from swarm.store.row_file import RowFile, RowPiece
 
 
 class StoredModel:
@@ -62,6 +63,14 @@ class StoredModel:
         for slab in mapped.reshape(tensor.n_slabs, tensor.rows, tensor.row_bytes)[wanted.start : wanted.stop]:
             yield cut(slab, tensor.quant, rows, columns)
 
+    def open_rows(self, name: str) -> RowFile:
+        """A matrix to read single rows of. Raise ModelNotFound; BadModelFile where its rows are cut, or not here."""
+        tensor = self.tensors[name]
+        if tensor.cut is not Cut.ROWS or len(tensor.shape) != 2:
+            raise BadModelFile(f"{self.name}: tensor {name!r} is not cut into whole rows; make its manifest again")
+        self._require(tensor.chunks, f"tensor {name!r}")
+        return RowFile(name, tensor.row_bytes, [self._piece(tensor, chunk) for chunk in tensor.chunks])
+
     def drop(self, name: str) -> None:
         """Let the system take back the memory that reading this tensor has filled."""
         if self._chunks.source is not None:
@@ -81,6 +90,16 @@ class StoredModel:
         if tensor.cut is Cut.ROWS and self._chunks.on_disk[chunks].all():
             return self._chunks.files.view(tensor.name).reshape(*tensor.shape[:-1], tensor.row_bytes)
         return None
+
+    def _piece(self, tensor: ChunkedTensor, chunk: int) -> RowPiece:
+        """Where a chunk of whole rows lies."""
+        place, digest = tensor.place(chunk), self.manifest.digest(chunk)
+        n_rows = place.row1 - place.row0
+        if self._chunks.on_disk[chunk] or self._chunks.source is None:
+            return RowPiece(self._chunks.files.path_of(chunk), self._chunks.files.position(chunk)[1], n_rows, digest)
+        entry = self._chunks.source.tensors[tensor.name]
+        path = self._chunks.source.split_files[entry.split]
+        return RowPiece(path, entry.offset + tensor.offset(chunk), n_rows, digest)
 
     def _join_slabs(self, tensor: ChunkedTensor, rows: Rows | None, columns: range | None) -> Iterator[U8]:
         return (self._joined(tensor, slab, rows, columns) for slab in range(tensor.n_slabs))

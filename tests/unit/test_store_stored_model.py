@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from swarm.errors import ModelNotFound
+from swarm.errors import BadModelFile, ModelNotFound
 from swarm.store.gguf import open_gguf
 from swarm.store.manifest import Cut, Manifest
 from swarm.store.rectangles import Rectangle
-from tests.helpers.chunked import GATE, RECTANGLES, Q, expected, fetch
+from tests.helpers.chunked import GATE, OUT, RECTANGLES, Q, expected, fetch
 
 
 def test_a_fetched_model_reads_like_the_file_it_came_from(seeder, open_store, chunked_model: Path) -> None:
@@ -113,3 +113,28 @@ def test_some_slabs_of_a_tensor_can_be_here_alone(seeder, open_store, chunked_mo
         assert np.array_equal(np.stack(list(stored.slabs(*some))), np.stack(want))
     with pytest.raises(ModelNotFound, match="are not on this device yet"):
         list(store.open(manifest.id).slabs(GATE))
+
+
+# ---- single rows
+
+
+def test_single_rows_are_those_of_the_file_wherever_they_lie(seeder, open_store, chunked_model: Path) -> None:
+    source, manifest = seeder
+    store = open_store()
+    fetch(store, source, manifest, manifest.chunks_of([Rectangle("token_embd.weight")]))
+    with open_gguf(chunked_model) as file:
+        want = file.raw("token_embd.weight")
+    in_file, in_store = (each.open(manifest.id).open_rows("token_embd.weight") for each in (source, store))
+    for rows in (in_file, in_store):
+        np.testing.assert_array_equal(np.concatenate(list(rows.verified())), want)
+        assert all(rows.read(i) == want[i].tobytes() for i in (0, 1, 1500, 2999))
+
+
+def test_rows_that_are_cut_or_not_here_are_refused(seeder, open_store) -> None:
+    source, manifest = seeder
+    with pytest.raises(BadModelFile, match="not cut into whole rows"):
+        source.open(manifest.id).open_rows(OUT)
+    store = open_store()
+    fetch(store, source, manifest, list(manifest.header_chunks))
+    with pytest.raises(ModelNotFound, match="are not on this device yet"):
+        store.open(manifest.id).open_rows("token_embd.weight")
