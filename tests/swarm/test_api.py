@@ -162,8 +162,10 @@ def test_changes_need_the_token_of_the_node(node: NodeProcess) -> None:
 
 def test_a_client_that_goes_away_ends_its_answer(nodes: Swarm, node: NodeProcess) -> None:
     assert node.local is not None
+    no_end = {"0": -100, "2": -100}  # biases of the model's end marks: it goes on until somebody stops it
     for stream in (True, False):
-        body = json.dumps({"messages": QUESTION, "max_tokens": 400, "stream": stream, "temperature": 1.5}).encode()
+        question = {"messages": QUESTION, "max_tokens": 900, "stream": stream, "logit_bias": no_end}
+        body = json.dumps(question).encode()
         head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n"
         with socket.create_connection(("127.0.0.1", node.local.api_port)) as client:
             client.sendall(head.encode() + body)
@@ -213,18 +215,32 @@ HEAVY: dict[str, dict[str, object]] = {
 }
 
 
+# Seconds, most of them the machine's; a neighbour takes a device for lost after two. Beside busy programs any one reply
+# may be late: what holds a node up does so each time.
+MOST_S = 0.5
+
+
 @pytest.mark.parametrize("name", HEAVY)
 def test_no_request_makes_the_node_deaf(node: NodeProcess, name: str) -> None:
     path = "/v1/completions" if "prompt" in HEAVY[name] else "/v1/chat/completions"
     body = json.dumps({"max_tokens": 2, **HEAVY[name]})
-    asking = threading.Thread(target=lambda: replies.append(request(node, "POST", path, body)))
+    slowest_s = slowest_health_s(node, path, body)
+    for _ in range(2):
+        if slowest_s >= MOST_S:
+            slowest_s = min(slowest_s, slowest_health_s(node, path, body))
+    assert slowest_s < MOST_S
+
+
+def slowest_health_s(node: NodeProcess, path: str, body: str) -> float:
+    """The longest time that another request took while this one was answered."""
     replies: list[tuple[int, dict[str, object]]] = []
+    asking = threading.Thread(target=lambda: replies.append(request(node, "POST", path, body)))
     asking.start()
-    slowest = 0.0
+    slowest_s = 0.0
     while asking.is_alive():
         begun = time.monotonic()
         assert request(node, "GET", "/health")[0] == 200
-        slowest = max(slowest, time.monotonic() - begun)
+        slowest_s = max(slowest_s, time.monotonic() - begun)
         time.sleep(0.005)
     assert replies
-    assert slowest < 0.5  # seconds, most of them the machine's; a neighbour takes a device for lost after two
+    return slowest_s

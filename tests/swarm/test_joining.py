@@ -89,7 +89,7 @@ def test_a_device_joins_by_a_code_and_remembers(devices: list[Device]) -> None:
         assert stat.S_IMODE(file.stat().st_mode) == 0o600
     assert "has left" in kitchen.run("leave")
     assert "no node runs" in kitchen.run("status", code=2)
-    wait_for(lambda: attic.status()["kitchen"] == "lost", "the goodbye", 5.0)
+    wait_for(lambda: attic.status()["kitchen"] == "lost", "the goodbye")
     kitchen.join()  # no code, no address: it remembers both
     wait_for(lambda: attic.status()["kitchen"] == "alive", "it to come back")
     key = kitchen.home.keys.swarm_key()

@@ -35,7 +35,7 @@ def test_a_member_that_only_falsifies_is_found_and_the_next_answer_is_right(tmp_
     with Swarm(tmp_path / "swarm", memories, model=path, context=CONTEXT, programs={1: LIAR}, paces=PACES) as nodes:
         entry = nodes.nodes[0]
         first = entry.ask(body(nodes.model))
-        wait_for(lambda: found(entry), "the false tokens to be found", 30)
+        wait_for(lambda: found(entry), "the false tokens to be found")
         honest = nodes.add(memories[1])
         nodes.wait_mesh()
         second = entry.ask(body(nodes.model))
@@ -56,5 +56,5 @@ def test_an_honest_member_passes(tmp_path: Path) -> None:
     with Swarm(tmp_path / "swarm", memories, model=path, context=CONTEXT, paces=PACES) as nodes:
         entry = nodes.nodes[0]
         heard = entry.ask(body(nodes.model))
-        wait_for(lambda: "spot_check_passed" in entry.log, "the check", 30)
+        wait_for(lambda: "spot_check_passed" in entry.log, "the check")
         assert heard.tokens == alone(path) and "falsified" not in entry.log

@@ -43,7 +43,8 @@ def test_a_model_is_listed_where_it_lies_and_deleted_everywhere(tmp_path: Path) 
         assert "and on node0" in done.stdout
         for node in swarm.nodes:
             wait_for(lambda node=node: not node.get("/swarm/files")["names"], "it to be gone")  # type: ignore[misc]
-            assert not list((node.home.store / "models").iterdir())
+            kept = node.home.store / "models"
+            wait_for(lambda kept=kept: not list(kept.iterdir()), "its files to be gone")  # type: ignore[misc]
         assert not path.exists(), "the device that had pulled it deletes its file"
         assert "no device here has a model called" in command(second, "rm", "tiny-llama", "--yes").stderr
 

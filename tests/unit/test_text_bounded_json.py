@@ -25,10 +25,10 @@ def test_honest_json_is_read_as_always(value: object) -> None:
 
 @pytest.mark.parametrize("text", ["[" * 101 + "]" * 101, "[" + "[]," * 200_000 + "1]", '"",' * 200_001])
 def test_too_much_is_refused_at_once(text: str) -> None:
-    begun = time.perf_counter()
+    begun = time.thread_time()
     with pytest.raises(TooMuch):
         parse_json(text)
-    assert time.perf_counter() - begun < 0.5
+    assert time.thread_time() - begun < 0.5
 
 
 @pytest.mark.parametrize("text", ["", "{", "1" * 65, "]" * 1000])
