@@ -215,6 +215,13 @@ class Guesser:
             return Worth(1, float("inf"))
         return self._best(self.draft.chance, min(most, MAX_DRAFTED), self.draft.token_s)
 
+    def prefers(self, drafted: Sequence[int]) -> bool:
+        """Whether to compute what a draft has said already, rather than what the text itself tells."""
+        if not drafted or not self.times.knows_one_row:
+            return False
+        said = self._best(self.draft.chance, len(drafted), 0.0)
+        return said.n > 0 and said.tokens_per_s > self.plan(MAX_DRAFTED).tokens_per_s
+
     def _best(self, chance: Callable[[int], float], most: int, guess_s: float) -> Worth:
         """The number of guesses, each of which takes `guess_s` to make, that brings most tokens a second."""
         best = Worth(0, limits.GUESS_MIN_GAIN / self.times.of(1))

@@ -1,5 +1,7 @@
 """What a model is cut into: the embedding, each layer and the LM head, held, loaded and counted one by one.
 
+MTP is beside these: the block of some files that predicts further tokens. A model is whole without it.
+
 This stands below every package, because declarations, weights, disks and decisions all speak of parts. A part does not
 travel: messages name layer ranges (`wire.records.Shard`) and chunks.
 """
@@ -16,7 +18,7 @@ ALL_EXPERTS = -1
 
 
 class Part(NamedTuple):
-    """EMBED, LM_HEAD, or a layer by its number from 0; of a layer a device may hold a slice, or one expert only.
+    """EMBED, LM_HEAD, MTP, or a layer by its number from 0; of a layer a device may hold a slice, or one expert only.
 
     Parts sort in the order that a token passes them. A tuple, because ledgers keep and compare sets of them.
     """
@@ -32,7 +34,8 @@ class Part(NamedTuple):
     @property
     def name(self) -> str:
         """As a person is told of it."""
-        what = f"layer {self.layer}" if self.is_layer else "the embedding" if self.layer == EMBED.layer else "the head"
+        outside = {EMBED.layer: "the embedding", MTP.layer: "the block that predicts further tokens"}
+        what = f"layer {self.layer}" if self.is_layer else outside.get(self.layer, "the head")
         return f"a slice of {what}" if self.slice else what
 
     @property
@@ -43,6 +46,7 @@ class Part(NamedTuple):
 
 EMBED = Part(-1)
 LM_HEAD = Part(2**31 - 1)
+MTP = Part(2**31)
 
 
 def parts_of(first: int, end: int, n_layers: int, cut: tuple[int, ...] = WHOLE) -> tuple[Part, ...]:

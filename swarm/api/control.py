@@ -16,6 +16,7 @@ from swarm.api.errors import BadRequest
 from swarm.api.guard import may_change
 from swarm.cluster.cost import ModelCost
 from swarm.config import HubSettings
+from swarm.guessing import MTP
 from swarm.limits import MAX_ACTIVE_SESSIONS, MAX_POSITION
 from swarm.models.sizes import context_of
 from swarm.node.library import Entry
@@ -111,9 +112,9 @@ async def add_model(node: Node, body: Json) -> Json:
 
 
 async def draft(node: Node, body: Json) -> Json:
-    """Let a small model of a file on this device guess for a model."""
+    """Let a small model of a file on this device, or the model's own block (`mtp`), guess for a model."""
     path = body.get("path")
-    if not isinstance(path, str) or not path.startswith("/"):
+    if not isinstance(path, str) or not (path.startswith("/") or path == MTP):
         raise BadRequest("path must be the full path of a GGUF file", "path")
     return {"draft": await node.draft(Path(path), _model_name(body))}
 

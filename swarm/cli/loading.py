@@ -19,7 +19,7 @@ from swarm.cli import local, pulling
 from swarm.cli.local import ModelOfSwarm
 from swarm.cli.progress import ProgressBar
 from swarm.cli.terminal import DIM, LINE, note, paint
-from swarm.errors import ConfigError, ModelNotFound
+from swarm.errors import ModelNotFound
 from swarm.guessing import MTP
 from swarm.store.fetching import Download
 from swarm.store.hub_names import HubName, WebAddress
@@ -160,11 +160,9 @@ def open_model(args: argparse.Namespace, settings: config.Settings) -> tuple[Mod
     from swarm.cli.remote import RemoteModel
 
     name = pulling.ensure(node, args.model, settings)
-    if args.draft == MTP:
-        raise ConfigError("--draft mtp is for a model on this device alone: add --alone")
     if args.draft:
-        path = find_model(args.draft, settings)
-        node.post("/swarm/draft", {"path": str(path.resolve()), "model": name or ""}, local.IMPORT_S)
+        draft = MTP if args.draft == MTP else str(find_model(args.draft, settings).resolve())
+        node.post("/swarm/draft", {"path": draft, "model": name or ""}, local.IMPORT_S)
     model = RemoteModel(node, name, Quiet(), guess=settings.guess != "never")
     return model, model.name
 

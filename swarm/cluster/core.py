@@ -208,6 +208,11 @@ class Core:
         self.ledger.total_bytes -= more
         return room + self.measured(self.measured_here, now)
 
+    def guess_with_mtp(self, *, uses: bool) -> list[Effect]:
+        """From the next placement on, the model's own block is to guess in answers of this node, or is not."""
+        self.placer.uses_mtp = uses
+        return []
+
     # --- answers to effects
 
     def loaded(self, ticket: int, now: float) -> list[Effect]:

@@ -49,7 +49,7 @@ from swarm import limits
 from swarm.cluster.cuts import EXPERT, FFN, HEADS, SHARED, VOCAB, Bounds, Cuts
 from swarm.cluster.expert_hits import CURVE, Curve, expected_hit_rate, own_curve
 from swarm.cluster.pipeline import Stage, hops, is_cut
-from swarm.parts import EMBED, Part, parts_of
+from swarm.parts import EMBED, MTP, Part, parts_of
 from swarm.wire.ids import PeerId
 
 # On x86-64 with Python 3.11 and pyzmq with CURVE over loopback; slower devices say so in their own `step_s`.
@@ -155,6 +155,15 @@ class LayerCost:
 
 
 @dataclass(frozen=True, slots=True)
+class MtpCost:
+    """The block that predicts further tokens: what a last stage takes for it beside its own."""
+
+    weight_bytes: int
+    kv_bytes: int  # per token of context, as of a layer
+    kv_q8_0_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class ModelCost:
     """A model as the planner sees it."""
 
@@ -166,6 +175,8 @@ class ModelCost:
     lm_head_macs: int
     vocabulary: int = limits.MAX_TOKEN_ID + 1  # token ids are below this
     cuts: Cuts | None = None  # what it can be cut along; None: it cannot
+    mtp: MtpCost | None = None  # None: it has no such block
+    beside_head_bytes: int = 0  # that a plan is to leave free where the head is
 
     @property
     def n_layers(self) -> int:
@@ -204,7 +215,9 @@ class ModelCost:
             return self
         if kv != "q8_0" or not all(layer.kv_q8_0_bytes for layer in self.layers):
             return None
-        return replace(self, layers=tuple(replace(layer, kv_bytes=layer.kv_q8_0_bytes) for layer in self.layers))
+        mtp = replace(self.mtp, kv_bytes=self.mtp.kv_q8_0_bytes) if self.mtp is not None else None
+        layers = tuple(replace(layer, kv_bytes=layer.kv_q8_0_bytes) for layer in self.layers)
+        return replace(self, layers=layers, mtp=mtp)
 
     def sliced(self, bounds: Bounds) -> ModelCost:
         """The same for who has only a slice of every layer and of the LM head; all of it for no bounds."""
@@ -234,11 +247,11 @@ class ModelCost:
             return self.layer(part).resident_bytes
         if part == EMBED:
             return self.embed_bytes
-        return (
-            int(self.lm_head_bytes * self.cuts.share(part.slice, VOCAB))
-            if part.slice and self.cuts
-            else self.lm_head_bytes
-        )
+        if part == MTP:
+            return self.mtp.weight_bytes if self.mtp is not None else 0
+        if part.slice and self.cuts:
+            return int(self.lm_head_bytes * self.cuts.share(part.slice, VOCAB))
+        return self.lm_head_bytes + self.beside_head_bytes
 
     def stored_bytes(self, part: Part) -> int:
         """Bytes of a part on disk."""
@@ -253,6 +266,14 @@ class ModelCost:
 
     def stage_kv_bytes(self, first: int, end: int, context: int) -> int:
         return context * sum(layer.kv_bytes for layer in self.layers[first:end])
+
+    def mtp_parts(self) -> tuple[Part, ...]:
+        """What a last stage holds of whole layers that guesses with the block, beside its own: embedding and block."""
+        return (EMBED, MTP) if self.mtp is not None else ()
+
+    def mtp_kv_bytes(self, context: int) -> int:
+        """What the block keeps of a session."""
+        return context * self.mtp.kv_bytes if self.mtp is not None else 0
 
 
 @dataclass(frozen=True, slots=True)

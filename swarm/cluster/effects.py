@@ -7,8 +7,9 @@ The node carries them out in that order. `Load` may take minutes and is answered
 
 from __future__ import annotations
 
-from dataclasses import field
 from enum import StrEnum
+
+from msgspec import field
 
 from swarm.answers import EndReason
 from swarm.parts import Part
@@ -167,6 +168,7 @@ class OpenKv(Effect):
     moves: bool = False
     kept: KeptKv | None = None
     beginning: KeptBeginning | None = None
+    mtp: bool = False  # the block that predicts further tokens follows it here
 
 
 class DropKv(Effect):
@@ -211,6 +213,7 @@ class SessionRows(Value):
     recent: tuple[int, ...] = ()  # ids up to and with this step, for the penalties; empty when they are off
     answer: tuple[int, ...] = ()  # ids of the answer up to and with this step; empty when no grammar asks for them
     n_guesses: int = 0  # so many last ids are guesses; with `sample` those that are right bring further tokens
+    asks: bool = False  # on the last stage: for what the model's own block would say next
     is_void: bool = False  # nobody wants it any more: compute it, for the others of the step, on a cache of its own
 
 
@@ -251,6 +254,8 @@ class StepOutput(Value):
     more: tuple[int, ...] = ()  # the tokens after it, where guesses came
     more_told: tuple[tuple[TokenChance, ...], ...] = ()
     forced: tuple[int, ...] = ()  # what a form asks for after those
+    own: tuple[int, ...] = ()  # what the model's own block says after those, where that was asked for
+    own_s: float = 0.0  # that saying it took
     error: str = ""
     lost: PeerId | None = None  # the member of the stage that was missing, where that is why it failed
 

@@ -22,27 +22,43 @@ class StageGuesses:
     """Of one session, on the first stage."""
 
     def __init__(self) -> None:
+        self.asks = False  # the step that `next` was for: the model's own block is to say what may come after it
         self._guesser = Guesser()
         self._asked_at: float | None = None  # when the step began that the token comes of
         self._n_rows = 0
+        self._own: Sequence[int] = ()  # what the model's own block said last, for the tokens that are to come
+        self._own_before: Sequence[int] = ()  # and before that, for those that have come
+        self._own_s = 0.0  # that saying it took
 
     def read(self, ids: Sequence[int], times: StepTimes) -> None:
         """These are the session's ids, which no token is sampled after yet; `times` are those of its way."""
         self._guesser.text.read(ids)
         self._guesser.times = times
         self._asked_at = None
+        self._own, self._own_before = (), ()
+
+    def said(self, own: Sequence[int], seconds: float) -> None:
+        """The model's own block says what comes after the tokens that `came` is told of next; that took so long."""
+        self._own_before, self._own, self._own_s = self._own, own[:1], seconds if own else 0.0
 
     def came(self, tokens: Sequence[int], now: float, *, is_alone: bool) -> None:
         """The last stage sampled these. `is_alone`: the step shared the stages with none of another session."""
         if self._asked_at is not None and is_alone:
-            self._guesser.times.took(self._n_rows, now - self._asked_at)
+            self._guesser.times.took(self._n_rows, max(now - self._asked_at - self._own_s, 0.0))
         self._asked_at = None
+        if self._own_before:  # whether it went along or not
+            self._guesser.draft.saw(1, int(self._own_before[0] == tokens[0]))
+        if self._own:
+            self._guesser.draft.took(self._own_s)
         for token in tokens:
             self._guesser.text.take(token)
 
     def next(self, most: int, forced: Sequence[int], end_ids: Sequence[int], now: float) -> tuple[int, ...]:
         """What goes along with the next step, at most so many; it begins now. `forced`: what a form asks for."""
-        guesses = self._guesser.guess(min(most, limits.MAX_GUESSES), forced)
+        most = min(most, limits.MAX_GUESSES)
+        own = self._own if most and not forced and self._guesser.prefers(self._own) else ()
+        guesses = list(own) or self._guesser.guess(most, forced)
+        self.asks = self._guesser.plan_draft(min(most, 1)).tokens_per_s > self._guesser.plan(most).tokens_per_s
         first_end = next((i for i, token in enumerate(guesses) if token in end_ids), len(guesses))
         self._asked_at, self._n_rows = now, 1 + first_end
         return tuple(guesses[:first_end])

@@ -11,7 +11,7 @@ other members get their steps from their leader; but a session is opened, probed
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import combinations, groupby, pairwise
 from typing import Generic, TypeVar
 
@@ -80,6 +80,10 @@ class Pipeline:
     @property
     def last(self) -> Stage[Shard]:
         return self.stages[-1]
+
+    def with_last(self, shard: Shard) -> Pipeline:
+        """The same with this shard in place of the last one, whose stage is one device's."""
+        return Pipeline((*self.stages[:-1], replace(self.last, members=(shard,))))
 
     @property
     def n_busy(self) -> int:

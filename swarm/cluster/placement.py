@@ -37,13 +37,14 @@ from swarm.cluster.conduct import Conduct
 from swarm.cluster.cost import WORTH_LOADING, Device, LinkSpeed, ModelCost, Prediction, decode_s
 from swarm.cluster.drift import Known, is_like, known_of
 from swarm.cluster.effects import NEVER, Effect, Log, LookUp, Send
-from swarm.cluster.pipeline import Pipeline, Stage, is_cut
-from swarm.cluster.planner import Demand, Layout, NoPlan, Plan, ShardPlan, plan
+from swarm.cluster.mtp_room import with_mtp, with_room
+from swarm.cluster.pipeline import Pipeline, is_cut
+from swarm.cluster.planner import Demand, Layout, NoPlan, Plan, pipeline_of, plan
 from swarm.plain import one_line
 from swarm.units import size_text
 from swarm.wire.ids import ModelId, PeerId
 from swarm.wire.messages import PlacementCommit, PlacementOffer, PlacementReply, ShardReady
-from swarm.wire.records import STAGE_SECRET_BYTES, KvFormat, Placement, Shard, Slice
+from swarm.wire.records import STAGE_SECRET_BYTES, KvFormat, Placement
 
 KEEP_SLACK = 1.10  # a new layout must be so much faster before the current one is given up
 ADOPT_SLACK = 1.25  # another author's layout may be so much slower than our best: sharing saves memory and loading
@@ -114,6 +115,7 @@ class Placing:
     trouble: str = ""  # what went wrong last, for the reader
     no_plan: NoPlan | None = None
     wanted: bool = False  # a session waits for it
+    uses_mtp: bool = False  # the block was wanted when it was offered last
     planned_for: Known = field(default_factory=dict)  # the devices that the last plan knew
 
     @property
@@ -150,6 +152,7 @@ class Placer:
         self.seen: dict[tuple[PeerId, ModelId], Placement] = {}  # committed by other authors
         self.led: dict[PeerId, tuple[PeerId, float]] = {}  # who said by whom it is led, and until when that is believed
         self.conduct = Conduct(me)
+        self.uses_mtp = False  # the model's own block is to guess, where a last stage has room for it
         self.n_changes = 0  # of states: the sessions follow
 
     def next_epoch(self) -> int:
@@ -187,6 +190,8 @@ class Placer:
         placing = self.placings.get(model)
         if placing is None or placing.state is not State.READY:
             return []
+        if placing.uses_mtp != self.uses_mtp and self.models[model].mtp is not None:
+            return self._broke(placing, now)
         return [] if is_like(placing.planned_for, self._known(model, now)) else self._replan(placing, now)
 
     def failed(self, peers: AbstractSet[PeerId], why: str, now: float) -> list[Effect]:
@@ -325,11 +330,8 @@ class Placer:
 
     def _current(self, model: ModelId, epoch: int) -> Placing | None:
         placing = self.placings.get(model)
-        return (
-            placing
-            if placing is not None and placing.placement is not None and placing.placement.epoch == epoch
-            else None
-        )
+        placement = placing.placement if placing is not None else None
+        return placing if placement is not None and placement.epoch == epoch else None
 
     def _broke(self, placing: Placing, now: float) -> list[Effect]:
         self._enter(placing, State.IDLE)
@@ -405,6 +407,8 @@ class Placer:
             return self._back_off(placing, now)
         placing.planned_for = self._known(placing.model, now) if own_plan is None else {}  # between answers: anew
         result = own_plan or plan(demand, devices, self.world.link)
+        if self.uses_mtp and isinstance(result, Plan) and own_plan is None:
+            result = with_room(demand, result, devices, self.world.link)
         if isinstance(result, NoPlan) and any(self.world.rests(device.id) for device in devices):
             devices = self._devices(placing.model, now, strict=True, resting=True)
             result = plan(demand, devices, self.world.link)
@@ -417,8 +421,10 @@ class Placer:
                 return [Log("does_not_fit", (("model", placing.model), ("missing_bytes", result.missing_bytes)))]
             if placing.state is not State.BACKOFF:
                 return self._back_off(placing, now)
-        pipeline = _pipeline(result) if own_plan else self._choose(placing, result.demand, devices, result)
-        if placing.state is State.READY and placing.placement is not None and pipeline == placing.pipeline:
+        pipeline = pipeline_of(result) if own_plan else self._choose(placing, result.demand, devices, result)
+        ready = placing.placement if placing.state is State.READY else None
+        holds = ready is None or not ready.mtp or self._with_mtp(placing, pipeline, now) is not None
+        if ready is not None and pipeline == placing.pipeline and holds:
             return []
         return self._offer(placing, result, pipeline, now)
 
@@ -431,7 +437,7 @@ class Placer:
             seconds = self._token_s(demand, devices, pipeline)
             if seconds is not None and seconds <= slack * best.prediction.token_s:
                 return pipeline
-        return _pipeline(best)
+        return pipeline_of(best)
 
     def _token_s(self, demand: Demand, devices: Sequence[Device], pipeline: Pipeline) -> float | None:
         """The predicted time per token of a layout; None when it cannot be used."""
@@ -476,8 +482,11 @@ class Placer:
         return seen | {peer: leader for peer, (leader, until) in self.led.items() if now < until}
 
     def _offer(self, placing: Placing, best: Plan, pipeline: Pipeline, now: float) -> list[Effect]:
+        placing.uses_mtp = self.uses_mtp
+        more = self._with_mtp(placing, pipeline, now) if self.uses_mtp else None
+        shards, epoch = (more or pipeline).shards, self.next_epoch()
         placing.placement = Placement(
-            placing.model, self.next_epoch(), self.me, placing.context, self.kv, pipeline.shards
+            placing.model, epoch, self.me, placing.context, self.kv, shards, mtp=more is not None
         )
         self._enter(placing, State.OFFERING)
         self.conduct.planned(pipeline.peers)
@@ -485,6 +494,10 @@ class Placer:
         placing.plan, placing.no_plan, placing.took, placing.asked_at = best, None, set(), now
         placing.ports, placing.secret = {}, b""
         return self._send(placing, PlacementOffer(placing.placement), now)
+
+    def _with_mtp(self, placing: Placing, pipeline: Pipeline, now: float) -> Pipeline | None:
+        devices = self._devices(placing.model, now, strict=True, resting=True)
+        return with_mtp(pipeline, self.models[placing.model], devices, placing.context)
 
     def _send(self, placing: Placing, message: PlacementOffer | PlacementCommit, now: float) -> list[Effect]:
         """To every device of the placement that has not answered yet."""
@@ -574,18 +587,6 @@ class Placer:
         placing.placement = None
         placing.retry_at = now + wait * (0.5 + self.rng.random())
         return [Log("placement_waits", (("model", placing.model), ("why", placing.trouble)))]
-
-
-def _pipeline(found: Plan) -> Pipeline:
-    return Pipeline(tuple(_shards(stage, found.demand.model.n_layers) for stage in found.stages))
-
-
-def _shards(stage: Stage[ShardPlan], n_layers: int) -> Stage[Shard]:
-    """What was planned, as it travels."""
-    first, end = stage.first, stage.end
-    return stage.of(
-        lambda plan: Shard(plan.device, first, end, first == 0, end == n_layers, plan.memory_bytes, Slice(*plan.slice))
-    )
 
 
 def _due(placing: Placing) -> float:

@@ -17,13 +17,14 @@ from typing import Literal
 from swarm.answers import PIPELINED_PREFILL_BATCH
 from swarm.cluster.cost import GUESSED_LINK, Device, LinkOf, LinkSpeed, ModelCost, Prediction, predict
 from swarm.cluster.cuts import Bounds
-from swarm.cluster.pipeline import Stage, is_cut
+from swarm.cluster.pipeline import Pipeline, Stage, is_cut
 from swarm.cluster.reasons import NOT_NEEDED, Obstacle, obstacle, why_left_out
 from swarm.cluster.search import Search
 from swarm.cluster.teams import Terms, best_teams
 from swarm.parts import WHOLE, Part, all_parts
 from swarm.units import rate_text, size_text
 from swarm.wire.ids import PeerId
+from swarm.wire.records import Shard, Slice
 
 PREDICTED_PROMPT = 256  # tokens of the prompt whose time to first token is predicted
 MIN_CONTEXT = 512  # tokens; a smaller context than this is not worth offering
@@ -212,6 +213,18 @@ def instead(demand: Demand, devices: Sequence[Device], link: LinkOf, found: Plan
     share = shared.prediction.exchange_s / shared.prediction.token_s
     rate = f"{shared.prediction.pace:.1f} tok/s"
     return [f"with a part of every layer on each: {rate}, for {100 * share:.0f}% of a token would pass in exchanges"]
+
+
+def pipeline_of(found: Plan) -> Pipeline:
+    """What was planned, as it travels."""
+    return Pipeline(tuple(_shards(stage, found.demand.model.n_layers) for stage in found.stages))
+
+
+def _shards(stage: Stage[ShardPlan], n_layers: int) -> Stage[Shard]:
+    first, end = stage.first, stage.end
+    return stage.of(
+        lambda plan: Shard(plan.device, first, end, first == 0, end == n_layers, plan.memory_bytes, Slice(*plan.slice))
+    )
 
 
 def missing_parts(demand: Demand, devices: Sequence[Device]) -> tuple[Part, ...]:

@@ -322,7 +322,7 @@ class _Sums:
         """Bytes of weights and KV of each range."""
         memory = _between(self.weight) + _between(self.kv) * kv_tokens
         memory[0, :] += model.embed_bytes
-        memory[:, model.n_layers] += model.lm_head_bytes
+        memory[:, model.n_layers] += model.lm_head_bytes + model.beside_head_bytes
         return memory
 
 

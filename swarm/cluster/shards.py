@@ -21,7 +21,7 @@ from swarm.cluster.effects import NEVER, CloseStage, Effect, Load, Log, LookUp, 
 from swarm.cluster.memory import ClaimKey, Held, Ledger, PartKey
 from swarm.cluster.pipeline import Pipeline, Stage, is_cut
 from swarm.cluster.planner import MIN_CONTEXT
-from swarm.parts import Part
+from swarm.parts import MTP, Part
 from swarm.units import size_text
 from swarm.wire.ids import ModelId, PeerId
 from swarm.wire.messages import PlacementCommit, PlacementOffer, PlacementReply, ShardReady
@@ -57,6 +57,11 @@ class Claim:
         """The stage whose layers others compute with us; None when they are ours alone."""
         placement = self.placement
         return None if self.shard.slice.whole else StageId(placement.author, placement.epoch, self.shard.layer_start)
+
+    @property
+    def holds_mtp(self) -> bool:
+        """Whether the block that predicts further tokens is among the parts."""
+        return any(part == MTP for _, part in self.parts)
 
     @property
     def held(self) -> Held:
@@ -299,10 +304,14 @@ class Shards:
         model = self.model_of(placement)
         assert model is not None
         first, end, bounds = shard.layer_start, shard.layer_end, shard.slice.bounds
-        parts = frozenset((placement.model, part) for part in model.parts(first, end, bounds))
+        parts = model.parts(first, end, bounds)
         kv = model.sliced(bounds).stage_kv_bytes(first, end, min(placement.context, MIN_CONTEXT))
         share = _resident_share(model.sliced(bounds), shard, placement.context)
-        return Claim(placement, shard, parts, kv, now + limits.OFFER_HOLD_S, share)
+        if placement.mtp and end == model.n_layers and not bounds and share == 1.0:
+            parts = (*parts, *model.mtp_parts())
+            kv += model.mtp_kv_bytes(min(placement.context, MIN_CONTEXT))
+        keys = frozenset((placement.model, part) for part in parts)
+        return Claim(placement, shard, keys, kv, now + limits.OFFER_HOLD_S, share)
 
     def _consider(self, claim: Claim, now: float) -> list[Effect]:
         """Take an offer when there is room, if need be in the place of others.

@@ -32,6 +32,7 @@ class Step(Value):
     frame: Buffer | None
     since: float
     n_guesses: int = 0  # so many last ids
+    asks: bool = False  # for what the model's own block would say next
 
     @property
     def end(self) -> int:
@@ -142,7 +143,15 @@ class StageSession:
         """Room for its KV, where so many positions stay."""
         first, end, bounds = self.place.held
         opened = self.open
-        return OpenKv(opened.session, opened.model, first, end, opened.context, keep, self.place.kv, bounds)
+        kv = OpenKv(opened.session, opened.model, first, end, opened.context, keep, self.place.kv, bounds)
+        return msgspec.structs.replace(kv, mtp=True) if self.place.mtp else kv
+
+    @property
+    def kv_bytes(self) -> int:
+        """Memory for its KV here."""
+        place, context = self.place, self.open.context
+        mtp = self.model.mtp_kv_bytes(context) if place.mtp else 0
+        return self.model.stage_kv_bytes(place.first, place.end, context) + mtp
 
     def begin(self, ids: list[int]) -> SessionReply:
         """It is open, with the KV of these ids."""
@@ -182,6 +191,8 @@ class RingPlace(Value):
     kv: str = "f16"  # how keys and values are kept
     stage: StageId | None = None  # None: its layers are this device's alone
     slice: Bounds = ()
+    mtp: bool = False  # the block that predicts further tokens is here
+    asks: bool = False  # it is on the last stage, and may be asked
 
     @classmethod
     def of(cls, claim: Claim) -> RingPlace:
@@ -201,6 +212,8 @@ class RingPlace(Value):
             leads=stage.leader.peer == me,
             stage=claim.stage_id,
             slice=claim.shard.slice.bounds,
+            mtp=claim.holds_mtp,
+            asks=claim.placement.mtp,
         )
 
     @property
@@ -242,6 +255,7 @@ def step_rows(session: StageSession, step: Step) -> SessionRows:
         recent=recent_ids(session.ids, step.certain_end, sampling),
         answer=tuple(session.ids[sampling.answer_at : step.certain_end]) if sampling.grammar else (),
         n_guesses=step.n_guesses,
+        asks=step.asks and session.place.mtp,
     )
 
 

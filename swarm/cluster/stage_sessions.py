@@ -113,7 +113,8 @@ class StageSessions:
         have = have if beginning is None else 0
         source = message.source if have else None
         model = self.shards.cost_of(claim)
-        n_bytes = model.stage_kv_bytes(place.first, place.end, message.context)
+        session = StageSession(message, place, 0, 0, [], model, beginning=beginning)
+        n_bytes = session.kv_bytes
         moves = source is not None and self._takes_over(source, n_bytes, now)
         takes = [message.session, source] if source is not None and moves else [message.session]
         room, missing = self._reserve(claim, takes, n_bytes, now)
@@ -122,7 +123,6 @@ class StageSessions:
             return [*room, Send(message.entry, refusal(message, text, missing))]
         ids = keeper.ids[:have] if keeper is not None else []
         self.sessions.pop(message.session, None)
-        session = StageSession(message, place, 0, 0, [], model, beginning=beginning)
         session.guesses = before.guesses if before is not None else None
         self.sessions[message.session] = session
         self._forget_oldest()
@@ -286,7 +286,7 @@ class StageSessions:
             return self._drop("malformed")
         if not session.can_use(frame, message.tensor):
             return self._no_result(session)
-        step = Step(message.position, message.ids, message.sample, frame, now, message.n_guesses)
+        step = Step(message.position, message.ids, message.sample, frame, now, message.n_guesses, message.asks)
         return self._take(session, step, now)
 
     def _no_result(self, session: StageSession) -> list[Effect]:
@@ -319,20 +319,24 @@ class StageSessions:
             return self._drop("malformed")
         if last in session.open.end_ids or position + 1 >= session.open.context:
             return []
-        guesses = self._guess(session, (*guessed, last), message.forced, now)
-        return self._take(session, Step(position, (last, *guesses), True, None, now, len(guesses)), now)
+        guesses, asks = self._guess(session, (*guessed, last), message, now)
+        return self._take(session, Step(position, (last, *guesses), True, None, now, len(guesses), asks), now)
 
     def _guess(
-        self, session: StageSession, tokens: tuple[int, ...], forced: tuple[int, ...], now: float
-    ) -> tuple[int, ...]:
-        """What goes along with the step after these tokens; `forced` is what a form asks for then."""
+        self, session: StageSession, tokens: tuple[int, ...], message: Token, now: float
+    ) -> tuple[tuple[int, ...], bool]:
+        """What goes along with the step after these tokens, and whether the model's own block is asked for more."""
         if session.guesses is None:
-            return ()
+            return (), False
         most = session.open.context - (session.certain + len(tokens) - 1) - 2
-        forced = forced if max(forced, default=0) < session.model.vocabulary else ()
+        forced, own = (
+            said if max(said, default=0) < session.model.vocabulary else () for said in (message.forced, message.own)
+        )
         is_alone = sum(entry.running for entry in self.ledger.kv.values()) == 1
+        session.guesses.said(own, message.own_us * 1e-6)
         session.guesses.came(tokens, now, is_alone=is_alone)
-        return session.guesses.next(most if is_alone else 0, forced, session.open.end_ids, now)
+        guesses = session.guesses.next(most if is_alone else 0, forced, session.open.end_ids, now)
+        return guesses, session.place.asks and session.guesses.asks
 
     def stage_step(self, sender: PeerId, message: Message, frame: Buffer | None, now: float) -> list[Effect]:
         """The leader of our stage begins a step."""
@@ -539,7 +543,15 @@ class StageSessions:
             assert output.info is not None and output.frame is not None
             n_guesses = step.n_guesses
             onward = Activation(
-                key, epoch, step.position, place.end, output.info, step.sample, step.ids, n_guesses=n_guesses
+                session=key,
+                epoch=epoch,
+                position=step.position,
+                layer=place.end,
+                tensor=output.info,
+                sample=step.sample,
+                ids=step.ids,
+                n_guesses=n_guesses,
+                asks=step.asks,
             )
             return [Send(place.after, onward, output.frame)]
         if output.frame is not None and output.info is not None:
@@ -556,6 +568,8 @@ class StageSessions:
             more_told=output.more_told,
             n_guesses=step.n_guesses,
             forced=output.forced,
+            own=output.own,
+            own_us=round(output.own_s * 1e6),
         )
         return [Send(peer, sampled) for peer in dict.fromkeys((place.ring_first, session.open.entry))]
 

@@ -19,9 +19,8 @@ import numpy.typing as npt
 from swarm.engine.decoder import MAX_STEP_TOKENS, Decoder, Keep, Rows
 from swarm.engine.draft import Choose
 from swarm.engine.expert_cache import CachedExperts
-from swarm.engine.weights import Memory, TensorSource, Weights, load_weights
+from swarm.engine.weights import TensorSource, Weights, load_weights
 from swarm.kernels import _native
-from swarm.kernels.quants import dequantize
 from swarm.models.spec import OUTSIDE_LAYERS, MtpSpec, Role
 from swarm.parts import EMBED, LM_HEAD, Part
 
@@ -64,8 +63,25 @@ class MtpKv:
 class MtpBlock:
     """The weights of the block, ready to compute."""
 
-    def __init__(self, mtp: MtpSpec, source: TensorSource, decoder: Decoder) -> None:
-        """`decoder`: of the model, whose embedding and head the block shares where its own are the same ones."""
+    def __init__(self, mtp: MtpSpec, weights: Weights, decoder: Decoder) -> None:
+        """`weights`: of the block's layer, an embedding and a head; `decoder`: of the model, or of its last layers."""
+        norm = weights.vectors[0, Role.MTP_NORM]
+        self.weights = replace(
+            weights, layers=range(1), vectors={**weights.vectors, (OUTSIDE_LAYERS, Role.OUTPUT_NORM): norm}
+        )
+        self.decoder = Decoder(
+            mtp.spec,
+            self.weights,
+            context=decoder.context,
+            threads=decoder.threads,
+            isa=decoder.engine.isa,
+            kv=decoder.kv_kind,
+        )
+        self._embedding = weights.matrices.get((OUTSIDE_LAYERS, Role.EMBED))
+
+    @classmethod
+    def of_file(cls, mtp: MtpSpec, source: TensorSource, decoder: Decoder) -> MtpBlock:
+        """From a file; `decoder`: of the whole model, whose embedding and head serve where they are the same."""
         model = decoder.weights
         shared = {role for role in (Role.EMBED, Role.LM_HEAD) if _is_same(source, mtp, decoder, role)}
         parts = [Part(0)]
@@ -73,31 +89,24 @@ class MtpBlock:
         parts += [] if Role.LM_HEAD in shared else [LM_HEAD]
         own = load_weights(source, mtp.spec, parts, threads=decoder.threads)
         tables = {(OUTSIDE_LAYERS, role): model.matrices[OUTSIDE_LAYERS, role] for role in shared}
-        norm = _vector(source, mtp.spec.tensors[Role.OUTPUT_NORM].name)
-        vectors = {**own.vectors, (OUTSIDE_LAYERS, Role.OUTPUT_NORM): norm}
-        self.weights = replace(own, matrices={**own.matrices, **tables}, vectors=vectors)
-        self.n_bytes = own.n_bytes
-        self.decoder = Decoder(
-            mtp.spec,
-            Weights(**{**self.weights.__dict__, "layers": range(1)}),
-            context=decoder.context,
-            threads=decoder.threads,
-            isa=decoder.engine.isa,
-            kv=decoder.kv_kind,
-        )
-        self._embedding = self.weights.matrices[OUTSIDE_LAYERS, Role.EMBED]
-        self._enorm = _vector(source, mtp.prefix + "enorm.weight")
-        self._hnorm = _vector(source, mtp.prefix + "hnorm.weight")
-        self._projection = _matrix(source, mtp.prefix + "eh_proj.weight", decoder.threads)
+        return cls(mtp, replace(own, matrices={**own.matrices, **tables}), decoder)
 
     def entries(self, ids: Sequence[int], states: F32) -> F32:
         """What enters the layer, float32 (tokens, hidden): for each token, and the model's state before it."""
-        eps = self.decoder.spec.norm_eps
-        tokens = np.stack([self._embedding.row(token) for token in ids])
-        both = np.concatenate([_norm(tokens, self._enorm, eps), _norm(states, self._hnorm, eps)], axis=1)
+        eps, weights = self.decoder.spec.norm_eps, self.weights
+        tokens = normed(self._rows(ids), weights.vectors[0, Role.MTP_TOKEN_NORM], eps)
+        both = np.concatenate([tokens, normed(states, weights.vectors[0, Role.MTP_STATE_NORM], eps)], axis=1)
         engine = self.decoder.engine
-        projected: F32 = _native.matmul(self._projection, both, engine.isa, engine.threads)
+        projected: F32 = _native.matmul(weights.matrices[0, Role.MTP_PROJECTION], both, engine.isa, engine.threads)
         return projected
+
+    def _rows(self, ids: Sequence[int]) -> F32:
+        """Of the embedding, which is in memory or on the disk."""
+        if self.weights.table is not None:
+            places, matrix = self.weights.table.take(ids)
+            return np.stack([matrix.row(place) for place in places.tolist()])
+        assert self._embedding is not None, "a block is given an embedding"
+        return np.stack([self._embedding.row(token) for token in ids])
 
 
 class MtpDecoder:
@@ -164,7 +173,7 @@ class MtpDecoder:
 
     def _saw(self, kv: MtpKv, ids: I32, hidden: F32) -> None:
         """The model has computed these: their states, before the last norm."""
-        states = _norm(hidden, self._output_norm, self._decoder.spec.norm_eps)
+        states = normed(hidden, self._output_norm, self._decoder.spec.norm_eps)
         for token, state in zip(ids.tolist(), states, strict=True):
             kv.states[len(kv.ids)] = state
             kv.ids.append(token)
@@ -189,25 +198,11 @@ class MtpDecoder:
         return self._block.entries(ids[same:], states)
 
 
-def _norm(x: F32, weight: F32, eps: float) -> F32:
+def normed(x: F32, weight: F32, eps: float) -> F32:
+    """RMS norm of rows float32 (tokens, hidden)."""
     scale = 1 / np.sqrt(np.mean(np.square(x), axis=1, keepdims=True, dtype=np.float32) + np.float32(eps))
     normed: F32 = x * scale.astype(np.float32) * weight
     return normed
-
-
-def _vector(source: TensorSource, name: str) -> F32:
-    raw = np.ascontiguousarray(source.raw(name)).reshape(1, -1)
-    return dequantize(source.tensors[name].quant, raw).reshape(-1).copy()
-
-
-def _matrix(source: TensorSource, name: str, threads: int) -> _native.Mat:
-    entry = source.tensors[name]
-    rows, cols = entry.shape
-    n_bytes = _native.packed_bytes(entry.quant.id, rows, cols, cols)
-    packed = Memory(n_bytes).take(n_bytes)
-    _native.pack(entry.quant.id, np.ascontiguousarray(source.raw(name)), cols, packed, 0, threads)
-    source.drop(name)
-    return _native.Mat(entry.quant.id, rows, cols, packed)
 
 
 def _is_same(source: TensorSource, mtp: MtpSpec, decoder: Decoder, role: Role) -> bool:

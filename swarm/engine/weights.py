@@ -36,7 +36,7 @@ PANEL = 16  # rows of a panel, see csrc/README.md
 PACK_BYTES = 32 * 1024 * 1024  # of a tensor, packed before its pages of the file are given back
 MATRICES = frozenset(
     {Role.EMBED, Role.LM_HEAD, Role.Q, Role.K, Role.V, Role.O, Role.GATE, Role.UP, Role.DOWN, Role.ROUTER}
-    | {Role.SHARED_GATE, Role.SHARED_UP, Role.SHARED_DOWN, Role.Q_A, Role.KV_A}
+    | {Role.SHARED_GATE, Role.SHARED_UP, Role.SHARED_DOWN, Role.Q_A, Role.KV_A, Role.MTP_PROJECTION}
     | EXPERT_ROLES
     | HEAD_ROLES
 )

@@ -252,7 +252,7 @@ def with_block(decoder: Decoder, mtp: MtpSpec, gguf: GGUF) -> MtpDecoder:
 
     if decoder.experts is not None:
         raise ConfigError("this model's experts are on disk, for want of memory; there its own block has no room")
-    return MtpDecoder(decoder, MtpBlock(mtp, gguf, decoder))
+    return MtpDecoder(decoder, MtpBlock.of_file(mtp, gguf, decoder))
 
 
 def load_draft(path: str | os.PathLike[str], tokenizer: Tokenizer, settings: Settings, context: int) -> Decoder:

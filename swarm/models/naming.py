@@ -123,11 +123,14 @@ def bind_mtp(h: Header, spec: ModelSpec, prefix: str, layer: list[Name]) -> MtpS
     ]
     if h.has("rope_freqs.weight"):
         outside.append(("rope_freqs.weight", (Role.ROPE_FREQS,)))
-    blocks = (replace(spec.layers[0], tensors=_refs(h, spec, 0, layer)),)
+    feeds: list[Name] = [
+        (f"{prefix}eh_proj.weight", (Role.MTP_PROJECTION,)),
+        (f"{prefix}enorm.weight", (Role.MTP_TOKEN_NORM,)),
+        (f"{prefix}hnorm.weight", (Role.MTP_STATE_NORM,)),
+        (own_or("shared_head_norm", "output_norm.weight"), (Role.MTP_NORM,)),
+    ]
+    blocks = (replace(spec.layers[0], tensors=_refs(h, spec, 0, [*layer, *feeds])),)
     bound = replace(spec, layers=blocks, tensors=_refs(h, spec, OUTSIDE_LAYERS, outside))
-    wide, vector = RoleShape(spec.hidden, 2 * spec.hidden), RoleShape(spec.hidden, 1)
-    for name, shape in (("eh_proj", wide), ("enorm", vector), ("hnorm", vector)):
-        _check_tensor(h, f"{prefix}{name}.weight", shape)
     return MtpSpec(bound, prefix)
 
 

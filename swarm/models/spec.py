@@ -65,6 +65,10 @@ class Role(StrEnum):
     SHARED_UP = "shared_up"
     SHARED_DOWN = "shared_down"
     FFN_POST_NORM = "ffn_post_norm"
+    MTP_PROJECTION = "mtp_projection"
+    MTP_TOKEN_NORM = "mtp_token_norm"
+    MTP_STATE_NORM = "mtp_state_norm"
+    MTP_NORM = "mtp_norm"
 
 
 EXPERT_ROLES = frozenset({Role.EXPERT_GATE, Role.EXPERT_UP, Role.EXPERT_DOWN})
@@ -250,9 +254,11 @@ class MtpSpec:
 
     For token x at position p, and the model's state g of position p - 1 after its last norm:
 
-        h = EH_PROJ @ [norm(EMBED[x], ENORM), norm(g, HNORM)];  then the layer, OUTPUT_NORM and LM_HEAD as in any model
+        h = MTP_PROJECTION @ [norm(EMBED[x], MTP_TOKEN_NORM), norm(g, MTP_STATE_NORM)]
 
-    `prefix` is how the names of eh_proj, enorm and hnorm begin.
+    Then the layer, MTP_NORM in place of OUTPUT_NORM, and LM_HEAD as in any model. These four are among the tensors of
+    the layer, so that the layer is all that must be held beside a model whose embedding and head serve the block, too.
+    `prefix` is how the names of what feeds it begin.
     """
 
     spec: ModelSpec
@@ -311,6 +317,10 @@ def role_shape(spec: ModelSpec, layer: int, role: Role) -> RoleShape:
         Role.UP: RoleShape(block.ffn, spec.hidden),
         Role.DOWN: RoleShape(spec.hidden, block.ffn),
         Role.FFN_POST_NORM: RoleShape(spec.hidden, 1),
+        Role.MTP_PROJECTION: RoleShape(spec.hidden, 2 * spec.hidden),
+        Role.MTP_TOKEN_NORM: RoleShape(spec.hidden, 1),
+        Role.MTP_STATE_NORM: RoleShape(spec.hidden, 1),
+        Role.MTP_NORM: RoleShape(spec.hidden, 1),
     }[role]
 
 

@@ -20,8 +20,8 @@ from swarm.cluster.effects import Effect, Embedded, Emit, Ended, Notice, NoticeK
 from swarm.cluster.session import AnswerRequest
 from swarm.engine.sampling import SamplingParams
 from swarm.errors import DoesNotFit, FormDeadEnd, SwarmError, SwarmNetworkError, TooBusy
-from swarm.node.compute import sampling_of
 from swarm.node.library import KnownModel
+from swarm.node.sampling import sampling_of
 from swarm.text.forms import Form
 from swarm.text.grammar import GrammarState
 from swarm.text.infill import Infill

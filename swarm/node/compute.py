@@ -12,8 +12,8 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, fields
-from itertools import accumulate, islice
+from dataclasses import dataclass, field
+from itertools import islice
 from typing import NamedTuple, TypeVarTuple
 
 import numpy as np
@@ -42,22 +42,24 @@ from swarm.errors import ResourceError, StageLost, SwarmError
 from swarm.kernels import _native
 from swarm.limits import MIN_LOGPROB
 from swarm.models.spec import ModelSpec, Role
+from swarm.node.activations import activations, output_of, outputs_of_stage
 from swarm.node.background import Post
 from swarm.node.constraints import Constraints
 from swarm.node.kept_caches import KeptCaches
 from swarm.node.kept_kv import KeptFiles
+from swarm.node.own_guesses import OwnGuesses, with_states
+from swarm.node.sampling import params_of
 from swarm.node.stages import OpenedStage, Stages
-from swarm.parts import WHOLE, Part, parts_of
+from swarm.parts import MTP, WHOLE, Part, parts_of
 from swarm.value import Value
 from swarm.wire.ids import ModelId, SessionId
-from swarm.wire.records import Sampling, TensorInfo, TokenBias, TokenChance
+from swarm.wire.records import Sampling, TokenChance
 
 log = logging.getLogger(__name__)
 F32 = npt.NDArray[np.float32]
 Logits = F32 | Sequence[Candidates]  # of the whole vocabulary, or what members of a stage told of their slices
 Args = TypeVarTuple("Args")
 FORGOTTEN = "the conversation's memory is gone here"
-SAMPLING_FIELDS = tuple(field.name for field in fields(SamplingParams))
 STEPS_KEPT = 256  # whose median tells how fast this device decodes now
 
 
@@ -151,6 +153,7 @@ class ComputeWorker:
         self.products: dict[Product, None] = {}  # that models needed which were loaded; of the loop
         self._models: dict[ModelId, _Model] = {}
         self._kv: dict[SessionId, _Kv] = {}
+        self._own = OwnGuesses()
         self._queue: queue.SimpleQueue[Effect | Callable[[], None] | None] = queue.SimpleQueue()
         self._files = kept
         self._kept: KeptCaches | None = None
@@ -221,6 +224,7 @@ class ComputeWorker:
                     self._kv.pop(effect.session, None)
             case DropKv(session, kept):
                 kv = self._kv.pop(session, None)
+                self._own.drop(session)
                 if kept is not None and self._files is not None:
                     self._files.write(kept, kv.cache if kv is not None else None)
             case KeepKv(session, kept):
@@ -231,11 +235,15 @@ class ComputeWorker:
 
     def _install(self, model: ModelId, spec: ModelSpec, part: Part, weights: Weights) -> None:
         loaded = self._models.setdefault(model, _Model())
-        loaded.specs.setdefault(part.slice, spec)
         loaded.parts[part] = weights
+        if part == MTP:
+            self._own.install(model, spec)
+        else:
+            loaded.specs.setdefault(part.slice, spec)
 
     def _choose(self, ways: Choices) -> None:
         self._ways = ways
+        self._own.choose(ways)
         for loaded in self._models.values():
             for decoder in loaded.decoders.values():
                 decoder.choose(ways)
@@ -245,6 +253,7 @@ class ComputeWorker:
         if loaded is None:
             return
         gone = [part for part in parts if loaded.parts.pop(part, None) is not None]
+        self._own.unload(model, set(gone))
         for layers in list(loaded.decoders):
             if any(part in loaded.parts_of(layers) for part in gone):
                 loaded.drop_range(layers)
@@ -269,6 +278,7 @@ class ComputeWorker:
             kv.cache.resize(effect.context)
         if lender is not None:
             kv.cache.copy(lender.cache, effect.keep)
+        self._own.open(effect, self._models[effect.model].parts, lambda: self._decoder(layers, effect.context))
         if self._kept is not None:
             self._kept.opened(effect.session, effect.beginning)
 
@@ -322,7 +332,7 @@ class ComputeWorker:
                 outputs.append(StepOutput(error=_line(error)))
         computed: Iterator[StepOutput] = iter(())
         if batch and job.end < decoder.spec.n_layers:
-            computed = iter(_stage(decoder, batch))
+            computed = iter(outputs_of_stage(decoder, batch))
         elif batch:
             logits = iter(decoder.step_logits([ready for _, ready in batch]))
             computed = iter(self._all_sampled(logits, job.model, batch, decoder))
@@ -336,11 +346,30 @@ class ComputeWorker:
         decoder = self._decoder(layers, kv.cache.capacity)
         ready = (self._ready(rows, job, decoder),)
         if job.end < decoder.spec.n_layers:
-            return _frame(decoder.step_hidden(ready))
+            return output_of(decoder.step_hidden(ready))
+        if self._own.follows(rows.session) and not rows.sampling.vector:
+            return self._step_followed(job, decoder, ready[0], rows)
         logits = decoder.step_logits(ready)
         if rows.sample and rows.sampling.vector:
             return _vector(decoder, 0)
         return self._sampled(logits, job.model, rows) if rows.sample else StepOutput()
+
+    def _step_followed(self, job: Compute, decoder: Decoder, ready: Rows, rows: SessionRows) -> StepOutput:
+        """The same where the model's own block follows: what it would say next comes along, where that is asked for."""
+        logits, states = with_states(decoder, ready)
+        output = self._sampled(logits, job.model, rows) if rows.sample else StepOutput()
+        tokens = [output.token, *output.more] if output.token is not None else []
+        n = len(rows.ids) - rows.n_guesses + len(output.more)  # that are certain
+        started = time.perf_counter()
+        self._own.saw(rows.session, rows.position, rows.ids[:n], states[:n], decoder)
+        said = self._own.logits(rows.session, tokens[-1]) if rows.asks and tokens and not output.forced else None
+        if said is None:
+            return output
+        try:
+            own, _ = self._token(said, job.model, rows, tokens)
+        except Exception:  # a form that has ended: nothing follows
+            return output
+        return replace(output, own=(own,), own_s=time.perf_counter() - started)
 
     def _step_together(self, job: Compute, layers: _Range, together: Together) -> list[StepOutput]:
         """The same with the other members of a stage, who compute the very same rows: all of them, or none."""
@@ -354,7 +383,7 @@ class ComputeWorker:
             decoder.meet(stage.meet(), together.sequence)
             if job.end == decoder.spec.n_layers:
                 return self._last_together(job.model, decoder, batch, stage)
-            computed = _stage(decoder, batch)
+            computed = outputs_of_stage(decoder, batch)
             return computed if stage.leads else [StepOutput()] * len(batch)
         except StageLost as error:
             return [StepOutput(error=str(error), lost=stage.peer(error.member))] * len(job.rows)
@@ -381,7 +410,7 @@ class ComputeWorker:
 
     def _ready(self, rows: SessionRows, job: Compute, decoder: Decoder) -> Rows:
         """What a session brings to a step."""
-        tokens = np.array(rows.ids, np.int32) if job.first == 0 else _hidden(rows, decoder)
+        tokens = np.array(rows.ids, np.int32) if job.first == 0 else activations(rows, decoder)
         keep = Keep.NONE if not rows.sample else Keep.ALL if rows.n_guesses else Keep.LAST
         if rows.is_void:
             return Rows(tokens, decoder.new_kv(len(rows.ids)), keep)
@@ -537,50 +566,16 @@ def _after(rows: SessionRows, tokens: list[int]) -> SessionRows:
     return replace(rows, answer=(*rows.answer, *tokens)) if tokens else rows
 
 
-def params_of(sampling: Sampling) -> SamplingParams:
-    """What travelled, as the engine takes it."""
-    values = {name: getattr(sampling, name) for name in SAMPLING_FIELDS}
-    return SamplingParams(**{**values, "logit_bias": tuple((bias.token, bias.value) for bias in sampling.logit_bias)})
-
-
-def sampling_of(params: SamplingParams) -> Sampling:
-    """The same the other way; a greedy answer needs no seed."""
-    values = {name: getattr(params, name) for name in SAMPLING_FIELDS}
-    bias = tuple(TokenBias(token, value) for token, value in params.logit_bias)
-    return Sampling(**{**values, "seed": params.seed or 0, "logit_bias": bias})
-
-
 def _needs_all(params: SamplingParams, rows: SessionRows) -> bool:
     return needs_all(params, grammar=bool(rows.sampling.grammar))
-
-
-def _stage(decoder: Decoder, batch: list[tuple[SessionRows, Rows]]) -> list[StepOutput]:
-    """A step of a stage that is not the last: a frame for each session."""
-    hidden = decoder.step_hidden([ready for _, ready in batch])  # (tokens, hidden) of all
-    if len(batch) == 1:
-        return [_frame(hidden)]
-    ends = accumulate(len(ready.tokens) for _, ready in batch)
-    return [_frame(hidden[end - len(ready.tokens) : end]) for end, (_, ready) in zip(ends, batch, strict=True)]
-
-
-def _frame(hidden: F32) -> StepOutput:
-    return StepOutput(hidden.data.cast("B"), TensorInfo("f32", hidden.shape))
 
 
 def _vector(decoder: Decoder, row: int) -> StepOutput:
     """What a session gets that wants no token: the hidden state of a row of which the step before made logits."""
     try:
-        return _frame(decoder.normed(row)[None])
+        return output_of(decoder.normed(row)[None])
     except Exception as error:  # of one session: the others of the step have their tokens
         return StepOutput(error=_line(error))
-
-
-def _hidden(rows: SessionRows, decoder: Decoder) -> F32:
-    """The activations that came from the stage before: float32 (tokens, hidden)."""
-    if rows.frame is None or len(rows.frame) != 4 * len(rows.ids) * decoder.spec.hidden:
-        raise ValueError(f"activations of {len(rows.frame or b'')} bytes do not fit {len(rows.ids)} positions")
-    hidden = np.frombuffer(rows.frame, np.float32).reshape(len(rows.ids), decoder.spec.hidden)
-    return hidden if hidden.flags.aligned else hidden.copy()  # a frame may lie anywhere in a message
 
 
 def _line(error: BaseException) -> str:

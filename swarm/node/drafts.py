@@ -28,14 +28,15 @@ from swarm.engine.ways import kept
 from swarm.engine.weights import load_weights
 from swarm.errors import ConfigError, OutOfMemory
 from swarm.files import stamps
+from swarm.guessing import MTP
 from swarm.models.registry import spec_from_gguf
 from swarm.models.sizes import context_of
 from swarm.node.background import Background
-from swarm.node.compute import params_of
 from swarm.node.driver import Driver
 from swarm.node.event_log import EventLog
 from swarm.node.library import KnownModel
 from swarm.node.model_cost import model_cost
+from swarm.node.sampling import params_of
 from swarm.parts import all_parts
 from swarm.store.gguf import GGUF, open_gguf
 from swarm.store.naming import resolve
@@ -85,16 +86,22 @@ class DraftWorker:
     async def start(self) -> None:
         """Take the model of the settings, if they name one; raise SwarmError where it cannot be had."""
         name = self._settings.draft
-        if name:
+        if name == MTP:
+            self._use_own_block(None)
+        elif name:
             await self.use(await self._background.run_io(partial(resolve, name, settings=self._settings)))
 
     async def use(self, path: Path, model: KnownModel | None = None) -> None:
-        """From now on the model of this file guesses, in place of the one before.
+        """From now on the model of this file guesses, in place of what did before; `mtp`: models' own blocks do.
 
         Raise ConfigError where `model` has other tokens, or guesses are off; OutOfMemory; ModelError for the file.
         """
         if self._settings.guess == "never":
             raise ConfigError("a draft guesses, and guesses are off at this device's node (guess): turn them on there")
+        if str(path) == MTP:
+            self._use_own_block(model)
+            return
+        self._driver.act(lambda core, now: core.guess_with_mtp(uses=False))
         before = self._small
         if before is None or before.path != path or before.stamps != stamps([path]):
             self._change(None)
@@ -106,6 +113,24 @@ class DraftWorker:
             self._change(before)
         if model is not None:
             check_vocabulary(model.tokenizer, before.tokenizer, path.name)
+
+    def _use_own_block(self, model: KnownModel | None) -> None:
+        """From now on the blocks of models' own files guess, where their last stage has room for it.
+
+        Raise ConfigError where `model` has none, or guesses are off.
+        """
+        if self._settings.guess == "never":
+            raise ConfigError("a draft guesses, and guesses are off at this device's node (guess): turn them on there")
+        if model is not None and model.mtp is None:
+            raise ConfigError(
+                f"{model.name} has no block that predicts further tokens (MTP): of the models that run here, files of "
+                "GLM-4.5 may have one; leave --draft mtp out, or name a small model"
+            )
+        if self._small is not None:
+            self._change(None)
+            self._driver.act(lambda core, now: core.set_aside(0, now))
+        self._driver.act(lambda core, now: core.guess_with_mtp(uses=True))
+        self._events.note("draft", model=MTP)
 
     def serves(self, model: KnownModel) -> bool:
         """Whether it can guess for that model."""

@@ -191,7 +191,7 @@ class Holdings:
                 if holding.model in self._missed:
                     self.look_up(holding.model)
             elif holding.n_have == holding.n_chunks:
-                self._core_holdings(peer, holding.model, known_model.all_parts)
+                self._core_holdings(peer, holding.model, known_model.parts_and_beside)
             else:
                 self.library.fetcher.ask_have(peer, holding.model)
 
@@ -234,7 +234,7 @@ class Holdings:
             if holding is None or not holding.n_have:
                 continue
             if holding.n_have == holding.n_chunks:
-                self._core_holdings(peer, known_model.id, known_model.all_parts)
+                self._core_holdings(peer, known_model.id, known_model.parts_and_beside)
             else:
                 self.library.fetcher.ask_have(peer, known_model.id)
 

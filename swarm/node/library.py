@@ -14,13 +14,13 @@ import numpy.typing as npt
 
 from swarm.cluster.cost import ModelCost
 from swarm.errors import ModelNotFound
-from swarm.models.registry import spec_from_gguf
+from swarm.models.registry import mtp_from_gguf, spec_from_gguf
 from swarm.models.slices import SliceBounds, narrow
-from swarm.models.spec import ModelSpec, tensors_needed
+from swarm.models.spec import ModelSpec, MtpSpec, NeededTensor, tensors_needed
 from swarm.node.fetch import Around, Fetcher
 from swarm.node.model_cost import model_cost
 from swarm.node.shared_work import SharedWork
-from swarm.parts import WHOLE, Part, all_parts
+from swarm.parts import MTP, WHOLE, Part, all_parts
 from swarm.store.chunks import ChunkStore
 from swarm.store.manifest import Manifest
 from swarm.store.naming import MIN_ID_DIGITS, closest, offered_model, slug
@@ -43,6 +43,7 @@ class KnownModel:
     source: StoredModel
     spec: ModelSpec
     cost: ModelCost
+    mtp: MtpSpec | None = None  # the block of its file that predicts further tokens
 
     @property
     def manifest(self) -> Manifest:
@@ -70,6 +71,15 @@ class KnownModel:
     def all_parts(self) -> frozenset[Part]:
         return frozenset(all_parts(self.spec.n_layers))
 
+    @property
+    def parts_and_beside(self) -> frozenset[Part]:
+        """And what it has beside them: what whoever has the whole file holds."""
+        return self.all_parts | ({MTP} if self.mtp is not None else frozenset())
+
+    def spec_for(self, part: Part) -> ModelSpec:
+        """The spec that a part is loaded with."""
+        return self.mtp.spec if part == MTP and self.mtp is not None else self.spec_of(part.slice)
+
     def spec_of(self, cut: tuple[int, ...]) -> ModelSpec:
         """The spec of a slice (`models.slices.SliceBounds`, or `parts.WHOLE`); raise ValueError for one of no model."""
         if cut not in self._specs:
@@ -79,9 +89,14 @@ class KnownModel:
     def chunks_of(self, parts: Iterable[Part]) -> list[int]:
         """The chunks that these parts need."""
         cuts: dict[tuple[int, ...], list[Part]] = {}
+        needed: list[NeededTensor] = []
         for part in parts:
-            cuts.setdefault(part.slice, []).append(part)
-        needed = (need for cut, some in cuts.items() for need in tensors_needed(self.spec_of(cut), some))
+            if part == MTP and self.mtp is not None:
+                needed += tensors_needed(self.mtp.spec, [Part(0)])
+            else:
+                cuts.setdefault(part.slice, []).append(part)
+        for cut, some in cuts.items():
+            needed += tensors_needed(self.spec_of(cut), some)
         refs = {need.ref for need in needed}
         return self.manifest.chunks_of(Rectangle(ref.name, ref.rows, ref.columns, ref.slabs) for ref in refs)
 
@@ -95,7 +110,7 @@ class KnownModel:
 
     @cached_property
     def _part_chunks(self) -> dict[Part, list[int]]:
-        return {part: self.chunks_of([part]) for part in all_parts(self.spec.n_layers)}
+        return {part: self.chunks_of([part]) for part in self.parts_and_beside}
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,4 +201,5 @@ class Library:
     def _read(self, model: ModelId) -> KnownModel:
         source = self._store.open(model)
         spec = spec_from_gguf(source.metadata, source.tensors)
-        return KnownModel(source, spec, model_cost(slug(source.name), spec, source.tensors))
+        mtp = mtp_from_gguf(source.metadata, source.tensors)
+        return KnownModel(source, spec, model_cost(slug(source.name), spec, source.tensors, mtp), mtp)

@@ -18,13 +18,13 @@ from swarm.engine.weights import TensorSource, Weights, load_table, load_weights
 from swarm.errors import OutOfMemory, SwarmError
 from swarm.models.spec import ModelSpec
 from swarm.node.background import Post
-from swarm.parts import EMBED, Part
+from swarm.parts import EMBED, MTP, Part
 from swarm.store.stored_model import StoredModel
 from swarm.units import size_text
 from swarm.wire.ids import ModelId
 
 log = logging.getLogger(__name__)
-SpecOf = Callable[[tuple[int, ...]], ModelSpec]
+SpecOf = Callable[[Part], ModelSpec]
 SPARE_BYTES = 128 * 1024 * 1024  # of the machine's free memory that loading leaves: the kernel kills before it fails
 
 
@@ -62,7 +62,7 @@ class Loader:
         self._thread.start()
 
     def load(self, loading: Loading, source: TensorSource, spec_of: SpecOf) -> None:
-        """Load what is still wanted when its turn comes; `spec_of` gives the spec of a slice, too."""
+        """Load what is still wanted when its turn comes; `spec_of` gives the spec that a part is loaded with."""
         self._queue.put((loading, source, spec_of))
 
     def stop(self) -> None:
@@ -86,7 +86,7 @@ class Loader:
             if self._stopping:
                 return
             if part in loading.parts:  # it may have been given up meanwhile
-                spec = spec_of(part.slice)
+                spec = spec_of(part)
                 self._post(self._installed, loading, part, spec, self._pack(loading, part, source, spec))
 
     def _pack(self, loading: Loading, part: Part, source: TensorSource, spec: ModelSpec) -> Weights:
@@ -99,6 +99,7 @@ class Loader:
                 "close other programs, or lower its --memory"
             )
         on_disk = loading.experts if loading.resident_share < 1.0 else None
-        weights = load_weights(source, spec, [part], threads=self._threads, experts=on_disk)
+        wanted = Part(0) if part == MTP else part  # which is a model of one layer
+        weights = load_weights(source, spec, [wanted], threads=self._threads, experts=on_disk)
         n_experts = sum(file.shape.n_experts for file in weights.expert_files.values())
         return replace(weights, expert_slots=int(loading.resident_share * n_experts))

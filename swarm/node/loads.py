@@ -70,7 +70,7 @@ class Loads:
             loading.error = str(error)
             self._on_ended(loading)
             return
-        self._worker.call_after(lambda: self.loader.load(loading, known_model.source, known_model.spec_of))
+        self._worker.call_after(lambda: self.loader.load(loading, known_model.source, known_model.spec_for))
 
     def _on_installed(self, loading: Loading, part: Part, spec: ModelSpec, weights: Weights) -> None:
         if part in loading.parts and loading.ticket in self._loading:

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from swarm.cluster.cost import LayerCost, ModelCost
+from swarm.cluster.cost import LayerCost, ModelCost, MtpCost
 from swarm.cluster.cuts import Cuts
 from swarm.engine.weights import MATRICES, packed_bytes
 from swarm.models.header import TensorEntry
 from swarm.models.sizes import kv_bytes_per_token, kv_kinds
 from swarm.models.slices import COLUMNS, KV_ROWS, ROWS, SLABS, Axis, cut_sizes, cut_steps
-from swarm.models.spec import EXPERT_ROLES, ModelSpec, NeededTensor, Role, tensors_needed
+from swarm.models.spec import EXPERT_ROLES, ModelSpec, MtpSpec, NeededTensor, Role, tensors_needed
 from swarm.parts import EMBED, LM_HEAD, Part
 
 F32_BYTES = 4  # vectors (norms, biases) are kept as floats
 
 
-def model_cost(name: str, spec: ModelSpec, tensors: Mapping[str, TensorEntry]) -> ModelCost:
-    """The cost of every part of a model."""
+def model_cost(name: str, spec: ModelSpec, tensors: Mapping[str, TensorEntry], mtp: MtpSpec | None = None) -> ModelCost:
+    """The cost of every part of a model; `mtp`: the block of its file that predicts further tokens."""
     kv_bytes = {kind: kv_bytes_per_token(spec, kind.upper(), n_layers=1) for kind in kv_kinds(spec, ("f16", "q8_0"))}
     return ModelCost(
         name=name,
@@ -28,7 +28,12 @@ def model_cost(name: str, spec: ModelSpec, tensors: Mapping[str, TensorEntry]) -
         lm_head_macs=spec.hidden * spec.vocab,
         vocabulary=spec.vocab,
         cuts=_cuts(spec, tensors),
+        mtp=_mtp(mtp, tensors, kv_bytes) if mtp is not None else None,
     )
+
+
+def _mtp(mtp: MtpSpec, tensors: Mapping[str, TensorEntry], kv_bytes: Mapping[str, int]) -> MtpCost:
+    return MtpCost(_bytes(tensors_needed(mtp.spec, [Part(0)]), tensors), kv_bytes["f16"], kv_bytes.get("q8_0", 0))
 
 
 def _cuts(spec: ModelSpec, tensors: Mapping[str, TensorEntry]) -> Cuts | None:

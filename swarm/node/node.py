@@ -329,7 +329,7 @@ class Node:
         return await self.holdings.know(await self.questions.find(model))
 
     async def draft(self, path: Path, model: str) -> str:
-        """Let a small model of a file guess in answers that are asked for here; raise SwarmError where it cannot."""
+        """Let a small model of a file, or `mtp`, guess in answers asked for here; raise SwarmError where it cannot."""
         await self.drafts.use(path, await self.find(model))
         return path.name
 

@@ -23,12 +23,13 @@ from swarm.errors import OutOfMemory, SwarmError
 from swarm.limits import CHECK_ROWS
 from swarm.models.spec import ModelSpec
 from swarm.node.background import Background, give_way_to_others
-from swarm.node.compute import ComputeWorker, params_of
+from swarm.node.compute import ComputeWorker
 from swarm.node.driver import Driver
 from swarm.node.event_log import EventLog
 from swarm.node.holdings import Holdings
 from swarm.node.library import KnownModel
 from swarm.node.loader import SPARE_BYTES
+from swarm.node.sampling import params_of
 from swarm.parts import EMBED, Part, parts_of
 from swarm.wire.ids import ModelId
 

@@ -373,6 +373,7 @@ class Activation(Message, tag=43):
     slice: Slice = WHOLE
     experts: Experts = ()
     n_guesses: GuessCount = 0  # so many last ids are guesses: the next positions may begin behind any that came
+    asks: bool = False  # for what the model's own block would say after the token that is sampled
 
 
 class Token(Message, tag=44):
@@ -390,6 +391,8 @@ class Token(Message, tag=44):
     more_told: Annotated[tuple[Told, ...], Meta(max_length=limits.MAX_GUESSES)] = ()  # of each
     n_guesses: GuessCount = 0  # that were computed
     forced: Annotated[tuple[TokenId, ...], Meta(max_length=limits.MAX_GUESSES)] = ()  # what the form asks for next
+    own: Annotated[tuple[TokenId, ...], Meta(max_length=limits.MAX_GUESSES)] = ()  # what the model's own block says
+    own_us: Count = 0  # microseconds that saying it took
 
 
 class SessionClose(Message, tag=45):

@@ -185,6 +185,7 @@ class Placement(Record):
     context: Position  # tokens of KV that each shard reserves in all
     kv: KvFormat
     shards: Annotated[tuple[Shard, ...], Meta(max_length=limits.MAX_SHARDS)]
+    mtp: bool = False  # the last stage holds the block that predicts further tokens, too
 
 
 class StageRows(Record):

@@ -21,7 +21,7 @@ from typing import Any
 from swarm import kernels
 from swarm.cli.local import LocalNode
 from swarm.cluster.cost import ModelCost
-from swarm.models.registry import spec_from_gguf
+from swarm.models.registry import mtp_from_gguf, spec_from_gguf
 from swarm.net.keys import new_swarm_key, written
 from swarm.node.home import Home
 from swarm.node.measure import Speeds, conditions
@@ -352,7 +352,7 @@ def cost_of(path: Path) -> ModelCost:
     """What a model file costs a node."""
     with open_gguf(path) as file:
         spec = spec_from_gguf(file.metadata, file.tensors)
-        return model_cost("model", spec, file.tensors)
+        return model_cost("model", spec, file.tensors, mtp_from_gguf(file.metadata, file.tensors))
 
 
 def memories_for(cost: ModelCost, layers: Sequence[int], context: int) -> list[int]:

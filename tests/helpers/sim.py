@@ -21,7 +21,7 @@ from typing import Protocol
 from swarm import limits
 from swarm.cluster import effects as fx
 from swarm.cluster.core import Core, Identity
-from swarm.cluster.cost import Exchange, ModelCost
+from swarm.cluster.cost import Exchange, ModelCost, MtpCost
 from swarm.cluster.pipeline import Pipeline
 from swarm.cluster.planner import Layout
 from swarm.cluster.session import AnswerRequest, Phase
@@ -114,7 +114,7 @@ class Node:
         self.name = f"node{index}"
         self.memory_bytes = memory_bytes
         self.speed = speed
-        self.disk: set[Part] = set(all_parts(sim.model.n_layers)) if holds else set()
+        self.disk: set[Part] = {*all_parts(sim.model.n_layers), *sim.model.mtp_parts()} if holds else set()
         self.offset = sim.rng.uniform(0, 1e5)  # every machine has its own clock
         self.patience_s = limits.PEER_SILENCE_S + sim.rng.uniform(-0.1, 0.3)  # of its transport; the core has its own
         self.sluggish = 1.0  # how many times longer its steps take than they should
@@ -138,6 +138,7 @@ class Node:
         me = Identity(self.id, self.boot, self.name, self.boots * 1_000_000)
         port = 7000 + self.boots if self.sim.layout != "pipeline" else 0
         self.core = Core(me, caps, rng, slice_port=port, layout=self.sim.layout)
+        self.core.placer.uses_mtp = self.sim.own > 0
         if self.sim.clairvoyance:
             stages, luck = self.core.stage_sessions, Random(self.sim.seed)
             stages.new_guesses = lambda: Clairvoyant(self.sim.future, self.sim.clairvoyance, luck)
@@ -402,7 +403,8 @@ class Node:
         """What the core asks for can be computed; the epochs of its rows."""
         running = self.core.stage_sessions.running
         assert running is not None and running.job == job.job, "the core forgot its step"
-        needed = set(self.sim.model.parts(job.first, job.end, job.slice))
+        asks = any(rows.asks for rows in job.rows)
+        needed = {*self.sim.model.parts(job.first, job.end, job.slice), *(self.sim.model.mtp_parts() if asks else ())}
         self.sim.require(needed <= self.engine.parts, f"{self.name} computes layers that it does not hold")
         epochs = {rows.session: rows.epoch for rows in running.rows}
         self.sim.require(len(epochs) == len(job.rows), f"{self.name} computes two steps of one session at once")
@@ -424,8 +426,17 @@ class Node:
             return fx.StepOutput(toy.pack(values), TensorInfo("f32", (len(values), toy.WIDTH)))
         if rows.sample:
             tokens = self.tokens(rows, values)
-            return fx.StepOutput(token=tokens[0], more=tuple(tokens[1:]))
+            own = self.own_guess(rows, len(tokens)) if rows.asks else ()
+            return fx.StepOutput(token=tokens[0], more=tuple(tokens[1:]), own=own, own_s=self.sim.layer_s / 8)
         return fx.StepOutput()
+
+    def own_guess(self, rows: fx.SessionRows, n_tokens: int) -> tuple[int, ...]:
+        """What the model's own block says of the token after those that this step brings."""
+        chat = self.sim.open_chats.get(rows.session)
+        position = rows.position + len(rows.ids) - rows.n_guesses + n_tokens
+        coming = [*chat.ask.ids, *chat.expected][position : position + 1] if chat is not None else []
+        self.sim.n_own += len(coming)
+        return tuple(token if self.sim.rng.random() < self.sim.own else token // 2 for token in coming)
 
     def tokens(self, rows: fx.SessionRows, values: list[int]) -> list[int]:
         """The token after those that are certain, and after each guess that was right."""
@@ -463,8 +474,12 @@ class Sim:
         verbose: bool = False,
         layout: Layout = "pipeline",
         keeps: bool = False,
+        own: float = 0.0,
     ) -> None:
-        """`keeps`: devices have disks on which keys and values that leave memory are kept."""
+        """`keeps`: devices have disks on which keys and values that leave memory are kept.
+
+        own: how often a block of the model's own file is right; 0: it has none.
+        """
         self.layout = layout
         self.keeps = keeps
         self.n_kept = self.n_read = 0  # conversations that were written, and positions that were read
@@ -475,7 +490,9 @@ class Sim:
         self.rng = Random(seed)
         self.verbose = verbose
         self.now = 0.0
-        self.model = toy.model_cost(n_layers, 100_000, kv_bytes)
+        self.own, self.n_own = own, 0  # and how many tokens it said
+        model = toy.model_cost(n_layers, 100_000, kv_bytes)
+        self.model = replace(model, mtp=MtpCost(100_000, kv_bytes)) if own else model
         self.nodes: list[Node] = []
         self.by_id: dict[PeerId, Node] = {}
         self.wires: dict[tuple[PeerId, PeerId], Wire] = {}
@@ -741,13 +758,14 @@ def play(
     verbose: bool = False,
     layout: Layout = "pipeline",
     keeps: bool = False,
+    own: float = 0.0,
 ) -> Sim:
     """One random story: chats and faults for some seconds, then peace; every chat must end as it should.
 
     `storm`: every link loses, delays and repeats, and everybody changes their mind: what is old comes late.
     """
     rng = Random(seed)
-    sim = Sim(seed, n_layers=rng.randint(3, 8), polls=polls, verbose=verbose, layout=layout, keeps=keeps)
+    sim = Sim(seed, n_layers=rng.randint(3, 8), polls=polls, verbose=verbose, layout=layout, keeps=keeps, own=own)
     sim.clairvoyance = (0.0, 0.5, 0.9)[seed // 4 % 3]
     sim.drafts = (0.0, 0.0, 0.9, 0.6)[seed // 12 % 4]
     n = n_devices or rng.randint(2, 5)
@@ -755,6 +773,7 @@ def play(
     for i in range(n):
         share = rng.choice([0.3, 0.45, 0.6, 0.8])
         memory = int(max(whole * share, whole / n + layer)) + sim.model.stage_kv_bytes(0, sim.model.n_layers, 900)
+        memory += sum(map(sim.model.part_bytes, sim.model.mtp_parts())) + sim.model.mtp_kv_bytes(900)
         sim.add_node(memory, speed=rng.choice([1e6, 2e6, 4e6]), holds=i == 0 or rng.random() < 0.3)
     _weather(sim, rng, storm=storm)
     for _ in range(rng.randint(1, 5)):

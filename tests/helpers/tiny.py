@@ -313,10 +313,13 @@ def _stored(values: np.ndarray, quant_name: str) -> np.ndarray:
 
 def write_tiny(path: Path | str, tiny: Tiny, weights: Weights, mix: str = "F32", more: Metadata | None = None) -> Path:
     """Write a checkpoint as a GGUF file in the types of `mix`, with more or other metadata."""
+    return write_gguf(path, gguf_metadata(tiny) | (more or {}), tensors_of(tiny, weights, mix))
+
+
+def tensors_of(tiny: Tiny, weights: Weights, mix: str = "F32") -> dict[str, tuple[np.ndarray, str]]:
+    """The tensors of its file: values, and the type that they are stored in."""
     tensors = dict(_gguf_tensors(tiny, weights, mix))
-    if tiny.mtp == "present":
-        tensors |= _mtp_tensors(tiny, weights, mix)
-    return write_gguf(path, gguf_metadata(tiny) | (more or {}), tensors)
+    return tensors | _mtp_tensors(tiny, weights, mix) if tiny.mtp == "present" else tensors
 
 
 def make_tiny(path: Path | str, name: str, mix: str = "F32", seed: int = 1) -> Path:

@@ -112,6 +112,7 @@ def test_a_small_model_is_named_by_its_full_path_and_for_a_model() -> None:
     reply = api.post("/swarm/draft", json={"path": "/small.gguf", "model": "m"}, headers=CHANGES)
     assert reply.json() == {"draft": "small.gguf"}
     assert [(str(path), model) for path, model in node["draft"].calls] == [("/small.gguf", "m")]
+    assert api.post("/swarm/draft", json={"path": "mtp", "model": "m"}, headers=CHANGES).status_code == 200
     for path in ("small.gguf", 5, None):
         assert api.post("/swarm/draft", json={"path": path}, headers=CHANGES).status_code == 400
 

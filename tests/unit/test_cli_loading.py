@@ -28,18 +28,19 @@ class Node:
         return {}
 
 
-@pytest.mark.parametrize("has_draft", [True, False])
-def test_a_node_is_told_of_the_small_model_that_guesses(
-    tmp_path: Path, own_home: Path, monkeypatch: pytest.MonkeyPatch, *, has_draft: bool
+@pytest.mark.parametrize("draft", ["small", "mtp", ""])
+def test_a_node_is_told_of_the_small_model_or_the_block_that_guesses(
+    tmp_path: Path, own_home: Path, monkeypatch: pytest.MonkeyPatch, draft: str
 ) -> None:
     node: Any = Node()
     monkeypatch.setattr(local, "find", lambda settings: node)
     monkeypatch.setattr(pulling, "ensure", lambda node, model, settings: "the id")
     monkeypatch.setattr("swarm.cli.remote.RemoteModel", lambda *args, guess: SimpleNamespace(name="m"))
     small = make_tiny(tmp_path / "small.gguf", "llama")
-    args = argparse.Namespace(alone=False, model="m", draft=str(small) if has_draft else None)
+    path = str(small) if draft == "small" else draft
+    args = argparse.Namespace(alone=False, model="m", draft=path or None)
     assert loading.open_model(args, config.load())[1] == "m"
-    assert node.told == ([("/swarm/draft", {"path": str(small), "model": "the id"})] if has_draft else [])
+    assert node.told == ([("/swarm/draft", {"path": path, "model": "the id"})] if draft else [])
 
 
 @pytest.mark.parametrize("is_here", [True, False])

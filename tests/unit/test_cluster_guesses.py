@@ -59,3 +59,65 @@ def test_each_way_has_its_own_times_and_the_oldest_are_forgotten() -> None:
     for epoch in range(20):
         ways.of((ModelId("2" * 64), epoch, A, B))
     assert ways.of((ModelId("1" * 64), 1, A, B)) is not first
+
+
+# --- what the model's own block says
+
+
+def told(own: tuple[int, ...], *, times: StepTimes | None = None, n: int = 1, own_s: float = 0.0) -> StageGuesses:
+    """A text without repeats, and the block said this after its last token; n times so."""
+    made = StageGuesses()
+    made.read(range(100, 110), times or FixedTimes())
+    for token in range(n):
+        made.said(own, own_s)
+        made.came((token,), 0.0, is_alone=True)
+        made.next(15, (), (), 0.0)
+    return made
+
+
+def test_it_is_asked_where_that_pays_and_what_it_says_goes_along() -> None:
+    made = told(())
+    assert made.next(15, (), (), 0.0) == () and made.asks
+    made.said((7,), 0.0)
+    made.came((1,), 0.0, is_alone=True)
+    assert made.next(15, (), (), 0.0) == (7,) and made.asks
+    assert told((7,)).next(15, (), (7,), 0.0) == (), "but no token that ends the answer"
+    assert told((7,)).next(15, (9,), (), 0.0) == (9,), "and nothing where a form asks for something else"
+    made = told((7,))
+    assert made.next(0, (), (), 0.0) == () and not made.asks, "beside other readers, or at the end"
+
+
+def test_what_never_comes_is_not_asked_for_any_more() -> None:
+    assert not told((7777,), n=60).asks
+    right = StageGuesses()
+    right.read(range(100, 110), FixedTimes())
+    for token in range(60):
+        right.said((token + 1,), 0.0)
+        right.came((token,), 0.0, is_alone=True)
+        right.next(15, (), (), 0.0)
+    assert right.asks
+
+
+def test_where_saying_it_takes_as_long_as_a_step_it_is_not_asked_for() -> None:
+    assert told((7,), own_s=0.1).asks and not told((7,), own_s=2.0).asks
+
+
+def test_the_time_that_it_takes_is_not_the_steps() -> None:
+    times = StepTimes()
+    made = StageGuesses()
+    made.read((1, 2), times)
+    for i in range(3):
+        made.next(0, (), (), float(i))
+        made.said((7,), 0.25)
+        made.came((9,), i + 0.75, is_alone=True)
+    assert times.of(1) == 0.5
+
+
+def test_a_text_that_repeats_itself_is_believed_before_it() -> None:
+    made = guesses()
+    made.said((99,), 0.0)
+    made.came((ROUND[2],), 0.0, is_alone=True)
+    assert made.next(15, (), (), 0.0)[:3] == ROUND[3:6]
+    made.read(ROUND * 4, FixedTimes())
+    made.came((9,), 0.0, is_alone=True)
+    assert 99 not in made.next(15, (), (), 0.0), "that was before it was opened again"

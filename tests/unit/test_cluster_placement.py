@@ -10,12 +10,12 @@ from typing import TypeVar
 import pytest
 
 from swarm import limits
-from swarm.cluster.cost import Device, LayerCost, LinkSpeed, ModelCost
+from swarm.cluster.cost import Device, LayerCost, LinkSpeed, ModelCost, MtpCost
 from swarm.cluster.cuts import Cuts
 from swarm.cluster.effects import Effect, LookUp, Send
 from swarm.cluster.pipeline import Pipeline
 from swarm.cluster.placement import Placer, State
-from swarm.parts import all_parts
+from swarm.parts import MTP, all_parts
 from swarm.wire.ids import ModelId, PeerId
 from swarm.wire.messages import Message, PlacementCommit, PlacementOffer, PlacementReply, ShardReady
 from swarm.wire.records import Placement, Shard, Slice
@@ -440,3 +440,26 @@ def test_a_pipeline_is_what_is_asked_for_where_the_setting_says_so() -> None:
     placer.model_known(MODEL, SLICED, 0.0)
     placer.need(MODEL, 10, 0.0)
     assert not any(len(stage.members) > 1 for stage in placer.placings[MODEL].pipeline.stages)
+
+
+def test_the_block_is_held_where_it_is_wanted_and_there_is_room(world: FakeWorld, placer: Placer) -> None:
+    placer.model_known(MODEL, replace(COST, mtp=MtpCost(1_000_000, 1)), 0.0)
+    world.present = {ME: device(ME, memory=200_000_000)}
+    world.present[ME] = replace(world.present[ME], held=world.present[ME].held | {MTP})
+    become_ready(placer)
+    first = placer.ready(MODEL)
+    assert first is not None and not first.mtp
+    placer.rest(MODEL)
+    placer.uses_mtp = True
+    placer.refresh(MODEL, 0.0)
+    become_ready(placer)
+    second = placer.ready(MODEL)
+    assert second is not None and second.mtp and second.epoch > first.epoch
+    assert second.shards[0].memory_bytes == first.shards[0].memory_bytes + 1_000_000 + 10
+    placer.rest(MODEL)
+    assert placer.refresh(MODEL, 0.0) == [], "nothing has changed"
+    world.present[ME] = replace(world.present[ME], memory_bytes=first.shards[0].memory_bytes)
+    placer.refresh(MODEL, 0.0)
+    placer.need(MODEL, 20, 0.0)
+    third = placer.placings[MODEL].placement
+    assert third is None or not third.mtp

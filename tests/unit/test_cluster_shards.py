@@ -5,14 +5,15 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace as replace_value
 
 from swarm import limits
-from swarm.cluster.cost import LayerCost, ModelCost
+from swarm.cluster.cost import LayerCost, ModelCost, MtpCost
 from swarm.cluster.cuts import Cuts
 from swarm.cluster.effects import CloseStage, DropKv, Effect, Load, LookUp, OpenStage, Send, StageId, Unload
 from swarm.cluster.memory import KvEntry, Ledger
 from swarm.cluster.shards import Shards
-from swarm.parts import Part, parts_of
+from swarm.parts import EMBED, MTP, Part, parts_of
 from swarm.wire.ids import ModelId, PeerId, SessionId
 from swarm.wire.messages import PlacementCommit, PlacementOffer, PlacementReply, ShardReady
 from swarm.wire.records import KvFormat, Placement, Shard, Slice
@@ -392,3 +393,19 @@ def test_a_stage_that_serves_nobody_makes_way_for_another_leader() -> None:
     later = 1.0 + limits.CLAIM_GRACE_S
     effects = s.offer(PlacementOffer(shared(author=HIGH, others=(LOW,), model=OTHER)), later)
     assert answer(effects).accepted and CloseStage(StageId(LOW, 1, 0)) in effects
+
+
+def test_a_last_stage_holds_the_block_where_its_author_says_so() -> None:
+    s = Shards(ME, Ledger(10**6))
+    s.model_known(MODEL, replace(COST, mtp=MtpCost(70, 3)), 0.0)
+    for mtp, first, end, more in ((False, 4, 8, set()), (True, 4, 8, {EMBED, MTP}), (True, 2, 6, set())):
+        epoch = s.newest.get((LOW, MODEL), 0) + 1
+        load(s, replace_value(placement(epoch, first, end), mtp=mtp))
+        claim = s.live[LOW, MODEL]
+        assert {part for _, part in claim.parts} == {*COST.parts(first, end), *more}
+        assert claim.holds_mtp == bool(more)
+    assert s.ledger.parts[MODEL, MTP] == 70
+    small = Shards(ME, Ledger(4 * 100 + 50 + 50 + 69 + 4 * 10 + 3 * 10))
+    small.model_known(MODEL, replace(COST, mtp=MtpCost(70, 3)), 0.0)
+    refused = answer(small.offer(PlacementOffer(replace_value(placement(1, 4, 8), mtp=True)), 0.0))
+    assert (refused.accepted, refused.missing_bytes) == (False, 1)

@@ -11,7 +11,7 @@ import pytest
 from msgspec.structs import replace as replace_struct
 
 from swarm import limits
-from swarm.cluster.cost import LayerCost, ModelCost
+from swarm.cluster.cost import LayerCost, ModelCost, MtpCost
 from swarm.cluster.cuts import Cuts
 from swarm.cluster.effects import (
     AbortStage,
@@ -744,7 +744,8 @@ class Told(StageGuesses):
         self.came_with.append(tuple(tokens))
 
     def next(self, most: int, forced: Sequence[int], end_ids: Sequence[int], now: float) -> tuple[int, ...]:
-        return (*forced, *self.coming)[: max(most, 0)]
+        self.asks = most > 0
+        return (*self._own, *forced, *self.coming)[: max(most, 0)]
 
 
 def guessing(*coming: int, context: int = 100) -> StageSessions:
@@ -995,3 +996,67 @@ def test_no_more_waits_of_a_session_than_a_stage_before_may_have_on_its_way() ->
     for i in range(14):
         ids(stage, 512 * i, *([5] * 512))
     assert stage.sessions[S1].expected == limits.MAX_SESSION_WAITING_TOKENS and stage.dropped["full"] == 1
+
+
+# --- the model's own block
+
+
+def with_block(me: PeerId) -> StageSessions:
+    """A stage of a placement whose last stage holds the block, with a session."""
+    ledger = Ledger(5000)
+    shards = Shards(me, ledger, 7000)
+    shards.model_known(MODEL, replace(COST, mtp=MtpCost(70, 3)), 0.0)
+    placement = Placement(MODEL, 1, ENTRY, 100, "f16", RING, mtp=True)
+    shards.offer(PlacementOffer(placement), 0.0)
+    for effect in shards.commit(PlacementCommit(placement), 0.0):
+        if isinstance(effect, Load):
+            shards.parts_loaded(effect.ticket, 0.0)
+    stage = Stage(me, ledger, shards)
+    stage.new_guesses = Told
+    assert answer(stage.open(ENTRY, opening(), 0.0)).accepted
+    return stage
+
+
+def test_the_first_stage_asks_and_guesses_what_was_said() -> None:
+    for stage, asks in ((with_block(FIRST), True), (opened(FIRST), False)):
+        stage.new_guesses = Told
+        message = Tokens(S1, 2, 0, TensorInfo("i32", (1,)), True, limits.MAX_GUESSES)
+        (job,) = computes(stage.tokens(ENTRY, message, (5,), 0.0))
+        give(stage, job.job, hidden(1), 0.0)
+        (job,) = computes(stage.token(LAST, Token(S1, 2, 1, 8, own=(6,), own_us=7), 0.0))
+        assert rows_of(job).ids == (8, 6)
+        ((_, onward),) = sent(give(stage, job.job, hidden(2), 0.0))
+        assert isinstance(onward, Activation) and onward.asks == asks
+
+
+def test_what_the_block_cannot_have_said_is_no_guess() -> None:
+    stage = with_block(FIRST)
+    stage.sessions[S1].model = replace(stage.sessions[S1].model, vocabulary=100)
+    message = Tokens(S1, 2, 0, TensorInfo("i32", (1,)), True, limits.MAX_GUESSES)
+    (job,) = computes(stage.tokens(ENTRY, message, (5,), 0.0))
+    give(stage, job.job, hidden(1), 0.0)
+    (job,) = computes(stage.token(LAST, Token(S1, 2, 1, 8, own=(100,)), 0.0))
+    assert rows_of(job).ids == (8,)
+
+
+def test_a_stage_between_passes_the_question_on_and_the_last_one_answers() -> None:
+    middle, last = with_block(MIDDLE), with_block(LAST)
+    asked = msgspec.structs.replace(activation(0, 5, layer=2), asks=True)
+    (job,) = computes(middle.activation(FIRST, asked, frame(1), 0.0))
+    assert not rows_of(job).asks
+    ((_, onward),) = sent(give(middle, job.job, hidden(1), 0.0))
+    assert isinstance(onward, Activation) and onward.asks
+    (job,) = computes(last.activation(MIDDLE, onward, frame(1), 0.0))
+    assert rows_of(job).asks
+    said = sent(give(last, job.job, StepOutput(token=8, own=(6,), own_s=0.002), 0.0))
+    assert {(to, m.own, m.own_us) for to, m in said if isinstance(m, Token)} == {
+        (p, (6,), 2000) for p in (FIRST, ENTRY)
+    }
+
+
+def test_the_block_has_its_memory_of_each_session() -> None:
+    plain, block = opened(LAST), with_block(LAST)
+    assert block.ledger.kv[S1].n_bytes == plain.ledger.kv[S1].n_bytes + 3 * 100
+    (kept,) = [e for e in block.open(ENTRY, opening(3), 0.0) if isinstance(e, OpenKv)]
+    assert kept.mtp
+    assert not any(e.mtp for e in plain.open(ENTRY, opening(3), 0.0) if isinstance(e, OpenKv))

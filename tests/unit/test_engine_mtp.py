@@ -37,7 +37,7 @@ def made(gguf: GGUF) -> MtpDecoder:
     mtp = mtp_from_gguf(gguf.metadata, gguf.tensors)
     assert mtp is not None
     decoder = Decoder(spec, weights, context=1024, threads=1, kv="f16")
-    return MtpDecoder(decoder, MtpBlock(mtp, gguf, decoder))
+    return MtpDecoder(decoder, MtpBlock.of_file(mtp, gguf, decoder))
 
 
 class Block(NumpyDecoder):

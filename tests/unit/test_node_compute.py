@@ -1,4 +1,4 @@
-"""The compute worker: steps over rows of one session and of several; and what travels of parameters."""
+"""The compute worker: steps over rows of one session and of several."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from swarm.engine.weights import load_weights
 from swarm.models import spec_from_gguf
 from swarm.models.spec import ModelSpec
 from swarm.node import compute
-from swarm.node.compute import FORGOTTEN, ComputeWorker, Done, StepOutput, params_of, sampling_of
+from swarm.node.compute import FORGOTTEN, ComputeWorker, Done, StepOutput
+from swarm.node.sampling import params_of
 from swarm.parts import all_parts
 from swarm.store.gguf import open_gguf
 from swarm.wire.ids import ModelId, SessionId
@@ -213,19 +214,6 @@ def test_a_step_that_fails_as_a_whole_fails_for_each_of_its_sessions(worker: Wor
     assert all("outside the vocabulary" in output.error for output in outputs) and len(outputs) == 2
     (again,) = worker.compute(0, n_layers, rows(0, 0, *PROMPTS[0]))
     assert again.token == worker.tokens_alone(0, 1)[0]
-
-
-@pytest.mark.parametrize(
-    "params",
-    [
-        SamplingParams(seed=1),
-        SamplingParams(0.3, 5, 0.8, 0.1, 1.2, 30, 0.5, -0.5, 2**62),
-        SamplingParams(repetition_penalty=1.5, repeat_last_n=-1, seed=0),
-        SamplingParams(repetition_penalty=1.5, repeat_last_n=0, seed=4),
-    ],
-)
-def test_parameters_arrive_as_they_were_sent(params: SamplingParams) -> None:
-    assert params_of(sampling_of(params)) == params
 
 
 FORMS = (

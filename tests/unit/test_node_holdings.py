@@ -75,7 +75,7 @@ def test_what_a_peer_has_of_a_known_model_is_told_to_the_core(tmp_path: Path, mo
         model = await played.node.add_file(model_file)
         n = played.node.library.known[model].manifest.n_chunks
         played.hears(Catalog((ModelHolding(model, "tiny", n, n, 100),)))
-        assert played.held(PEER, model) == played.node.library.known[model].all_parts
+        assert played.held(PEER, model) == played.node.library.known[model].parts_and_beside
         played.hears(Catalog((ModelHolding(model, "tiny", n, n - 1, 100),)))
         assert played.sent[-1] == HaveRequest(model, 0), "of a part it is asked which"
 

@@ -38,7 +38,7 @@ class Play:
         self.events = EventLog()
 
         async def know(model: ModelId) -> Any:
-            return SimpleNamespace(cost=Cost(), chunks_of=list, source="source", spec_of="spec_of")
+            return SimpleNamespace(cost=Cost(), chunks_of=list, source="source", spec_for="spec_of")
 
         async def fetch(model: ModelId, chunks: list[Part]) -> None:
             if error is not None:

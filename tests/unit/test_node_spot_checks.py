@@ -13,7 +13,7 @@ from swarm.cluster.effects import CheckTokens
 from swarm.engine.sampling import SamplingParams
 from swarm.engine.weights import Weights, load_weights
 from swarm.models import spec_from_gguf
-from swarm.node.compute import sampling_of
+from swarm.node.sampling import sampling_of
 from swarm.node.spot_checks import CheckStopped, tokens_again
 from swarm.parts import Part
 from swarm.store.gguf import open_gguf

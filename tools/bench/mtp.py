@@ -67,7 +67,7 @@ def loaded(path: Path, threads: int) -> tuple[MtpDecoder, _native.Mat]:
         assert mtp is not None
         weights = load_weights(gguf, spec, all_parts(spec.n_layers), threads=2)
         decoder = Decoder(spec, weights, context=CONTEXT, threads=threads)
-        return MtpDecoder(decoder, MtpBlock(mtp, gguf, decoder)), weights.matrices[OUTSIDE_LAYERS, Role.LM_HEAD]
+        return MtpDecoder(decoder, MtpBlock.of_file(mtp, gguf, decoder)), weights.matrices[OUTSIDE_LAYERS, Role.LM_HEAD]
 
 
 def measured(guessing: MtpDecoder, head: _native.Mat, n_steps: int, threads: int) -> dict[str, float]:
