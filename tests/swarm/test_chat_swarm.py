@@ -17,6 +17,7 @@ from tests.helpers.nodes import PATIENCE_S, ROOT, NodeProcess, Swarm
 
 CONTEXT = 512
 QUESTION = "Why is the sky blue?"
+LONG = 300  # tokens: an answer that no machine is through with before its node dies
 GREEDY = SamplingParams(temperature=0)
 
 
@@ -57,7 +58,7 @@ def test_run_answers_by_the_swarm_as_this_device_would(nodes: Swarm, alone: swar
 
 def test_a_chat_whose_node_died_is_picked_up_where_it_was(nodes: Swarm, alone: swarm.Model) -> None:
     node = nodes.nodes[0]
-    chat = command(node, "chat", "--temp", "0", "--max-tokens", "150")
+    chat = command(node, "chat", "--temp", "0", "--max-tokens", str(LONG))
     assert chat.stdin is not None and chat.stdout is not None and chat.stderr is not None
     chat.stdin.write(QUESTION + "\n")
     chat.stdin.close()
@@ -66,7 +67,7 @@ def test_a_chat_whose_node_died_is_picked_up_where_it_was(nodes: Swarm, alone: s
     node.kill()
     rest, complaints = chat.communicate(timeout=PATIENCE_S)
     assert "was lost in the middle of the answer" in complaints and "swarm chat --continue" in complaints
-    expected = alone.chat([{"role": "user", "content": QUESTION}], max_tokens=150, params=GREEDY)
+    expected = alone.chat([{"role": "user", "content": QUESTION}], max_tokens=LONG, params=GREEDY)
     assert expected.text.startswith((begun + rest).rstrip("\n"))
     node.start()
     node.wait_ready()

@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 def chat(real_model: Path, tmp_path: Path) -> Iterator[Terminal]:
     (tmp_path / SMOLLM2.file_name).symlink_to(real_model)
     env = {"HOME": str(tmp_path), "SWARM_MODELS_DIR": str(tmp_path), "PYTHONPATH": str(ROOT), "NO_COLOR": ""}
-    command = [sys.executable, "-m", "swarm", "chat", "--temp", "0", "--max-tokens", "120"]
+    command = [sys.executable, "-m", "swarm", "chat", "--temp", "0", "--max-tokens", "400"]
     with Terminal(tmp_path, command, env=env) as terminal:
         terminal.wait_for("\n>")
         yield terminal
