@@ -92,6 +92,7 @@ WHOLE = frozenset(
     {Role.EMBED, Role.OUTPUT_NORM, Role.ROPE_FREQS, Role.ROUTER, Role.ROUTER_BIAS, Role.ROUTER_LOGIT_BIAS}
     | {Role.ATTN_NORM, Role.Q_NORM, Role.K_NORM, Role.ATTN_POST_NORM, Role.FFN_NORM, Role.FFN_POST_NORM}
     | {Role.O_BIAS, Role.EXPERT_DOWN_BIAS, Role.Q_A, Role.Q_A_NORM, Role.KV_A, Role.KV_A_NORM}
+    | {Role.MTP_PROJECTION, Role.MTP_TOKEN_NORM, Role.MTP_STATE_NORM, Role.MTP_NORM}
 )
 
 
