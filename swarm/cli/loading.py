@@ -7,7 +7,7 @@ import gc
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib import import_module
@@ -39,7 +39,10 @@ if TYPE_CHECKING:
 TELL_S = 10.0  # between two lines about one wait, where none can be written over
 QUICK_S = 1.0  # loading that is over sooner needs no bar
 # What answering takes, and finding the file of a model does not.
-NEEDED_TO_ANSWER = ("swarm.local.model", "swarm.text.bpe", "swarm.local.memory", "swarm.engine.decoder")
+NEEDED_TO_ANSWER = (
+    *("swarm.local.model", "swarm.text.bpe", "swarm.local.memory", "swarm.engine.decoder"),
+    *("swarm.models.registry", "swarm.store.gguf"),
+)
 
 
 def find_model(name: str | None, settings: config.Settings) -> Path:
@@ -153,9 +156,10 @@ def open_model(args: argparse.Namespace, settings: config.Settings) -> tuple[Mod
     """The model to talk with, and its name: the swarm's where a node runs on this device, else one loaded here."""
     node = None if args.alone else local.find(settings)
     if node is None:
-        with _engine_beside(args.model, settings):
+        with _engine_beside(args.model, settings) as wait:
             path = find_model(args.model, settings)
             draft = MTP if args.draft == MTP else find_model(args.draft, settings) if args.draft else None
+            wait()
             return load_model(path, settings, draft), str(path)
     from swarm.cli.remote import RemoteModel
 
@@ -168,15 +172,20 @@ def open_model(args: argparse.Namespace, settings: config.Settings) -> tuple[Mod
 
 
 @contextmanager
-def _engine_beside(name: str | None, settings: config.Settings) -> Iterator[None]:
-    """Import what answers while a file that is here is looked at, which leaves the interpreter free."""
+def _engine_beside(name: str | None, settings: config.Settings) -> Iterator[Callable[[], None]]:
+    """Import what answers while a file that is here is looked at, which leaves the interpreter free.
+
+    Nothing may be imported before the function that this gives has returned: Ctrl-C within an import can leave its
+    locks behind, and of two threads that import one would wait for ever.
+    """
     text = settings.model if name is None else name
-    collects = gc.isenabled()
+    collects, thread = gc.isenabled(), None
     if isinstance(file_at(text) or meaning_of(text, settings.models_path), Path):
         gc.disable()  # many objects are made, and all of them stay
-        threading.Thread(target=_get_ready, name="imports").start()
+        thread = threading.Thread(target=_get_ready, name="imports")
+        thread.start()
     try:
-        yield
+        yield lambda: thread.join() if thread is not None else None
     finally:
         if collects:
             gc.enable()

@@ -48,8 +48,16 @@ def test_what_answers_is_imported_beside_the_look_at_a_file_that_is_here(
     tmp_path: Path, own_home: Path, monkeypatch: pytest.MonkeyPatch, *, is_here: bool
 ) -> None:
     began, collects = threading.Event(), gc.isenabled()
-    monkeypatch.setattr(loading, "_get_ready", began.set)
-    monkeypatch.setattr(loading, "load_model", lambda path, settings, draft: path)
+    found = threading.Event()
+    monkeypatch.setattr(loading, "_get_ready", lambda: began.set() or found.wait(10))
+    find = loading.find_model
+    monkeypatch.setattr(loading, "find_model", lambda *args: (find(*args), found.set())[0])
+
+    def load(path: Path, *_: object) -> Path:
+        assert not any(thread.name == "imports" for thread in threading.enumerate()), "two threads import"
+        return path
+
+    monkeypatch.setattr(loading, "load_model", load)
     here = make_tiny(tmp_path / "here.gguf", "llama")
     args = argparse.Namespace(alone=True, model=str(here) if is_here else "nothing-is-called-so", draft=None)
     if is_here:
