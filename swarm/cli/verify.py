@@ -92,7 +92,7 @@ def own(model: shelf.KeptModel, bar: ProgressBar) -> tuple[str, bool]:
 
 def packed(settings: config.Settings, bar: ProgressBar) -> list[tuple[str, bool]]:
     """What was kept of models ready to compute with; what is damaged is deleted, and made again when it is needed."""
-    from swarm.engine.expert_file import ExpertFile
+    from swarm.engine.expert_file import ExpertFile, take_away
     from swarm.engine.packed import is_right
     from swarm.node.home import Home
 
@@ -108,7 +108,7 @@ def packed(settings: config.Settings, bar: ProgressBar) -> list[tuple[str, bool]
             right = None if damaged is None else not damaged
         n_right += right is True
         if right is False:
-            file.unlink(missing_ok=True)
+            take_away(file)
             wrong.append(file)
     told = [(f"{file} was damaged: it is packed anew from the model when it is needed", False) for file in wrong]
     return told + ([(f"{n_right} files of packed weights are right", True)] if n_right else [])
@@ -117,7 +117,6 @@ def packed(settings: config.Settings, bar: ProgressBar) -> list[tuple[str, bool]
 def chunks(settings: config.Settings, bar: ProgressBar, model: str = "") -> list[tuple[str, bool]]:
     """What the chunks of this device are, of one model or all; wrong ones are forgotten, and fetched when needed."""
     from swarm.node.home import Home
-    from swarm.store.chunks import ChunkStore
 
     node = local.find(settings)
     if node is not None:
@@ -125,10 +124,10 @@ def chunks(settings: config.Settings, bar: ProgressBar, model: str = "") -> list
         checked = node.post("/swarm/verify", {"model": model}, local.IMPORT_S)["models"]
         found = [(str(one["name"]), int(one["held"]), int(one["wrong"])) for one in checked]  # type: ignore[attr-defined]
     else:
-        root = Home(settings.home_path).store
-        if not root.is_dir():
+        home = Home(settings.home_path)
+        if not home.store.is_dir():
             return []
-        store = ChunkStore(root)
+        store = home.open_store()
         try:
             found = store.verify(lambda done, total: bar("Reading the chunks of this device", done, total))
         finally:

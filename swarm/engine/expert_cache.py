@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from swarm.answers import ExpertUse
 from swarm.cores import container_headroom, machine_free_bytes, machine_memory_bytes, memory_stall
-from swarm.engine.expert_file import ExpertFile
+from swarm.engine.expert_file import ExpertFile, take_away
 from swarm.engine.expert_room import ExpertRoom, MemoryLook
 from swarm.engine.weights import Memory
 from swarm.errors import ExpertUnreadable
@@ -164,7 +164,7 @@ class CachedExperts:
         file = self.files[self.layers[error.layer]]
         advice = f"start again: {file.path} is written anew from the model"
         with suppress(OSError):
-            file.path.unlink()
+            take_away(file.path)
         return ExpertUnreadable(self.layers[error.layer], error.expert, error.why, advice)
 
     @property

@@ -32,6 +32,7 @@ FORMAT = "swarm experts 1"
 PAGE = 4096  # what reads past the page cache are aligned to, on any disk
 PIECE_BYTES = 832 * PAGE  # read at once: a third of an expert of GLM-4.5-Air, so that several readers share one miss
 DIRECT = getattr(os, "O_DIRECT", 0)
+DAMAGED, NOTE = ".damaged", ".chunks"  # after a file's name, see expert_chunks.py
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +151,19 @@ def write_experts(
         raise
     finally:
         os.close(descriptor)
+
+
+def note_of(path: Path) -> Path:
+    """What says which chunks of a store lie nowhere but in this file."""
+    return path.with_name(path.name + NOTE)
+
+
+def take_away(path: Path) -> None:
+    """A damaged file is to be written anew; what is right in it stays readable where nothing else has it."""
+    if note_of(path).exists():
+        path.replace(path.with_name(path.name + DAMAGED))
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _packed(shape: ExpertShape, experts: Iterable[Sequence[U8]], threads: int) -> Iterator[U8]:

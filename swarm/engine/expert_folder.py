@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from blake3 import blake3
 
-from swarm.engine.expert_file import PIECE_BYTES, ExpertFile, ExpertShape, write_experts
+from swarm.engine.expert_file import NOTE, PIECE_BYTES, ExpertFile, ExpertShape, write_experts
 from swarm.engine.packed import PackedFile
 from swarm.files import PRIVATE_DIRECTORY, check_space, disk_errors, locked, spare_bytes, taken_bytes
 from swarm.models.header import TensorEntry
@@ -88,7 +88,7 @@ class ExpertFolder:
         for folder in others:
             if spare_bytes(self.path) >= n_bytes + self._spare:
                 break
-            if folder != self.path:
+            if folder != self.path and not any(folder.glob(f"*{NOTE}")):  # those are chunks: the store's to delete
                 shutil.rmtree(folder, ignore_errors=True)
         remedy = (
             f"the experts of this model are kept there a second time, packed: free some space, or set {self._setting}"

@@ -12,7 +12,10 @@ from swarm.files import PRIVATE, disk_errors, make_private, replace_file
 from swarm.limits import MAX_CONFIG_BYTES
 
 if TYPE_CHECKING:
+    from swarm.engine.expert_chunks import ExpertChunks
     from swarm.net.keys import KeyStore
+    from swarm.store.chunks import ChunkStore
+    from swarm.store.manifest import Manifest
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,17 @@ class Home:
     @property
     def store(self) -> Path:
         return self.root / "store"
+
+    def open_store(self, quota_bytes: int | None = None) -> ChunkStore:
+        """The chunks of this device, those among them that lie in files of experts, too. Raise ResourceError."""
+        from swarm.engine.expert_chunks import ExpertChunks
+        from swarm.engine.expert_folder import ExpertFolder
+        from swarm.store.chunks import ChunkStore
+
+        def elsewhere(manifest: Manifest) -> ExpertChunks:
+            return ExpertChunks(ExpertFolder(self.experts / manifest.id).path, manifest)
+
+        return ChunkStore(self.store, quota_bytes, elsewhere)
 
     @property
     def log_file(self) -> Path:

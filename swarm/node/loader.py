@@ -13,10 +13,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from swarm.cores import free_memory_bytes
-from swarm.engine.expert_folder import ExpertFolder
+from swarm.engine.expert_chunks import ExpertChunks
+from swarm.engine.expert_folder import ExpertFolder, experts_by_layer
 from swarm.engine.weights import TensorSource, Weights, load_table, load_weights
 from swarm.errors import OutOfMemory, SwarmError
-from swarm.models.spec import ModelSpec
+from swarm.models.spec import ModelSpec, tensors_needed
 from swarm.node.background import Post
 from swarm.parts import EMBED, MTP, Part
 from swarm.store.stored_model import StoredModel
@@ -99,7 +100,30 @@ class Loader:
                 "close other programs, or lower its --memory"
             )
         on_disk = loading.experts if loading.resident_share < 1.0 else None
+        if on_disk is not None and isinstance(source, StoredModel):
+            source.chunks.may_move = True
         wanted = Part(0) if part == MTP else part  # which is a model of one layer
         weights = load_weights(source, spec, [wanted], threads=self._threads, experts=on_disk)
+        if on_disk is not None and isinstance(source, StoredModel):
+            leave_to_files(source, spec, wanted, weights)
         n_experts = sum(file.shape.n_experts for file in weights.expert_files.values())
         return replace(weights, expert_slots=int(loading.resident_share * n_experts))
+
+
+def leave_to_files(source: StoredModel, spec: ModelSpec, part: Part, weights: Weights) -> None:
+    """Chunks of experts that are in the files of `weights` go from the store's data files: no byte is kept twice.
+
+    A model whose GGUF file is on this device has no such chunks. What fails costs room, and nothing else.
+    """
+    chunks, files = source.chunks, weights.expert_files
+    if not isinstance(chunks.elsewhere, ExpertChunks) or chunks.source is not None:
+        return
+    try:
+        layers = experts_by_layer(tensors_needed(spec, [part]))
+        for layer, file in files.items():
+            gained = chunks.move_out(chunks.elsewhere.take(file, layers[layer], chunks.on_disk))
+            if gained:
+                log.info("layer %d: %s of chunks are read from %s now", layer, size_text(gained), file.path.name)
+        chunks.elsewhere.tidy()
+    except (SwarmError, OSError) as error:
+        log.warning("experts are kept twice: %s", error)

@@ -63,7 +63,6 @@ from swarm.node.stages import Stages, open_stage_listener
 from swarm.node.status import StatusReports
 from swarm.node.wellbeing import Wellbeing
 from swarm.plain import one_line
-from swarm.store.chunks import ChunkStore
 from swarm.text.model_text import Prompt
 from swarm.units import rate_text
 from swarm.wire import messages as m
@@ -100,7 +99,7 @@ class Node:
         self.api_port = 0  # of the local API, once it listens
         self.serve_lan: Callable[[], Awaitable[list[str]]] = _no_lan  # opens it for other devices, where that is wanted
         self._threads = capabilities.threads
-        self.store = ChunkStore(options.home.store, capabilities.disk_bytes)
+        self.store = options.home.open_store(capabilities.disk_bytes)
         fast_path = FastPath(asyncio.get_running_loop(), self._on_event, self._on_fast)
         try:
             self.transport = transport_of(fast_path.inbox())

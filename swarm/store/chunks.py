@@ -30,7 +30,7 @@ from swarm.store.gguf import GGUF, open_gguf
 from swarm.store.importing import HashProgress, manifest_of
 from swarm.store.manifest import Manifest
 from swarm.store.manifest_decoding import decode_manifest
-from swarm.store.model_chunks import ModelChunks
+from swarm.store.model_chunks import Elsewhere, ModelChunks
 from swarm.store.naming import slug
 from swarm.store.origins import Origin, origin_of, record
 from swarm.store.split_names import split_paths
@@ -47,8 +47,15 @@ Stamp = list[list[str | int]]  # of each file: path, size, time of change
 class ChunkStore:
     """Every chunk on this device; safe to use from several threads."""
 
-    def __init__(self, root: Path, quota_bytes: int | None = None) -> None:
+    def __init__(
+        self,
+        root: Path,
+        quota_bytes: int | None = None,
+        elsewhere: Callable[[Manifest], Elsewhere | None] = lambda manifest: None,
+    ) -> None:
+        """`elsewhere`: where chunks of a model lie that are not in its data files."""
         self.root = root
+        self._elsewhere = elsewhere
         self.quota_bytes = quota_bytes
         self._models: dict[ModelId, ModelChunks] = {}
         self._lock = RLock()
@@ -91,7 +98,7 @@ class ChunkStore:
                 first = plan.files[0]
                 mark = Origin(plan.repository, first.path, len(manifest.encoded), first.sha256, plan.commit)
                 record(target / "manifest", mark)
-            self._models[manifest.id] = ModelChunks(target, manifest)
+            self._models[manifest.id] = self._chunks_of(target, manifest)
 
     def origin_of(self, model: ModelId) -> Origin | None:
         """Where a model was fetched, as far as this device knows."""
@@ -114,7 +121,7 @@ class ChunkStore:
                     self.remove(min(spare, key=lambda m: (self._models[m].stored_bytes, self._used_at(m))))
                 if len(self._models) >= MAX_MODELS:
                     raise DiskFull(f"the store holds {MAX_MODELS} models, the most it can; remove one")
-                self._models[manifest.id] = ModelChunks(self._write_manifest(manifest), manifest)
+                self._models[manifest.id] = self._chunks_of(self._write_manifest(manifest), manifest)
         return manifest
 
     def model(self, model: ModelId) -> ModelChunks | None:
@@ -152,6 +159,9 @@ class ChunkStore:
         """Forget a model and delete its chunks; a GGUF file that it came from stays."""
         with self._lock:
             directory = self.root / "models" / model
+            chunks = self._models.get(model)
+            if chunks is not None and chunks.elsewhere is not None:
+                chunks.elsewhere.delete()
             self._close_model(model)
             (directory / "manifest").unlink(missing_ok=True)  # first: without it the rest is no model
             shutil.rmtree(directory, ignore_errors=True)
@@ -265,7 +275,7 @@ class ChunkStore:
             directory = self._write_manifest(manifest)
             with disk_errors(self.root, "home"):
                 replace_file(directory / "source", msgpack.packb(stamp))
-            self._models[manifest.id] = ModelChunks(directory, manifest, source)
+            self._models[manifest.id] = self._chunks_of(directory, manifest, source)
         return manifest
 
     def _open_directory(self, directory: Path) -> None:
@@ -279,7 +289,10 @@ class ChunkStore:
         except (OSError, RemoteProtocolError) as error:
             log.warning("model in %s skipped: %s", directory, error)
             return
-        self._models[manifest.id] = ModelChunks(directory, manifest, _open_source(directory, manifest))
+        self._models[manifest.id] = self._chunks_of(directory, manifest, _open_source(directory, manifest))
+
+    def _chunks_of(self, directory: Path, manifest: Manifest, source: GGUF | None = None) -> ModelChunks:
+        return ModelChunks(directory, manifest, source, self._elsewhere(manifest))
 
     def _write_manifest(self, manifest: Manifest) -> Path:
         directory = self.root / "models" / manifest.id

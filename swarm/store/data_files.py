@@ -6,9 +6,11 @@ and letting go of a layer is deleting its file.
 
 from __future__ import annotations
 
+import ctypes
 import mmap
 import os
 import re
+import tempfile
 from collections import OrderedDict
 from collections.abc import Iterable
 from contextlib import suppress
@@ -23,6 +25,7 @@ from swarm.store.manifest import HEADER_STEP, Manifest
 from swarm.wire.codec import Buffer
 
 HEADER, OUTSIDE = "header", "outside"  # the files of what belongs to no layer
+_libc, _OFFSET = ctypes.CDLL(None), ctypes.c_int64
 _LAYER = re.compile(r"blk\.(\d{1,4})\.")
 _ALIGNMENT = 4096  # of a tensor in its file: pages are mapped, and direct reads need it
 
@@ -96,6 +99,21 @@ class DataFiles:
         self._dirty.discard(group)
         self._path(group).unlink(missing_ok=True)
 
+    def free(self, chunks: Iterable[int]) -> None:
+        """Give the room of these chunks back to the disk; nothing where it cannot take a part of a file back."""
+        pieces: dict[str, list[tuple[int, int]]] = {}
+        for chunk in sorted(chunks):
+            group, start = self.position(chunk)
+            end = start + int(self._manifest.chunk_sizes[chunk])
+            of_group = pieces.setdefault(group, [])
+            if of_group and of_group[-1][1] == start:
+                of_group[-1] = of_group[-1][0], end
+            else:
+                of_group.append((start, end))
+        for group, ranges in pieces.items():
+            for start, end in ranges:
+                punch(self._descriptor(group), start, end - start)
+
     def take_dirty(self) -> list[Path]:
         """The files written since the last time, for `flush`."""
         paths = [self._path(group) for group in self._dirty] + [self._directory] * bool(self._dirty)
@@ -126,6 +144,21 @@ class DataFiles:
             os.ftruncate(fd, self._sizes[group])
         self._open[group] = fd
         return fd
+
+
+def punch(descriptor: int, start: int, n_bytes: int) -> bool:
+    """Make a hole in a file, which keeps its size; False where the file system has none."""
+    keep_size_and_punch = 1 | 2
+    call = getattr(_libc, "fallocate64", None) or getattr(_libc, "fallocate", None)
+    return call is not None and call(descriptor, keep_size_and_punch, _OFFSET(start), _OFFSET(n_bytes)) == 0
+
+
+def can_punch(directory: Path) -> bool:
+    """Whether a file there can have holes made in it. Raise OSError."""
+    with tempfile.TemporaryFile(dir=directory) as file:
+        file.write(b"1" * _ALIGNMENT)
+        file.flush()
+        return punch(file.fileno(), 0, _ALIGNMENT)
 
 
 def flush(paths: Iterable[Path]) -> None:

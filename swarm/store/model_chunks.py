@@ -1,4 +1,4 @@
-"""The chunks of one model on this device: some in data files, or all of them in the GGUF file that it came from."""
+"""The chunks of one model on this device: some in data files or files of experts, or all in the GGUF file."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import RLock
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +15,7 @@ from blake3 import blake3
 from swarm.cores import default_threads
 from swarm.errors import ResourceError
 from swarm.files import disk_errors
-from swarm.store.data_files import DataFiles, flush
+from swarm.store.data_files import DataFiles, can_punch, flush
 from swarm.store.gguf import GGUF
 from swarm.store.gguf_chunks import InOrder, chunk_of_gguf
 from swarm.store.journal import Journal
@@ -24,10 +25,21 @@ from swarm.wire.codec import Buffer
 Bits = npt.NDArray[np.bool_]
 
 
+class Elsewhere(Protocol):
+    """Where chunks of a model lie besides data files and the GGUF file: those of experts, packed, without loss."""
+
+    def chunks(self) -> list[int]: ...
+    def read(self, chunk: int) -> bytes | None: ...
+    def close(self) -> None: ...
+    def delete(self) -> None: ...
+
+
 class ModelChunks:
     """Puts, reads and verifies chunks; safe to use from several threads."""
 
-    def __init__(self, directory: Path, manifest: Manifest, source: GGUF | None = None) -> None:
+    def __init__(
+        self, directory: Path, manifest: Manifest, source: GGUF | None = None, elsewhere: Elsewhere | None = None
+    ) -> None:
         self.directory = directory
         self.manifest = manifest
         self.source = source
@@ -35,6 +47,9 @@ class ModelChunks:
         self._journal = Journal(directory / "journal", manifest.n_chunks)
         self.on_disk: Bits = self._journal.held
         self.in_source: Bits = np.full(manifest.n_chunks, source is not None, np.bool_)
+        self.elsewhere = elsewhere
+        self.in_experts: Bits = np.zeros(manifest.n_chunks, np.bool_)  # what only `elsewhere` has
+        self.may_move = False  # chunks of experts may go from data files while somebody reads
         self.held: Bits = self.on_disk | self.in_source  # what can be read here; kept up to date
         self._checked: Bits = np.zeros(manifest.n_chunks, np.bool_)
         # What the data files take. Chunks in the user's own GGUF file cost nothing.
@@ -43,6 +58,11 @@ class ModelChunks:
         self._may_vouch = True
         self._lock = RLock()
         self._settle()
+        if elsewhere is not None:
+            moved = [chunk for chunk in elsewhere.chunks() if not self.on_disk[chunk]]
+            self._count_elsewhere(moved)
+            if moved:
+                self.files.free(moved)  # a run that was killed may have left them there
 
     def put(self, chunk: int, data: Buffer) -> bool:
         """Keep a chunk that a peer sent; False when it is not what the manifest says. Raise DiskFull."""
@@ -89,6 +109,21 @@ class ModelChunks:
             self._checked[:] = False
         return self._hash_all([int(chunk) for chunk in np.flatnonzero(self.held)], progress)
 
+    def move_out(self, chunks: list[int]) -> int:
+        """These chunks are right `elsewhere`: they go from the data files; return the bytes gained.
+
+        What `elsewhere` has must survive a power cut by now. Raise ResourceError.
+        """
+        with self._lock, disk_errors(self.directory, "home"):
+            moved = [chunk for chunk in chunks if self.on_disk[chunk] and not self.in_source[chunk]]
+            if not moved or not can_punch(self.directory):
+                return 0
+            self._count_elsewhere(moved)
+            self._forget(moved)
+            self._journal.flush()  # as in `trim`
+            self.files.free(moved)
+            return int(self.manifest.chunk_sizes[moved].sum())
+
     def trim(self, keep: Iterable[int]) -> int:
         """Delete the data files in which no chunk is worth keeping; return the bytes gained."""
         kept = np.zeros(self.manifest.n_chunks, np.bool_)
@@ -128,6 +163,8 @@ class ModelChunks:
             self.sync()
             self.files.close()
             self._journal.close()
+            if self.elsewhere is not None:
+                self.elsewhere.close()
             if self.source is not None:
                 self.source.close()
 
@@ -147,8 +184,11 @@ class ModelChunks:
         """A chunk from wherever it is, hashed unless that was done before."""
         data = self._read_raw(chunk)
         if data is None:
+            if self.in_experts[chunk]:
+                self._lose(chunk)
             return None
-        if self._checked[chunk] or self._is_right(chunk, data):
+        # What is elsewhere is written anew by others: it is hashed each time, which costs less than to unpack it.
+        if (self._checked[chunk] and not self.in_experts[chunk]) or self._is_right(chunk, data):
             self._checked[chunk] = True
             return data
         self._lose(chunk)
@@ -158,6 +198,8 @@ class ModelChunks:
         """A chunk from wherever it is, right or not; None where it is not here."""
         if self.on_disk[chunk]:
             return self._read_disk(chunk)
+        if self.in_experts[chunk] and self.elsewhere is not None:
+            return self.elsewhere.read(chunk)
         if not self.in_source[chunk] or self.source is None:
             return None
         return in_order.read(chunk) if in_order is not None else chunk_of_gguf(self.source, self.manifest, chunk)
@@ -192,7 +234,7 @@ class ModelChunks:
                 return
             if not self.source.is_there:
                 self.in_source[:] = False
-                self.held[:] = self.on_disk
+                self.held[:] = self.on_disk | self.in_experts
                 self._checked &= self.on_disk
             elif self.source.was_written():
                 self._checked &= self.on_disk
@@ -205,13 +247,22 @@ class ModelChunks:
 
     def _lose(self, chunk: int) -> None:
         """A chunk turned out to be damaged: it is fetched again like any other that is not here."""
+        if self.in_experts[chunk]:
+            self.in_experts[chunk] = False
+            self.stored_bytes -= int(self.manifest.chunk_sizes[chunk])
         self.in_source[chunk] = self.held[chunk] = False
         if self.on_disk[chunk]:
             self._forget([chunk])
+
+    def _count_elsewhere(self, chunks: list[int]) -> None:
+        """These chunks, not in data files, are elsewhere: they are held, and count against the quota, as before."""
+        fresh = [chunk for chunk in chunks if not self.in_experts[chunk]]
+        self.stored_bytes += int(self.manifest.chunk_sizes[fresh].sum()) if fresh else 0
+        self.in_experts[fresh] = self.held[fresh] = True
 
     def _forget(self, chunks: list[int]) -> None:
         if chunks:
             self.stored_bytes -= int(self.manifest.chunk_sizes[chunks].sum())
             self.on_disk[chunks] = self._checked[chunks] = False
-            self.held[chunks] = self.in_source[chunks]
+            self.held[chunks] = self.in_source[chunks] | self.in_experts[chunks]
             self._journal.note_lost(chunks)

@@ -26,6 +26,11 @@ class StoredModel:
         self.size_bytes = chunks.manifest.total_bytes
 
     @property
+    def chunks(self) -> ModelChunks:
+        """What it is read from."""
+        return self._chunks
+
+    @property
     def tensors(self) -> Mapping[str, ChunkedTensor]:
         return self.manifest.by_name
 
@@ -87,7 +92,8 @@ class StoredModel:
         self._require(chunks, f"tensor {tensor.name!r}")
         if self._chunks.source is not None and self._chunks.in_source[chunks].all():
             return self._chunks.source.raw(tensor.name)
-        if tensor.cut is Cut.ROWS and self._chunks.on_disk[chunks].all():
+        stays = len(tensor.shape) < 3 or not self._chunks.may_move  # a mapped chunk that goes would read as zeros
+        if tensor.cut is Cut.ROWS and stays and self._chunks.on_disk[chunks].all():
             return self._chunks.files.view(tensor.name).reshape(*tensor.shape[:-1], tensor.row_bytes)
         return None
 

@@ -20,6 +20,7 @@ def test_nodes_answer_from_disk_what_one_answers_from_memory(tmp_path: Path, lay
     with Swarm(tmp_path / "swarm", memories_for(cost, layers, CONTEXT), model=path, context=CONTEXT) as nodes:
         heard = [node.ask(body(nodes.model)) for node in nodes.nodes for _ in range(2)]
         status = [node.status() for node in nodes.nodes]
+        notes = [list(node.home.experts.rglob("*.chunks")) for node in nodes.nodes]
     expected = alone(path)
     assert [answer.error for answer in heard] == [""] * len(heard)
     assert all(answer.tokens == expected for answer in heard)
@@ -29,3 +30,6 @@ def test_nodes_answer_from_disk_what_one_answers_from_memory(tmp_path: Path, lay
     assert all(isinstance(one, dict) and 0 < one["n_resident"] < one["n_all"] for one in experts)
     assert sum(one["n_all"] for one in experts) == 2 * N_EXPERTS, "each caches the mixtures among its own layers"
     assert all(one["use"]["hits"] and one["use"]["misses"] for one in experts)
+    assert not notes[0] and all(notes[1:]), (
+        "who fetched its part keeps experts once; a file of the user's is not touched"
+    )
