@@ -119,6 +119,8 @@ def leave_to_files(source: StoredModel, spec: ModelSpec, part: Part, weights: We
     if not isinstance(chunks.elsewhere, ExpertChunks) or chunks.source is not None:
         return
     try:
+        if not chunks.can_move:
+            return
         layers = experts_by_layer(tensors_needed(spec, [part]))
         for layer, file in files.items():
             gained = chunks.move_out(chunks.elsewhere.take(file, layers[layer], chunks.on_disk))

@@ -109,6 +109,11 @@ class ModelChunks:
             self._checked[:] = False
         return self._hash_all([int(chunk) for chunk in np.flatnonzero(self.held)], progress)
 
+    @property
+    def can_move(self) -> bool:
+        """Whether the disk would have the room of chunks that go. Raise OSError."""
+        return can_punch(self.directory)
+
     def move_out(self, chunks: list[int]) -> int:
         """These chunks are right `elsewhere`: they go from the data files; return the bytes gained.
 
@@ -116,7 +121,7 @@ class ModelChunks:
         """
         with self._lock, disk_errors(self.directory, "home"):
             moved = [chunk for chunk in chunks if self.on_disk[chunk] and not self.in_source[chunk]]
-            if not moved or not can_punch(self.directory):
+            if not moved or not self.can_move:
                 return 0
             self._count_elsewhere(moved)
             self._forget(moved)

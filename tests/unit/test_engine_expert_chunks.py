@@ -22,6 +22,7 @@ from swarm.models.spec import ModelSpec, NeededTensor, Role, TensorRef
 from swarm.node.loader import leave_to_files
 from swarm.parts import parts_of
 from swarm.store.chunks import ChunkStore
+from swarm.store.data_files import can_punch
 from swarm.store.manifest import ChunkedTensor, Cut, Manifest
 from swarm.store.model_chunks import ModelChunks
 from swarm.store.rectangles import cut
@@ -92,23 +93,27 @@ def seeded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[ChunkStor
 
 
 @pytest.fixture
-def device(tmp_path: Path, seeded: tuple[ChunkStore, Manifest]) -> Iterator[Device]:
+def device(tmp_path: Path, seeded: tuple[ChunkStore, Manifest], monkeypatch: pytest.MonkeyPatch) -> Iterator[Device]:
+    monkeypatch.setattr(CHUNKS_GO, lambda directory: True)  # also on a disk that makes no holes
     made = Device(tmp_path, *seeded)
     yield made
     made.store.close()
 
 
 def test_experts_are_kept_once_and_every_chunk_is_still_served(device: Device) -> None:
+    device.store.sync()
     before, stored = device.data_bytes(), device.store.stored_bytes
+    shows_room = can_punch(device.root) and os.statvfs(device.root).f_bsize <= PAGE
     device.load()
     moved = int(device.manifest.chunk_sizes[device.chunks.in_experts].sum())
     assert moved > 0.5 * stored and not (device.chunks.in_experts & device.chunks.on_disk).any()
-    assert before - device.data_bytes() > 0.9 * moved, "the room is the disk's again"
+    assert not shows_room or before - device.data_bytes() > 0.9 * moved, "the room is the disk's again"
     assert device.store.stored_bytes == stored, "they count as before"
     assert device.is_whole()
     device.store.close()
     device.open()
-    assert device.is_whole() and device.store.stored_bytes == stored and device.data_bytes() < before - 0.9 * moved
+    assert device.is_whole() and device.store.stored_bytes == stored
+    assert not shows_room or device.data_bytes() < before - 0.9 * moved
     assert device.store.verify() == [(device.manifest.name, device.manifest.n_chunks, 0)]
 
 
