@@ -25,6 +25,7 @@ from swarm.cluster.cost import LayerCost, ModelCost  # noqa: E402
 from swarm.cluster.cuts import Cuts  # noqa: E402
 from swarm.cluster.devices import WIFI, WIRED, with_added  # noqa: E402
 from swarm.cluster.planner import Demand, NoPlan, Plan, plan  # noqa: E402
+from swarm.engine.row_table import SUM_BYTES  # noqa: E402
 from swarm.units import size_text, time_text  # noqa: E402
 from tools.bench.shapes import SHAPES, Shape, matrices, quant_for  # noqa: E402
 
@@ -110,7 +111,14 @@ def cost_of(shape: Shape, mix: str) -> ModelCost:
     )
     head = shape.vocab * shape.hidden
     return ModelCost(
-        shape.arch, layers, ends["token_embd"], ends["output"], shape.hidden, head, cuts=cuts_of(shape, mix)
+        name=shape.arch,
+        layers=layers,
+        embed_bytes=SUM_BYTES * shape.vocab,
+        lm_head_bytes=ends["output"],
+        hidden=shape.hidden,
+        lm_head_macs=head,
+        cuts=cuts_of(shape, mix),
+        embed_stored_bytes=ends["token_embd"],
     )
 
 
@@ -180,7 +188,7 @@ def table(page: str) -> str:
     kv = size_text(model.stage_kv_bytes(0, model.n_layers, CONTEXT))
     read = model.lm_head_bytes + sum(layer.read_bytes() for layer in model.layers)
     lines = [
-        f"{mix}: {size_text(model.weight_bytes)} of weights, of which a token reads {size_text(read)}; {kv} for a "
+        f"{mix}: {size_text(model.all_stored_bytes)} of weights, of which a token reads {size_text(read)}; {kv} for a "
         f"conversation of {CONTEXT} tokens.",
         "",
         "| what you have | takes part | tok/s by cable | tok/s by Wi-Fi | first word after 256 tokens of prompt |",

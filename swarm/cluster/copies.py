@@ -31,7 +31,7 @@ def second_copy(me: PeerId, devices: Sequence[Device], model: ModelCost) -> list
         holders = [device.id for device in devices if part in device.held]
         if len(holders) != 1:
             continue
-        n_bytes = model.part_bytes(part)
+        n_bytes = model.stored_bytes(part)
         takers = sorted(
             (id_ for id_ in room if id_ not in holders and room[id_] >= n_bytes), key=lambda i: (-room[i], i)
         )

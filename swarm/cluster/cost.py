@@ -48,7 +48,7 @@ from dataclasses import dataclass, field, replace
 from swarm import limits
 from swarm.cluster.cuts import EXPERT, FFN, HEADS, SHARED, VOCAB, Bounds, Cuts
 from swarm.cluster.expert_hits import CURVE, Curve, expected_hit_rate, own_curve
-from swarm.cluster.pipeline import Stage, hops, is_cut
+from swarm.cluster.pipeline import Stage, is_cut
 from swarm.parts import EMBED, MTP, Part, parts_of
 from swarm.wire.ids import PeerId
 
@@ -169,7 +169,7 @@ class ModelCost:
 
     name: str
     layers: tuple[LayerCost, ...]
-    embed_bytes: int
+    embed_bytes: int  # in memory, of the embedding
     lm_head_bytes: int  # resident on the last stage; a tied head is the embedding, held there too
     hidden: int
     lm_head_macs: int
@@ -177,6 +177,7 @@ class ModelCost:
     cuts: Cuts | None = None  # what it can be cut along; None: it cannot
     mtp: MtpCost | None = None  # None: it has no such block
     beside_head_bytes: int = 0  # that a plan is to leave free where the head is
+    embed_stored_bytes: int = 0  # of the embedding on disk, where its rows are read from there; 0: it is in memory
 
     @property
     def n_layers(self) -> int:
@@ -185,6 +186,11 @@ class ModelCost:
     @property
     def weight_bytes(self) -> int:
         return self.embed_bytes + self.lm_head_bytes + sum(layer.weight_bytes for layer in self.layers)
+
+    @property
+    def all_stored_bytes(self) -> int:
+        """Of all parts, on disk."""
+        return self.weight_bytes - self.embed_bytes + self.stored_bytes(EMBED)
 
     @property
     def resident_share(self) -> float:
@@ -255,6 +261,8 @@ class ModelCost:
 
     def stored_bytes(self, part: Part) -> int:
         """Bytes of a part on disk."""
+        if part == EMBED:
+            return self.embed_stored_bytes or self.embed_bytes
         return self.layer(part).weight_bytes if part.is_layer else self.part_bytes(part)
 
     def parts(self, first: int, end: int, bounds: Bounds = ()) -> tuple[Part, ...]:
@@ -319,7 +327,6 @@ class LinkSpeed:
 
 
 GUESSED_LINK = LinkSpeed(GUESSED_RTT_S, GUESSED_LINK_BYTES_PER_S)
-TOKEN_BYTES = 64  # a token message: ids, epoch, position
 
 # The link from one device to another; None where they do not reach each other.
 LinkOf = Callable[[PeerId, PeerId], LinkSpeed | None]
@@ -473,7 +480,7 @@ def exchanges_s(model: ModelCost, stage: Stage[Device], n_tokens: int, link: Lin
 def exchange_s(members: Sequence[Device], link: LinkOf, hidden: int, n_tokens: int = 1) -> float:
     """Seconds until each of several devices has the sums of all; the worst pair of them counts."""
     n = len(members)
-    ways = [_link(link, a, b) for a in members for b in members if a is not b]
+    ways = [link_between(link, a, b) for a in members for b in members if a is not b]
     rtt_s, rate = max(way.rtt_s for way in ways), min(way.bytes_per_s for way in ways)
     payload = hidden * PAYLOAD_BITS / 8 + FRAME_BYTES
     seen = [way.exchange for way in ways if way.exchange is not None]
@@ -496,102 +503,8 @@ def _rehearsed_s(members: Sequence[Device], seen: Sequence[Exchange], n_tokens: 
     return 2 * wait_s + 2 * (n - 1) / n * n_tokens * payload / rate
 
 
-@dataclass(frozen=True, slots=True)
-class Prediction:
-    """What a placement is expected to do; seconds unless said otherwise."""
-
-    token_s: float  # one decode step, round the ring
-    first_token_s: float  # for a prompt of `prompt` tokens
-    prompt: int
-    stage_s: tuple[float, ...]  # decode step of each stage
-    hop_s: tuple[float, ...]  # stage i -> stage i + 1, the last one back to the first; empty with one stage
-    overhead_s: float  # the part of stage_s that is neither reading nor computing
-    exchange_s: float = 0.0  # the part of stage_s in which devices of a stage bring each other their sums
-    sessions: int = 1  # so many chats at once,
-    round_s: float = 0.0  # in which each of them gets a token; 0: not asked
-
-    @property
-    def tokens_per_s(self) -> float:
-        return 1.0 / self.token_s
-
-    @property
-    def pace(self) -> float:
-        """Tokens a second of all chats that were asked for."""
-        return self.busy_tokens_per_s if self.round_s else self.tokens_per_s
-
-    @property
-    def busy_tokens_per_s(self) -> float:
-        """Of all chats at once together; where nobody said how many, of as many as stages."""
-        return self.sessions / self.round_s if self.round_s else 1.0 / max(self.stage_s)
-
-
-def predict(
-    model: ModelCost,
-    stages: Sequence[Stage[Device]],
-    link: LinkOf,
-    *,
-    context: int,
-    prompt: int,
-    batch: int,
-    sessions: int = 1,
-) -> Prediction:
-    """Predict a placement; every pair of neighbouring stages must reach each other (ValueError otherwise)."""
-    decode = tuple(step_s(model, stage, context, link=link) for stage in stages)
-    ring = ring_s(model, stages, link, 1)
-    overhead = sum(max(stage.n_layers * d.layer_s + d.step_s for d in stage.members) for stage in stages)
-    return Prediction(
-        token_s=sum(decode) + sum(ring),
-        first_token_s=prefill_s(model, stages, link, prompt, batch),
-        prompt=prompt,
-        stage_s=decode,
-        hop_s=ring,
-        overhead_s=overhead,
-        exchange_s=sum(exchanges_s(model, stage, 1, link) for stage in stages if is_cut(stage)),
-        sessions=sessions,
-        round_s=round_s(model, stages, link, context, sessions) if sessions > 1 else 0.0,
-    )
-
-
-def decode_s(model: ModelCost, stages: Sequence[Stage[Device]], link: LinkOf, context: int) -> float:
-    """Seconds of one decode step, round the ring."""
-    return sum(step_s(model, stage, context, link=link) for stage in stages) + sum(ring_s(model, stages, link, 1))
-
-
-def round_s(model: ModelCost, stages: Sequence[Stage[Device]], link: LinkOf, context: int, sessions: int) -> float:
-    """Seconds in which each of so many sessions gets a token.
-
-    They go round in as many groups as there are stages, a step of each stage for each group: the slowest stage is at
-    work all the time, or the ring is longer than that.
-    """
-    groups = min(len(stages), sessions)
-    rows = -(-sessions // groups)
-    steps = [step_s(model, stage, context, rows, link, sessions=rows) for stage in stages]
-    return max(sum(steps) + sum(ring_s(model, stages, link, rows)), groups * max(steps))
-
-
-def ring_s(model: ModelCost, stages: Sequence[Stage[Device]], link: LinkOf, n_tokens: int) -> tuple[float, ...]:
-    """The hops of one step: activations forward, and the token from the last stage back to the first."""
-    links = [_link(link, a, b) for a, b in hops(stages)]
-    forward = [way.hop_s(n_tokens * model.hidden * FLOAT_BYTES) for way in links[:-1]]
-    return (*forward, *(way.hop_s(TOKEN_BYTES) for way in links[-1:]))
-
-
-def prefill_s(model: ModelCost, stages: Sequence[Stage[Device]], link: LinkOf, prompt: int, batch: int) -> float:
-    """Seconds until the first token of a prompt: batches flow through the stages one behind the other."""
-    sizes = [batch] * (prompt // batch) + ([prompt % batch] if prompt % batch else [])
-    done = [0.0 for _ in stages]  # when each stage finished the batch before
-    seen = 0
-    for size in sizes:
-        arrival = 0.0
-        ring = ring_s(model, stages, link, size)
-        for i, stage in enumerate(stages):
-            done[i] = max(arrival, done[i]) + step_s(model, stage, seen + size // 2, size, link)
-            arrival = done[i] + (ring[i] if ring else 0.0)
-        seen += size
-    return done[-1]
-
-
-def _link(link: LinkOf, a: Device, b: Device) -> LinkSpeed:
+def link_between(link: LinkOf, a: Device, b: Device) -> LinkSpeed:
+    """The link from a to b; ValueError where there is none."""
     found = link(a.id, b.id)
     if found is None:
         raise ValueError(f"{a.name} does not reach {b.name}")

@@ -23,7 +23,7 @@ def _explain_plan(plan: Plan) -> list[str]:
     several = f"with {many} chats at once: {_rate(prediction.busy_tokens_per_s)} together"
     width = max(len(shard.name) for stage in plan.stages for shard in stage.members)
     return [
-        f"{model.name}: {model.n_layers} layers, {size_text(model.weight_bytes)}, context {demand.context}{chats}"
+        f"{model.name}: {model.n_layers} layers, {size_text(model.all_stored_bytes)}, context {demand.context}{chats}"
         + _on_disk(model),
         *(
             _shard_line(model, stage, shard, seconds, width)

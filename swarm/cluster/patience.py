@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from swarm import limits
-from swarm.cluster.cost import Prediction
 from swarm.cluster.pipeline import Pipeline
+from swarm.cluster.prediction import Prediction
 from swarm.wire.ids import PeerId
 
 

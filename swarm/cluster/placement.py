@@ -34,12 +34,13 @@ from typing import Protocol
 
 from swarm import limits
 from swarm.cluster.conduct import Conduct
-from swarm.cluster.cost import WORTH_LOADING, Device, LinkSpeed, ModelCost, Prediction, decode_s
+from swarm.cluster.cost import WORTH_LOADING, Device, LinkSpeed, ModelCost
 from swarm.cluster.drift import Known, is_like, known_of
 from swarm.cluster.effects import NEVER, Effect, Log, LookUp, Send
 from swarm.cluster.mtp_room import with_mtp, with_room
 from swarm.cluster.pipeline import Pipeline, is_cut
 from swarm.cluster.planner import Demand, Layout, NoPlan, Plan, pipeline_of, plan
+from swarm.cluster.prediction import Prediction, decode_s
 from swarm.plain import one_line
 from swarm.units import size_text
 from swarm.wire.ids import ModelId, PeerId

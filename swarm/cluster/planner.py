@@ -15,9 +15,10 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from swarm.answers import PIPELINED_PREFILL_BATCH
-from swarm.cluster.cost import GUESSED_LINK, Device, LinkOf, LinkSpeed, ModelCost, Prediction, predict
+from swarm.cluster.cost import GUESSED_LINK, Device, LinkOf, LinkSpeed, ModelCost
 from swarm.cluster.cuts import Bounds
 from swarm.cluster.pipeline import Pipeline, Stage, is_cut
+from swarm.cluster.prediction import Prediction, predict
 from swarm.cluster.reasons import NOT_NEEDED, Obstacle, obstacle, why_left_out
 from swarm.cluster.search import Search
 from swarm.cluster.teams import Terms, best_teams

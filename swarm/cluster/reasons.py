@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from enum import Enum
 
-from swarm.cluster.cost import GUESSED_LINK, Device, LinkOf, LinkSpeed, ModelCost, Prediction, decode_s
+from swarm.cluster.cost import GUESSED_LINK, Device, LinkOf, LinkSpeed, ModelCost
 from swarm.cluster.pipeline import Stage, is_cut
+from swarm.cluster.prediction import Prediction, decode_s
 from swarm.cluster.search import Order, Search
 from swarm.cluster.teams import Terms, are_wired, cut_stage
 from swarm.limits import MAX_BYTE_COUNT

@@ -17,8 +17,9 @@ from itertools import combinations, pairwise
 import numpy as np
 import numpy.typing as npt
 
-from swarm.cluster.cost import FLOAT_BYTES, TOKEN_BYTES, Device, LinkOf, ModelCost, decode_s, round_s
+from swarm.cluster.cost import FLOAT_BYTES, Device, LinkOf, ModelCost
 from swarm.cluster.pipeline import Stage, hops
+from swarm.cluster.prediction import TOKEN_BYTES, decode_s, round_s
 
 EXACT_DEVICES = 6  # 46 layers: some 60 ms; 8 devices would take a second
 SEARCH_WORK = 12_000  # (devices in the list) x (lists evaluated) of the local search; some 0.4 s

@@ -172,7 +172,7 @@ class DraftWorker:
         cost = model_cost(gguf.path.name, spec, gguf.tensors).kept_as(self._settings.kv)
         if cost is None:
             raise ConfigError(f"past tokens of {gguf.path.name} cannot be kept as {self._settings.kv}")
-        self._set_aside(cost.weight_bytes + cost.stage_kv_bytes(0, spec.n_layers, context))
+        self._set_aside(cost.all_stored_bytes + cost.stage_kv_bytes(0, spec.n_layers, context))
         weights = load_weights(gguf, spec, all_parts(spec.n_layers), threads=self._threads)
         isa = kernels.isa(self._settings.cpu)
         ways = kept(self._settings.home_path, isa, self._threads)

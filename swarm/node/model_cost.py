@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from swarm.cluster.cost import LayerCost, ModelCost, MtpCost
 from swarm.cluster.cuts import Cuts
+from swarm.engine.row_table import SUM_BYTES
 from swarm.engine.weights import MATRICES, packed_bytes
 from swarm.models.header import TensorEntry
 from swarm.models.sizes import kv_bytes_per_token, kv_kinds
@@ -22,7 +23,8 @@ def model_cost(name: str, spec: ModelSpec, tensors: Mapping[str, TensorEntry], m
     return ModelCost(
         name=name,
         layers=tuple(_layer(layer, spec, tensors, kv_bytes) for layer in range(spec.n_layers)),
-        embed_bytes=_bytes(tensors_needed(spec, [EMBED]), tensors),
+        embed_bytes=spec.vocab * SUM_BYTES,  # a row is read for each token
+        embed_stored_bytes=_bytes(tensors_needed(spec, [EMBED]), tensors),
         lm_head_bytes=_bytes(tensors_needed(spec, [LM_HEAD]), tensors),
         hidden=spec.hidden,
         lm_head_macs=spec.hidden * spec.vocab,

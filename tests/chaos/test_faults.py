@@ -46,7 +46,7 @@ def strike(nodes: Swarm, role: int, fault: Callable[[NodeProcess], None]) -> str
 
 def memories(path: Path, context: int) -> list[int]:
     """An entry node that holds nothing, and four devices of which any three can hold the model: each can be struck."""
-    each = max(memories_for(cost_of(path), (10, 10, 10), context))
+    each = max(memories_for(cost_of(path), (14, 14, 2), context))  # the head is as large as twelve layers
     return [1_000_000, *[each] * 4]
 
 
@@ -155,7 +155,7 @@ def test_a_device_that_joins_is_used_from_the_next_answer_on(tmp_path: Path, rea
 
 
 def test_the_death_of_an_entry_node_loses_only_its_own_answer(tmp_path: Path, real_model: Path) -> None:
-    each = max(memories_for(cost_of(real_model), (10, 10, 10), 2 * CONTEXT))
+    each = max(memories_for(cost_of(real_model), (14, 14, 2), 2 * CONTEXT))
     with Swarm(tmp_path / "swarm", [each] * 4, model=real_model, context=CONTEXT) as nodes:
         first, *_, last = nodes.nodes
         calm = first.ask(body(nodes.model, "The sea is"))

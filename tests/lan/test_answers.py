@@ -44,7 +44,7 @@ def lan() -> Iterator[Lan]:
 @pytest.fixture(scope="module")
 def swarm(lan: Lan, tmp_path_factory: pytest.TempPathFactory, real_model: Path) -> Iterator[Swarm]:
     """An entry node that holds nothing, and four hosts of which any three can hold the model."""
-    each = max(memories_for(cost_of(real_model), (10, 10, 10), CONTEXT))
+    each = max(memories_for(cost_of(real_model), (14, 14, 2), CONTEXT))
     folder = tmp_path_factory.mktemp("swarm")
     with Swarm(folder, [1_000_000, *[each] * 4], model=real_model, context=CONTEXT, lan=lan) as nodes:
         yield nodes

@@ -141,7 +141,7 @@ def test_a_small_model_beside_the_entry_node_changes_no_word(
 ) -> None:
     """It is the large one itself: right, and so slow that it rests as soon as that was seen."""
     cost = cost_of(real_model)
-    spare = cost.weight_bytes + cost.stage_kv_bytes(0, cost.n_layers, CONTEXT)
+    spare = cost.all_stored_bytes + cost.stage_kv_bytes(0, cost.n_layers, CONTEXT)
     memories = memories_for(cost, (10, 10, 10), CONTEXT) if layout == "pipeline" else [PLENTY] * 3
     memories[-1] += spare  # of a device that does not run the first layers, where layers are not shared
     with Swarm(tmp_path, memories, model=real_model, context=CONTEXT, layout=layout) as nodes:

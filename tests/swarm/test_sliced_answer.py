@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from swarm.cluster.cost import ModelCost
 from tests.helpers.nodes import MOST_GAP_S, Heard, NodeProcess, Swarm, cost_of
 from tests.helpers.tiny import TINY, make_weights, wide, write_tiny
 from tests.swarm.test_same_answer import CONTEXT, FAMILIES, alone, body
@@ -45,20 +46,38 @@ def test_two_devices_share_every_layer_of_every_family(tmp_path: Path, name: str
     assert all(answer.tokens == expected for answer in heard), "every node is an entry"
 
 
-@pytest.mark.parametrize("n", [2, 3, 5])
+CPUS = ("", "avx2", "scalar", "", "avx2")
+
+
+@pytest.mark.parametrize("n", [2, 3])
 def test_unequal_devices_share_every_layer_of_real_weights(tmp_path: Path, real_model: Path, n: int) -> None:
     cost = cost_of(real_model)
-    shares = {2: (5, 4), 3: (4, 2, 3), 5: (2, 2, 1, 2, 2)}[n]  # of nine heads: nobody can be spared
-    embed_bytes = cost.embed_bytes if n < 5 else 5 * cost.embed_bytes // 6  # five of them do not hold it five times
-    rest = cost.weight_bytes - cost.embed_bytes + cost.stage_kv_bytes(0, cost.n_layers, CONTEXT)
-    memories = [embed_bytes + rest * share // 9 + 4_000_000 for share in shares]
-    cpus = ("", "avx2", "scalar", "", "avx2")
-    with Swarm(tmp_path / "swarm", memories, model=real_model, context=CONTEXT, layout="slices", cpus=cpus) as nodes:
+    shares = {2: (5, 4), 3: (4, 2, 3)}[n]  # of nine heads: nobody can be spared
+    memories = [cost.embed_bytes + cuttable_bytes(cost) * share // 9 + 4_000_000 for share in shares]
+    with Swarm(tmp_path / "swarm", memories, model=real_model, context=CONTEXT, layout="slices", cpus=CPUS) as nodes:
         heard = [node.ask(body(nodes.model)) for node in (nodes.nodes[0], nodes.nodes[-1])]
-        assert n_stages(nodes.nodes[0], n) == {2: 1, 3: 1, 5: 2}[n]  # five: a pipeline of two groups
+        assert n_stages(nodes.nodes[0], n) == 1
     expected = alone(real_model)
     assert [answer.error for answer in heard] == [""] * 2
     assert all(answer.tokens == expected for answer in heard)
+
+
+def test_five_unequal_devices_are_a_pipeline_of_two_groups(tmp_path: Path) -> None:
+    """Of an FFN of three units three devices share a layer at most, and no three hold the model."""
+    tiny = replace(wide(TINY["llama"], ffn=192), n_layers=10)
+    path = write_tiny(tmp_path / "tiny.gguf", tiny, make_weights(tiny), "Q8_0")
+    cost = cost_of(path)
+    memories = [cost.embed_bytes + cuttable_bytes(cost) * share * 31 // 540 for share in (6, 5, 6, 5, 5)]
+    with Swarm(tmp_path / "swarm", memories, model=path, context=CONTEXT, layout="slices", cpus=CPUS) as nodes:
+        heard = [node.ask(body(nodes.model)) for node in (nodes.nodes[0], nodes.nodes[-1])]
+        assert n_stages(nodes.nodes[0], 5) == 2
+    expected = alone(path)
+    assert [answer.error for answer in heard] == [""] * 2
+    assert all(answer.tokens == expected for answer in heard)
+
+
+def cuttable_bytes(cost: ModelCost) -> int:
+    return cost.weight_bytes - cost.embed_bytes + cost.stage_kv_bytes(0, cost.n_layers, CONTEXT)
 
 
 def test_readers_at_once_share_steps_and_exchanges(tmp_path: Path, real_model: Path) -> None:

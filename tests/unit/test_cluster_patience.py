@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from swarm import limits
-from swarm.cluster.cost import Prediction
 from swarm.cluster.patience import broken_between, first_token_s, is_too_slow, next_token_s
 from swarm.cluster.pipeline import Pipeline, Stage
+from swarm.cluster.prediction import Prediction
 from swarm.wire.ids import PeerId
 from swarm.wire.records import Shard
 

@@ -8,9 +8,10 @@ from random import Random
 
 import pytest
 
-from swarm.cluster.cost import Device, LayerCost, LinkOf, LinkSpeed, ModelCost, decode_s
+from swarm.cluster.cost import Device, LayerCost, LinkOf, LinkSpeed, ModelCost
 from swarm.cluster.pipeline import Stage
 from swarm.cluster.planner import Demand, NoPlan, Plan, plan
+from swarm.cluster.prediction import decode_s
 from swarm.cluster.search import EXACT_DEVICES
 from swarm.parts import Part, all_parts
 from swarm.wire.ids import PeerId

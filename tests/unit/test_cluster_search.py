@@ -6,8 +6,9 @@ from itertools import pairwise
 
 import pytest
 
-from swarm.cluster.cost import Device, LayerCost, LinkSpeed, ModelCost, decode_s
+from swarm.cluster.cost import Device, LayerCost, LinkSpeed, ModelCost
 from swarm.cluster.pipeline import Stage
+from swarm.cluster.prediction import decode_s
 from swarm.cluster.search import EXACT_DEVICES, Search
 from swarm.parts import LM_HEAD, Part, all_parts
 from swarm.wire.ids import PeerId

@@ -8,22 +8,12 @@ from random import Random
 
 import pytest
 
-from swarm.cluster.cost import (
-    Device,
-    Exchange,
-    LayerCost,
-    LinkOf,
-    LinkSpeed,
-    ModelCost,
-    StageSums,
-    decode_s,
-    exchange_s,
-    joint_s,
-)
+from swarm.cluster.cost import Device, Exchange, LayerCost, LinkOf, LinkSpeed, ModelCost, StageSums, exchange_s, joint_s
 from swarm.cluster.cuts import FFN, HEADS, Cuts
 from swarm.cluster.explain import explain
 from swarm.cluster.pipeline import Stage, is_cut
 from swarm.cluster.planner import Demand, NoPlan, Plan, instead, one_more, plan
+from swarm.cluster.prediction import decode_s
 from swarm.cluster.teams import Terms, best_teams, cut_stage, water_fill
 from swarm.units import GIB
 from swarm.wire.ids import PeerId
@@ -273,3 +263,16 @@ def test_what_is_best_for_one_reader_need_not_be_for_many() -> None:
 def test_several_readers_over_a_good_network_share_layers_still() -> None:
     found = planned([device(i, macs_per_s=1e13) for i in range(3)], sessions=3)
     assert any(map(is_cut, found.stages))
+
+
+def test_a_tight_team_fits_only_with_the_embedding_on_the_disk() -> None:
+    layer = LayerCost(2_216_448, 3_538_944, 768, query_bytes=414_720, key_bytes=138_240, ffn_bytes=1_658_880)
+    cuts = Cuts((9, 1536, 0, 0, 49152), (1, 64, 64, 64, 16), 3)
+    held = ModelCost("small", (layer,) * 30, 30 * MB, 30 * MB, 576, 28_311_552, 49152, cuts)
+    by_row = replace(held, embed_bytes=4 * 49152, embed_stored_bytes=30 * MB)
+    sums = StageSums.of(by_row, 0, 30)
+    room = sums.whole_bytes + 1.2 * sum(sums.cut_bytes(256)) / 3
+    team = tuple(replace(device(i, 4e9), memory_bytes=int(room)) for i in range(3))
+    assert cut_stage(Terms(by_row, wired, 256, 1), team, 0, 30) is not None
+    assert cut_stage(Terms(held, wired, 256, 1), team, 0, 30) is None
+    assert by_row.all_stored_bytes == held.weight_bytes, "as much is fetched"
