@@ -29,7 +29,7 @@ class Device:
         self.pids: list[int] = []
         self.home.measured_file.write_text(json.dumps(asdict(SPEED)))
         self.env = {**os.environ, "HOME": str(folder), "SWARM_HOME": str(self.home.root), "SWARM_NAME": name}
-        self.env |= {"SWARM_THREADS": "1", "SWARM_MODELS_DIR": str(folder / "models"), "SWARM_MEMORY": "300MB"}
+        self.env |= {"SWARM_THREADS": "1", "SWARM_MODELS_DIR": str(folder / "models"), "SWARM_MEMORY": "280MB"}
 
     def run(self, *arguments: str, code: int = 0) -> str:
         """Run a command to its end; what it printed, both streams."""

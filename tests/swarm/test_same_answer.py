@@ -44,7 +44,7 @@ def layers_held(node_status: dict[str, object]) -> dict[str, int]:
     return {d["name"]: sum(s["end"] - s["first"] for s in d["shards"]) for d in devices}
 
 
-@pytest.mark.parametrize("layers", [(4, 2), (2, 1, 2), (1, 1, 1, 1, 1)], ids=len)
+@pytest.mark.parametrize("layers", [(4, 2), (2, 2, 1), (1, 1, 1, 1, 1)], ids=len)
 @pytest.mark.parametrize("name", FAMILIES)
 def test_nodes_answer_what_one_answers_for_every_family(tmp_path: Path, name: str, layers: tuple[int, ...]) -> None:
     tiny = replace(TINY[name], n_layers=sum(layers))
