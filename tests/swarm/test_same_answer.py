@@ -13,6 +13,7 @@ from tests.helpers.nodes import Swarm, cost_of, memories_for
 from tests.helpers.tiny import TINY, make_weights, write_tiny
 
 CONTEXT = 256
+SESSION = 160  # positions that there is memory for: a few more than a question and its answer take
 QUESTION = [{"role": "user", "content": "Why is the sky blue, and what would the sea say about it?"}]
 MAX_TOKENS = 60
 SEED = 29  # with which every family below says more than five tokens
@@ -49,7 +50,7 @@ def layers_held(node_status: dict[str, object]) -> dict[str, int]:
 def test_nodes_answer_what_one_answers_for_every_family(tmp_path: Path, name: str, layers: tuple[int, ...]) -> None:
     tiny = replace(TINY[name], n_layers=sum(layers))
     path = write_tiny(tmp_path / "tiny.gguf", tiny, make_weights(tiny), "Q8_0")
-    memories = memories_for(cost_of(path), layers, CONTEXT)
+    memories = memories_for(cost_of(path), layers, SESSION)
     with Swarm(tmp_path / "swarm", memories, model=path, context=CONTEXT) as nodes:
         heard = [node.ask(body(nodes.model)) for node in nodes.nodes]
         held = layers_held(nodes.nodes[0].status())
