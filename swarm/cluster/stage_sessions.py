@@ -541,7 +541,6 @@ class StageSessions:
         place, key, epoch = session.place, session.open.session, session.open.epoch
         if place.after is not None:
             assert output.info is not None and output.frame is not None
-            n_guesses = step.n_guesses
             onward = Activation(
                 session=key,
                 epoch=epoch,
@@ -550,7 +549,7 @@ class StageSessions:
                 tensor=output.info,
                 sample=step.sample,
                 ids=step.ids,
-                n_guesses=n_guesses,
+                n_guesses=step.n_guesses,
                 asks=step.asks,
             )
             return [Send(place.after, onward, output.frame)]

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import mmap
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from itertools import accumulate
 from pathlib import Path
@@ -94,17 +94,16 @@ class ExpertChunks:
 
     def close(self) -> None:
         """Nobody reads here any more."""
-        with self._lock:
-            for file in self._files.values():
-                file.close()
-            self._files.clear()
-            self._where.clear()
+        self._let_go(_OpenFile.close)
 
     def delete(self) -> None:
         """Delete the files that chunks were given up for."""
+        self._let_go(_OpenFile.delete)
+
+    def _let_go(self, how: Callable[[_OpenFile], None]) -> None:
         with self._lock:
             for file in self._files.values():
-                file.delete()
+                how(file)
             self._files.clear()
             self._where.clear()
 
