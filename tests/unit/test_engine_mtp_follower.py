@@ -98,6 +98,20 @@ def test_cut_back_it_goes_on_with_what_is_before(air: Followed) -> None:
     assert np.array_equal(logits(follower, IDS[40]), air.said(IDS[:41]))
 
 
+def test_cut_back_entries_that_wait_go_as_those_that_were_made(air: Followed) -> None:
+    states, said = air.states(IDS), []
+    for asked in (False, True):  # only then are they made
+        follower = air.follower()
+        follower.saw(0, IDS[:30], states[:30])
+        if asked:
+            logits(follower, IDS[30])
+        follower.cut(20)
+        follower.saw(20, IDS[20:40], states[20:40])
+        said.append(logits(follower, IDS[40]))
+        assert follower.cache.length == 40
+    assert np.array_equal(*said)
+
+
 def test_behind_what_it_was_not_told_of_it_begins_anew(air: Followed) -> None:
     states, follower = air.states(IDS), air.follower()
     follower.saw(0, IDS[:10], states[:10])
